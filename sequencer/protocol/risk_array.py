@@ -1,0 +1,135 @@
+"""Risk array of one instrument: its mark and its profit or loss in 16 scenarios, in price ticks.
+
+Twin: `contracts/lib/risk_array.vy`. The scenarios are those of SPAN: seven moves of the forward, each with the volatility
+up and down, and two extreme moves whose loss counts in part. A strike keeps its own variance when the forward moves
+(sticky strike). All shocks are integers in parts per million (ppm).
+
+    index  0  1 | 2  3 | 4  5 | 6  7 | 8  9 | 10 11 | 12 13 | 14       15
+    price   0   | +1/3 | -1/3 | +2/3 | -2/3 |  +1   |  -1   | +extreme -extreme
+    vol    up dn| up dn| up dn| up dn| up dn| up dn | up dn | as it is
+"""
+
+from dataclasses import dataclass, field
+
+from sequencer.protocol.black76 import (
+    PRICE_MAX,
+    TICK_E10,
+    W_MAX,
+    intrinsic,
+    ln_ratio_q56,
+    stdev_q56,
+    time_value_q56,
+    to_ticks,
+)
+
+PPM = 1_000_000
+SCENARIOS = 16
+PNL_MAX = (1 << 31) - 1
+PNL_MIN = -(1 << 31)
+SHOCK_MAX_PPM = 900_000  # a forward keeps a tenth of its value at least, a volatility too
+VOL_UP_MAX_PPM = 1_000_000  # a volatility doubles at most, which black76.STDEV_MAX_Q56 allows for
+
+Row = tuple[int, tuple[int, ...]]  # mark (uint32 ticks), 16 profits or losses (int32 ticks)
+
+
+@dataclass(frozen=True, slots=True)
+class Shocks:
+    """Scenario parameters in ppm. `moves` is derived: the seven moves and the two extreme ones in the order of the
+    scenarios, each as (ppm of the forward that is left, ln of it in Q56). A third of the range is floored."""
+
+    price_range_ppm: int = 150_000
+    vol_up_ppm: int = 300_000
+    vol_down_ppm: int = 250_000
+    extreme_range_ppm: int = 450_000
+    extreme_weight_ppm: int = 350_000
+    moves: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        third = self.price_range_ppm // 3
+        two_thirds = self.price_range_ppm * 2 // 3
+        full = self.price_range_ppm
+        extreme = self.extreme_range_ppm
+        steps = (0, third, -third, two_thirds, -two_thirds, full, -full, extreme, -extreme)
+        valid = is_valid(self)
+        moves = tuple((PPM + step, ln_ratio_q56(PPM + step, PPM)) if valid else (PPM, 0) for step in steps)
+        object.__setattr__(self, "moves", moves)
+
+
+def is_valid(shocks: Shocks) -> bool:
+    """Whether the parameters lie in their bounds, for any five integers. Only valid ones may reach `scenarios`."""
+    return (
+        0 <= shocks.price_range_ppm <= SHOCK_MAX_PPM
+        and 0 <= shocks.vol_up_ppm <= VOL_UP_MAX_PPM
+        and 0 <= shocks.vol_down_ppm <= SHOCK_MAX_PPM
+        and 0 <= shocks.extreme_range_ppm <= SHOCK_MAX_PPM
+        and 0 <= shocks.extreme_weight_ppm <= PPM
+    )
+
+
+def scenarios(forward: int, strike: int, is_put: bool, variance_e12: int, shocks: Shocks) -> Row:
+    """(mark, 16 profits or losses) of one long contract, in ticks.
+
+    forward, strike: uint32 ticks; variance_e12: 0 (expired: intrinsic values throughout) or 1..W_MAX, a greater one
+    counts as W_MAX; shocks: valid ones.
+    Roundings: the moved forward is exact in 1e-10 USD; a shocked standard deviation is floored to 2^-56; each price is
+    floored to 1e-10 USD; the mark is rounded half up to a tick; a profit or loss is that against the unrounded mark,
+    times the weight if extreme, rounded once, to the nearest tick, half away from zero, and clamped to int32.
+    """
+    return _row(_valued(forward, strike, variance_e12, shocks), strike, is_put, shocks)
+
+
+def scenarios_pair(forward: int, strike: int, variance_e12: int, shocks: Shocks) -> tuple[Row, Row]:
+    """`scenarios` of the call and of the put of one strike for about the price of one: they share their time values."""
+    valued = _valued(forward, strike, variance_e12, shocks)
+    return _row(valued, strike, False, shocks), _row(valued, strike, True, shocks)
+
+
+def settled(settlement: int, strike: int, is_put: bool) -> Row:
+    """The row of an instrument whose settlement price (ticks) is fixed: intrinsic mark, nothing left to win or lose."""
+    return min(intrinsic(settlement, strike, is_put), PRICE_MAX), (0,) * SCENARIOS
+
+
+def _valued(forward: int, strike: int, variance_e12: int, shocks: Shocks) -> list[tuple[int, int]]:
+    """17 pairs (forward, time value) in 1e-10 USD: the mark's, then the scenarios' in order.
+
+    ln(F(1+x)/K) is taken as ln(F/K) + ln(1+x), and a shocked volatility as a multiple of the standard deviation.
+    """
+    strike_e10 = strike * TICK_E10
+    unit = forward * (TICK_E10 // PPM)
+    dead = variance_e12 == 0 or forward == 0 or strike == 0
+    x = 0 if dead else ln_ratio_q56(forward, strike)
+    stdev = 0 if dead else stdev_q56(min(variance_e12, W_MAX))
+    up = stdev * (PPM + shocks.vol_up_ppm) // PPM
+    down = stdev * (PPM - shocks.vol_down_ppm) // PPM
+    valued = [(unit * PPM, _time_value_e10(unit * PPM, strike_e10, x, stdev))]
+    for left_ppm, ln_left in shocks.moves[:7]:
+        moved = unit * left_ppm
+        valued.append((moved, _time_value_e10(moved, strike_e10, x + ln_left, up)))
+        valued.append((moved, _time_value_e10(moved, strike_e10, x + ln_left, down)))
+    for left_ppm, ln_left in shocks.moves[7:]:
+        moved = unit * left_ppm
+        valued.append((moved, _time_value_e10(moved, strike_e10, x + ln_left, stdev)))
+    return valued
+
+
+def _time_value_e10(forward_e10: int, strike_e10: int, x: int, stdev: int) -> int:
+    """Time value in 1e-10 USD, floored; x is ln(F/K) in Q56, signed; 0 if stdev is 0."""
+    low = forward_e10 if forward_e10 < strike_e10 else strike_e10
+    return low * time_value_q56(x if x >= 0 else -x, stdev) >> 56
+
+
+def _row(valued: list[tuple[int, int]], strike: int, is_put: bool, shocks: Shocks) -> Row:
+    """Marks and profits or losses from the 17 pairs of `_valued`; roundings as `scenarios` says."""
+    strike_e10 = strike * TICK_E10
+    prices = [intrinsic(moved, strike_e10, is_put) + time_value for moved, time_value in valued]
+    mark = prices[0]
+    extreme_unit = TICK_E10 * PPM
+    pnl = [_nearest(price - mark, TICK_E10) for price in prices[1:15]]
+    pnl += [_nearest((price - mark) * shocks.extreme_weight_ppm, extreme_unit) for price in prices[15:]]
+    return to_ticks(mark), tuple(pnl)
+
+
+def _nearest(amount: int, unit: int) -> int:
+    """amount / unit to the nearest integer, half away from zero, clamped to int32. unit is even."""
+    magnitude = ((amount if amount >= 0 else -amount) + unit // 2) // unit
+    return max(PNL_MIN, min(magnitude if amount >= 0 else -magnitude, PNL_MAX))
