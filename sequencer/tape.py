@@ -1,8 +1,8 @@
 """The demo's tape: recorded option trades and an index series, or a seeded stand-in of the same shape.
 
 Amounts and prices are parsed as decimals, never as floats. Units: prices in ticks of 0.01 USD, quantities in
-lots of 0.0001 contract, implied volatility times 1e6 (0.6748 = 674800), times in milliseconds or seconds since
-1970 (UTC).
+lots of 0.0001 contract, implied volatility times 1e6 (0.6748 = 674800), times in seconds or milliseconds
+since 1970 (UTC).
 
 Recorded options are quoted in coin: premium in USD = price x index of the same trade.
 """
@@ -301,7 +301,7 @@ def _csv_rows(path: Path) -> list[tuple[str, dict[str, str]]]:
 def _bar(row: Mapping[str, object], where: str) -> IndexPoint:
     """A bar's close at its timestamp, because the recording stamps a bar with its END.
 
-    Against the index of the trades, the close at the stamp is 26 USD off on average, the open at the stamp 39.
+    Against the index of the trades, the close at the stamp is off by 26 USD on average, the open by 39.
     The close of a bar is the open of the next one, so nothing later than the stamp is used.
     """
     text = _text(row, "timestamp", where)
@@ -404,7 +404,7 @@ def generate_tape(seed: int = 1) -> Tape:
 
 
 def _index_walk(dice: _Dice) -> list[IndexPoint]:
-    """Minute points: drawn to the anchors, diffusing at about 65 % a year, jumps of 0.3 to 1 % every 2,000th."""
+    """Minute points: drawn to the anchors, diffusing at about 65 % a year, jumps of 0.3 to 1 %."""
     points = []
     price = _ANCHORS[0][1] * TICKS_PER_USD
     segment = 0
