@@ -1,8 +1,9 @@
 """Black-76 in integers: the price and the greeks of a European option on a forward, undiscounted.
 
-Twin: `contracts/lib/black76.vy`. Only `+ - * // >> <<` and the integer square root are used; `//` never sees a
-negative operand and `>>` of a negative number is the arithmetic shift (floor), so that Python, Vyper's int256 and C's
-__int128 agree to the bit. Every intermediate stays below 2^127 in magnitude (tests/protocol/test_black76.py counts).
+Twin: `contracts/lib/black76.vy`. Only `+ - * // >> <<` and the integer square root are used; `//` never sees
+a negative operand and `>>` of a negative number is the arithmetic shift (floor), so that Python, Vyper's
+int256 and C's __int128 agree to the bit. Every intermediate stays below 2^127 in magnitude
+(tests/protocol/test_risk_array.py counts).
 
 Units
     forward, strike   price ticks of 0.01 USD, uint32
@@ -10,20 +11,22 @@ Units
     *_q56             binary fixed point, ONE_Q56 = 2^56 stands for 1
     *_e10             1e-10 USD, which is 1e-8 tick
 
-Method. With low = min(F, K), high = max(F, K), h = |ln(F/K)| and s = sqrt(variance), the put on a forward above the
-strike costs what the call with the roles of F and K exchanged costs, so one function gives the time value of both:
+Method. With low = min(F, K), high = max(F, K), h = |ln(F/K)| and s = sqrt(variance), the put on a forward
+above the strike costs what the call with the roles of F and K exchanged costs, so one function gives the time
+value of both:
 
     d1 = s/2 - h/s,  d2 = -s/2 - h/s,  time value = low N(d1) - high N(d2),  option = intrinsic + time value
 
-and put-call parity holds exactly. Hart's algorithm writes N(-x) = exp(-x^2/2) R(x), and low exp(-d1^2/2) equals
-high exp(-d2^2/2), so that one exponential serves both terms:
+and put-call parity holds exactly. Hart's algorithm writes N(-x) = exp(-x^2/2) R(x), and low exp(-d1^2/2)
+equals high exp(-d2^2/2), so that one exponential serves both terms:
 
     d1 <  0:  time value = low exp(-d1^2/2) (R(-d1) - R(-d2))
     d1 >= 0:  time value = low (1 - exp(-d1^2/2) (R(d1) + R(-d2)))
 
-Sources: F. Black, "The pricing of commodity contracts" (1976); J. F. Hart et al., "Computer Approximations" (1968),
-algorithm 5666, in the double-precision form of G. West, "Better approximations to cumulative normal functions" (2005).
-Error against exact arithmetic: below 1e-14 of low for variances up to 1 (docs/RISK.md has the measurements).
+Sources: F. Black, "The pricing of commodity contracts" (1976); J. F. Hart et al., "Computer Approximations"
+(1968), algorithm 5666, in the double-precision form of G. West, "Better approximations to cumulative normal
+functions" (2005). Error against exact arithmetic, as a share of low: 2e-15 for variances up to 1, 5e-12 up to
+W_MAX (docs/RISK.md).
 """
 
 from dataclasses import dataclass
@@ -51,8 +54,8 @@ CF_TAIL_Q56 = 46_837_436_124_653_158  # 0.65
 class Greeks:
     """Sensitivities of one long contract, for display: no root depends on them.
 
-    delta_e12: per 1 USD of forward, 1e-12.        gamma_e18: delta per 1 USD of forward, 1e-18.
-    vega_e10: per volatility point (0.01), 1e-10 USD.  theta_e10: per calendar day, 1e-10 USD, negative when long.
+    delta_e12: per 1 USD of forward, 1e-12.            gamma_e18: delta per 1 USD of forward, 1e-18.
+    vega_e10: per volatility point (0.01), 1e-10 USD.  theta_e10: per day, 1e-10 USD, never positive.
     """
 
     delta_e12: int
@@ -64,9 +67,10 @@ class Greeks:
 def ln_ratio_q56(numerator: int, denominator: int) -> int:
     """ln(numerator / denominator) in Q56, both 1..2^32-1; antisymmetric to the bit.
 
-    Both are shifted into [2^31, 2^32), one is doubled if their ratio leaves [1/sqrt 2, sqrt 2] (256/181 stands for the
-    root), and ln = 2 atanh((a-b)/(a+b)) by its series to the 21st power. Divisions and shifts floor the magnitude of
-    the series; error below 4e-16, of which up to 32 half-units (2e-16) come from LN2_Q56.
+    Both are shifted into [2^31, 2^32), one is doubled if their ratio leaves [1/sqrt 2, sqrt 2] (256/181
+    stands for the root), and ln = 2 atanh((a-b)/(a+b)) by its series to the 21st power. Divisions and shifts
+    floor the magnitude of the series; error below 4e-16, of which up to 32 half-units (2e-16) come from
+    LN2_Q56.
     """
     shift_a = 32 - numerator.bit_length()
     shift_b = 32 - denominator.bit_length()
@@ -96,14 +100,15 @@ def ln_ratio_q56(numerator: int, denominator: int) -> int:
 
 
 def stdev_q56(variance_e12: int) -> int:
-    """sqrt(variance) in Q56 for variance_e12 in 0..W_MAX; both roundings are floors, relative error below 2^-39."""
+    """sqrt(variance) in Q56 for variance_e12 in 0..W_MAX; both roundings floor; relative error < 2^-39."""
     return (isqrt(variance_e12 << 80) << 16) // 10**6
 
 
 def exp_neg_q56(x: int) -> int:
     """exp(-x) in Q56 for x in 0..60 (Q56). Floors; absolute error below 2e-16.
 
-    x = k ln 2 - r with |r| <= ln(2)/2, exp(r) by its Pade approximant [6/6] (truncation 2e-19), then k halvings.
+    x = k ln 2 - r with |r| <= ln(2)/2, exp(r) by its Pade approximant [6/6] (truncation 2e-19), then k
+    halvings.
     """
     k = (x + (LN2_Q56 >> 1)) // LN2_Q56
     r = k * LN2_Q56 - x
@@ -120,8 +125,9 @@ def exp_neg_q56(x: int) -> int:
 def hart_ratio_q56(x: int) -> int:
     """R(x) = N(-x) exp(x^2/2) in Q56 for x in 0..32 (Q56). Floors.
 
-    Up to 7.07106781186547 Hart's rational of degrees 6 and 7 (coefficients in Q48), beyond it the continued fraction.
-    Absolute error 2e-15 up to x = 3, 4e-12 up to 5, 5e-10 anywhere; exp(-x^2/2) makes 2e-15 of all of it in N(-x).
+    Up to 7.07106781186547 Hart's rational of degrees 6 and 7 (coefficients in Q48), beyond it the continued
+    fraction. Absolute error 2e-15 up to x = 3, 4e-12 up to 5, 5e-10 anywhere; exp(-x^2/2) makes 2e-15 of all
+    of it in N(-x).
     """
     if x < HART_SPLIT_Q56:
         p = (9_925_510_409_214 * x >> 56) + 197_140_306_752_825
@@ -162,8 +168,9 @@ def normal_pdf_q56(x: int) -> int:
 def time_value_q56(distance_q56: int, stdev: int) -> int:
     """Time value as a share of min(forward, strike), in Q56, within 0..ONE_Q56.
 
-    distance_q56: |ln(F/K)|, 0..32. stdev: sqrt(variance) in Q56, 0..STDEV_MAX_Q56; 0 gives 0. Every shift and division
-    floors, so the result may sit a few units of 2^-56 on either side of the true one; it is clamped to its range.
+    distance_q56: |ln(F/K)|, 0..32. stdev: sqrt(variance) in Q56, 0..STDEV_MAX_Q56; 0 gives 0. Every shift and
+    division floors, so the result may sit a few units of 2^-56 on either side of the true one; it is clamped
+    to its range.
     """
     if stdev == 0:
         return 0
@@ -189,8 +196,8 @@ def intrinsic(forward: int, strike: int, is_put: bool) -> int:
 def price_e10(forward: int, strike: int, is_put: bool, variance_e12: int) -> int:
     """Undiscounted price of one contract in 1e-10 USD.
 
-    forward, strike: uint32 ticks; variance_e12: 0..W_MAX (a greater one counts as W_MAX). Intrinsic where the variance,
-    the forward or the strike is 0. The time value is floored to 1e-10 USD.
+    forward, strike: uint32 ticks; variance_e12: 0..W_MAX (a greater one counts as W_MAX). Intrinsic where the
+    variance, the forward or the strike is 0. The time value is floored to 1e-10 USD.
     """
     base = intrinsic(forward, strike, is_put) * TICK_E10
     if variance_e12 == 0 or forward == 0 or strike == 0:
@@ -207,9 +214,9 @@ def to_ticks(price: int) -> int:
 def greeks(forward: int, strike: int, is_put: bool, variance_e12: int, remaining_s: int) -> Greeks:
     """Greeks of one contract, for display; every division floors the magnitude.
 
-    remaining_s: seconds to expiry, uint32; vega takes sqrt(years) from it (a year is 365 days), theta the decay of the
-    variance at constant volatility. With no variance or no time left, or a forward or strike of 0: the delta of the
-    intrinsic value, and 0 for the others.
+    remaining_s: seconds to expiry, uint32; vega takes sqrt(years) from it (a year is 365 days), theta the
+    decay of the variance at constant volatility. With no variance or no time left, or a forward or strike of
+    0: the delta of the intrinsic value, and 0 for the others.
     """
     if variance_e12 == 0 or remaining_s == 0 or forward == 0 or strike == 0:
         exercised = intrinsic(forward, strike, is_put) > 0
@@ -221,11 +228,13 @@ def greeks(forward: int, strike: int, is_put: bool, variance_e12: int, remaining
     delta = normal_cdf_q56(-d1 if is_put else d1) * 10**12 >> 56
     pdf = normal_pdf_q56(d1)
     root_years_e9 = isqrt(remaining_s * 10**18 // (365 * DAY_S))
-    vega = (forward * pdf * root_years_e9 >> 56) // 1_000  # from 1e-9 tick per 1.00 of volatility to 1e-10 USD per 0.01
-    decay = forward * TICK_E10 * (pdf * (stdev >> 1) >> 56) >> 56  # over the whole time left, at the present rate
+    vega_e9_ticks = forward * pdf * root_years_e9 >> 56  # per 1.00 of volatility
+    rest_e10 = (
+        forward * TICK_E10 * (pdf * (stdev >> 1) >> 56) >> 56
+    )  # decay of all the time left at today's rate
     return Greeks(
         delta_e12=-delta if is_put else delta,
         gamma_e18=pdf * 10**20 // (forward * stdev),
-        vega_e10=vega,
-        theta_e10=-(decay * DAY_S // remaining_s),
+        vega_e10=vega_e9_ticks // 1_000,
+        theta_e10=-(rest_e10 * DAY_S // remaining_s),
     )

@@ -1,8 +1,8 @@
 """Risk array of one instrument: its mark and its profit or loss in 16 scenarios, in price ticks.
 
-Twin: `contracts/lib/risk_array.vy`. The scenarios are those of SPAN: seven moves of the forward, each with the volatility
-up and down, and two extreme moves whose loss counts in part. A strike keeps its own variance when the forward moves
-(sticky strike). All shocks are integers in parts per million (ppm).
+Twin: `contracts/lib/risk_array.vy`. The scenarios are those of SPAN: seven moves of the forward, each with
+the volatility up and down, and two extreme moves whose loss counts in part. A strike keeps its own variance
+when the forward moves (sticky strike). All shocks are integers in parts per million (ppm).
 
     index  0  1 | 2  3 | 4  5 | 6  7 | 8  9 | 10 11 | 12 13 | 14       15
     price   0   | +1/3 | -1/3 | +2/3 | -2/3 |  +1   |  -1   | +extreme -extreme
@@ -34,8 +34,11 @@ Row = tuple[int, tuple[int, ...]]  # mark (uint32 ticks), 16 profits or losses (
 
 @dataclass(frozen=True, slots=True)
 class Shocks:
-    """Scenario parameters in ppm. `moves` is derived: the seven moves and the two extreme ones in the order of the
-    scenarios, each as (ppm of the forward that is left, ln of it in Q56). A third of the range is floored."""
+    """Scenario parameters in ppm.
+
+    `moves` is derived: the seven moves and the two extreme ones in the order of the scenarios, each as (ppm
+    of the forward that is left, ln of it in Q56). A third of the range is floored.
+    """
 
     price_range_ppm: int = 150_000
     vol_up_ppm: int = 300_000
@@ -56,7 +59,7 @@ class Shocks:
 
 
 def is_valid(shocks: Shocks) -> bool:
-    """Whether the parameters lie in their bounds, for any five integers. Only valid ones may reach `scenarios`."""
+    """Whether the parameters lie in their bounds, for any integers. Only valid ones may reach `scenarios`."""
     return (
         0 <= shocks.price_range_ppm <= SHOCK_MAX_PPM
         and 0 <= shocks.vol_up_ppm <= VOL_UP_MAX_PPM
@@ -69,30 +72,31 @@ def is_valid(shocks: Shocks) -> bool:
 def scenarios(forward: int, strike: int, is_put: bool, variance_e12: int, shocks: Shocks) -> Row:
     """(mark, 16 profits or losses) of one long contract, in ticks.
 
-    forward, strike: uint32 ticks; variance_e12: 0 (expired: intrinsic values throughout) or 1..W_MAX, a greater one
-    counts as W_MAX; shocks: valid ones.
-    Roundings: the moved forward is exact in 1e-10 USD; a shocked standard deviation is floored to 2^-56; each price is
-    floored to 1e-10 USD; the mark is rounded half up to a tick; a profit or loss is that against the unrounded mark,
-    times the weight if extreme, rounded once, to the nearest tick, half away from zero, and clamped to int32.
+    forward, strike: uint32 ticks; variance_e12: 0 (expired: intrinsic values throughout) or 1..W_MAX, a
+    greater one counts as W_MAX; shocks: valid ones. Roundings: the moved forward is exact in 1e-10 USD; a
+    shocked standard deviation is floored to 2^-56; each price is floored to 1e-10 USD; the mark is rounded
+    half up to a tick; a profit or loss is that against the unrounded mark, times the weight if extreme,
+    rounded once, to the nearest tick, half away from zero, and clamped to int32.
     """
     return _row(_valued(forward, strike, variance_e12, shocks), strike, is_put, shocks)
 
 
 def scenarios_pair(forward: int, strike: int, variance_e12: int, shocks: Shocks) -> tuple[Row, Row]:
-    """`scenarios` of the call and of the put of one strike for about the price of one: they share their time values."""
+    """`scenarios` of a strike's call and put, at the work of little more than one: they share time values."""
     valued = _valued(forward, strike, variance_e12, shocks)
     return _row(valued, strike, False, shocks), _row(valued, strike, True, shocks)
 
 
 def settled(settlement: int, strike: int, is_put: bool) -> Row:
-    """The row of an instrument whose settlement price (ticks) is fixed: intrinsic mark, nothing left to win or lose."""
+    """The row of an instrument with a fixed settlement price (ticks): intrinsic mark, nothing at risk."""
     return min(intrinsic(settlement, strike, is_put), PRICE_MAX), (0,) * SCENARIOS
 
 
 def _valued(forward: int, strike: int, variance_e12: int, shocks: Shocks) -> list[tuple[int, int]]:
     """17 pairs (forward, time value) in 1e-10 USD: the mark's, then the scenarios' in order.
 
-    ln(F(1+x)/K) is taken as ln(F/K) + ln(1+x), and a shocked volatility as a multiple of the standard deviation.
+    ln(F(1+x)/K) is taken as ln(F/K) + ln(1+x), and a shocked volatility as a multiple of the standard
+    deviation.
     """
     strike_e10 = strike * TICK_E10
     unit = forward * (TICK_E10 // PPM)

@@ -2,9 +2,10 @@
 
     w(k) = a + b (rho (k - m) + sqrt((k - m)^2 + sigma^2)),    k = ln(strike / forward)
 
-Twin: `contracts/lib/surface.vy`. Source: J. Gatheral, "A parsimonious arbitrage-free implied volatility parameterization"
-(2004). Parameters and results are scaled by 1e12. Roundings are floors and all divisions are of numbers that are not
-negative; every intermediate stays below 2^127. Error of w: below (3 + 3b) * 1e-12, clamps aside.
+Twin: `contracts/lib/surface.vy`. Source: J. Gatheral, "A parsimonious arbitrage-free implied volatility
+parameterization" (2004). Parameters and results are scaled by 1e12. Roundings are floors and all divisions
+are of numbers that are not negative; every intermediate stays below 2^127. Error of w: below (3 + 3b) *
+1e-12, clamps aside.
 """
 
 from dataclasses import dataclass
@@ -28,8 +29,11 @@ class Surface:
 
 
 def is_valid(surface: Surface) -> bool:
-    """Whether all five lie in their bounds, for any five integers: |a|, |m| <= 16, 0 <= b <= 16, |rho| <= 1,
-    0 < sigma <= 16. A valid surface may still have negative or excessive variance somewhere; it is clamped there."""
+    """Whether all five lie in their bounds: |a|, |m| <= 16, 0 <= b <= 16, |rho| <= 1, 0 < sigma <= 16.
+
+    For any five integers. A valid surface may still have negative or excessive variance somewhere; it is
+    clamped there.
+    """
     return (
         -PARAMETER_MAX_E12 <= surface.a_e12 <= PARAMETER_MAX_E12
         and 0 <= surface.b_e12 <= PARAMETER_MAX_E12
@@ -42,7 +46,8 @@ def is_valid(surface: Surface) -> bool:
 def variance_at_e12(surface: Surface, k_e12: int) -> int:
     """Total variance at log-moneyness k = ln(K/F), |k| <= 32 (times 1e12), clamped to W_MIN..W_MAX.
 
-    Of a valid surface only. `arm` is never negative: the root, floored, is still at least |k-m| >= |rho (k-m)|.
+    Of a valid surface only. `arm` is never negative: the root, floored, is still at least |k-m| >= |rho
+    (k-m)|.
     """
     y = k_e12 - surface.m_e12
     arm = (isqrt(y * y + surface.sigma_e12 * surface.sigma_e12) * ONE_E12 + surface.rho_e12 * y) // ONE_E12
@@ -51,9 +56,9 @@ def variance_at_e12(surface: Surface, k_e12: int) -> int:
 
 
 def variance_e12(surface: Surface, forward: int, strike: int) -> int:
-    """Total variance of a strike, both in ticks (uint32); with a forward or strike of 0, the at-the-money variance.
+    """Total variance of a strike at a forward, both in ticks (uint32), clamped to W_MIN..W_MAX.
 
-    k is ln(K/F) from Q56, floored to 1e-12.
+    With a forward or strike of 0, the at-the-money variance. k is ln(K/F) from Q56, floored to 1e-12.
     """
     if forward == 0 or strike == 0:
         return atm_variance_e12(surface)
@@ -66,9 +71,9 @@ def atm_variance_e12(surface: Surface) -> int:
 
 
 def at_time(variance: int, report_remaining_s: int, now_remaining_s: int) -> int:
-    """A reported total variance (1e-12) brought to the present at constant implied volatility: w * now / report, floored.
+    """A reported total variance (1e-12) scaled to the time that is left now: w * now / report, floored.
 
-    Both times are seconds to expiry, uint32. 0 (expired) when either is 0; else clamped to W_MIN..W_MAX.
+    Implied volatility stays as it is. Both times are seconds to expiry, uint32. 0 (expired) when either is 0; else clamped to W_MIN..W_MAX.
     """
     if report_remaining_s == 0 or now_remaining_s == 0:
         return 0
