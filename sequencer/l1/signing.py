@@ -1,0 +1,88 @@
+"""Keys and signed EIP-1559 transactions.
+
+Signing is deterministic (RFC 6979): the same content gives the same bytes and hash, so that the transaction
+manager can store the content alone and rebuild what it has sent.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import rlp
+from coincurve import PrivateKey
+from eth_account import Account
+from eth_utils import to_checksum_address
+from tiny_keccak import keccak256
+
+HDPATH = "m/44'/60'/0'/0/{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fees:
+    """Wei a unit of gas: the most in total, and the tip within it."""
+
+    max_fee: int
+    tip: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a transaction does; `to` is 20 bytes, or empty to create a contract."""
+
+    to: bytes
+    data: bytes
+    value: int
+    gas: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedTransaction:
+    raw: bytes
+    hash: str
+
+
+def _word(value: int) -> bytes:
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+class Signer:
+    """A secp256k1 key that signs transactions and digests."""
+
+    __slots__ = ("_key", "address", "address_bytes")
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = PrivateKey(secret)
+        self.address_bytes = keccak256(self._key.public_key.format(compressed=False)[1:])[12:]
+        self.address = str(to_checksum_address(self.address_bytes))
+
+    def __repr__(self) -> str:
+        return f"Signer({self.address})"
+
+    @classmethod
+    def from_mnemonic(cls, mnemonic: str, index: int) -> "Signer":
+        Account.enable_unaudited_hdwallet_features()
+        return cls(bytes(Account.from_mnemonic(mnemonic, account_path=HDPATH.format(index)).key))
+
+    @classmethod
+    def from_keystore(cls, keystore: dict[str, Any] | str, password: str) -> "Signer":
+        return cls(bytes(Account.decrypt(keystore, password)))
+
+    def sign_digest(self, digest: bytes) -> tuple[int, int, int]:
+        """(y parity, r, s) over a 32-byte digest."""
+        signature = self._key.sign_recoverable(digest, hasher=None)
+        return signature[64], int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
+
+    def sign_transaction(self, chain_id: int, nonce: int, fees: Fees, content: Content) -> SignedTransaction:
+        fields = [
+            _word(chain_id),
+            _word(nonce),
+            _word(fees.tip),
+            _word(fees.max_fee),
+            _word(content.gas),
+            content.to,
+            _word(content.value),
+            content.data,
+            [],
+        ]
+        parity, r, s = self.sign_digest(keccak256(b"\x02" + rlp.encode(fields)))
+        raw = b"\x02" + bytes(rlp.encode([*fields, _word(parity), _word(r), _word(s)]))
+        return SignedTransaction(raw, "0x" + keccak256(raw).hex())
