@@ -73,7 +73,8 @@ def atm_variance_e12(surface: Surface) -> int:
 def at_time(variance: int, report_remaining_s: int, now_remaining_s: int) -> int:
     """A reported total variance (1e-12) scaled to the time that is left now: w * now / report, floored.
 
-    Implied volatility stays as it is. Both times are seconds to expiry, uint32. 0 (expired) when either is 0; else clamped to W_MIN..W_MAX.
+    Implied volatility stays as it is. Both times are seconds to expiry, uint32. 0 (expired) when either is 0;
+    else clamped to W_MIN..W_MAX.
     """
     if report_remaining_s == 0 or now_remaining_s == 0:
         return 0
