@@ -233,7 +233,9 @@ def test_price_option__of_the_worked_example__is_what_the_documentation_says() -
     assert variance_e12 == round(0.6748**2 * 115_180 / 31_536_000 * 1e12)
     exact = reference_ticks(4_621_979, 4_800_000, False, variance_e12 / 1e12)
     assert float(found["mark"]) == pytest.approx(exact / 100, abs=1e-8)
-    assert found["mark_ticks"] == round(exact)
+    assert found["mark"] == Decimal("183.6228068549")
+    assert found["mark_ticks"] == round(exact) == 18_362
+    assert (min(found["scenarios"]), max(found["scenarios"])) == (Decimal("-183.62"), Decimal("6592.28"))
     assert [int(value * 100) for value in found["scenarios"]] == list(
         risk_array.scenarios(4_621_979, 4_800_000, False, variance_e12, SHOCKS)[1]
     )
