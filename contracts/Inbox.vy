@@ -102,7 +102,7 @@ def _push(record: Bytes[31]) -> uint256:
     @notice Appends `record` and returns its index.
     """
     index: uint256 = self._count
-    running: bytes32 = codec._inbox_step(self._hashes[index], record)
+    running: bytes32 = codec._inbox_hash(self._hashes[index], record)
     self._count = unsafe_add(index, 1)  # one message per call: cannot reach 2^256
     self._hashes[unsafe_add(index, 1)] = running
     log Message(index=index, record=record, hash=running)

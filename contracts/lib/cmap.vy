@@ -18,7 +18,7 @@ PATH_MAX: constant(uint256) = 256  # branches: one per bit of a key
 
 @internal
 @pure
-def _leaf(key: uint256, entry: uint256) -> bytes32:
+def _leaf_hash(key: uint256, entry: uint256) -> bytes32:
     """
     @notice Hash of one entry.
     """
@@ -27,7 +27,7 @@ def _leaf(key: uint256, entry: uint256) -> bytes32:
 
 @internal
 @pure
-def _node(bit: uint256, left: bytes32, right: bytes32) -> bytes32:
+def _node_hash(bit: uint256, left: bytes32, right: bytes32) -> bytes32:
     """
     @notice Hash of a branch: keys with `bit` clear lie to the left.
     """
@@ -47,9 +47,9 @@ def _fold(key: uint256, leaf: bytes32, bitmap: uint256, siblings: DynArray[bytes
         bit: uint256 = branches & unsafe_sub(0, branches)  # the lowest one left; 0 when none is left
         branches ^= bit
         if key & bit == 0:
-            node = self._node(bit, node, sibling)
+            node = self._node_hash(bit, node, sibling)
         else:
-            node = self._node(bit, sibling, node)
+            node = self._node_hash(bit, sibling, node)
     return node
 
 
@@ -81,4 +81,4 @@ def _read(
     """
     if len(siblings) != self._count(bitmap):
         return False
-    return self._fold(key, self._leaf(key, entry), bitmap, siblings) == root
+    return self._fold(key, self._leaf_hash(key, entry), bitmap, siblings) == root

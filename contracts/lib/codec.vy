@@ -35,11 +35,11 @@ def _deposit(owner: address, account: uint256, amount: uint256) -> Bytes[31]:
 
 @internal
 @pure
-def _inbox_step(running: bytes32, record: Bytes[31]) -> bytes32:
+def _inbox_hash(previous: bytes32, record: Bytes[31]) -> bytes32:
     """
-    @notice Running hash of the inbox after `record`, which has all of its 31 bytes: keccak(hash || record || 0x00).
+    @notice Running hash of the inbox after `record`, which has 31 bytes: keccak(hash || record || 0x00).
     """
-    return keccak256(concat(running, record, 0x00))
+    return keccak256(concat(previous, record, 0x00))
 
 
 @internal

@@ -1,0 +1,118 @@
+"""What the ape scripts share: accounts, our contracts from their committed artifacts, the exchange they work with."""
+
+from typing import Any
+
+import click
+from ape import accounts, networks
+from ape.contracts import ContractContainer, ContractInstance
+from ethpm_types import ContractType
+from web3 import Web3
+
+from sequencer.contracts import Deployment, deployment_path, load
+
+DEVNET_CHAIN_IDS = (1337, 31337)  # py-evm in ape; anvil and hardhat
+DEFAULTS: dict[str, Any] = {
+    "challenge_window_s": 60,
+    "bond_min": 10**18,
+    "drift_max_s": 15,
+    "deposit_min": 10**6,
+    "deposits_total_max": 10**15,
+}
+
+
+def account_of(alias: str) -> Any:
+    """A devnet account, TEST::0 to TEST::9, or one that `ape accounts` keeps."""
+    if alias.startswith("TEST::"):
+        return accounts.test_accounts[int(alias.removeprefix("TEST::"))]
+    return accounts.load(alias)
+
+
+def container(name: str) -> ContractContainer:
+    """A contract of ours, ready to deploy, from its committed artifact."""
+    artifact = load(name)
+    return ContractContainer(
+        ContractType.model_validate(
+            {"contractName": name, "abi": artifact.abi, "deploymentBytecode": {"bytecode": artifact.bytecode}}
+        )
+    )
+
+
+def is_devnet() -> bool:
+    """Whether money on the connected chain is worth nothing."""
+    return networks.provider.chain_id in DEVNET_CHAIN_IDS
+
+
+def deploy_exchange(
+    deployer: Any,
+    sequencer: str,
+    genesis_root: bytes,
+    token: str | None = None,
+    bond: int = 0,
+    **settings: int,
+) -> Deployment:
+    """Deploys inbox, rollup, vault (and a test token when none is given), and wires them."""
+    settings = DEFAULTS | settings
+    if token is None and not is_devnet():
+        raise click.UsageError("a test token is for development networks: give --token")
+
+    def create(name: str, *arguments: Any) -> ContractInstance:
+        return deployer.deploy(container(name), *arguments, required_confirmations=0)
+
+    created = {}
+    if token is None:
+        created["token"] = create("TestToken")
+        token = created["token"].address
+    inbox = created["inbox"] = create("Inbox")
+    rollup = created["rollup"] = create(
+        "Rollup",
+        genesis_root,
+        sequencer,
+        inbox.address,
+        settings["challenge_window_s"],
+        settings["bond_min"],
+        settings["drift_max_s"],
+    )
+    vault = created["vault"] = create(
+        "Vault", token, rollup.address, settings["deposit_min"], settings["deposits_total_max"]
+    )
+    inbox.set_vault(vault.address, sender=deployer, required_confirmations=0)
+    if bond:
+        rollup.bond(sender=deployer, value=bond, required_confirmations=0)
+    return Deployment(
+        chain_id=networks.provider.chain_id,
+        token=Web3.to_checksum_address(token),
+        vault=vault.address,
+        inbox=inbox.address,
+        rollup=rollup.address,
+        sequencer=Web3.to_checksum_address(sequencer),
+        blocks={role: contract.creation_metadata.block for role, contract in created.items()},
+    )
+
+
+def exchange() -> Deployment:
+    """The exchange to work with: what the deployment file says.
+
+    ape's own py-evm chain dies with the process: there, a new exchange is deployed each time and no file is read.
+    """
+    if networks.provider.name == "test":
+        deployer = account_of("TEST::0")
+        return deploy_exchange(deployer, account_of("TEST::1").address, b"\1" * 32)
+    path = deployment_path()
+    try:
+        deployment = Deployment.read(path)
+    except FileNotFoundError as error:
+        raise click.ClickException(f"no exchange is deployed: {path} is missing") from error
+    connected = networks.provider.chain_id
+    if deployment.chain_id != connected:
+        raise click.ClickException(f"{path} is about chain {deployment.chain_id}, this is chain {connected}")
+    return deployment
+
+
+def at(name: str, address: str) -> ContractInstance:
+    """A deployed contract of ours."""
+    return container(name).at(address, fetch_from_explorer=False, detect_proxy=False)
+
+
+def usd(amount: int) -> str:
+    """1e-6 USD as dollars."""
+    return f"{amount // 10**6:,}.{amount % 10**6:06} USD"
