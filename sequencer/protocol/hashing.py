@@ -12,10 +12,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-import tiny_keccak
 from coincurve import PrivateKey, PublicKey
 from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found]  # a C extension without stubs
 from coincurve.context import GLOBAL_CONTEXT
+
+try:
+    from sequencer._kernel.cmap_kernel import keccak as _keccak256
+except ImportError:  # not built, or FAIRSTRIKE_PURE=1: a fifth slower
+    from tiny_keccak import keccak256 as _keccak256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +36,7 @@ _LOW_255: Final = (1 << 255) - 1
 _UNCOMPRESSED: Final = 2  # SECP256K1_EC_UNCOMPRESSED of secp256k1.h
 _XY_BYTES: Final = 64
 
-keccak: Callable[[bytes], bytes] = tiny_keccak.keccak256
+keccak: Callable[[bytes], bytes] = _keccak256
 """Keccak-256 (the Ethereum padding, not SHA-3) of any number of bytes; 32 bytes. A bare alias, because a
 wrapper would cost a seventh of the hash."""
 

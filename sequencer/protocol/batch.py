@@ -1,0 +1,92 @@
+"""Segments and batches: how records and roots lie in the payload that L1 keeps (docs/PROTOCOL.md section 5)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sequencer.protocol import constants as c
+from sequencer.protocol.hashing import keccak
+
+CHUNK_BYTES = 32 * c.ELEMENT_BYTES
+OFFSETS_PER_ELEMENT = 10
+
+
+class BatchError(ValueError):
+    """A payload that no honest sequencer builds; names what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Records (bytes each) between two committed roots; `root` is the state's root after the last, 32 bytes or its top 31."""
+
+    root: bytes
+    records: tuple[bytes, ...]
+
+
+def weight(raw: bytes) -> int:
+    """Static weight of a record in its segment; what is no known kind weighs 1."""
+    layout = c.LAYOUT.get(raw[0]) if raw else None
+    return layout[2] if layout else 1
+
+
+def encode(segments: Iterable[Segment]) -> bytes:
+    """Payload of a batch. Records must be whole elements."""
+    listed = list(segments)
+    roots = b"".join(segment.root[: c.ELEMENT_BYTES] for segment in listed)
+    body = b"".join(raw for segment in listed for raw in segment.records)
+    offsets = b""
+    end = 0
+    for segment in listed:
+        end += sum(len(raw) for raw in segment.records) // c.ELEMENT_BYTES
+        offsets += end.to_bytes(3, "big")
+    table = b""
+    for start in range(0, len(offsets), 3 * OFFSETS_PER_ELEMENT):
+        table += offsets[start : start + 3 * OFFSETS_PER_ELEMENT].ljust(c.ELEMENT_BYTES, b"\0")
+    return roots + table + body
+
+
+def decode(payload: bytes, segments: int) -> list[Segment]:
+    """Inverse of `encode`; roots come back as their top 31 bytes. Raises BatchError."""
+    if len(payload) % c.ELEMENT_BYTES:
+        raise BatchError("payload: not a whole number of 31-byte elements")
+    tables = -(-segments // OFFSETS_PER_ELEMENT)
+    start = (segments + tables) * c.ELEMENT_BYTES
+    if start > len(payload):
+        raise BatchError("payload: shorter than its tables")
+    body = payload[start:]
+    out: list[Segment] = []
+    begin = 0
+    for i in range(segments):
+        element, place = divmod(i, OFFSETS_PER_ELEMENT)
+        at = (segments + element) * c.ELEMENT_BYTES + 3 * place
+        end = int.from_bytes(payload[at : at + 3], "big") * c.ELEMENT_BYTES
+        if not begin <= end <= len(body):
+            raise BatchError(f"payload: segment {i} ends out of order")
+        root = payload[i * c.ELEMENT_BYTES : (i + 1) * c.ELEMENT_BYTES]
+        out.append(Segment(root, tuple(split(body[begin:end]))))
+        begin = end
+    if begin != len(body):
+        raise BatchError("payload: elements after the last segment")
+    return out
+
+
+def split(data: bytes) -> Iterable[bytes]:
+    """The records in a run of elements. An unknown kind takes one element; a record that is cut off is what is left."""
+    at = 0
+    while at < len(data):
+        layout = c.LAYOUT.get(data[at])
+        size = layout[0] if layout else c.ELEMENT_BYTES
+        yield data[at : at + size]
+        at += size
+
+
+def data_root(payload: bytes) -> bytes:
+    """Merkle root over the payload's chunks of 992 bytes, zero padded; zero leaves up to a power of two."""
+    nodes = [
+        keccak(payload[at : at + CHUNK_BYTES].ljust(CHUNK_BYTES, b"\0"))
+        for at in range(0, len(payload), CHUNK_BYTES)
+    ] or [bytes(32)]
+    while len(nodes) & (len(nodes) - 1):
+        nodes.append(bytes(32))
+    while len(nodes) > 1:
+        nodes = [keccak(nodes[i] + nodes[i + 1]) for i in range(0, len(nodes), 2)]
+    return nodes[0]

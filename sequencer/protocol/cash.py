@@ -1,0 +1,117 @@
+"""DEPOSIT, WITHDRAW, TRANSFER, COLLECT: money in, out and between accounts."""
+
+from typing import Final
+
+from sequencer.protocol import constants as c
+from sequencer.protocol import insurance, margin
+from sequencer.protocol.auth import authorise, use_nonce
+from sequencer.protocol.codec import Record, inbox_hash
+from sequencer.protocol.constants import Reason
+from sequencer.protocol.entries import Account
+from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.state import State
+
+VAULT_MAX: Final = 2**62  # what the Vault lets in, all together (1e-6 USD)
+
+
+def deposit(state: State, record: Record, out: Outcome) -> Reason:
+    """DEPOSIT: the next L1 inbox message. Counted and hashed whatever it holds; opens the account when it is new.
+
+    A message that no Vault can have sent (account 0, or more than VAULT_MAX together) credits nothing.
+    """
+    owner, number, amount = record.fields
+    g = state.globals
+    g.inbox_hash = inbox_hash(g.inbox_hash, record.raw)
+    g.inbox_count = min(g.inbox_count + 1, c.U40_MAX)
+    if number == 0:
+        return Reason.INBOX_ACCOUNT
+    if g.pool + g.fund + g.treasury + amount > VAULT_MAX:
+        return Reason.AMOUNT
+    account = state.accounts.get(number)
+    if account is None:
+        assert isinstance(owner, bytes)
+        account = Account(owner)
+    credited = insurance.credit(g, amount)
+    account.cash += credited
+    g.pool += amount
+    g.deficit += credited - amount
+    state.put_account(number, account)
+    out.amount = credited
+    out.number = number
+    return Reason.OK
+
+
+def _take(
+    state: State, record: Record, scope: int, number: int, amount: int, nonce: int, expires: int
+) -> Account | Reason:
+    """A copy of the account that has paid `amount`: authorised, solvent in cash, within its margin."""
+    if amount == 0:
+        return Reason.AMOUNT
+    found = authorise(state, number, record.signer, scope, nonce, expires)
+    if isinstance(found, Reason):
+        return found
+    if found.auction_start:
+        return Reason.UNHEALTHY
+    if found.cash < amount:
+        return Reason.MARGIN
+    account = found.clone()
+    use_nonce(account, nonce)
+    account.cash -= amount
+    margin.refresh(state, account)
+    if margin.is_stale(state, account):
+        return Reason.RISK_STALE
+    if margin.free(state, account) < 0:
+        return Reason.MARGIN
+    return account
+
+
+def withdraw(state: State, record: Record, out: Outcome) -> Reason:
+    """WITHDRAW: makes a WITHDRAWAL leaf for the owner, claimed on L1 when a batch that holds it is final."""
+    number, amount, nonce, expires = record.fields
+    account = _take(state, record, c.SCOPE_WITHDRAW, number, amount, nonce, expires)
+    if isinstance(account, Reason):
+        return account
+    g = state.globals
+    paid = insurance.payout(g, amount)
+    if paid == 0 or g.withdrawals == c.U32_MAX:
+        return Reason.POOL
+    state.put_account(number, account)
+    g.pool -= paid
+    g.deficit -= amount - paid
+    out.number = g.withdrawals
+    out.amount = paid
+    state.put_withdrawal(g.withdrawals, account.owner, paid)
+    g.withdrawals += 1
+    return Reason.OK
+
+
+def transfer(state: State, record: Record) -> Reason:
+    """TRANSFER: cash from one account to another; only the owner may sign it."""
+    number, to, amount, nonce, expires = record.fields
+    account = _take(state, record, c.SCOPE_OWNER, number, amount, nonce, expires)
+    if isinstance(account, Reason):
+        return account
+    receiver = state.accounts.get(to)
+    if receiver is None or to == number:
+        return Reason.UNKNOWN_ACCOUNT
+    receiver.cash += amount
+    state.put_account(number, account)
+    state.put_account(to, receiver)
+    return Reason.OK
+
+
+def collect(state: State, out: Outcome) -> Reason:
+    """COLLECT: the treasury's fees go to the account that PARAMS names."""
+    g = state.globals
+    if g.treasury == 0:
+        return Reason.NOTHING_TO_COLLECT
+    number = state.params.treasury_account
+    account = state.accounts.get(number)
+    if account is None:
+        return Reason.UNKNOWN_ACCOUNT
+    out.amount = g.treasury
+    account.cash += g.treasury
+    g.pool += g.treasury
+    g.treasury = 0
+    state.put_account(number, account)
+    return Reason.OK

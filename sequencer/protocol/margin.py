@@ -1,0 +1,123 @@
+"""Portfolio margin: what an account is worth and what it must hold, from its positions and the pages' risk arrays.
+
+    value   = sum q x mark                                  (q lots, negative when short; ticks: the product is cash)
+    worst   = min(0, min over 16 scenarios of sum q x P&L)
+    floor   = ceil(sum over shorts |q| x index x short_floor_ppm / 1e6)
+    IM      = floor - worst
+    MM      = ceil(IM x maintenance_ppm / 1e6)
+    equity  = cash + value
+    free    = equity - IM - reserved
+
+The sums over the positions are kept beside the account and moved by each fill; they are made anew when a page has
+changed since. All results in 1e-6 USD. Roundings are against the account.
+"""
+
+from typing import Final
+
+from sequencer.protocol import constants as c
+from sequencer.protocol.entries import NEVER, Account, Page
+from sequencer.protocol.state import State
+
+# account.sums: value, short lots x index, oldest page time, then the 16 scenario sums
+_VALUE: Final = 0
+_SHORT: Final = 1
+_OLDEST: Final = 2
+_PNL: Final = 3
+
+
+def refresh(state: State, account: Account) -> None:
+    """Makes `account.sums` those of the present pages."""
+    if account.epoch == state.epoch:
+        return
+    pages = state.pages
+    value = short = 0
+    oldest = c.U32_MAX
+    pnl = [0] * c.SCENARIOS
+    for instrument, quantity in account.positions.items():
+        page = pages[instrument >> 5]
+        mark, row = page.rows[instrument & 31]
+        value += quantity * mark
+        if quantity < 0:
+            short -= quantity * page.index
+        oldest = min(oldest, page.time)
+        pnl = [total + quantity * one for total, one in zip(pnl, row, strict=True)]
+    account.sums = [value, short, oldest, *pnl]
+    account.epoch = state.epoch
+
+
+def can_hold(account: Account, instrument: int, delta: int) -> bool:
+    """Whether the position may change by `delta` lots: size, number of positions, number of pages."""
+    held = account.positions.get(instrument)
+    if held is not None:
+        return -c.POSITION_LOTS_MAX <= held + delta <= c.POSITION_LOTS_MAX
+    if len(account.positions) >= c.POSITIONS_MAX or not -c.POSITION_LOTS_MAX <= delta <= c.POSITION_LOTS_MAX:
+        return False
+    page = instrument >> 5
+    seen = {one >> 5 for one in account.positions}
+    return page in seen or len(seen) < c.PAGES_MAX
+
+
+def move(account: Account, page: Page, instrument: int, delta: int) -> None:
+    """Changes a position by `delta` lots (which `can_hold` has allowed) and the sums, if they are of the present pages."""
+    positions = account.positions
+    held = positions.get(instrument, 0)
+    after = held + delta
+    if after:
+        positions[instrument] = after
+    else:
+        del positions[instrument]
+        account.epoch = NEVER  # the oldest page may be another one now
+    if account.epoch == NEVER:
+        return
+    mark, row = page.rows[instrument & 31]
+    sums = account.sums
+    sums[_VALUE] += delta * mark
+    sums[_SHORT] += (max(-after, 0) - max(-held, 0)) * page.index
+    sums[_OLDEST] = min(sums[_OLDEST], page.time)
+    sums[_PNL:] = [total + delta * one for total, one in zip(sums[_PNL:], row, strict=True)]
+
+
+def equity(account: Account) -> int:
+    """Cash and marks; the sums must be fresh (`refresh`)."""
+    return account.cash + account.sums[_VALUE]
+
+
+def initial(state: State, account: Account) -> int:
+    """IM without orders, rounded up."""
+    sums = account.sums
+    worst = min(0, *sums[_PNL:])
+    return -(-sums[_SHORT] * state.params.short_floor_ppm // c.PPM) - worst
+
+
+def maintenance(state: State, account: Account) -> int:
+    """MM, rounded up."""
+    return -(-initial(state, account) * state.params.maintenance_ppm // c.PPM)
+
+
+def free(state: State, account: Account) -> int:
+    """Equity less IM and the resting orders' reserve."""
+    return account.cash + account.sums[_VALUE] - initial(state, account) - account.reserved
+
+
+def is_stale(state: State, account: Account) -> bool:
+    """Whether a page that the account's sums rest on is older than risk_age_max_s."""
+    return bool(account.positions) and account.sums[_OLDEST] + state.params.risk_age_max_s < state.globals.time
+
+
+def reserve_rate(state: State, page: Page, row: int, side: int, price: int, reduce_only: bool) -> int:
+    """Ticks per lot that a resting order reserves: the worst that its fill can do to its account.
+
+    A buy: its premium, and the maker's fee at its cap. A sell: the worst scenario value of the option and the short
+    floor, less the premium, and the fee. Reduce-only: what the price is worse than the mark, and the fee. Rounded up,
+    at most uint32.
+    """
+    params = state.params
+    mark, pnl = page.rows[row]
+    fee = -(-price * params.fee_cap_ppm // c.PPM) if params.maker_fee_ppm else 0
+    if reduce_only:
+        loss = price - mark if side == c.BUY else mark - price
+    elif side == c.BUY:
+        loss = price
+    else:
+        loss = mark + max(0, *pnl) - (-page.index * params.short_floor_ppm // c.PPM) - price
+    return min(max(loss, 0) + fee, c.U32_MAX)

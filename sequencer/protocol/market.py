@@ -1,0 +1,183 @@
+"""FEED, SURFACE, LIST, RISK: where the index, the surfaces, the instruments and their risk arrays come from."""
+
+from sequencer.protocol import constants as c
+from sequencer.protocol import risk_array, surface
+from sequencer.protocol.codec import Record
+from sequencer.protocol.constants import Reason
+from sequencer.protocol.entries import Expiry, Page, Snapshot, SurfaceReport, Underlying
+from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.queue import watch_velocity
+from sequencer.protocol.state import State, expiry_time
+from sequencer.protocol.surface import Surface
+
+
+def feed(state: State, record: Record) -> Reason:
+    """FEED: one feed's index. The index is the median of the fresh reports (an even count: the mean of the middle two, floor)."""
+    number, source, time, price = record.fields
+    underlying = state.underlyings.get(number)
+    if underlying is None or not _is_feed(state, source, record.signer):
+        return Reason.UNKNOWN_FEED
+    if time <= underlying.reports[source][1] or time > state.globals.time:
+        return Reason.FEED_TIME
+    if price == 0:
+        return Reason.PRICE
+    underlying.reports[source] = (price, time)
+    newest = max(time, underlying.time)
+    oldest = newest - state.params.feed_age_max_s
+    fresh = sorted(p for p, t in underlying.reports if p and t >= oldest)
+    middle = len(fresh) // 2
+    median = fresh[middle] if len(fresh) % 2 else (fresh[middle - 1] + fresh[middle]) // 2
+    _advance(underlying, newest)
+    underlying.index = median
+    watch_velocity(state, underlying)
+    state.touch(c.KEY_UNDERLYING | number, underlying)
+    return Reason.OK
+
+
+def _is_feed(state: State, source: int, signer: bytes | None) -> bool:
+    keys = state.params.feed_keys
+    return signer is not None and source < len(keys) and keys[source] == signer
+
+
+def _advance(underlying: Underlying, time: int) -> None:
+    """Integrates the index up to `time`, and takes the TWAP snapshots of the bounds (07:30, 08:00 UTC) that it passes."""
+    start, index = underlying.time, underlying.index
+    underlying.time = time
+    if start == 0 or time == start:
+        return
+    for day in range(max(start // c.DAY_S, time // c.DAY_S - c.SNAPSHOT_DAYS + 1), time // c.DAY_S + 1):
+        end_bound = expiry_time(day)
+        start_bound = end_bound - c.TWAP_S
+        for bound, is_end in ((start_bound, False), (end_bound, True)):
+            if not start < bound <= time:
+                continue
+            slot = day % c.SNAPSHOT_DAYS
+            snapshot = underlying.snapshots[slot]
+            if snapshot.day != day:
+                snapshot = underlying.snapshots[slot] = Snapshot(day)
+            cumulative = (underlying.cumulative + index * (bound - start)) & c.U64_MAX
+            if is_end:
+                snapshot.cumulative_end, snapshot.has_end = cumulative, True
+            else:
+                snapshot.cumulative_start, snapshot.has_start = cumulative, True
+    underlying.cumulative = (underlying.cumulative + index * (time - start)) & c.U64_MAX
+
+
+def report_surface(state: State, record: Record) -> Reason:
+    """SURFACE: one feed's surface of a listed expiry. The one with the (lower) median at-the-money variance rules."""
+    number, source, day, time, forward, index, a, b, rho, m, sigma = record.fields
+    if number not in state.underlyings or not _is_feed(state, source, record.signer):
+        return Reason.UNKNOWN_FEED
+    key = number << 16 | day
+    expiry = state.expiries.get(key)
+    if expiry is None:
+        return Reason.UNKNOWN_INSTRUMENT
+    last = expiry.reports[source]
+    if (last is not None and time <= last.time) or time > state.globals.time or time >= expiry_time(day):
+        return Reason.FEED_TIME
+    shape = Surface(a, b, rho, m, sigma)
+    if forward == 0 or index == 0 or time == 0 or not surface.is_valid(shape):
+        return Reason.SURFACE
+    expiry.reports[source] = SurfaceReport(time, forward, index, shape)
+    ranked = sorted(
+        (surface.atm_variance_e12(report.surface), place)
+        for place, report in enumerate(expiry.reports)
+        if report is not None
+    )
+    expiry.chosen = ranked[(len(ranked) - 1) // 2][1]
+    state.touch(c.KEY_EXPIRY | key, expiry)
+    return Reason.OK
+
+
+def list_instrument(state: State, record: Record, out: Outcome) -> Reason:
+    """LIST: anyone may ask for what the rule in PARAMS allows: an expiry at 08:00 UTC, a strike on the grid around the index."""
+    number, day, put, strike = record.fields
+    underlying = state.underlyings.get(number)
+    if underlying is None or underlying.index == 0:
+        return Reason.NO_INDEX
+    params, time = state.params, state.globals.time
+    if put > 1 or not 0 < strike < 2**31:
+        return Reason.LISTING_RULE
+    if expiry_time(day) <= time + c.TWAP_S or day > time // c.DAY_S + params.listing_days_max:
+        return Reason.LISTING_RULE
+    ratio, index = params.strike_ratio_max, underlying.index
+    if strike % params.strike_step_ticks or strike * ratio < index or strike > index * ratio:
+        return Reason.LISTING_RULE
+    terms = number << 48 | day << 32 | put << 31 | strike
+    if terms in state.instruments:
+        return Reason.ALREADY_LISTED
+    key = number << 16 | day
+    expiry = state.expiries.get(key)
+    row = expiry.listed if expiry else 0
+    if row >= c.PAGE_ROWS * c.PAGES_PER_EXPIRY:
+        return Reason.EXPIRY_FULL
+    if expiry is None:
+        expiry = state.expiries[key] = Expiry()
+    expiry.listed = row + 1
+    instrument = number << 28 | day << 12 | row
+    page_id = instrument >> 5
+    page = state.pages.get(page_id)
+    if page is None:
+        page = state.pages[page_id] = Page()
+    page.terms.append(put << 31 | strike)
+    page.rows.append((0, (0,) * c.SCENARIOS))
+    page.time = 0
+    state.epoch += 1
+    state.touch(c.KEY_EXPIRY | key, expiry)
+    state.touch(c.KEY_PAGE | page_id, page)
+    state.put_instrument(terms, instrument)
+    out.number = instrument
+    return Reason.OK
+
+
+def risk(state: State, record: Record) -> Reason:
+    """RISK: marks and scenario P&Ls of a page anew, from the fresh index and the expiry's surface.
+
+    Forward = index x reported forward / reported index, rounded half up. After FIX: intrinsic at the settlement
+    price. Between expiry and FIX: intrinsic at the index.
+    """
+    number, day, page_number = record.fields
+    page_id = number << 23 | day << 7 | page_number
+    page = state.pages.get(page_id) if number < 16 and page_number < c.PAGES_PER_EXPIRY else None
+    if page is None:
+        return Reason.UNKNOWN_INSTRUMENT
+    time = state.globals.time
+    underlying = state.underlyings[number]
+    expiry = state.expiries[number << 16 | day]
+    if expiry.settled:
+        page.rows = [risk_array.settled(expiry.settlement, *_terms(terms)) for terms in page.terms]
+        page.forward = expiry.settlement
+    else:
+        if underlying.time + state.params.feed_age_max_s < time:
+            return Reason.NO_INDEX
+        if time >= expiry_time(day):
+            forward, variances = underlying.index, [0] * len(page.terms)
+        else:
+            report = expiry.reports[expiry.chosen] if expiry.chosen is not None else None
+            if report is None:
+                return Reason.NO_SURFACE
+            forward = (2 * underlying.index * report.forward + report.index) // (2 * report.index)
+            forward = min(max(forward, 1), c.U32_MAX)
+            remaining = expiry_time(day) - time
+            at_report = expiry_time(day) - report.time
+            variances = [
+                surface.at_time(
+                    surface.variance_e12(report.surface, forward, _terms(terms)[0]), at_report, remaining
+                )
+                for terms in page.terms
+            ]
+        page.rows = [
+            risk_array.scenarios(forward, *_terms(terms), variance, state.shocks)
+            for terms, variance in zip(page.terms, variances, strict=True)
+        ]
+        page.forward = forward
+    page.index = underlying.index
+    page.time = time
+    state.epoch += 1
+    state.touch(c.KEY_PAGE | page_id, page)
+    return Reason.OK
+
+
+def _terms(word: int) -> tuple[int, bool]:
+    """(strike in ticks, is put)."""
+    return word & 0x7FFF_FFFF, bool(word >> 31)

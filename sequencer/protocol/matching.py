@@ -1,0 +1,271 @@
+"""PLACE and CONTINUE: price-time priority, at most STEPS_MAX fills or sweeps a record.
+
+A record is planned on copies of the accounts that it touches and committed only when it holds, so that a refused one
+changes nothing.
+"""
+
+from sequencer.protocol import constants as c
+from sequencer.protocol import insurance, margin
+from sequencer.protocol.auth import authorise, use_nonce
+from sequencer.protocol.book import Order
+from sequencer.protocol.codec import Record
+from sequencer.protocol.constants import QueueState, Reason
+from sequencer.protocol.entries import Account, Page, Taker
+from sequencer.protocol.outcome import Fill, Outcome
+from sequencer.protocol.queue import count_order, sequencing_fee
+from sequencer.protocol.state import State, instrument_expiry_time
+
+
+class Plan:
+    """What one record would do. `accounts` are copies; `steps` are (maker's order, lots filled; 0 removes it)."""
+
+    __slots__ = ("accounts", "ended", "fees", "fills", "more", "steps", "taker")
+
+    def __init__(self, taker: Taker, account: Account) -> None:
+        self.taker = taker
+        self.accounts: dict[int, Account] = {taker.account: account}
+        self.steps: list[tuple[Order, int]] = []
+        self.fills: list[Fill] = []
+        self.fees: list[tuple[int, int]] = []  # account, amount
+        self.more = False  # still crosses after STEPS_MAX steps
+        self.ended = False  # the rest must not rest: self-trade, nothing left to reduce, limits
+
+
+def place(state: State, record: Record, out: Outcome) -> Reason:
+    """PLACE: an order that trades what it crosses and rests, waits for CONTINUE, or ends."""
+    number, instrument, flags, price, quantity, nonce, expires, fee_max = record.fields
+    tif = flags >> c.FLAG_TIF_SHIFT & 3
+    post_only = flags & c.FLAG_POST_ONLY
+    if flags & c.FLAGS_UNUSED or tif > c.TIF_FOK or (post_only and tif != c.TIF_GTC):
+        return Reason.FLAGS
+    if quantity == 0:
+        return Reason.QUANTITY
+    if price == 0:
+        return Reason.PRICE
+    found = authorise(state, number, record.signer, c.SCOPE_TRADE, nonce, expires)
+    if isinstance(found, Reason):
+        return found
+    g = state.globals
+    if g.queue_state == QueueState.HALTED:
+        return Reason.HALTED
+    if g.queue_state == QueueState.RESTRICTED and not flags & c.FLAG_REDUCE_ONLY:
+        return Reason.RESTRICTED
+    page = state.pages.get(instrument >> 5)
+    if page is None or instrument & 31 >= len(page.terms):
+        return Reason.UNKNOWN_INSTRUMENT
+    if g.time >= instrument_expiry_time(instrument):
+        return Reason.INSTRUMENT_EXPIRED
+    fee = sequencing_fee(state)
+    if fee > fee_max * c.FEE_MAX_UNIT:
+        return Reason.FEE_ABOVE_MAX
+    if page.time + state.params.risk_age_max_s < g.time:
+        return Reason.RISK_STALE
+    if found.auction_start:
+        return Reason.UNHEALTHY
+
+    side = flags & c.FLAG_SIDE
+    if flags & c.FLAG_REDUCE_ONLY:
+        quantity = min(quantity, reducible(found, instrument, side))
+        if quantity == 0:
+            return Reason.REDUCE_ONLY
+    elif not margin.can_hold(found, instrument, -quantity if side else quantity):
+        return Reason.POSITION_LIMIT
+    margin.refresh(state, found)
+    free_before = margin.free(state, found)
+    account = found.clone()
+    use_nonce(account, nonce)
+    plan = Plan(Taker(number, instrument, flags, price, quantity, expires, g.seq), account)
+    if fee:
+        plan.fees.append((number, fee))
+    reason = _walk(state, plan, page)
+    if reason:
+        return reason
+    taker = plan.taker
+    if tif == c.TIF_FOK and taker.quantity:
+        return Reason.FOK_UNFILLED
+    reason = _finish(state, plan, page, fee, free_before, out)
+    if reason:
+        return reason
+    count_order(state)
+    out.fee += fee
+    return Reason.OK
+
+
+def proceed(state: State, out: Outcome) -> Reason:
+    """CONTINUE: the pending taker goes on. If its margin would break, its fills are left out and the order ends."""
+    taker = state.globals.taker
+    if taker is None:
+        return Reason.NO_TAKER
+    state.globals.taker = None
+    page = state.pages[taker.instrument >> 5]
+    found = state.accounts[taker.account]
+    margin.refresh(state, found)
+    free_before = margin.free(state, found)
+    plan = Plan(Taker.from_word(taker.word()), found.clone())
+    if _walk(state, plan, page):
+        return Reason.OK  # a post-only order that met a live one while it swept: it ends here
+    _finish(state, plan, page, 0, free_before, out)
+    return Reason.OK
+
+
+def reducible(account: Account, instrument: int, side: int) -> int:
+    """Lots that an order of `side` can close of the account's position."""
+    held = account.positions.get(instrument, 0)
+    return max(held if side else -held, 0)
+
+
+def _walk(state: State, plan: Plan, page: Page) -> Reason:
+    """Takes up to STEPS_MAX steps along the other side of the book, on the plan's copies only."""
+    taker = plan.taker
+    book = state.books.get(taker.instrument)
+    if book is None:
+        return Reason.OK
+    side = taker.flags & c.FLAG_SIDE
+    time = state.globals.time
+    for order in book.crossing(side, taker.price):
+        if taker.quantity == 0:
+            break
+        if len(plan.steps) == c.STEPS_MAX:
+            plan.more = True
+            break
+        maker = plan.accounts.get(order.account)
+        if maker is None:
+            maker = plan.accounts[order.account] = state.accounts[order.account].clone()
+        if order.seq < maker.order_floor:  # its reserve went with CANCEL_ALL
+            plan.steps.append((order, 0))
+            continue
+        if order.expires and time >= order.expires:
+            _drop(plan, maker, order)
+            continue
+        if order.account == taker.account:
+            if taker.flags & c.FLAG_STP_TAKER:
+                plan.ended = True
+                break
+            _drop(plan, maker, order)
+            continue
+        if taker.flags & c.FLAG_POST_ONLY:
+            return Reason.POST_ONLY_CROSSES
+        if not _fill(state, plan, page, maker, order):
+            if plan.ended:
+                break
+            _drop(plan, maker, order)
+    return Reason.OK
+
+
+def _drop(plan: Plan, maker: Account, order: Order) -> None:
+    """Plans the removal of a resting order and the release of its reserve."""
+    maker.reserved -= order.reserve_rate * order.quantity
+    plan.steps.append((order, 0))
+
+
+def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) -> bool:
+    """Plans a fill against `order`. False when the maker's limits forbid it, or the taker's (then `ended`)."""
+    taker = plan.taker
+    account = plan.accounts[taker.account]
+    instrument = taker.instrument
+    side = taker.flags & c.FLAG_SIDE
+    quantity = min(taker.quantity, order.quantity)
+    if order.flags & c.FLAG_REDUCE_ONLY:
+        quantity = min(quantity, reducible(maker, instrument, order.side))
+        if quantity == 0:
+            return False
+    delta = -quantity if side else quantity
+    if not margin.can_hold(account, instrument, delta):
+        plan.ended = True
+        return False
+    if not margin.can_hold(maker, instrument, -delta):
+        return False
+    price = order.price
+    cash = price * delta
+    account.cash -= cash
+    maker.cash += cash
+    maker.reserved -= order.reserve_rate * quantity
+    margin.move(account, page, instrument, delta)
+    margin.move(maker, page, instrument, -delta)
+    params = state.params
+    maker_fee = trading_fee(page.index, price, quantity, params.maker_fee_ppm, params.fee_cap_ppm)
+    taker_fee = trading_fee(page.index, price, quantity, params.taker_fee_ppm, params.fee_cap_ppm)
+    plan.fees.append((order.account, maker_fee))
+    plan.fees.append((taker.account, taker_fee))
+    plan.steps.append((order, quantity))
+    plan.fills.append(
+        Fill(
+            instrument, side, order.account, order.seq, taker.account, taker.seq, price, quantity, maker_fee, taker_fee
+        )
+    )
+    taker.quantity -= quantity
+    return True
+
+
+def trading_fee(index: int, price: int, quantity: int, rate_ppm: int, cap_ppm: int) -> int:
+    """Fee of a fill, 1e-6 USD: rate of the index, at most cap of the premium; rounded up."""
+    return -(-min(index * rate_ppm, price * cap_ppm) * quantity // c.PPM)
+
+
+def _finish(
+    state: State, plan: Plan, page: Page, fee: int, free_before: int, out: Outcome
+) -> Reason:
+    """Rests what is to rest, checks margin and the pool, commits. Not OK: nothing has changed."""
+    taker = plan.taker
+    flags = taker.flags
+    account = plan.accounts[taker.account]
+    rested: Order | None = None
+    pending = plan.more and not plan.ended and taker.quantity > 0
+    if flags & c.FLAG_REDUCE_ONLY:
+        taker.quantity = min(taker.quantity, reducible(account, taker.instrument, flags & c.FLAG_SIDE))
+    rests = flags >> c.FLAG_TIF_SHIFT & 3 == c.TIF_GTC and not plan.ended and not pending
+    if rests and taker.quantity:
+        rate = margin.reserve_rate(
+            state,
+            page,
+            taker.instrument & 31,
+            flags & c.FLAG_SIDE,
+            taker.price,
+            bool(flags & c.FLAG_REDUCE_ONLY),
+        )
+        account.reserved += rate * taker.quantity
+        rested = Order(
+            taker.account,
+            taker.instrument,
+            flags & c.FLAG_SIDE,
+            taker.price,
+            taker.seq,
+            taker.quantity,
+            taker.expires,
+            rate,
+            flags,
+        )
+    fees = sum(amount for _, amount in plan.fees)
+    if fees > state.globals.pool:
+        return Reason.POOL
+    margin.refresh(state, account)
+    if margin.is_stale(state, account):
+        return Reason.RISK_STALE
+    own_fees = sum(amount for number, amount in plan.fees if number == taker.account)
+    free = margin.free(state, account) - own_fees
+    if account.reserved > c.U64_MAX:
+        return Reason.MARGIN
+    if free < 0 and not (flags & c.FLAG_REDUCE_ONLY and not rested and free + own_fees >= free_before):
+        return Reason.MARGIN
+
+    params = state.params
+    for order, quantity in plan.steps:
+        if quantity == 0 or quantity == order.quantity:
+            if quantity == 0:
+                out.removed.append(order)
+            state.remove_order(order)
+        else:
+            state.reduce_order(order, quantity)
+    for place_in_list, (number, amount) in enumerate(plan.fees):
+        sequencing = fee and place_in_list == 0
+        insurance.charge(state, plan.accounts[number], amount, 0 if sequencing else params.fund_share_ppm)
+    for number, changed in plan.accounts.items():
+        state.put_account(number, changed)
+    if rested is not None:
+        state.insert_order(rested)
+    if pending:
+        state.globals.taker = taker
+    out.fills = plan.fills
+    out.rested = rested
+    out.pending = pending
+    return Reason.OK

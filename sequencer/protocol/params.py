@@ -1,0 +1,127 @@
+"""PARAMS: the numbers that govern the transition, fixed at genesis; one leaf of the state.
+
+Words of the leaf: the five feed addresses, one word each, then the integer fields in the order below, eight uint32 a
+word, field i at word 5 + i // 8, bits 32 x (i % 8).
+"""
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+from sequencer.protocol import constants as c
+from sequencer.protocol import risk_array
+from sequencer.protocol.risk_array import Shocks
+
+_ABSENT: Final = b"\0" * 20
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Every field is a uint32 (units last in the name; `_ppm` = 1e-6), except the feeds' addresses (20 bytes)."""
+
+    feed_keys: tuple[bytes, ...] = ()  # at most FEEDS_MAX
+    # feeds and marks
+    feed_age_max_s: int = 180  # an index older than this is not fresh
+    risk_age_max_s: int = 3_600  # marks older than this carry no new risk
+    # listing
+    strike_step_ticks: int = 50_000  # 500 USD
+    strike_ratio_max: int = 16  # strikes between index / ratio and index x ratio
+    listing_days_max: int = 400
+    # fees
+    maker_fee_ppm: int = 0  # of the index, per contract
+    taker_fee_ppm: int = 300
+    fee_cap_ppm: int = 125_000  # of the premium
+    fund_share_ppm: int = 500_000  # of trading fees; the rest is the treasury's
+    treasury_account: int = 0
+    # queue
+    sequencing_fee_min: int = 100  # 1e-6 USD
+    target_per_s: int = 2_000  # records that place orders
+    congested_excess: int = 20_000
+    restricted_excess: int = 400_000
+    fee_doubling_excess: int = 20_000
+    # velocity breaker
+    breaker_window_s: int = 300
+    breaker_restrict_ppm: int = 80_000
+    breaker_halt_ppm: int = 200_000
+    breaker_cool_s: int = 120
+    # margin
+    price_range_ppm: int = 150_000
+    vol_up_ppm: int = 300_000
+    vol_down_ppm: int = 250_000
+    extreme_range_ppm: int = 450_000
+    extreme_weight_ppm: int = 350_000
+    short_floor_ppm: int = 10_000  # of the index, per short contract
+    maintenance_ppm: int = 800_000  # MM as a part of IM
+    # liquidation
+    auction_duration_s: int = 900
+    auction_discount_max_ppm: int = 1_000_000  # of the portfolio's IM
+    auction_fraction_max: int = 64  # of 256, a bid
+    liquidation_fee_ppm: int = 20_000  # of the IM taken over
+
+    def __post_init__(self) -> None:
+        """Raises ValueError naming the field and the relation that does not hold."""
+        if len(self.feed_keys) > c.FEEDS_MAX or any(len(key) != 20 for key in self.feed_keys):
+            raise ValueError(f"feed_keys: at most {c.FEEDS_MAX} addresses of 20 bytes")
+        for name in INTEGER_FIELDS:
+            value = getattr(self, name)
+            if not 0 <= value <= c.U32_MAX:
+                raise ValueError(f"{name} must be an integer from 0 to {c.U32_MAX}")
+        for name, held, relation in (
+            ("strike_step_ticks", self.strike_step_ticks > 0, "> 0"),
+            ("strike_ratio_max", self.strike_ratio_max > 0, "> 0"),
+            ("fee_cap_ppm", self.fee_cap_ppm <= c.PPM, "<= 1000000"),
+            ("fund_share_ppm", self.fund_share_ppm <= c.PPM, "<= 1000000"),
+            ("fee_doubling_excess", self.fee_doubling_excess > 0, "> 0"),
+            ("restricted_excess", self.restricted_excess >= self.congested_excess, ">= congested_excess"),
+            ("breaker_halt_ppm", self.breaker_halt_ppm >= self.breaker_restrict_ppm, ">= breaker_restrict_ppm"),
+            ("short_floor_ppm", self.short_floor_ppm <= c.PPM, "<= 1000000"),
+            ("maintenance_ppm", 0 < self.maintenance_ppm < c.PPM, "in 1..999999"),
+            ("auction_duration_s", self.auction_duration_s > 0, "> 0"),
+            ("auction_discount_max_ppm", self.auction_discount_max_ppm <= 4 * c.PPM, "<= 4000000"),
+            ("auction_fraction_max", 0 < self.auction_fraction_max <= 256, "in 1..256"),
+            ("liquidation_fee_ppm", self.liquidation_fee_ppm <= c.PPM, "<= 1000000"),
+        ):
+            if not held:
+                raise ValueError(f"{name} must be {relation}")
+        if not risk_array.is_valid(self.shocks):
+            raise ValueError("price_range_ppm, vol_up_ppm, vol_down_ppm, extreme_range_ppm, extreme_weight_ppm: out of range")
+
+    @property
+    def shocks(self) -> Shocks:
+        """The shocks of the 16 scenarios."""
+        return Shocks(
+            price_range_ppm=self.price_range_ppm,
+            vol_up_ppm=self.vol_up_ppm,
+            vol_down_ppm=self.vol_down_ppm,
+            extreme_range_ppm=self.extreme_range_ppm,
+            extreme_weight_ppm=self.extreme_weight_ppm,
+        )
+
+    def words(self) -> bytes:
+        """The leaf's words, joined."""
+        keys = (*self.feed_keys, *(_ABSENT,) * (c.FEEDS_MAX - len(self.feed_keys)))
+        out = b"".join(key.rjust(32, b"\0") for key in keys)
+        numbers = [getattr(self, name) for name in INTEGER_FIELDS]
+        for start in range(0, len(numbers), 8):
+            word = 0
+            for offset, number in enumerate(numbers[start : start + 8]):
+                word |= number << (32 * offset)
+            out += word.to_bytes(32, "big")
+        return out
+
+    @classmethod
+    def from_words(cls, data: bytes) -> "Params":
+        """Inverse of `words`. Raises ValueError when the length or a value does not fit."""
+        count = c.FEEDS_MAX + -(-len(INTEGER_FIELDS) // 8)
+        if len(data) != 32 * count:
+            raise ValueError(f"params: {count} words expected")
+        keys = [data[32 * i + 12 : 32 * i + 32] for i in range(c.FEEDS_MAX)]
+        while keys and keys[-1] == _ABSENT:
+            keys.pop()
+        numbers: dict[str, int] = {}
+        for i, name in enumerate(INTEGER_FIELDS):
+            start = 32 * (c.FEEDS_MAX + i // 8)
+            numbers[name] = int.from_bytes(data[start : start + 32], "big") >> (32 * (i % 8)) & c.U32_MAX
+        return cls(feed_keys=tuple(keys), **numbers)
+
+
+INTEGER_FIELDS: Final = tuple(field.name for field in fields(Params) if field.name != "feed_keys")

@@ -1,0 +1,191 @@
+"""The whole state: entries in memory for speed, and the Merkle map that commits to them.
+
+Handlers change entries and say so (`touch_*`); `root()` hashes what was touched into the map. The map is canonical,
+so the order of these writes does not matter. Orders go into their book and into the map at once.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from sequencer.protocol import constants as c
+from sequencer.protocol.book import Book, Order, order_from, order_key, order_value
+from sequencer.protocol.cmap import Map
+from sequencer.protocol.entries import Account, Expiry, Global, Page, Underlying
+from sequencer.protocol.hashing import keccak
+from sequencer.protocol.params import Params
+
+_TYPE_MASK: Final = 15 << c.TYPE_SHIFT
+_BELOW_TYPE: Final = (1 << c.TYPE_SHIFT) - 1
+
+
+class State:
+    """State of an exchange. `domain` is its EIP-712 domain separator, a constant of the deployment."""
+
+    __slots__ = (
+        "_touched",
+        "accounts",
+        "books",
+        "domain",
+        "epoch",
+        "expiries",
+        "globals",
+        "instruments",
+        "map",
+        "pages",
+        "params",
+        "shocks",
+        "underlyings",
+    )
+
+    def __init__(self, domain: bytes, params: Params, underlyings: tuple[int, ...] = (0,)) -> None:
+        self.domain = domain
+        self.params = params
+        self.shocks = params.shocks
+        self.map = Map()
+        self.globals = Global()
+        self.accounts: dict[int, Account] = {}
+        self.pages: dict[int, Page] = {}
+        self.underlyings: dict[int, Underlying] = {}
+        self.expiries: dict[int, Expiry] = {}
+        self.instruments: dict[int, int] = {}  # terms key (below the type) -> instrument
+        self.books: dict[int, Book] = {}
+        self.epoch = 0  # counts changes of pages, so that valuations know their age
+        self._touched: dict[int, Account | Page | Underlying | Expiry] = {}
+        self.map.put(c.KEY_PARAMS, _value(params.words()))
+        for underlying in underlyings:
+            self.underlyings[underlying] = Underlying()
+            self.touch(c.KEY_UNDERLYING | underlying, self.underlyings[underlying])
+
+    # --- writes ---------------------------------------------------------------------------------
+
+    def touch(self, key: int, entry: Account | Page | Underlying | Expiry) -> None:
+        """Says that `entry`, which stands at map key `key`, has changed."""
+        self._touched[key] = entry
+
+    def put_account(self, number: int, account: Account) -> None:
+        """Puts `account` in the place of what stood there."""
+        self.accounts[number] = account
+        self._touched[c.KEY_ACCOUNT | number] = account
+
+    def put_instrument(self, terms: int, instrument: int) -> None:
+        """Writes the INSTRUMENT leaf of `terms` (the key below its type)."""
+        self.instruments[terms] = instrument
+        self.map.put(c.KEY_INSTRUMENT | terms, 1 << 32 | instrument)
+
+    def put_withdrawal(self, number: int, owner: bytes, amount: int) -> None:
+        """Writes WITHDRAWAL leaf `number`."""
+        self.map.put(c.KEY_WITHDRAWAL | number, int.from_bytes(owner, "big") << 64 | amount)
+
+    def insert_order(self, order: Order) -> None:
+        """Rests `order` in its book and in the map."""
+        book = self.books.get(order.instrument)
+        if book is None:
+            book = self.books[order.instrument] = Book(order.instrument)
+        book.insert(order)
+        self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
+
+    def remove_order(self, order: Order) -> None:
+        """Takes `order` out of its book and out of the map."""
+        self.books[order.instrument].remove(order)
+        self.map.delete(order_key(order.instrument, order.side, order.price, order.seq))
+
+    def reduce_order(self, order: Order, quantity: int) -> None:
+        """Takes `quantity` lots, fewer than remain, off a resting order."""
+        self.books[order.instrument].reduce(order, quantity)
+        self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
+
+    # --- reads ----------------------------------------------------------------------------------
+
+    def find_order(self, instrument: int, side: int, price: int, seq: int) -> Order | None:
+        """The resting order with this key, or None."""
+        book = self.books.get(instrument)
+        return book.get(side, price, seq) if book is not None else None
+
+    def flush(self) -> None:
+        """Hashes all touched entries into the map."""
+        put = self.map.put
+        for key, entry in self._touched.items():
+            put(key, _value(entry.words()))
+        self._touched.clear()
+        put(c.KEY_GLOBAL, _value(self.globals.words()))
+
+    def root(self) -> bytes:
+        """Root of the state as it is now (32 bytes)."""
+        self.flush()
+        return self.map.root()
+
+    # --- copies ---------------------------------------------------------------------------------
+
+    def preimages(self) -> Iterator[tuple[int, bytes]]:
+        """(key, words) of every leaf: all that is needed to build the state again. Inline leaves give their value."""
+        yield c.KEY_PARAMS, self.params.words()
+        yield c.KEY_GLOBAL, self.globals.words()
+        for number, account in self.accounts.items():
+            yield c.KEY_ACCOUNT | number, account.words()
+        for number, page in self.pages.items():
+            yield c.KEY_PAGE | number, page.words()
+        for number, underlying in self.underlyings.items():
+            yield c.KEY_UNDERLYING | number, underlying.words()
+        for number, expiry in self.expiries.items():
+            yield c.KEY_EXPIRY | number, expiry.words()
+        for key, value in self.map.items():
+            if key & _TYPE_MASK in _INLINE:
+                yield key, value.to_bytes(32, "big")
+
+    @classmethod
+    def from_preimages(cls, domain: bytes, leaves: Iterator[tuple[int, bytes]]) -> "State":
+        """Inverse of `preimages`. Raises ValueError on words that no entry has; the caller compares the root."""
+        params: Params | None = None
+        items: list[tuple[int, int]] = []
+        rest: list[tuple[int, bytes]] = []
+        for key, words in leaves:
+            kind = key & _TYPE_MASK
+            items.append((key, int.from_bytes(words, "big") if kind in _INLINE else _value(words)))
+            if kind == c.KEY_PARAMS:
+                params = Params.from_words(words)
+            else:
+                rest.append((key, words))
+        if params is None:
+            raise ValueError("state: no PARAMS leaf")
+        state = cls(domain, params, ())
+        orders: list[Order] = []
+        for key, words in rest:
+            kind, number = key & _TYPE_MASK, key & _BELOW_TYPE
+            if kind == c.KEY_GLOBAL:
+                state.globals = Global.from_words(words)
+            elif kind == c.KEY_ACCOUNT:
+                state.accounts[number] = Account.from_words(words)
+            elif kind == c.KEY_PAGE:
+                state.pages[number] = Page.from_words(words)
+            elif kind == c.KEY_UNDERLYING:
+                state.underlyings[number] = Underlying.from_words(words)
+            elif kind == c.KEY_EXPIRY:
+                state.expiries[number] = Expiry.from_words(words)
+            elif kind == c.KEY_INSTRUMENT:
+                state.instruments[number] = int.from_bytes(words, "big") & c.U32_MAX
+            elif kind == c.KEY_ORDER:
+                orders.append(order_from(key, int.from_bytes(words, "big")))
+            elif kind != c.KEY_WITHDRAWAL:
+                raise ValueError(f"state: unknown key type {kind >> c.TYPE_SHIFT}")
+        for order in sorted(orders, key=lambda one: one.seq):
+            state.books.setdefault(order.instrument, Book(order.instrument)).insert(order)
+        items.sort()
+        state.map = Map.build(items)
+        return state
+
+
+_INLINE: Final = (c.KEY_ORDER, c.KEY_INSTRUMENT, c.KEY_WITHDRAWAL)
+
+
+def _value(words: bytes) -> int:
+    return int.from_bytes(keccak(words), "big")
+
+
+def expiry_time(day: int) -> int:
+    """08:00:00 UTC of `day` (days since 1970), in seconds."""
+    return day * c.DAY_S + c.EXPIRY_OF_DAY_S
+
+
+def instrument_expiry_time(instrument: int) -> int:
+    """Expiry of an instrument, from its number alone, in seconds."""
+    return (instrument >> 12 & 0xFFFF) * c.DAY_S + c.EXPIRY_OF_DAY_S
