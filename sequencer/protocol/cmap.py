@@ -483,18 +483,15 @@ def _check_prefix(prefix: int, low_mask: int) -> None:
         raise ValueError(f"not 2^j - 1, or not disjoint: mask {low_mask:#x}, prefix {prefix:#x}")
 
 
-# ------------------------------------------------------------------------------------------------------- C twin
+# ----------------------------------------------------------------------------------------------------- C twin
 
-
-if _kernel is not None:
+if TYPE_CHECKING or _kernel is None:
+    Map = PureMap
+else:
 
     class KernelMap(_kernel.Map, _Witnesses):
         """The map in C: the same entries, roots and witnesses as `PureMap`, several times faster."""
 
         __slots__ = ()
 
-
-if TYPE_CHECKING or _kernel is None:
-    Map = PureMap
-else:
     Map = KernelMap

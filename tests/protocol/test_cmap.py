@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from eth_utils.crypto import keccak as reference_keccak
@@ -15,8 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sequencer.protocol import cmap
 from sequencer.protocol.cmap import EMPTY_ROOT, NO_NEIGHBOUR, WORD_MAX, Neighbour, Path
 
-IMPLEMENTATIONS = [cmap.PureMap]
+IMPLEMENTATIONS = [cmap.PureMap] if cmap.Map is cmap.PureMap else [cmap.PureMap, cmap.Map]
+needs_kernel = pytest.mark.skipif(cmap.Map is cmap.PureMap, reason="the C kernel is not built, or is hidden")
 LOW72 = 2**72 - 1
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Keys that collide often and share long prefixes, as orders do, besides any word at all.
 KEYS = st.one_of(
@@ -507,3 +515,65 @@ def test_verification__of_anything_at_all__is_total(junk: tuple[object, ...]) ->
     assert verify.remove(root, key, value, path) is None  # type: ignore[attr-defined]
     assert verify.insert(root, key, value, neighbour) is None  # type: ignore[attr-defined]
     assert verify.absent_prefix(root, key, other, neighbour) is False  # type: ignore[attr-defined]
+
+
+# -------------------------------------------------------------------------------------------------- C kernel
+
+
+@needs_kernel
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+def test_kernel__at_any_lane_width__equals_pure(lanes: int) -> None:
+    from sequencer._kernel import cmap_kernel  # absent where it is not built
+
+    rng = random.Random(lanes)
+    pure, fast = cmap.PureMap(), cmap.Map()
+    try:
+        assert cmap_kernel.use_lanes(lanes) <= lanes
+        for size in [*range(1, 40), 500, 1000]:
+            keys = [rng.getrandbits(12) << rng.choice([0, 60, 240]) for _ in range(size)]
+            for key in keys:
+                value = rng.getrandbits(256)
+                pure.put(key, value)
+                fast.put(key, value)
+            for key in sorted({key for key in keys if key & 3 == 1}):
+                pure.delete(key)
+                fast.delete(key)
+            assert fast.root() == pure.root()
+            assert fast.items() == pure.items()
+    finally:
+        cmap_kernel.use_lanes(8)
+
+
+@needs_kernel
+@given(
+    entries=st.dictionaries(KEYS, VALUES, max_size=8),
+    method=st.sampled_from(
+        ["get", "put", "delete", "first_in_prefix", "path", "insert_witness", "build", "_descend"]
+    ),
+    arguments=st.lists(st.one_of(JUNK_TUPLES, KEYS, st.integers(-(2**300), 2**300)), max_size=3),
+)
+def test_kernel__called_with_anything__raises_python_errors_only(
+    entries: dict[int, int], method: str, arguments: list[object]
+) -> None:
+    called = made(cmap.Map, entries)
+    with contextlib.suppress(TypeError, ValueError, KeyError):
+        getattr(called, method)(*arguments)
+    naive = cmap.PureMap.build(called.items())
+    assert called.root() == naive.root()
+    assert len(called) == len(naive)
+
+
+@needs_kernel
+def test_kernel__built_from_an_iterator_that_fails__raises_its_error() -> None:
+    def failing() -> Iterator[tuple[int, int]]:
+        yield 1, 1
+        yield 2, 2
+        raise LookupError("foreign")
+
+    with pytest.raises(LookupError, match="foreign"):
+        cmap.Map.build(failing())
+
+
+def test_map__where_pure_python_is_asked_for__is_pure() -> None:
+    code = "from sequencer.protocol import cmap; assert cmap.Map is cmap.PureMap"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"FAIRSTRIKE_PURE": "1"})

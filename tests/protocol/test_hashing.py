@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import tiny_keccak
 from eth_account import Account
 from eth_utils.crypto import keccak as reference_keccak
 from hypothesis import given, settings
@@ -30,7 +31,13 @@ def parts(signature: bytes) -> tuple[int, int, int]:
 
 @given(st.binary(max_size=600))
 def test_keccak__of_any_bytes__equals_eth_utils(data: bytes) -> None:
-    assert hashing.keccak(data) == reference_keccak(data)
+    assert hashing.keccak(data) == tiny_keccak.keccak256(data) == reference_keccak(data)
+
+
+@pytest.mark.parametrize("data", ["text", 5, None, bytearray(3)])
+def test_keccak__of_anything_but_bytes__raises(data: object) -> None:
+    with pytest.raises(TypeError):
+        hashing.keccak(data)  # type: ignore[arg-type]  # wrong types are the point
 
 
 @pytest.mark.parametrize("length", [0, 31, 32, 64, 96, 134, 135, 136, 137, 271, 272, 273, 5000])

@@ -1,0 +1,873 @@
+/* The crit-bit Merkle map of sequencer/protocol/cmap.py in C: equal to it to the bit, and optional.
+ *
+ * A branch keeps the hashes of its two children, so that rehashing a path reads the nodes of that path and none of
+ * their siblings; a leaf is key and value, one cache line. Changes only mark the child slots on their way stale;
+ * root() gathers the stale nodes by height and hashes those of equal height side by side in vector lanes.
+ *
+ * All memory is indices into two pools. Depth is at most 256 (bit positions fall along a path), hence fixed stacks.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#if !defined(__GNUC__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "this kernel wants GCC or clang and a little-endian machine; the pure Python map serves all others"
+#endif
+
+/* ------------------------------------------------------------------------------------------------------- keccak */
+
+#define ROL(x, n) (((x) << (n)) | ((x) >> (64 - (n))))
+
+static const uint64_t ROUND_CONSTANTS[24] = {
+    0x0000000000000001u, 0x0000000000008082u, 0x800000000000808Au, 0x8000000080008000u, 0x000000000000808Bu,
+    0x0000000080000001u, 0x8000000080008081u, 0x8000000000008009u, 0x000000000000008Au, 0x0000000000000088u,
+    0x0000000080008009u, 0x000000008000000Au, 0x000000008000808Bu, 0x800000000000008Bu, 0x8000000000008089u,
+    0x8000000000008003u, 0x8000000000008002u, 0x8000000000000080u, 0x000000000000800Au, 0x800000008000000Au,
+    0x8000000080008081u, 0x8000000000008080u, 0x0000000080000001u, 0x8000000080008008u,
+};
+
+/* chi on one plane; the b are that plane after theta, rho and pi */
+#define CHI(e, y)                      \
+    e[(y) + 0] = b0 ^ (~b1 & b2);      \
+    e[(y) + 1] = b1 ^ (~b2 & b3);      \
+    e[(y) + 2] = b2 ^ (~b3 & b4);      \
+    e[(y) + 3] = b3 ^ (~b4 & b0);      \
+    e[(y) + 4] = b4 ^ (~b0 & b1);
+
+/* one round from a to e; lane (x, y) is [x + 5 y] */
+#define ROUND(T, a, e, constant)                                                                             \
+    do {                                                                                                     \
+        T c0 = a[0] ^ a[5] ^ a[10] ^ a[15] ^ a[20], c1 = a[1] ^ a[6] ^ a[11] ^ a[16] ^ a[21];                \
+        T c2 = a[2] ^ a[7] ^ a[12] ^ a[17] ^ a[22], c3 = a[3] ^ a[8] ^ a[13] ^ a[18] ^ a[23];                \
+        T c4 = a[4] ^ a[9] ^ a[14] ^ a[19] ^ a[24];                                                          \
+        T d0 = c4 ^ ROL(c1, 1), d1 = c0 ^ ROL(c2, 1), d2 = c1 ^ ROL(c3, 1);                                  \
+        T d3 = c2 ^ ROL(c4, 1), d4 = c3 ^ ROL(c0, 1);                                                        \
+        T t, b0, b1, b2, b3, b4;                                                                             \
+        b0 = a[0] ^ d0;                                                                                      \
+        t = a[6] ^ d1, b1 = ROL(t, 44), t = a[12] ^ d2, b2 = ROL(t, 43);                                     \
+        t = a[18] ^ d3, b3 = ROL(t, 21), t = a[24] ^ d4, b4 = ROL(t, 14);                                    \
+        CHI(e, 0)                                                                                            \
+        e[0] ^= (constant);                                                                                  \
+        t = a[3] ^ d3, b0 = ROL(t, 28), t = a[9] ^ d4, b1 = ROL(t, 20), t = a[10] ^ d0, b2 = ROL(t, 3);      \
+        t = a[16] ^ d1, b3 = ROL(t, 45), t = a[22] ^ d2, b4 = ROL(t, 61);                                    \
+        CHI(e, 5)                                                                                            \
+        t = a[1] ^ d1, b0 = ROL(t, 1), t = a[7] ^ d2, b1 = ROL(t, 6), t = a[13] ^ d3, b2 = ROL(t, 25);       \
+        t = a[19] ^ d4, b3 = ROL(t, 8), t = a[20] ^ d0, b4 = ROL(t, 18);                                     \
+        CHI(e, 10)                                                                                           \
+        t = a[4] ^ d4, b0 = ROL(t, 27), t = a[5] ^ d0, b1 = ROL(t, 36), t = a[11] ^ d1, b2 = ROL(t, 10);     \
+        t = a[17] ^ d2, b3 = ROL(t, 15), t = a[23] ^ d3, b4 = ROL(t, 56);                                    \
+        CHI(e, 15)                                                                                           \
+        t = a[2] ^ d2, b0 = ROL(t, 62), t = a[8] ^ d3, b1 = ROL(t, 55), t = a[14] ^ d4, b2 = ROL(t, 39);     \
+        t = a[15] ^ d0, b3 = ROL(t, 41), t = a[21] ^ d1, b4 = ROL(t, 2);                                     \
+        CHI(e, 20)                                                                                           \
+    } while (0)
+
+/* keccak-f[1600] on as many states as a T has lanes; state[i] is lane i of each */
+#define PERMUTATION(name, T, attributes)                     \
+    attributes static void name(void *memory)                \
+    {                                                        \
+        T *state = (T *)memory;                              \
+        T a[25], e[25];                                      \
+        for (int i = 0; i < 25; i++)                         \
+            a[i] = state[i];                                 \
+        for (int i = 0; i < 24; i += 2) {                    \
+            ROUND(T, a, e, ROUND_CONSTANTS[i]);              \
+            ROUND(T, e, a, ROUND_CONSTANTS[i + 1]);          \
+        }                                                    \
+        for (int i = 0; i < 25; i++)                         \
+            state[i] = a[i];                                 \
+    }
+
+#define WIDTH_MAX 8
+typedef uint64_t lanes1 __attribute__((may_alias));
+typedef void (*permutation)(void *);
+
+PERMUTATION(permute_1, lanes1, )
+static permutation permute1 = permute_1, permute4 = NULL, permute8 = NULL;
+static int width_best = 1, width_used = 1;
+
+#if defined(__x86_64__)
+typedef uint64_t lanes4 __attribute__((vector_size(32), may_alias));
+typedef uint64_t lanes8 __attribute__((vector_size(64), may_alias));
+PERMUTATION(permute_1_bmi, lanes1, __attribute__((target("bmi,bmi2"))))
+PERMUTATION(permute_4_avx2, lanes4, __attribute__((target("avx2"))))
+PERMUTATION(permute_4_avx512, lanes4, __attribute__((target("avx512f,avx512vl"))))
+PERMUTATION(permute_8_avx512, lanes8, __attribute__((target("avx512f,avx512vl"))))
+
+static void choose_permutations(void)
+{
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2"))
+        permute1 = permute_1_bmi;
+    if (__builtin_cpu_supports("avx2")) {
+        permute4 = permute_4_avx2;
+        width_best = 4;
+    }
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) {
+        permute4 = permute_4_avx512;
+        permute8 = permute_8_avx512;
+        width_best = 8;
+    }
+    width_used = width_best;
+}
+#else
+static void choose_permutations(void) {}
+#endif
+
+#define RATE 136
+
+static void keccak256(const uint8_t *data, size_t length, uint8_t out[32])
+{
+    uint64_t state[25] = {0};
+    uint64_t block[RATE / 8];
+    for (; length >= RATE; data += RATE, length -= RATE) {
+        memcpy(block, data, RATE);
+        for (int i = 0; i < RATE / 8; i++)
+            state[i] ^= block[i];
+        permute1(state);
+    }
+    memset(block, 0, RATE);
+    memcpy(block, data, length);
+    ((uint8_t *)block)[length] = 0x01;
+    ((uint8_t *)block)[RATE - 1] |= 0x80;
+    for (int i = 0; i < RATE / 8; i++)
+        state[i] ^= block[i];
+    permute1(state);
+    memcpy(out, state, 32);
+}
+
+/* --------------------------------------------------------------------------------------------------------- tree */
+
+typedef uint32_t ref; /* index into a pool; the top bit says that it is a leaf */
+#define LEAF 0x80000000u
+#define NIL 0xFFFFFFFFu
+#define POOL_MAX 0x7FFFFFFEu
+#define DEPTH_MAX 256
+
+typedef struct {
+    uint8_t hash[2][32]; /* of the children, left and right */
+    ref child[2];
+    uint8_t position; /* branches at bit 2^position */
+    uint8_t stale;    /* bit s: hash[s] is not that of child[s] */
+} branch;
+
+typedef struct {
+    uint8_t key[32], value[32]; /* big-endian, as they are hashed */
+} leaf;
+
+typedef struct {
+    leaf *leaves;
+    branch *branches;
+    uint32_t leaf_capacity, leaf_used, leaf_free; /* free entries are chained, through their first bytes */
+    uint32_t branch_capacity, branch_used, branch_free;
+    uint32_t count;
+    ref top;
+    int stale; /* root is not that of top */
+    uint8_t root[32];
+} tree;
+
+static void tree_init(tree *t)
+{
+    memset(t, 0, sizeof *t);
+    t->top = t->leaf_free = t->branch_free = NIL;
+}
+
+static void tree_release(tree *t)
+{
+    PyMem_RawFree(t->leaves);
+    PyMem_RawFree(t->branches);
+    tree_init(t);
+}
+
+static int grow(void **pool, uint32_t *capacity, size_t size, uint32_t wanted)
+{
+    uint64_t next = (uint64_t)*capacity + *capacity / 2 + 64;
+    if (next < wanted)
+        next = wanted;
+    if (next > POOL_MAX)
+        next = POOL_MAX;
+    void *grown = next > *capacity ? PyMem_RawRealloc(*pool, (size_t)next * size) : NULL;
+    if (grown == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *pool = grown;
+    *capacity = (uint32_t)next;
+    return 0;
+}
+
+/* Room for one more leaf and branch, or -1 with MemoryError. Comes first, so that a failure changes nothing. */
+static int reserve(tree *t)
+{
+    if (t->leaf_free == NIL && t->leaf_used == t->leaf_capacity &&
+        grow((void **)&t->leaves, &t->leaf_capacity, sizeof(leaf), 0))
+        return -1;
+    if (t->branch_free == NIL && t->branch_used == t->branch_capacity &&
+        grow((void **)&t->branches, &t->branch_capacity, sizeof(branch), 0))
+        return -1;
+    return 0;
+}
+
+static ref new_leaf(tree *t, const uint8_t *key, const uint8_t *value)
+{
+    uint32_t at = t->leaf_free;
+    if (at == NIL)
+        at = t->leaf_used++;
+    else
+        memcpy(&t->leaf_free, t->leaves[at].key, sizeof at);
+    memcpy(t->leaves[at].key, key, 32);
+    memcpy(t->leaves[at].value, value, 32);
+    t->count++;
+    return at | LEAF;
+}
+
+static void free_leaf(tree *t, ref r)
+{
+    uint32_t at = r & ~LEAF;
+    memcpy(t->leaves[at].key, &t->leaf_free, sizeof at);
+    t->leaf_free = at;
+    t->count--;
+}
+
+static ref new_branch(tree *t)
+{
+    uint32_t at = t->branch_free;
+    if (at == NIL)
+        at = t->branch_used++;
+    else
+        t->branch_free = t->branches[at].child[0];
+    return at;
+}
+
+static void free_branch(tree *t, ref at)
+{
+    t->branches[at].child[0] = t->branch_free;
+    t->branch_free = at;
+}
+
+static inline int side_of(const uint8_t *key, unsigned position)
+{
+    return key[31 - (position >> 3)] >> (position & 7) & 1;
+}
+
+/* Highest bit in which two words differ, -1 if they are equal. */
+static int difference(const uint8_t *a, const uint8_t *b)
+{
+    for (int i = 0; i < 4; i++) {
+        uint64_t x, y;
+        memcpy(&x, a + 8 * i, 8);
+        memcpy(&y, b + 8 * i, 8);
+        if (x != y)
+            return 64 * (3 - i) + 63 - __builtin_clzll(__builtin_bswap64(x ^ y));
+    }
+    return -1;
+}
+
+/* Follow `key` from a non-empty tree's top to a leaf; the branches passed go to `way`, their number is returned. */
+static int descend(const tree *t, const uint8_t *key, ref way[DEPTH_MAX], ref *end)
+{
+    int depth = 0;
+    ref at = t->top;
+    while (!(at & LEAF)) {
+        const branch *b = &t->branches[at];
+        way[depth++] = at;
+        at = b->child[side_of(key, b->position)];
+    }
+    *end = at;
+    return depth;
+}
+
+static void mark_stale(tree *t, const uint8_t *key, const ref *way, int depth)
+{
+    for (int i = 0; i < depth; i++) {
+        branch *b = &t->branches[way[i]];
+        b->stale |= (uint8_t)(1 << side_of(key, b->position));
+    }
+    t->stale = 1;
+}
+
+/* The slot that holds way[depth] (or what stands there): in its parent, or the top of the tree. */
+typedef struct {
+    ref *child;
+    uint8_t *hash;
+    int stale;
+} slot;
+
+static slot slot_at(tree *t, const uint8_t *key, const ref *way, int depth)
+{
+    if (depth == 0)
+        return (slot){&t->top, t->root, t->stale};
+    branch *b = &t->branches[way[depth - 1]];
+    int side = side_of(key, b->position);
+    return (slot){&b->child[side], b->hash[side], b->stale >> side & 1};
+}
+
+static int tree_put(tree *t, const uint8_t *key, const uint8_t *value)
+{
+    ref way[DEPTH_MAX], end;
+    if (t->top == NIL) {
+        if (reserve(t))
+            return -1;
+        t->top = new_leaf(t, key, value);
+        t->stale = 1;
+        return 0;
+    }
+    int depth = descend(t, key, way, &end);
+    leaf *found = &t->leaves[end & ~LEAF];
+    int position = difference(key, found->key);
+    if (position < 0) {
+        if (memcmp(found->value, value, 32)) {
+            memcpy(found->value, value, 32);
+            mark_stale(t, key, way, depth);
+        }
+        return 0;
+    }
+    if (reserve(t))
+        return -1;
+    int at = 0; /* binary search would save nothing: the way is in the cache */
+    while (at < depth && t->branches[way[at]].position > position)
+        at++;
+    ref made = new_branch(t);
+    branch *b = &t->branches[made];
+    slot above = slot_at(t, key, way, at);
+    int side = side_of(key, (unsigned)position);
+    b->position = (uint8_t)position;
+    b->child[side] = new_leaf(t, key, value);
+    b->child[!side] = *above.child;
+    memcpy(b->hash[!side], above.hash, 32);
+    b->stale = (uint8_t)(1 << side | above.stale << !side);
+    *above.child = made;
+    mark_stale(t, key, way, at);
+    return 0;
+}
+
+/* 0 if the key was there. */
+static int tree_delete(tree *t, const uint8_t *key)
+{
+    ref way[DEPTH_MAX], end;
+    if (t->top == NIL)
+        return -1;
+    int depth = descend(t, key, way, &end);
+    if (memcmp(t->leaves[end & ~LEAF].key, key, 32))
+        return -1;
+    free_leaf(t, end);
+    if (depth == 0) {
+        t->top = NIL;
+        return 0;
+    }
+    branch *parent = &t->branches[way[depth - 1]];
+    int side = !side_of(key, parent->position);
+    slot above = slot_at(t, key, way, depth - 1);
+    /* The sibling moves up with its hash. The slot above goes stale only if that hash is; what holds the slot is
+     * rehashed in any case, because the way to it is marked. */
+    *above.child = parent->child[side];
+    memcpy(above.hash, parent->hash[side], 32);
+    int stale = parent->stale >> side & 1;
+    free_branch(t, way[depth - 1]);
+    if (depth == 1) {
+        t->stale = stale;
+        return 0;
+    }
+    mark_stale(t, key, way, depth - 2);
+    branch *holder = &t->branches[way[depth - 2]];
+    int held = side_of(key, holder->position);
+    holder->stale = (uint8_t)((holder->stale & ~(1 << held)) | stale << held);
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------------ hashing */
+
+typedef struct {
+    ref node;
+    uint32_t next;
+    uint8_t *out;
+} job;
+
+typedef struct {
+    job *jobs;
+    uint32_t used, capacity;
+    uint32_t first[DEPTH_MAX + 1]; /* by height above the lowest stale node; chained through next */
+} agenda;
+
+/* Height of a stale node, which is put on the agenda with all that is stale below it; -1 with MemoryError. */
+static int gather(tree *t, agenda *a, ref node, uint8_t *out)
+{
+    int height = 0;
+    if (!(node & LEAF)) {
+        branch *b = &t->branches[node];
+        for (int side = 0; side < 2; side++) {
+            if (!(b->stale >> side & 1))
+                continue;
+            int below = gather(t, a, b->child[side], b->hash[side]);
+            if (below < 0)
+                return -1;
+            if (below >= height)
+                height = below + 1;
+        }
+    }
+    if (a->used == a->capacity && grow((void **)&a->jobs, &a->capacity, sizeof(job), 0))
+        return -1;
+    a->jobs[a->used] = (job){node, a->first[height], out};
+    a->first[height] = a->used++;
+    return height;
+}
+
+/* The padded message of a node, into every `width`-th word of `state`, which is zero. */
+static void load(tree *t, ref node, uint64_t *state, int width)
+{
+    uint64_t message[12];
+    int words;
+    if (node & LEAF) {
+        words = 8;
+        memcpy(message, &t->leaves[node & ~LEAF], 64);
+    } else {
+        branch *b = &t->branches[node];
+        words = 12;
+        b->stale = 0;
+        memset(message, 0, 32);
+        ((uint8_t *)message)[31 - (b->position >> 3)] = (uint8_t)(1 << (b->position & 7));
+        memcpy(message + 4, b->hash, 64);
+    }
+    for (int i = 0; i < words; i++)
+        state[i * width] = message[i];
+    state[words * width] = 1;
+    state[16 * width] = 0x8000000000000000u;
+}
+
+static void hash_together(tree *t, job *const *jobs, int count, int width, permutation permute)
+{
+    uint64_t state[25 * WIDTH_MAX] __attribute__((aligned(64)));
+    memset(state, 0, sizeof(uint64_t) * 25 * (size_t)width);
+    for (int i = 0; i < count; i++)
+        load(t, jobs[i]->node, state + i, width);
+    permute(state);
+    for (int i = 0; i < count; i++)
+        for (int word = 0; word < 4; word++)
+            memcpy(jobs[i]->out + 8 * word, &state[word * width + i], 8);
+}
+
+static int tree_hash(tree *t)
+{
+    if (t->top == NIL) {
+        memset(t->root, 0, 32);
+        t->stale = 0;
+    }
+    if (!t->stale)
+        return 0;
+    agenda a = {.jobs = NULL, .used = 0, .capacity = 0};
+    for (int i = 0; i <= DEPTH_MAX; i++)
+        a.first[i] = NIL;
+    int height = gather(t, &a, t->top, t->root);
+    if (height < 0) {
+        PyMem_RawFree(a.jobs); /* nothing was hashed or unmarked yet */
+        return -1;
+    }
+    for (int level = 0; level <= height; level++) {
+        uint32_t next = a.first[level];
+        while (next != NIL) {
+            job *batch[WIDTH_MAX];
+            int count = 0;
+            while (next != NIL && count < width_used) {
+                batch[count++] = &a.jobs[next];
+                next = a.jobs[next].next;
+            }
+            if (count == 1)
+                hash_together(t, batch, 1, 1, permute1);
+            else if (count <= 4)
+                hash_together(t, batch, count, 4, permute4);
+            else
+                hash_together(t, batch, count, 8, permute8);
+        }
+    }
+    PyMem_RawFree(a.jobs);
+    t->stale = 0;
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------------------------------- Python */
+
+typedef struct {
+    PyObject_HEAD
+    tree tree;
+} Map;
+
+static PyObject *int_of(const uint8_t *word)
+{
+    return _PyLong_FromByteArray(word, 32, 0, 0);
+}
+
+/* 1 and the word; 0 if the int is no word; -1 with TypeError if it is no int. */
+static int word_of(PyObject *number, uint8_t *word)
+{
+    if (!PyLong_Check(number)) {
+        PyErr_Format(PyExc_TypeError, "an int is wanted, not %.100s", Py_TYPE(number)->tp_name);
+        return -1;
+    }
+    if (_PyLong_Sign(number) < 0 || _PyLong_NumBits(number) > 256) {
+        PyErr_Clear(); /* _PyLong_NumBits may overflow */
+        return 0;
+    }
+    return _PyLong_AsByteArray((PyLongObject *)number, word, 32, 0, 0) ? -1 : 1;
+}
+
+static int arguments(const char *name, Py_ssize_t got, Py_ssize_t wanted)
+{
+    if (got == wanted)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments (%zd given)", name, wanted, got);
+    return -1;
+}
+
+static PyObject *Map_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    if ((args && PyTuple_GET_SIZE(args)) || (kwargs && PyDict_GET_SIZE(kwargs))) {
+        PyErr_SetString(PyExc_TypeError, "Map() takes no arguments");
+        return NULL;
+    }
+    Map *self = (Map *)type->tp_alloc(type, 0);
+    if (self)
+        tree_init(&self->tree);
+    return (PyObject *)self;
+}
+
+static void Map_dealloc(Map *self)
+{
+    tree_release(&self->tree);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static Py_ssize_t Map_length(Map *self)
+{
+    return (Py_ssize_t)self->tree.count;
+}
+
+static PyObject *Map_get(Map *self, PyObject *key)
+{
+    uint8_t word[32];
+    ref way[DEPTH_MAX], end;
+    int ok = word_of(key, word);
+    if (ok < 0)
+        return NULL;
+    if (ok && self->tree.top != NIL) {
+        descend(&self->tree, word, way, &end);
+        const leaf *found = &self->tree.leaves[end & ~LEAF];
+        if (!memcmp(found->key, word, 32))
+            return int_of(found->value);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *Map_put(Map *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint8_t key[32], value[32];
+    if (arguments("put", count, 2))
+        return NULL;
+    for (int i = 1; i >= 0; i--) {
+        int ok = word_of(args[i], i ? value : key);
+        if (ok < 0)
+            return NULL;
+        if (!ok)
+            return PyErr_Format(PyExc_ValueError, "not a word: %s %S", i ? "value" : "key", args[i]);
+    }
+    if (tree_put(&self->tree, key, value))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Map_delete(Map *self, PyObject *key)
+{
+    uint8_t word[32];
+    int ok = word_of(key, word);
+    if (ok < 0)
+        return NULL;
+    if (!ok || tree_delete(&self->tree, word)) {
+        PyErr_SetObject(PyExc_KeyError, key);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *Map_root(Map *self, PyObject *unused)
+{
+    (void)unused;
+    if (tree_hash(&self->tree))
+        return NULL;
+    return PyBytes_FromStringAndSize((const char *)self->tree.root, 32);
+}
+
+static PyObject *pair_of(const leaf *entry)
+{
+    PyObject *key = int_of(entry->key), *value = int_of(entry->value);
+    PyObject *pair = key && value ? PyTuple_Pack(2, key, value) : NULL;
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return pair;
+}
+
+static PyObject *Map_items(Map *self, PyObject *unused)
+{
+    (void)unused;
+    tree *t = &self->tree;
+    /* Copied first: making objects may run a collection, hence foreign code, which may change the map. */
+    uint32_t count = t->count, filled = 0;
+    leaf *entries = PyMem_RawMalloc(count ? count * sizeof(leaf) : 1);
+    if (!entries)
+        return PyErr_NoMemory();
+    ref pending[DEPTH_MAX + 1];
+    int depth = 0;
+    if (t->top != NIL)
+        pending[depth++] = t->top;
+    while (depth) {
+        ref at = pending[--depth];
+        while (!(at & LEAF)) {
+            pending[depth++] = t->branches[at].child[1];
+            at = t->branches[at].child[0];
+        }
+        entries[filled++] = t->leaves[at & ~LEAF];
+    }
+    PyObject *list = PyList_New(count);
+    for (uint32_t i = 0; list && i < count; i++) {
+        PyObject *pair = pair_of(&entries[i]);
+        if (pair)
+            PyList_SET_ITEM(list, i, pair);
+        else
+            Py_CLEAR(list);
+    }
+    PyMem_RawFree(entries);
+    return list;
+}
+
+/* Put behind the last leaf what is greater than it. `spine` holds the branches of the right edge. 0, or -1. */
+static int append(tree *t, ref *last, ref spine[DEPTH_MAX], int *depth, const uint8_t *key, const uint8_t *value)
+{
+    if (reserve(t))
+        return -1;
+    ref made = new_leaf(t, key, value);
+    if (*last == NIL) {
+        t->top = *last = made;
+        t->stale = 1;
+        return 0;
+    }
+    int position = difference(key, t->leaves[*last & ~LEAF].key);
+    ref left = *last;
+    while (*depth && t->branches[spine[*depth - 1]].position < position)
+        left = spine[--*depth];
+    ref at = new_branch(t);
+    branch *b = &t->branches[at];
+    memset(b, 0, sizeof *b);
+    b->position = (uint8_t)position;
+    b->child[0] = left;
+    b->child[1] = made;
+    b->stale = 3;
+    if (*depth)
+        t->branches[spine[*depth - 1]].child[1] = at;
+    else
+        t->top = at;
+    spine[(*depth)++] = at;
+    *last = made;
+    return 0;
+}
+
+/* 0 and the words of a pair; -1 with an exception. */
+static int words_of_pair(PyObject *item, uint8_t *key, uint8_t *value)
+{
+    PyObject *pair = PySequence_Fast(item, "an item is wanted as (key, value)");
+    if (!pair)
+        return -1;
+    int result = -1;
+    if (PySequence_Fast_GET_SIZE(pair) != 2) {
+        PyErr_SetString(PyExc_ValueError, "an item is wanted as (key, value)");
+    } else {
+        int ok = word_of(PySequence_Fast_GET_ITEM(pair, 0), key);
+        if (ok > 0)
+            ok = word_of(PySequence_Fast_GET_ITEM(pair, 1), value);
+        if (ok > 0)
+            result = 0;
+        else if (!ok)
+            PyErr_Format(PyExc_ValueError, "not a word, or not in rising order: %R", item);
+    }
+    Py_DECREF(pair);
+    return result;
+}
+
+static PyObject *Map_build(PyObject *type, PyObject *items)
+{
+    /* Built aside: the iterator runs foreign code, which must not see a half-made map. */
+    tree t;
+    tree_init(&t);
+    ref last = NIL, spine[DEPTH_MAX];
+    int depth = 0;
+    PyObject *item, *iterator = PyObject_GetIter(items);
+    if (!iterator)
+        return NULL;
+    while ((item = PyIter_Next(iterator))) {
+        uint8_t key[32], value[32];
+        int failed = words_of_pair(item, key, value);
+        if (!failed && last != NIL && memcmp(key, t.leaves[last & ~LEAF].key, 32) <= 0) {
+            PyErr_Format(PyExc_ValueError, "not a word, or not in rising order: %R", item);
+            failed = -1;
+        }
+        Py_DECREF(item);
+        if (failed || append(&t, &last, spine, &depth, key, value))
+            break;
+    }
+    Py_DECREF(iterator);
+    PyObject *made = PyErr_Occurred() ? NULL : Map_new((PyTypeObject *)type, NULL, NULL);
+    if (!made) {
+        tree_release(&t);
+        return NULL;
+    }
+    ((Map *)made)->tree = t;
+    return made;
+}
+
+static PyObject *Map_first_in_prefix(Map *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint8_t prefix[32], mask[32];
+    if (arguments("first_in_prefix", count, 2))
+        return NULL;
+    int ok = word_of(args[0], prefix);
+    if (ok > 0)
+        ok = word_of(args[1], mask);
+    if (ok < 0)
+        return NULL;
+    if (!ok)
+        return PyErr_Format(PyExc_ValueError, "not a word: prefix %S, mask %S", args[0], args[1]);
+    int bits = difference(mask, (const uint8_t[32]){0}) + 1; /* of the mask, which must be 2^bits - 1 */
+    uint64_t wrong = 0, carry = 1; /* bits of mask & (mask + 1), and of mask & prefix */
+    for (int i = 3; i >= 0; i--) {
+        uint64_t m, p;
+        memcpy(&m, mask + 8 * i, 8);
+        memcpy(&p, prefix + 8 * i, 8);
+        m = __builtin_bswap64(m);
+        wrong |= (m & (m + carry)) | (m & __builtin_bswap64(p));
+        carry = m + carry < carry;
+    }
+    if (wrong)
+        return PyErr_Format(PyExc_ValueError, "not 2^j - 1, or not disjoint: mask %S, prefix %S", args[1], args[0]);
+    const tree *t = &self->tree;
+    ref at = t->top;
+    if (at == NIL)
+        Py_RETURN_NONE;
+    while (!(at & LEAF)) {
+        const branch *b = &t->branches[at];
+        at = b->child[b->position >= bits ? side_of(prefix, b->position) : 0];
+    }
+    leaf found = t->leaves[at & ~LEAF];
+    if (difference(found.key, prefix) >= bits)
+        Py_RETURN_NONE;
+    return pair_of(&found);
+}
+
+static PyObject *Map_descend(Map *self, PyObject *key)
+{
+    uint8_t word[32], bitmap[32] = {0}, hashes[DEPTH_MAX][32];
+    ref way[DEPTH_MAX], end;
+    tree *t = &self->tree;
+    int ok = word_of(key, word);
+    if (ok < 0)
+        return NULL;
+    if (!ok)
+        return PyErr_Format(PyExc_ValueError, "not a word: key %S", key);
+    if (tree_hash(t))
+        return NULL;
+    if (t->top == NIL)
+        Py_RETURN_NONE;
+    int depth = descend(t, word, way, &end);
+    leaf found = t->leaves[end & ~LEAF];
+    for (int i = 0; i < depth; i++) {
+        const branch *b = &t->branches[way[depth - 1 - i]];
+        bitmap[31 - (b->position >> 3)] |= (uint8_t)(1 << (b->position & 7));
+        memcpy(hashes[i], b->hash[!side_of(word, b->position)], 32);
+    }
+    PyObject *siblings = PyTuple_New(depth);
+    for (int i = 0; siblings && i < depth; i++) {
+        PyObject *sibling = PyBytes_FromStringAndSize((const char *)hashes[i], 32);
+        if (sibling)
+            PyTuple_SET_ITEM(siblings, i, sibling);
+        else
+            Py_CLEAR(siblings);
+    }
+    return siblings ? Py_BuildValue("(NNNN)", int_of(found.key), int_of(found.value), int_of(bitmap), siblings) : NULL;
+}
+
+static PyObject *Map_sizeof(Map *self, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t((size_t)Py_TYPE(self)->tp_basicsize + self->tree.leaf_capacity * sizeof(leaf) +
+                             self->tree.branch_capacity * sizeof(branch));
+}
+
+#define FAST(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef Map_methods[] = {
+    {"get", (PyCFunction)Map_get, METH_O, "Value at a key, None if absent."},
+    {"put", FAST(Map_put), METH_FASTCALL, "Set a key; ValueError if key or value is not a word."},
+    {"delete", (PyCFunction)Map_delete, METH_O, "Take a key out; KeyError if absent."},
+    {"root", (PyCFunction)Map_root, METH_NOARGS, "Root, 32 bytes; hashes what changed since the last call."},
+    {"items", (PyCFunction)Map_items, METH_NOARGS, "All entries in key order."},
+    {"build", (PyCFunction)Map_build, METH_O | METH_CLASS, "Map of sorted, distinct entries; ValueError if not."},
+    {"first_in_prefix", FAST(Map_first_in_prefix), METH_FASTCALL, "Entry of the smallest key of a prefix, or None."},
+    {"_descend", (PyCFunction)Map_descend, METH_O, "Leaf towards a key: key, value, bitmap, siblings; None if empty."},
+    {"__sizeof__", (PyCFunction)Map_sizeof, METH_NOARGS, "Bytes held, pools included."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PySequenceMethods Map_as_sequence = {.sq_length = (lenfunc)Map_length};
+
+static PyTypeObject Map_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "sequencer._kernel.cmap_kernel.Map",
+    .tp_doc = "The crit-bit Merkle map; see sequencer/protocol/cmap.py.",
+    .tp_basicsize = sizeof(Map),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .tp_new = Map_new,
+    .tp_dealloc = (destructor)Map_dealloc,
+    .tp_methods = Map_methods,
+    .tp_as_sequence = &Map_as_sequence,
+};
+
+static PyObject *module_keccak(PyObject *module, PyObject *data)
+{
+    (void)module;
+    uint8_t out[32];
+    if (!PyBytes_Check(data))
+        return PyErr_Format(PyExc_TypeError, "bytes are wanted, not %.100s", Py_TYPE(data)->tp_name);
+    keccak256((const uint8_t *)PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), out);
+    return PyBytes_FromStringAndSize((const char *)out, 32);
+}
+
+static PyObject *module_use_lanes(PyObject *module, PyObject *number)
+{
+    (void)module;
+    long wanted = PyLong_AsLong(number);
+    if (wanted == -1 && PyErr_Occurred())
+        return NULL;
+    width_used = wanted >= 8 ? 8 : wanted >= 4 ? 4 : 1;
+    if (width_used > width_best)
+        width_used = width_best;
+    return PyLong_FromLong(width_used);
+}
+
+static PyMethodDef module_methods[] = {
+    {"keccak", module_keccak, METH_O, "Keccak-256 of bytes."},
+    {"use_lanes", module_use_lanes, METH_O, "Hash at most this many nodes at once; returns what the machine allows."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+    PyModuleDef_HEAD_INIT, "cmap_kernel", "The crit-bit Merkle map and Keccak-256 in C.", -1, module_methods, NULL,
+    NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit_cmap_kernel(void)
+{
+    choose_permutations();
+    if (PyType_Ready(&Map_type) < 0)
+        return NULL;
+    PyObject *module = PyModule_Create(&module_definition);
+    if (module && PyModule_AddObjectRef(module, "Map", (PyObject *)&Map_type) < 0)
+        Py_CLEAR(module);
+    return module;
+}
