@@ -43,6 +43,11 @@ _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP",
 _CSV_NAMES: Final = {"q": "amount", "p": "price", "t": "timestamp"}  # trades.csv -> the API's names
 
 
+def expiry_s(day: int) -> int:
+    """08:00 UTC of a day since 1970, in seconds since 1970."""
+    return day * DAY_S + EXPIRY_OF_DAY_S
+
+
 class TapeError(ValueError):
     """What cannot be read as a tape; the message says `file:line: field: what is wrong`."""
 
@@ -61,7 +66,7 @@ class Instrument:
     @property
     def expiry_s(self) -> int:
         """Expiry, seconds since 1970."""
-        return self.day * DAY_S + EXPIRY_OF_DAY_S
+        return expiry_s(self.day)
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,7 +448,7 @@ def _quote(dice: _Dice, instrument: Instrument, side: int, index: int, time_ms: 
     spread_e4 = 10_000 + (200 if side == BUY else -200) + dice.normal_e6() // 10_000
     variance = variance_e12(smile, forward, instrument.strike_ticks) * spread_e4 // 10_000
     premium = price_e10(forward, instrument.strike_ticks, instrument.is_put, variance)
-    step_e10 = index * TICK_E10 * COIN_STEP_E4 // 10**4
+    step_e10 = forward * TICK_E10 * COIN_STEP_E4 // 10**4  # as the source does: coin = USD / forward
     steps = max(1, (premium + step_e10 // 2) // step_e10)
     size = 1 + dice.below(10) * dice.below(10) * dice.below(8) // 5
     return {
