@@ -49,7 +49,7 @@ class FitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SmilePoint:
-    """One observation: strike in any unit (that of the forward), iv as a fraction (70 % = 0.7), weight > 0."""
+    """One observation: strike in the forward's unit, iv as a fraction (70 % = 0.7), weight > 0."""
 
     strike: float
     iv: float
@@ -133,7 +133,7 @@ def forward_of(trades: Sequence[Trade], index_ticks: int) -> int:
 
 
 def _forward_ratio(trade: Trade, stdev: float) -> float | None:
-    """Forward / index of one trade by bisection; None outside the band or when the option hardly moves with it."""
+    """Forward / index of one trade by bisection; None outside the band or when the price hardly tells."""
     price = float(trade.price_coin)
     sign = -1.0 if trade.is_put else 1.0
     spot = log(trade.strike_ticks / trade.index_ticks)
@@ -225,9 +225,9 @@ class _Search:
         """Takes weights, and what does not depend on (m, sigma) of the least squares."""
         total = sum(weights)
         self.weights = [weight / total for weight in weights]
-        self.mean = sum(map(mul, self.weights, self.v))
+        self.mean: float = sum(map(mul, self.weights, self.v))
         self.weighted_v = [weight * (v - self.mean) for weight, v in zip(self.weights, self.v, strict=True)]
-        self.spread = sum(map(mul, self.weighted_v, self.v))
+        self.spread: float = sum(map(mul, self.weighted_v, self.v))
 
     def run(self) -> tuple[float, float, float, float, float]:
         """(a, b, rho, m, sigma) in scaled units."""
@@ -261,12 +261,12 @@ class _Search:
         weighted_y = list(map(mul, self.weights, y))
         weighted_z = list(map(mul, self.weights, z))
         mean_y, mean_z = sum(weighted_y), sum(weighted_z)
-        yy = sum(map(mul, weighted_y, y)) - mean_y * mean_y + 1e-12
-        zz = sum(map(mul, weighted_z, z)) - mean_z * mean_z + 1e-12
-        yz = sum(map(mul, weighted_y, z)) - mean_y * mean_z
-        yv, zv = sum(map(mul, self.weighted_v, y)), sum(map(mul, self.weighted_v, z))
-
-        spread: float = self.spread
+        yy: float = sum(map(mul, weighted_y, y)) - mean_y * mean_y + 1e-12
+        zz: float = sum(map(mul, weighted_z, z)) - mean_z * mean_z + 1e-12
+        yz: float = sum(map(mul, weighted_y, z)) - mean_y * mean_z
+        yv: float = sum(map(mul, self.weighted_v, y))
+        zv: float = sum(map(mul, self.weighted_v, z))
+        spread = self.spread
 
         def loss(d: float, c: float) -> float:
             return spread + d * (d * yy - 2 * yv) + c * (c * zz - 2 * zv) + 2 * d * c * yz
