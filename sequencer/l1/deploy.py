@@ -1,0 +1,162 @@
+"""Deploys the contracts and keeps their addresses in a JSON file.
+
+Order: token (unless there is one), inbox, rollup, vault, `set_vault`, bond. Addresses follow from the deployer's
+nonces, so that all transactions are sent at once and only the receipts are waited for.
+"""
+
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+import rlp
+from eth_utils import to_checksum_address
+from tiny_keccak import keccak256
+
+from sequencer.contracts import load
+from sequencer.l1.abi import Contract
+from sequencer.l1.errors import DeploymentError
+from sequencer.l1.rpc import Rpc, to_bytes, to_int
+from sequencer.l1.signing import Content, Fees, Signer
+
+DEPLOY_GAS: Final = 5_500_000
+CALL_GAS: Final = 300_000
+TIP_WEI: Final = 10**9
+RECEIPT_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeployConfig:
+    """`bond_wei` is posted at once; amounts of the vault are 1e-6 USD. `token` None deploys the test token."""
+
+    genesis_root: bytes
+    sequencer: str
+    challenge_window_s: int
+    drift_max_s: int
+    bond_min_wei: int = 10**18
+    bond_wei: int = 10**18
+    deposit_min: int = 1_000_000
+    deposits_total_max: int = 2**60
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Where the contracts are; all that a follower, a poster or a wallet needs to know."""
+
+    chain_id: int
+    token: str
+    vault: str
+    inbox: str
+    rollup: str
+    sequencer: str
+    deploy_block: int
+    challenge_window_s: int
+    genesis_root: str
+
+    def save(self, path: Path) -> None:
+        """Write the file as a whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(path.suffix + ".partial")
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(asdict(self)), indent=2) + b"\n")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises DeploymentError when the file is missing or not a deployment."""
+        try:
+            raw: Any = msgspec.json.decode(path.read_bytes())
+            return cls(**{field.name: raw[field.name] for field in fields(cls)})
+        except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+            raise DeploymentError(f"{path}: not a deployment: {error!r}") from error
+
+    def check(self, rpc: Rpc) -> None:
+        """Raises DeploymentError unless this is deployed on the chain behind `rpc`."""
+        chain_id = rpc.chain_id()
+        if chain_id != self.chain_id:
+            raise DeploymentError(f"deployed on chain {self.chain_id}, the node is on {chain_id}")
+        for name in ("token", "vault", "inbox", "rollup"):
+            if rpc.call("eth_getCode", getattr(self, name), "latest") == "0x":
+                raise DeploymentError(f"no {name} at {getattr(self, name)} on chain {chain_id}")
+
+
+def create_address(sender: bytes, nonce: int) -> str:
+    """Address of a contract that `sender` creates with `nonce`."""
+    return str(to_checksum_address(keccak256(bytes(rlp.encode([sender, nonce])))[12:]))
+
+
+def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
+    """Deploy, wire, bond. Raises DeploymentError when a transaction fails."""
+    inbox, rollup, vault = (Contract(load(name).abi) for name in ("Inbox", "Rollup", "Vault"))
+    sender = _Sender(rpc, deployer)
+    deploy_block = rpc.block_number() + 1
+    token_at = config.token or sender.create("TestToken", b"")
+    inbox_at = sender.create("Inbox", b"")
+    rollup_at = sender.create(
+        "Rollup",
+        rollup.encode_constructor(
+            config.genesis_root,
+            config.sequencer,
+            inbox_at,
+            config.challenge_window_s,
+            config.bond_min_wei,
+            config.drift_max_s,
+        ),
+    )
+    vault_at = sender.create(
+        "Vault", vault.encode_constructor(token_at, rollup_at, config.deposit_min, config.deposits_total_max)
+    )
+    sender.send("set_vault", inbox_at, inbox.encode("set_vault", vault_at), 0, CALL_GAS)
+    if config.bond_wei:
+        sender.send("bond", rollup_at, rollup.encode("bond"), config.bond_wei, CALL_GAS)
+    sender.wait()
+    return Deployment(
+        chain_id=sender.chain_id,
+        token=token_at,
+        vault=vault_at,
+        inbox=inbox_at,
+        rollup=rollup_at,
+        sequencer=config.sequencer,
+        deploy_block=deploy_block,
+        challenge_window_s=config.challenge_window_s,
+        genesis_root="0x" + config.genesis_root.hex(),
+    )
+
+
+class _Sender:
+    """Transactions with consecutive nonces, sent without waiting for one another."""
+
+    def __init__(self, rpc: Rpc, signer: Signer) -> None:
+        self._rpc = rpc
+        self._signer = signer
+        self.chain_id = rpc.chain_id()
+        self._nonce = rpc.nonce(signer.address, "pending")
+        self._sent: list[tuple[str, str]] = []
+
+    def create(self, name: str, arguments: bytes) -> str:
+        address = create_address(self._signer.address_bytes, self._nonce)
+        self._send(name, Content(b"", to_bytes(load(name).bytecode) + arguments, 0, DEPLOY_GAS))
+        return address
+
+    def send(self, name: str, to: str, data: bytes, value: int, gas: int) -> None:
+        self._send(name, Content(to_bytes(to), data, value, gas))
+
+    def _send(self, name: str, content: Content) -> None:
+        block = self._rpc.block("latest")
+        base = to_int(block["baseFeePerGas"]) if block else 0
+        fees = Fees(3 * base + TIP_WEI, TIP_WEI)
+        signed = self._signer.sign_transaction(self.chain_id, self._nonce, fees, content)
+        self._rpc.send_raw(signed.raw)
+        self._nonce += 1
+        self._sent.append((name, signed.hash))
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + RECEIPT_TIMEOUT_S
+        for name, tx_hash in self._sent:
+            while (receipt := self._rpc.receipt(tx_hash)) is None:
+                if time.monotonic() > deadline:
+                    raise DeploymentError(f"{name}: {tx_hash} is not mined after {RECEIPT_TIMEOUT_S:.0f} s")
+                time.sleep(0.02)
+            if to_int(receipt["status"]) != 1:
+                raise DeploymentError(f"{name}: {tx_hash} reverted")

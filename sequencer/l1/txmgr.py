@@ -1,0 +1,409 @@
+"""The one owner of a key's nonces on L1.
+
+`send` stores an intent; `poll` does the rest, and is both the normal loop and the recovery after a crash: it
+gives nonces in order, signs, stores, sends, looks for receipts, bumps fees of what is stuck, sends again what a
+reorganisation threw out, and fills nonce gaps. An intent keeps the nonce it was first signed with, so that
+however often it is signed, at most one of its transactions can be mined.
+
+    queued → sent → mined → confirmed
+                          ↘ failed (reverted; or refused by the node for good; or its nonce was used by others)
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sequencer.l1.errors import RpcError, RpcRejected, RpcReverted, RpcUnavailable, TransactionFailed, TransactionTimeout
+from sequencer.l1.rpc import Rpc, to_int
+from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
+from sequencer.l1.txstore import Attempt, Intent, State, TxStore
+
+BUMP_NUMERATOR: Final = 9  # a replacement pays at least 12.5 % more, above the 10 % that nodes ask for
+BUMP_DENOMINATOR: Final = 8
+FILLER_GAS: Final = 21_000
+SUSPICIONS_MAX: Final = 3
+
+_KNOWN: Final = ("already known", "already imported", "known transaction", "already exists")
+_USED: Final = ("nonce too low", "nonce has already been used", "invalid nonce: too low")
+_REFUSED: Final = (
+    "intrinsic gas too low",
+    "exceeds block gas limit",
+    "oversized data",
+    "requires at least",
+    "max initcode size",
+    "gas floor",
+    "insufficient gas for floor",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TxConfig:
+    """`confirmations` counts the block itself. Unmined for `stall_s`, a transaction's fee is bumped; every
+    `rebroadcast_s` it is sent again. Fees in wei a unit of gas: none is ever signed above `max_fee_cap`."""
+
+    confirmations: int = 1
+    stall_s: float = 30.0
+    rebroadcast_s: float = 10.0
+    max_fee_cap: int = 500 * 10**9
+    tip_min: int = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class TxMetrics:
+    states: dict[State, int]
+    sends: int
+    bumps: int
+    reorgs: int
+    gaps_filled: int
+    gas_used: int
+    l1_down: bool
+    last_error: str
+
+
+def bumped(fees: Fees, suggested: Fees) -> Fees:
+    """Fees of a replacement: at least 12.5 % above the old ones, rounded up, and what the market asks for."""
+
+    def raised(old: int) -> int:
+        return -(-old * BUMP_NUMERATOR // BUMP_DENOMINATOR)
+
+    return Fees(max(raised(fees.max_fee), suggested.max_fee), max(raised(fees.tip), suggested.tip))
+
+
+class TxManager:
+    """Sends transactions of one key, each intent once. `clock` gives seconds; `checkpoint` is called with the name
+    of each step just passed, for tests that crash there."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        signer: Signer,
+        path: Path,
+        config: TxConfig | None = None,
+        clock: Callable[[], float] = time.time,
+        checkpoint: Callable[[str], None] = lambda _step: None,
+    ) -> None:
+        self._rpc = rpc
+        self._signer = signer
+        self._config = config or TxConfig()
+        self._clock = clock
+        self._checkpoint = checkpoint
+        self._store = TxStore(path)
+        self._lock = threading.RLock()
+        self._chain_id: int | None = None
+        self._suspicions: dict[int, int] = {}
+        self._rebroadcast_s: dict[int, float] = {}
+        self._sends = self._bumps = self._reorgs = self._gaps_filled = 0
+        self._last_error = ""
+        self._l1_down = False
+
+    @property
+    def address(self) -> str:
+        return self._signer.address
+
+    def close(self) -> None:
+        with self._lock:
+            self._store.close()
+
+    # --- for callers ------------------------------------------------------------------------------
+
+    def send(self, intent_id: str, to: str, data: bytes, value: int, gas: int) -> Intent:
+        """Store an intent and try to get it on its way. Idempotent; when this returns, it will be sent, whatever
+        happens to this process or to L1. Raises IntentConflict when the id stands for something else."""
+        content = Content(bytes.fromhex(to.removeprefix("0x")), data, value, gas)
+        with self._lock:
+            with self._store.transaction():
+                intent = self._store.add(intent_id, content)
+            self._checkpoint("intent stored")
+            if intent.state is State.QUEUED:
+                self._guarded(self._advance)
+            return self._store.by_seq(intent.seq)
+
+    def get(self, intent_id: str) -> Intent | None:
+        with self._lock:
+            return self._store.get(intent_id)
+
+    def poll(self) -> bool:
+        """One round over everything open; False when L1 did not answer."""
+        with self._lock:
+            return self._guarded(self._round)
+
+    def wait(self, intent_id: str, timeout_s: float, interval_s: float = 0.05) -> Intent:
+        """Poll until confirmed. Raises TransactionFailed or TransactionTimeout."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.poll()
+            intent = self.get(intent_id)
+            if intent is not None and intent.state is State.CONFIRMED:
+                return intent
+            if intent is not None and intent.state is State.FAILED:
+                raise TransactionFailed(intent_id, intent.error, intent.tx_hash)
+            if time.monotonic() > deadline:
+                raise TransactionTimeout(intent_id, intent.state if intent else "unknown", self._last_error)
+            time.sleep(interval_s)
+
+    def metrics(self) -> TxMetrics:
+        with self._lock:
+            return TxMetrics(
+                self._store.counts(),
+                self._sends,
+                self._bumps,
+                self._reorgs,
+                self._gaps_filled,
+                self._store.gas_used(),
+                self._l1_down,
+                self._last_error,
+            )
+
+    # --- the round --------------------------------------------------------------------------------
+
+    def _guarded(self, step: Callable[[], None]) -> bool:
+        try:
+            self._connect()
+            step()
+        except RpcUnavailable as error:
+            self._l1_down, self._last_error = True, str(error)
+            return False
+        except RpcError as error:
+            self._last_error = str(error)
+            return False
+        self._l1_down = False
+        return True
+
+    def _connect(self) -> None:
+        if self._chain_id is None:
+            chain_id = self._rpc.chain_id()
+            genesis = self._rpc.block(0)
+            name = genesis["hash"] if genesis else "pruned"
+            self._store.bind(f"{self._signer.address} on chain {chain_id}, genesis {name}")
+            self._chain_id = chain_id
+
+    def _round(self) -> None:
+        head, used = (
+            to_int(value)
+            for value in self._rpc.batch_strict(
+                [("eth_blockNumber", ()), ("eth_getTransactionCount", (self._signer.address, "latest"))]
+            )
+        )
+        self._heal_gaps(used)
+        self._collect_receipts(head, used)
+        self._advance()
+        self._resend_and_bump(used)
+        self._store.drop_old_data()
+
+    def _advance(self) -> None:
+        """Nonce, first signature and first sending for what is queued, in order."""
+        waiting = [intent for intent in self._store.open_intents() if intent.state is State.QUEUED]
+        if not waiting:
+            return
+        fees: Fees | None = None
+        for intent in waiting:
+            if intent.nonce is None:
+                fees = fees or self._suggested_fees()
+                self._sign_first(intent, self._nonce_free(), fees)
+        for intent in waiting:
+            fresh = self._store.by_seq(intent.seq)
+            if fresh.state is State.QUEUED and not self._broadcast(fresh):
+                return  # later nonces would only wait behind this one
+
+    def _nonce_free(self) -> int:
+        """The next nonce: above all of ours, and not below the chain's, where others may have used the key before us.
+        Before the first, pending ones count too: they may be ours from a lost store."""
+        ours = self._store.nonce_next()
+        if ours is None:
+            return self._rpc.nonce(self._signer.address, "pending")
+        return max(ours, self._rpc.nonce(self._signer.address, "latest"))
+
+    def _sign_first(self, intent: Intent, nonce: int, fees: Fees) -> None:
+        signed = self._signed(intent.seq, nonce, fees)
+        if signed is None:
+            return
+        with self._store.transaction():
+            self._store.update(intent.seq, nonce=nonce)
+            self._store.add_attempt(Attempt(signed.hash, intent.seq, nonce, fees, None))
+        self._checkpoint("nonce stored")
+
+    def _signed(self, seq: int, nonce: int, fees: Fees) -> SignedTransaction | None:
+        content = self._store.content(seq)
+        assert self._chain_id is not None
+        return None if content is None else self._signer.sign_transaction(self._chain_id, nonce, fees, content)
+
+    def _broadcast(self, intent: Intent) -> bool:
+        """Send the newest attempt; True when a node has it, or has had its nonce."""
+        assert intent.nonce is not None
+        attempt = [item for item in self._store.attempts(intent.nonce) if item.seq == intent.seq][-1]
+        signed = self._signed(intent.seq, intent.nonce, attempt.fees)
+        if signed is None:
+            return True
+        self._checkpoint("before sending")
+        try:
+            self._rpc.send_raw(signed.raw)
+        except RpcReverted:
+            pass  # hardhat mines a reverting transaction and reports the revert here
+        except RpcRejected as error:
+            text = error.message.lower()
+            if any(part in text for part in _REFUSED):
+                self._refuse(intent, error.message)
+                return False
+            if not any(part in text for part in (*_KNOWN, *_USED)):
+                self._last_error = str(error)
+                self._store.update(intent.seq, error=error.message)
+                # stuck behind a dearer twin: let the clock for the next bump run
+                if "underpriced" not in text:
+                    return False
+        self._checkpoint("after sending")
+        self._sends += 1
+        with self._store.transaction():
+            self._store.mark_sent(signed.hash, self._clock())
+            self._store.update(intent.seq, state=State.SENT, tx_hash=signed.hash)
+        self._checkpoint("sending stored")
+        return True
+
+    def _refuse(self, intent: Intent, reason: str) -> None:
+        """The node will never take it: fail the intent and give its nonce away (the next round fills the gap)."""
+        with self._store.transaction():
+            self._store.update(intent.seq, state=State.FAILED, nonce=None, error=reason)
+
+    def _collect_receipts(self, head: int, used: int) -> None:
+        watched: list[tuple[Intent, Attempt]] = []
+        for intent in self._store.open_intents():
+            if intent.nonce is not None:
+                watched += [(intent, attempt) for attempt in self._store.attempts(intent.nonce)]
+        receipts = self._rpc.batch_strict([("eth_getTransactionReceipt", (attempt.tx_hash,)) for _, attempt in watched])
+        found: dict[int, tuple[Attempt, dict[str, Any]]] = {}
+        for (intent, attempt), receipt in zip(watched, receipts, strict=True):
+            if receipt is not None and receipt.get("blockNumber") is not None:
+                found[intent.seq] = (attempt, receipt)
+        for intent in {intent.seq: intent for intent, _ in watched}.values():
+            if intent.seq in found:
+                self._mined(intent, *found[intent.seq], head)
+            elif intent.state is State.MINED:
+                self._reorgs += 1
+                self._store.update(intent.seq, state=State.QUEUED, block_number=None, block_hash=None, gas_used=None)
+            else:
+                self._suspect_foreign_use(intent, used)
+
+    def _mined(self, intent: Intent, attempt: Attempt, receipt: dict[str, Any], head: int) -> None:
+        if attempt.seq != intent.seq:
+            # what the node had refused was mined after all: the filler goes, the intent it stood in for lives
+            with self._store.transaction():
+                self._store.delete(intent.seq)
+                self._store.update(attempt.seq, nonce=attempt.nonce, state=State.MINED, error="")
+            intent = self._store.by_seq(attempt.seq)
+        self._suspicions.pop(intent.seq, None)
+        block_number = to_int(receipt["blockNumber"])
+        deep = head - block_number + 1 >= self._config.confirmations
+        succeeded = to_int(receipt["status"]) == 1
+        state = State.MINED if not deep else State.CONFIRMED if succeeded else State.FAILED
+        self._store.update(
+            intent.seq,
+            state=state,
+            tx_hash=attempt.tx_hash,
+            block_number=block_number,
+            block_hash=receipt["blockHash"],
+            gas_used=to_int(receipt["gasUsed"]),
+            gas_price=str(to_int(receipt.get("effectiveGasPrice") or "0x0")),
+            error="" if succeeded else intent.error or self._why(intent, block_number),
+        )
+
+    def _why(self, intent: Intent, block_number: int) -> str:
+        """Reason of a revert, asked for by calling again on the state before the block (best effort)."""
+        content = self._store.content(intent.seq)
+        if content is None:
+            return "reverted"
+        try:
+            self._rpc.eth_call("0x" + content.to.hex(), content.data, block_number - 1, self._signer.address)
+        except RpcReverted as error:
+            return f"reverted: {error.reason}" if error.reason else "reverted"
+        except RpcError:
+            pass
+        return "reverted"
+
+    def _suspect_foreign_use(self, intent: Intent, used: int) -> None:
+        """Its nonce is used and none of its transactions is mined: after a few rounds, somebody else has used the key."""
+        assert intent.nonce is not None
+        if used <= intent.nonce:
+            self._suspicions.pop(intent.seq, None)
+            return
+        self._suspicions[intent.seq] = self._suspicions.get(intent.seq, 0) + 1
+        if self._suspicions[intent.seq] > SUSPICIONS_MAX:
+            reason = f"nonce {intent.nonce} was used by a transaction that is not ours"
+            self._store.update(intent.seq, state=State.FAILED, error=reason)
+
+    def _heal_gaps(self, used: int) -> None:
+        """Every nonce from the chain's up to our highest must belong to an open intent, or all later ones wait for ever."""
+        ours = self._store.nonce_next()
+        for nonce in range(used, ours if ours is not None else 0):
+            owner = self._store.by_nonce(nonce)
+            if owner is not None and not owner.is_done:
+                continue
+            self._reorgs += owner is not None
+            if owner is not None and self._store.content(owner.seq) is not None:
+                # confirmed once, thrown out by a reorganisation deeper than the confirmations
+                self._store.update(owner.seq, state=State.QUEUED, block_number=None, block_hash=None, gas_used=None)
+                continue
+            fees = self._suggested_fees()
+            for attempt in self._store.attempts(nonce):
+                fees = bumped(attempt.fees, fees)
+            with self._store.transaction():
+                if owner is not None:
+                    self._store.update(owner.seq, nonce=None)
+                filler = self._store.add(f"gap-{nonce}-{ours}", Content(self._signer.address_bytes, b"", 0, FILLER_GAS))
+                self._store.update(filler.seq, state=State.QUEUED)
+            self._sign_first(filler, nonce, fees)
+            self._gaps_filled += 1
+
+    def _resend_and_bump(self, used: int) -> None:
+        """Only the lowest unmined nonce can be what the others wait for: it alone is sent again or bumped."""
+        now_s = self._clock()
+        for intent in self._store.open_intents():
+            if intent.state is not State.SENT or intent.nonce is None or intent.nonce < used:
+                continue
+            last = [item for item in self._store.attempts(intent.nonce) if item.seq == intent.seq][-1]
+            if last.sent_s is None:  # a bump that was stored and, by a crash or an error, not sent
+                self._broadcast(intent)
+            elif now_s - last.sent_s >= self._config.stall_s:
+                self._bump(intent, last)
+            elif now_s - max(last.sent_s, self._rebroadcast_s.get(intent.seq, 0.0)) >= self._config.rebroadcast_s:
+                self._rebroadcast(intent, last)
+            return
+
+    def _bump(self, intent: Intent, last: Attempt) -> None:
+        assert intent.nonce is not None
+        fees = bumped(last.fees, self._suggested_fees())
+        if fees.max_fee > self._config.max_fee_cap:
+            self._last_error = f"{intent.intent_id}: a further bump would pass the fee cap"
+            self._rebroadcast(intent, last)
+            return
+        signed = self._signed(intent.seq, intent.nonce, fees)
+        if signed is None:
+            return
+        with self._store.transaction():
+            self._store.add_attempt(Attempt(signed.hash, intent.seq, intent.nonce, fees, None))
+        self._checkpoint("bump stored")
+        self._bumps += 1
+        self._broadcast(intent)
+
+    def _rebroadcast(self, intent: Intent, last: Attempt) -> None:
+        """Nodes forget; sending again what they know costs nothing. The clock of the bump goes on."""
+        signed = self._signed(intent.seq, last.nonce, last.fees)
+        self._rebroadcast_s[intent.seq] = self._clock()
+        if signed is not None:
+            try:
+                self._rpc.send_raw(signed.raw)
+            except RpcRejected as error:
+                self._last_error = str(error)
+
+    def _suggested_fees(self) -> Fees:
+        """Twice the base fee (six full blocks of growth) plus the node's tip, within the cap."""
+        block, tip_hex = self._rpc.batch([("eth_getBlockByNumber", ("latest", False)), ("eth_maxPriorityFeePerGas", ())])
+        if isinstance(block, RpcRejected):
+            raise block
+        tip = self._config.tip_min
+        if isinstance(tip_hex, str):
+            tip = max(tip, to_int(tip_hex))
+        base = to_int(block.get("baseFeePerGas") or "0x0")
+        max_fee = min(2 * base + tip, self._config.max_fee_cap)
+        return Fees(max_fee, min(tip, max_fee))
