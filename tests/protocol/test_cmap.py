@@ -483,6 +483,15 @@ def test_absence__of_a_present_key__cannot_be_proved_by_any_neighbour(
     assert cmap.insert(root, present, 1, NO_NEIGHBOUR) is None
 
 
+@pytest.mark.parametrize(("prefix", "low_mask"), [(8, 2), (9, 1), (8, 5)])
+def test_absent_prefix__of_malformed_prefix__is_refused(prefix: int, low_mask: int) -> None:
+    built = cmap.PureMap.build([(1 << 200, 1), (1 << 255, 1)])
+    witness = built.absence_witness(prefix)
+    assert cmap.absent_prefix(built.root(), prefix, 0, witness)
+    assert not cmap.absent_prefix(built.root(), prefix, low_mask, witness)
+    assert not cmap.absent_prefix(EMPTY_ROOT, prefix, low_mask, NO_NEIGHBOUR)
+
+
 def test_insert__into_empty_root_with_words__is_refused() -> None:
     assert cmap.insert(EMPTY_ROOT, 1, 2, NO_NEIGHBOUR) == cmap.leaf_hash(1, 2)
     assert cmap.insert(EMPTY_ROOT, 1, 2, Neighbour(0, 0, 0, 1, ())) is None
