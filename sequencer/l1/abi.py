@@ -56,7 +56,9 @@ class Event:
         values = iter(eth_abi_coder.decode(plain, to_bytes(log["data"])))
         decoded = {}
         for name, kind, indexed in zip(self.names, self.types, self.indexed, strict=True):
-            decoded[name] = eth_abi_coder.decode([kind], to_bytes(next(topics)))[0] if indexed else next(values)
+            decoded[name] = (
+                eth_abi_coder.decode([kind], to_bytes(next(topics)))[0] if indexed else next(values)
+            )
         return decoded
 
 

@@ -43,7 +43,7 @@ LOG_TAIL_BYTES: Final = 600
 
 @dataclass(slots=True)
 class Chain:
-    """A chain to talk to. A started one ends with `stop` (or at the end of its `with`); an attached one is left alone."""
+    """A chain to talk to. A started one ends with `stop` (or with its `with`); an attached one is left alone."""
 
     name: str
     url: str
@@ -176,7 +176,8 @@ def install() -> Path:
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         raise ChainStartError(
-            "anvil/hardhat", "they come from npm, and Node.js (20 or newer) is not on the PATH; chain 'pyevm' needs neither"
+            "anvil/hardhat",
+            "they come from npm, and Node.js (20 or newer) is not on the PATH; chain 'pyevm' needs neither",
         )
     log_path = directory / "npm.log"
     with _locked(directory / ".lock"), log_path.open("wb") as log:
@@ -186,7 +187,14 @@ def install() -> Path:
             shutil.copy(DEVNETS_DIR / name, directory)
         command = [npm, "ci", "--prefix", str(directory), "--ignore-scripts", "--no-audit", "--no-fund"]
         try:
-            subprocess.run(command, stdout=log, stderr=log, check=True, timeout=INSTALL_TIMEOUT_S, stdin=subprocess.DEVNULL)
+            subprocess.run(
+                command,
+                stdout=log,
+                stderr=log,
+                check=True,
+                timeout=INSTALL_TIMEOUT_S,
+                stdin=subprocess.DEVNULL,
+            )
         except (subprocess.SubprocessError, OSError) as error:
             raise ChainStartError("anvil/hardhat", f"npm ci failed: {error}", str(log_path)) from error
         (directory / ".installed").touch()
@@ -202,7 +210,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _anvil(directory: Path) -> str:
     """The platform's binary: without the wrapper script there is one process to end."""
-    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine().lower(), "")
+    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(
+        platform.machine().lower(), ""
+    )
     system = platform.system().lower()
     binary = directory / "node_modules" / "@foundry-rs" / f"anvil-{system}-{machine}" / "bin" / "anvil"
     if not binary.exists():
@@ -226,7 +236,14 @@ def _command(
     directory = install()
     if chain == "anvil":
         command = [_anvil(directory), "--host", "127.0.0.1", "--port", str(port), "--hardfork", "prague"]
-        command += ["--gas-limit", str(GAS_LIMIT), "--mnemonic", DEVNET_MNEMONIC, "--accounts", str(DEVNET_ACCOUNTS)]
+        command += [
+            "--gas-limit",
+            str(GAS_LIMIT),
+            "--mnemonic",
+            DEVNET_MNEMONIC,
+            "--accounts",
+            str(DEVNET_ACCOUNTS),
+        ]
         if genesis_time_s is not None:
             command += ["--timestamp", str(genesis_time_s)]
         if block_time_s is not None:
@@ -246,7 +263,9 @@ def _command(
     return command, environment, directory
 
 
-def _spawn(command: list[str], environment: dict[str, str], cwd: Path | None, log_path: Path) -> subprocess.Popen[bytes]:
+def _spawn(
+    command: list[str], environment: dict[str, str], cwd: Path | None, log_path: Path
+) -> subprocess.Popen[bytes]:
     with log_path.open("wb") as log:
         try:
             return subprocess.Popen(
@@ -274,8 +293,7 @@ def _ready(name: str, port: int, process: subprocess.Popen[bytes], log_path: Pat
         except RpcUnavailable:
             time.sleep(0.03)
             continue
-        rpc.attempts = Rpc.__dataclass_fields__["attempts"].default
-        return Chain(name, url, chain_id, rpc, process, log_path)
+        return Chain(name, url, chain_id, Rpc(url), process, log_path)
     raise ChainStartError(name, f"no answer within {timeout_s:.0f} s: {_tail(log_path)}", str(log_path))
 
 

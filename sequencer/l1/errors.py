@@ -38,7 +38,9 @@ class ChainStartError(L1Error):
     log_path: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.chain} did not start: {self.reason}" + (f" (log: {self.log_path})" if self.log_path else "")
+        return f"{self.chain} did not start: {self.reason}" + (
+            f" (log: {self.log_path})" if self.log_path else ""
+        )
 
 
 class RpcError(L1Error):

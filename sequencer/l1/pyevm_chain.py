@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import eth_hash.auto
 import rlp
@@ -23,6 +23,7 @@ from eth.vm.forks.prague import PragueVM
 from eth.vm.spoof import SpoofTransaction
 from eth_account.hdaccount import HDPath, seed_from_mnemonic
 from eth_keys.datatypes import PrivateKey
+from eth_typing import Address, Hash32
 from eth_utils import ValidationError
 from tiny_keccak import keccak256
 
@@ -34,13 +35,18 @@ CHAIN_ID: Final = 31_337
 GAS_LIMIT: Final = 60_000_000
 TRANSACTION_BYTES_MAX: Final = 131_072
 TIP_WEI: Final = 10**9
-EMPTY_ROOT: Final = bytes.fromhex("56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421")
+EMPTY_ROOT: Final = Hash32(bytes.fromhex("56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"))
 REPLACEMENT_PERCENT: Final = 110
 BLOCK_HASHES: Final = 256
 ZERO_ADDRESS: Final = bytes(20)
 
+
+def _keccak(in_data: bytearray | bytes) -> bytes:
+    return keccak256(bytes(in_data))
+
+
 # py-evm hashes through eth_hash, which knows no faster backend than pycryptodome (10 µs a node, here 0.5)
-eth_hash.auto.keccak.hasher = keccak256
+eth_hash.auto.keccak.hasher = _keccak
 
 
 class ChainError(Exception):
@@ -72,7 +78,7 @@ class Mined:
 @dataclass(slots=True)
 class Block:
     header: Any
-    hash: bytes
+    hash: Hash32
     mined: list[Mined]
     logs: list[dict[str, Any]]
 
@@ -118,10 +124,10 @@ def revert_reason(output: bytes) -> str:
 class _Vm(PragueVM):
     """Prague with the block hashes taken from the list of blocks."""
 
-    recent_hashes: Callable[[], Iterable[bytes]]
+    recent_hashes: Callable[[], Iterable[Hash32]]
 
     @property
-    def previous_hashes(self) -> Iterable[bytes]:
+    def previous_hashes(self) -> Iterable[Hash32]:
         return self.recent_hashes()
 
 
@@ -154,12 +160,16 @@ class PyEvmChain:
         self.addresses = [PrivateKey(key).public_key.to_canonical_address() for key in devnet_keys()]
         genesis_s = int(self.clock()) if self.genesis_time_s is None else self.genesis_time_s
         self._offset_s = genesis_s - self.clock()
-        state = PragueVM.get_state_class()(self._db, None, EMPTY_ROOT)
+        state: Any = PragueVM.get_state_class()(self._db, cast("Any", None), EMPTY_ROOT)
         for address in self.addresses:
             state.set_balance(address, DEVNET_BALANCE_WEI)
         state.persist()
         header = PragueVM.create_genesis_header(
-            timestamp=genesis_s, gas_limit=GAS_LIMIT, state_root=state.state_root, coinbase=ZERO_ADDRESS, difficulty=0
+            timestamp=genesis_s,
+            gas_limit=GAS_LIMIT,
+            state_root=state.state_root,
+            coinbase=ZERO_ADDRESS,
+            difficulty=0,
         )
         self._append(Block(header, header.hash, [], []))
 
@@ -187,7 +197,11 @@ class PyEvmChain:
         return nonce
 
     def base_fee_next(self) -> int:
-        return int(PragueVM.create_header_from_parent(self.head.header, timestamp=2**63, gas_limit=GAS_LIMIT).base_fee_per_gas)
+        return int(
+            PragueVM.create_header_from_parent(
+                self.head.header, timestamp=2**63, gas_limit=GAS_LIMIT
+            ).base_fee_per_gas
+        )
 
     def call(self, call: "Call", number: int, gas: int | None = None) -> tuple[bytes, int]:
         """Execute without keeping: (output, gas needed before refunds). Reverts raise ChainError code 3."""
@@ -198,7 +212,7 @@ class PyEvmChain:
         state.set_balance(call.sender, state.get_balance(call.sender) + gas * price)
         nonce = state.get_nonce(call.sender)
         transaction = PragueVM.create_unsigned_transaction(
-            nonce=nonce, gas_price=price, gas=gas, to=call.to, value=call.value, data=call.data
+            nonce=nonce, gas_price=price, gas=gas, to=Address(call.to), value=call.value, data=call.data
         )
         spoof = SpoofTransaction(transaction, from_=call.sender)
         try:
@@ -209,7 +223,9 @@ class PyEvmChain:
             output = bytes(computation.output)
             if isinstance(computation.error, Revert):
                 reason = revert_reason(output)
-                raise ChainError(f"execution reverted: {reason}" if reason else "execution reverted", 3, hexbytes(output))
+                raise ChainError(
+                    f"execution reverted: {reason}" if reason else "execution reverted", 3, hexbytes(output)
+                )
             raise ChainError(f"execution failed: {computation.error!r}", 3, "0x")
         spent = transaction.intrinsic_gas + computation.get_gas_used()
         return bytes(computation.output), max(spent, floor_gas(call.data))
@@ -372,9 +388,11 @@ class PyEvmChain:
         )
 
     def _vm(self, header: Any) -> Any:
-        vm = _Vm(header, self._chaindb, self._context, None)
+        vm = _Vm(header, self._chaindb, self._context, cast("Any", None))
         number = header.block_number
-        vm.recent_hashes = lambda: (block.hash for block in reversed(self.blocks[max(0, number - BLOCK_HASHES) : number]))
+        vm.recent_hashes = lambda: (
+            block.hash for block in reversed(self.blocks[max(0, number - BLOCK_HASHES) : number])
+        )
         return vm
 
     def _append(self, block: Block) -> None:
@@ -467,7 +485,11 @@ def blob_gas(block: Block) -> int:
 
 
 def matching_logs(
-    blocks: list[Block], first: int, last: int, addresses: frozenset[str] | None, topics: list[frozenset[str] | None]
+    blocks: list[Block],
+    first: int,
+    last: int,
+    addresses: frozenset[str] | None,
+    topics: list[frozenset[str] | None],
 ) -> Iterator[dict[str, Any]]:
     """Logs of blocks first..last that an eth_getLogs filter selects (lower-case hex)."""
     for number in range(first, last + 1):

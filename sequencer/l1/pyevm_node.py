@@ -58,7 +58,9 @@ class Methods:
         self.chain = chain
 
     def dispatch(self, method: str, params: list[Any]) -> Any:
-        handler: Callable[..., Any] | None = getattr(self, method, None) if method[:4] in _NAMESPACES else None
+        handler: Callable[..., Any] | None = (
+            getattr(self, method, None) if method[:4] in _NAMESPACES else None
+        )
         if handler is None:
             raise ChainError(f"the method {method} does not exist", -32601)
         try:
@@ -82,6 +84,11 @@ class Methods:
         if number > head:
             raise ChainError("header not found")
         return number
+
+    def _number_or_later(self, tag: Any) -> int:
+        """`_number` for a range: a number may lie beyond the head."""
+        is_number = isinstance(tag, int) or (isinstance(tag, str) and tag.startswith("0x"))
+        return _int(tag) if is_number else self._number(tag)
 
     def _call(self, fields: dict[str, Any]) -> Call:
         data = fields.get("input") or fields.get("data")
@@ -130,14 +137,16 @@ class Methods:
         if query.get("blockHash"):
             first = last = self._number({"blockHash": query["blockHash"]})
         else:
-            first = min(_int_or_tag(self, query.get("fromBlock")), self.chain.head_number + 1)
-            last = min(_int_or_tag(self, query.get("toBlock")), self.chain.head_number)
+            first = min(self._number_or_later(query.get("fromBlock")), self.chain.head_number + 1)
+            last = min(self._number_or_later(query.get("toBlock")), self.chain.head_number)
         address = query.get("address")
         addresses = None
         if address:
             addresses = frozenset(a.lower() for a in ([address] if isinstance(address, str) else address))
         topics = [
-            None if topic is None else frozenset([topic.lower()] if isinstance(topic, str) else [t.lower() for t in topic])
+            None
+            if topic is None
+            else frozenset([topic.lower()] if isinstance(topic, str) else [t.lower() for t in topic])
             for topic in query.get("topics") or []
         ]
         return list(matching_logs(self.chain.blocks, first, last, addresses, topics))
@@ -172,7 +181,9 @@ class Methods:
     def eth_maxPriorityFeePerGas(self) -> str:
         return hexint(TIP_WEI)
 
-    def eth_feeHistory(self, count: str, newest: Any, percentiles: list[float] | None = None) -> dict[str, Any]:
+    def eth_feeHistory(
+        self, count: str, newest: Any, percentiles: list[float] | None = None
+    ) -> dict[str, Any]:
         last = self._number(newest)
         first = max(0, last + 1 - min(_int(count), FEE_HISTORY_MAX))
         headers = [self.chain.blocks[number].header for number in range(first, last + 1)]
@@ -249,11 +260,6 @@ class Methods:
 _NAMESPACES: Final = frozenset({"eth_", "evm_", "net_", "web3"})
 
 
-def _int_or_tag(methods: Methods, tag: Any) -> int:
-    is_number = isinstance(tag, int) or (isinstance(tag, str) and tag.startswith("0x"))
-    return _int(tag) if is_number else methods._number(tag)
-
-
 def block_json(block: Block, full: bool) -> dict[str, Any]:
     header = block.header
     return {
@@ -283,7 +289,9 @@ def block_json(block: Block, full: bool) -> dict[str, Any]:
         "excessBlobGas": hexint(header.excess_blob_gas),
         "parentBeaconBlockRoot": hexbytes(header.parent_beacon_block_root),
         "requestsHash": hexbytes(header.requests_hash),
-        "transactions": [transaction_json(item, block) if full else hexbytes(item.hash) for item in block.mined],
+        "transactions": [
+            transaction_json(item, block) if full else hexbytes(item.hash) for item in block.mined
+        ],
     }
 
 
@@ -311,7 +319,10 @@ def transaction_json(item: Mined | Pooled, block: Block | None) -> dict[str, Any
         fields["chainId"] = hexint(transaction.chain_id)
     if kind:
         fields["accessList"] = [
-            {"address": hexbytes(entry[0]), "storageKeys": ["0x" + int(key).to_bytes(32, "big").hex() for key in entry[1]]}
+            {
+                "address": hexbytes(entry[0]),
+                "storageKeys": ["0x" + int(key).to_bytes(32, "big").hex() for key in entry[1]],
+            }
             for entry in transaction.access_list
         ]
         fields["yParity"] = fields["v"]
@@ -378,7 +389,8 @@ class HttpProtocol(asyncio.Protocol):
         answer = self._answer(body)
         assert self._transport is not None
         self._transport.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
+            + answer
         )
         if not self._parser.should_keep_alive():
             self._transport.close()
@@ -417,7 +429,8 @@ async def serve(port: int, genesis_time_s: int | None, block_time_s: float | Non
     gc.freeze()
     server = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(methods), "127.0.0.1", port)
     async with server:
-        print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+        sys.stdout.write(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
+        sys.stdout.flush()
         while block_time_s is not None:
             await asyncio.sleep(block_time_s)
             chain.mine()
@@ -427,7 +440,9 @@ async def serve(port: int, genesis_time_s: int | None, block_time_s: float | Non
 def main() -> int:
     parser = argparse.ArgumentParser(description="Embedded development chain (py-evm, Prague)")
     parser.add_argument("--port", type=int, default=8545)
-    parser.add_argument("--genesis-time", type=int, default=None, help="seconds since 1970; now when left out")
+    parser.add_argument(
+        "--genesis-time", type=int, default=None, help="seconds since 1970; now when left out"
+    )
     parser.add_argument("--block-time", type=float, default=None, help="seconds; mines at once when left out")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):

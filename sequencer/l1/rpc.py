@@ -85,7 +85,8 @@ class Rpc:
         for start in range(0, len(calls), BATCH_MAX):
             part = calls[start : start + BATCH_MAX]
             request = [
-                {"jsonrpc": "2.0", "id": i, "method": method, "params": params} for i, (method, params) in enumerate(part)
+                {"jsonrpc": "2.0", "id": i, "method": method, "params": params}
+                for i, (method, params) in enumerate(part)
             ]
             answers = self._post(request)
             if not isinstance(answers, list) or len(answers) != len(part):

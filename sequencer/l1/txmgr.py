@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sequencer.l1.errors import RpcError, RpcRejected, RpcReverted, RpcUnavailable, TransactionFailed, TransactionTimeout
+from sequencer.l1.errors import (
+    RpcError,
+    RpcRejected,
+    RpcReverted,
+    RpcUnavailable,
+    TransactionFailed,
+    TransactionTimeout,
+)
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
 from sequencer.l1.txstore import Attempt, Intent, State, TxStore
@@ -42,7 +49,8 @@ _REFUSED: Final = (
 @dataclass(frozen=True, slots=True)
 class TxConfig:
     """`confirmations` counts the block itself. Unmined for `stall_s`, a transaction's fee is bumped; every
-    `rebroadcast_s` it is sent again. Fees in wei a unit of gas: none is ever signed above `max_fee_cap`."""
+    `rebroadcast_s` it is sent again. Fees in wei a unit of gas: none is ever signed above `max_fee_cap`.
+    """
 
     confirmations: int = 1
     stall_s: float = 30.0
@@ -74,7 +82,8 @@ def bumped(fees: Fees, suggested: Fees) -> Fees:
 
 class TxManager:
     """Sends transactions of one key, each intent once. `clock` gives seconds; `checkpoint` is called with the name
-    of each step just passed, for tests that crash there."""
+    of each step just passed, for tests that crash there.
+    """
 
     def __init__(
         self,
@@ -111,7 +120,8 @@ class TxManager:
 
     def send(self, intent_id: str, to: str, data: bytes, value: int, gas: int) -> Intent:
         """Store an intent and try to get it on its way. Idempotent; when this returns, it will be sent, whatever
-        happens to this process or to L1. Raises IntentConflict when the id stands for something else."""
+        happens to this process or to L1. Raises IntentConflict when the id stands for something else.
+        """
         content = Content(bytes.fromhex(to.removeprefix("0x")), data, value, gas)
         with self._lock:
             with self._store.transaction():
@@ -210,7 +220,8 @@ class TxManager:
 
     def _nonce_free(self) -> int:
         """The next nonce: above all of ours, and not below the chain's, where others may have used the key before us.
-        Before the first, pending ones count too: they may be ours from a lost store."""
+        Before the first, pending ones count too: they may be ours from a lost store.
+        """
         ours = self._store.nonce_next()
         if ours is None:
             return self._rpc.nonce(self._signer.address, "pending")
@@ -228,7 +239,9 @@ class TxManager:
     def _signed(self, seq: int, nonce: int, fees: Fees) -> SignedTransaction | None:
         content = self._store.content(seq)
         assert self._chain_id is not None
-        return None if content is None else self._signer.sign_transaction(self._chain_id, nonce, fees, content)
+        return (
+            None if content is None else self._signer.sign_transaction(self._chain_id, nonce, fees, content)
+        )
 
     def _broadcast(self, intent: Intent) -> bool:
         """Send the newest attempt; True when a node has it, or has had its nonce."""
@@ -271,7 +284,9 @@ class TxManager:
         for intent in self._store.open_intents():
             if intent.nonce is not None:
                 watched += [(intent, attempt) for attempt in self._store.attempts(intent.nonce)]
-        receipts = self._rpc.batch_strict([("eth_getTransactionReceipt", (attempt.tx_hash,)) for _, attempt in watched])
+        receipts = self._rpc.batch_strict(
+            [("eth_getTransactionReceipt", (attempt.tx_hash,)) for _, attempt in watched]
+        )
         found: dict[int, tuple[Attempt, dict[str, Any]]] = {}
         for (intent, attempt), receipt in zip(watched, receipts, strict=True):
             if receipt is not None and receipt.get("blockNumber") is not None:
@@ -281,7 +296,9 @@ class TxManager:
                 self._mined(intent, *found[intent.seq], head)
             elif intent.state is State.MINED:
                 self._reorgs += 1
-                self._store.update(intent.seq, state=State.QUEUED, block_number=None, block_hash=None, gas_used=None)
+                self._store.update(
+                    intent.seq, state=State.QUEUED, block_number=None, block_hash=None, gas_used=None
+                )
             else:
                 self._suspect_foreign_use(intent, used)
 
@@ -322,7 +339,7 @@ class TxManager:
         return "reverted"
 
     def _suspect_foreign_use(self, intent: Intent, used: int) -> None:
-        """Its nonce is used and none of its transactions is mined: after a few rounds, somebody else has used the key."""
+        """Its nonce is used and none of its transactions is mined: after a few rounds, others have used the key."""
         assert intent.nonce is not None
         if used <= intent.nonce:
             self._suspicions.pop(intent.seq, None)
@@ -333,7 +350,7 @@ class TxManager:
             self._store.update(intent.seq, state=State.FAILED, error=reason)
 
     def _heal_gaps(self, used: int) -> None:
-        """Every nonce from the chain's up to our highest must belong to an open intent, or all later ones wait for ever."""
+        """Every nonce from the chain's to our highest must have an open intent, or all later ones wait for ever."""
         ours = self._store.nonce_next()
         for nonce in range(used, ours if ours is not None else 0):
             owner = self._store.by_nonce(nonce)
@@ -342,7 +359,9 @@ class TxManager:
             self._reorgs += owner is not None
             if owner is not None and self._store.content(owner.seq) is not None:
                 # confirmed once, thrown out by a reorganisation deeper than the confirmations
-                self._store.update(owner.seq, state=State.QUEUED, block_number=None, block_hash=None, gas_used=None)
+                self._store.update(
+                    owner.seq, state=State.QUEUED, block_number=None, block_hash=None, gas_used=None
+                )
                 continue
             fees = self._suggested_fees()
             for attempt in self._store.attempts(nonce):
@@ -350,7 +369,9 @@ class TxManager:
             with self._store.transaction():
                 if owner is not None:
                     self._store.update(owner.seq, nonce=None)
-                filler = self._store.add(f"gap-{nonce}-{ours}", Content(self._signer.address_bytes, b"", 0, FILLER_GAS))
+                filler = self._store.add(
+                    f"gap-{nonce}-{ours}", Content(self._signer.address_bytes, b"", 0, FILLER_GAS)
+                )
                 self._store.update(filler.seq, state=State.QUEUED)
             self._sign_first(filler, nonce, fees)
             self._gaps_filled += 1
@@ -366,7 +387,10 @@ class TxManager:
                 self._broadcast(intent)
             elif now_s - last.sent_s >= self._config.stall_s:
                 self._bump(intent, last)
-            elif now_s - max(last.sent_s, self._rebroadcast_s.get(intent.seq, 0.0)) >= self._config.rebroadcast_s:
+            elif (
+                now_s - max(last.sent_s, self._rebroadcast_s.get(intent.seq, 0.0))
+                >= self._config.rebroadcast_s
+            ):
                 self._rebroadcast(intent, last)
             return
 
@@ -398,7 +422,9 @@ class TxManager:
 
     def _suggested_fees(self) -> Fees:
         """Twice the base fee (six full blocks of growth) plus the node's tip, within the cap."""
-        block, tip_hex = self._rpc.batch([("eth_getBlockByNumber", ("latest", False)), ("eth_maxPriorityFeePerGas", ())])
+        block, tip_hex = self._rpc.batch(
+            [("eth_getBlockByNumber", ("latest", False)), ("eth_maxPriorityFeePerGas", ())]
+        )
         if isinstance(block, RpcRejected):
             raise block
         tip = self._config.tip_min

@@ -92,7 +92,9 @@ class Attempt:
     sent_s: float | None
 
 
-_COLUMNS: Final = "seq, intent_id, nonce, state, tx_hash, block_number, block_hash, gas_used, gas_price, error"
+_COLUMNS: Final = (
+    "seq, intent_id, nonce, state, tx_hash, block_number, block_hash, gas_used, gas_price, error"
+)
 
 
 def _intent(row: tuple[Any, ...]) -> Intent:
@@ -162,24 +164,27 @@ class TxStore:
         return self._one("nonce = ?", nonce)
 
     def _one(self, condition: str, value: Any) -> Intent | None:
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM intents WHERE {condition}", (value,)).fetchone()
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM intents WHERE {condition}", (value,)).fetchone()  # noqa: S608 - our own text
         return _intent(row) if row else None
 
     def open_intents(self) -> list[Intent]:
         """Queued, sent and mined ones: by nonce, those without a nonce last, in order of arrival."""
         rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM intents WHERE state IN ('queued', 'sent', 'mined') ORDER BY nonce IS NULL, nonce, seq"
+            f"SELECT {_COLUMNS} FROM intents WHERE state IN ('queued', 'sent', 'mined') "  # noqa: S608 - constants
+            "ORDER BY nonce IS NULL, nonce, seq"
         )
         return [_intent(row) for row in rows]
 
     def content(self, seq: int) -> Content | None:
         """What to sign; None once the calldata has been dropped."""
-        row = self._db.execute("SELECT destination, data, value, gas FROM intents WHERE seq = ?", (seq,)).fetchone()
+        row = self._db.execute(
+            "SELECT destination, data, value, gas FROM intents WHERE seq = ?", (seq,)
+        ).fetchone()
         return None if row[1] is None else Content(bytes(row[0]), bytes(row[1]), int(row[2]), row[3])
 
     def update(self, seq: int, **fields: Any) -> None:
         assignments = ", ".join(f"{name} = ?" for name in fields)
-        self._db.execute(f"UPDATE intents SET {assignments} WHERE seq = ?", (*fields.values(), seq))
+        self._db.execute(f"UPDATE intents SET {assignments} WHERE seq = ?", (*fields.values(), seq))  # noqa: S608 - keyword names
 
     def delete(self, seq: int) -> None:
         self._db.execute("DELETE FROM attempts WHERE seq = ?", (seq,))
@@ -219,6 +224,7 @@ class TxStore:
     def attempts(self, nonce: int) -> list[Attempt]:
         """All attempts at a nonce, of whatever intent, oldest first."""
         rows = self._db.execute(
-            "SELECT tx_hash, seq, nonce, max_fee, tip, sent_s FROM attempts WHERE nonce = ? ORDER BY rowid", (nonce,)
+            "SELECT tx_hash, seq, nonce, max_fee, tip, sent_s FROM attempts WHERE nonce = ? ORDER BY rowid",
+            (nonce,),
         )
         return [Attempt(row[0], row[1], row[2], Fees(int(row[3]), int(row[4])), row[5]) for row in rows]

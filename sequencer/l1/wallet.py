@@ -88,7 +88,9 @@ class Wallet:
 
     def deposit(self, amount: int) -> int:
         """Deposit what has been approved; returns the index of the inbox message."""
-        return self._inbox_index(self.transact("deposit", self._at.vault, self._vault.encode("deposit", amount)))
+        return self._inbox_index(
+            self.transact("deposit", self._at.vault, self._vault.encode("deposit", amount))
+        )
 
     def deposit_with_permit(self, amount: int, deadline_s: int = PERMIT_DEADLINE_S) -> int:
         """Deposit in one transaction, without an approval; returns the index of the inbox message."""
@@ -100,11 +102,18 @@ class Wallet:
         )
         parity, r, s = self._signer.sign_digest(keccak256(b"\x19\x01" + separator + keccak256(bytes(struct))))
         data = self._vault.encode(
-            "deposit_with_permit", amount, deadline_s, 27 + parity, r.to_bytes(32, "big"), s.to_bytes(32, "big")
+            "deposit_with_permit",
+            amount,
+            deadline_s,
+            27 + parity,
+            r.to_bytes(32, "big"),
+            s.to_bytes(32, "big"),
         )
         return self._inbox_index(self.transact("deposit_with_permit", self._at.vault, data))
 
-    def claim(self, batch_id: int, n: int, owner: str, amount: int, bitmap: int, siblings: Sequence[bytes]) -> Mined:
+    def claim(
+        self, batch_id: int, n: int, owner: str, amount: int, bitmap: int, siblings: Sequence[bytes]
+    ) -> Mined:
         """Claim withdrawal `n` of a final batch by its Merkle path."""
         data = self._vault.encode("claim", batch_id, n, owner, amount, bitmap, list(siblings))
         return self.transact("claim", self._at.vault, data, gas=CLAIM_GAS)
@@ -117,7 +126,10 @@ class Wallet:
     def transact(self, name: str, to: str, data: bytes, value: int = 0, gas: int = CALL_GAS) -> Mined:
         """Send one transaction and wait for it. Raises TransactionFailed with the contract's reason."""
         nonce, block = self._rpc.batch_strict(
-            [("eth_getTransactionCount", (self.address, "pending")), ("eth_getBlockByNumber", ("latest", False))]
+            [
+                ("eth_getTransactionCount", (self.address, "pending")),
+                ("eth_getBlockByNumber", ("latest", False)),
+            ]
         )
         fees = Fees(2 * to_int(block["baseFeePerGas"]) + TIP_WEI, TIP_WEI)
         signed = self._signer.sign_transaction(

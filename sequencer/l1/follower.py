@@ -1,0 +1,246 @@
+"""Follows L1: the inbox's messages, each once and only when deep enough, and the posted batches for a replay.
+
+The follower keeps nothing on disk. Its caller's own state says how many messages it has taken (`inbox_count` of
+GLOBAL), and the chain has the rest; the running hash of PROTOCOL §6 ties the two together.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eth_abi.exceptions import DecodingError
+from tiny_keccak import keccak256
+
+from sequencer.contracts import load
+from sequencer.l1.abi import Contract
+from sequencer.l1.errors import InboxMismatch, PayloadMismatch, ReorgTooDeep
+from sequencer.l1.payload import data_root
+from sequencer.l1.rpc import Rpc, to_bytes, to_int
+
+BLOCKS_PER_QUERY: Final = 2_000
+RECORD_BYTES: Final = 31
+EMPTY_HASH: Final = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class InboxMessage:
+    """Message `index`: its record, and the running hash after it."""
+
+    index: int
+    record: bytes
+    hash: bytes
+    block_number: int
+    block_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class PostedBatch:
+    """A batch as L1 has it: the event, and the payload from the transaction's calldata."""
+
+    batch_id: int
+    post_root: bytes
+    data_root: bytes
+    header_hash: bytes
+    segments: int
+    records: int
+    first_seq: int
+    time_s: int
+    inbox_count: int
+    payload: bytes
+    block_number: int
+    block_hash: str
+    tx_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """A block up to which logs were read, and how many messages there were by then."""
+
+    number: int
+    hash: str
+    messages: int
+
+
+class Follower:
+    """Reads one deployment. With `confirmations` n, a message counts when its block has n blocks upon it."""
+
+    def __init__(self, rpc: Rpc, inbox: str, rollup: str, deploy_block: int, confirmations: int) -> None:
+        self._rpc = rpc
+        self._inbox = inbox
+        self._rollup = rollup
+        self._deploy_block = deploy_block
+        self._confirmations = confirmations
+        self._inbox_contract = Contract(load("Inbox").abi)
+        self._rollup_contract = Contract(load("Rollup").abi)
+        self._message = self._inbox_contract.event("Message")
+        self._posted = self._rollup_contract.event("BatchPosted")
+        self._messages: list[InboxMessage] = []
+        self._checkpoints: list[_Checkpoint] = []
+        self._reported = 0
+
+    # --- inbox --------------------------------------------------------------------------------
+
+    def messages_after(self, count: int, inbox_hash: bytes | None = None) -> list[InboxMessage]:
+        """Confirmed messages from index `count` on.
+
+        `inbox_hash`, the caller's running hash after its `count` messages, is compared with the chain's: a
+        sequencer that restarts on a chain whose past has changed learns it here. Raises ReorgTooDeep when a
+        message already reported, or taken by the caller, is gone; InboxMismatch when logs contradict the hash
+        chain; RpcError when L1 does not answer (nothing is lost: call again).
+        """
+        self._reported = max(self._reported, count)
+        self._advance()
+        if count > len(self._messages):
+            # taken under fewer confirmations than are asked for now, or from a chain that is no more
+            if count > int(self._inbox_contract.read(self._rpc, self._inbox, "count")):
+                raise ReorgTooDeep(count - 1, 0, self._confirmations)
+            return []
+        ours = self._messages[count - 1].hash if count else EMPTY_HASH
+        if inbox_hash is not None and ours != inbox_hash:
+            raise ReorgTooDeep(
+                max(0, count - 1), self._messages[count - 1].block_number if count else 0, self._confirmations
+            )
+        self._reported = max(self._reported, len(self._messages))
+        return self._messages[count:]
+
+    def _advance(self) -> None:
+        """Read logs up to the head minus confirmations."""
+        self._walk_back()
+        safe = self._rpc.block_number() - self._confirmations
+        first = self._checkpoints[-1].number + 1 if self._checkpoints else self._deploy_block
+        while first <= safe:
+            last = min(first + BLOCKS_PER_QUERY - 1, safe)
+            query = {
+                "address": self._inbox,
+                "topics": [self._message.topic],
+                "fromBlock": hex(first),
+                "toBlock": hex(last),
+            }
+            end_tag = hex(last)
+            end_first, logs, end, before = self._rpc.batch_strict(
+                [
+                    ("eth_getBlockByNumber", (end_tag, False)),
+                    ("eth_getLogs", (query,)),
+                    ("eth_getBlockByNumber", (end_tag, False)),
+                    ("eth_getBlockByNumber", (hex(max(first - 1, 0)), False)),
+                ]
+            )
+            known = self._checkpoints[-1].hash if self._checkpoints else None
+            if end is None or before is None or end_first is None or end_first["hash"] != end["hash"]:
+                return  # the chain has changed under the query: the next call walks back
+            if known is not None and before["hash"] != known:
+                return
+            fresh = self._decode(logs)
+            self._messages += fresh
+            self._checkpoints.append(_Checkpoint(last, end["hash"], len(self._messages)))
+            first = last + 1
+
+    def _decode(self, logs: list[dict[str, Any]]) -> list[InboxMessage]:
+        """Messages of logs that follow those known; each must continue the index and the running hash."""
+        fresh: list[InboxMessage] = []
+        running = self._messages[-1].hash if self._messages else EMPTY_HASH
+        for index, log in enumerate(logs, start=len(self._messages)):
+            arguments = self._message.decode(log)
+            record = bytes(arguments["record"])
+            number = to_int(log["blockNumber"])
+            if arguments["index"] != index:
+                raise InboxMismatch(index, f"the log in block {number} has index {arguments['index']}")
+            if len(record) != RECORD_BYTES:
+                raise InboxMismatch(index, f"the record has {len(record)} bytes")
+            running = running_hash(running, record)
+            if running != arguments["hash"]:
+                raise InboxMismatch(
+                    index, f"its hash is not the running hash of the records up to it (block {number})"
+                )
+            fresh.append(InboxMessage(index, record, running, number, log["blockHash"]))
+        return fresh
+
+    def _walk_back(self) -> None:
+        """Forget what is no longer in the chain; raises when something reported was among it."""
+        while self._checkpoints:
+            checkpoint = self._checkpoints[-1]
+            block = self._rpc.block(checkpoint.number)
+            if block is not None and block["hash"] == checkpoint.hash:
+                return
+            kept = self._checkpoints[-2].messages if len(self._checkpoints) > 1 else 0
+            if self._reported > kept and len(self._messages) > kept:
+                self._check_still_there(kept)
+            self._checkpoints.pop()
+            del self._messages[kept:]
+
+    def _check_still_there(self, kept: int) -> None:
+        """The block of a checkpoint is gone; the messages before it may stand in blocks that are not."""
+        for message in self._messages[kept : self._reported]:
+            block = self._rpc.block(message.block_number)
+            if block is None or block["hash"] != message.block_hash:
+                raise ReorgTooDeep(message.index, message.block_number, self._confirmations)
+
+    # --- batches ------------------------------------------------------------------------------
+
+    def batches(self, from_block: int, to_block: int | None = None) -> Iterator[PostedBatch]:
+        """Posted batches in order, up to `to_block` or the head minus confirmations, checked against their calldata.
+
+        Raises PayloadMismatch when a batch was not posted by calling `Rollup.post` directly, or its calldata
+        contradicts the event; ids must be consecutive.
+        """
+        last_block = self._rpc.block_number() - self._confirmations if to_block is None else to_block
+        expected: int | None = None
+        for first in range(from_block, last_block + 1, BLOCKS_PER_QUERY):
+            query = {
+                "address": self._rollup,
+                "topics": [self._posted.topic],
+                "fromBlock": hex(first),
+                "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
+            }
+            for log in self._rpc.call("eth_getLogs", query):
+                batch = self._posted_batch(log)
+                if expected is not None and batch.batch_id != expected:
+                    raise PayloadMismatch(batch.batch_id, f"follows where {expected} was expected")
+                expected = batch.batch_id + 1
+                yield batch
+
+    def _posted_batch(self, log: dict[str, Any]) -> PostedBatch:
+        event = self._posted.decode(log)
+        batch_id = int(event["batch_id"])
+        transaction = self._rpc.call("eth_getTransactionByHash", log["transactionHash"])
+        if transaction is None or transaction.get("blockHash") != log["blockHash"]:
+            raise PayloadMismatch(
+                batch_id, f"transaction {log['transactionHash']} is not in its block any more"
+            )
+        post = self._rollup_contract.function("post")
+        data = to_bytes(transaction["input"])
+        if (transaction.get("to") or "").lower() != self._rollup.lower() or data[:4] != post.selector:
+            raise PayloadMismatch(batch_id, "was not posted by a direct call of Rollup.post")
+        try:
+            arguments = post.decode_input(data)
+        except DecodingError as error:
+            raise PayloadMismatch(batch_id, f"calldata does not decode: {error}") from error
+        names = ("batch_id", "post_root", "segments", "records", "first_seq", "time", "inbox_count")
+        for name, value in zip(names, arguments, strict=False):
+            if event[name] != value:
+                raise PayloadMismatch(
+                    batch_id, f"{name} is {value!r} in the calldata, {event[name]!r} in the event"
+                )
+        payload = bytes(arguments[-1])
+        if data_root(payload) != event["data_root"]:
+            raise PayloadMismatch(batch_id, "the payload's data root is not the event's")
+        return PostedBatch(
+            batch_id=batch_id,
+            post_root=event["post_root"],
+            data_root=event["data_root"],
+            header_hash=event["header_hash"],
+            segments=event["segments"],
+            records=event["records"],
+            first_seq=event["first_seq"],
+            time_s=event["time"],
+            inbox_count=event["inbox_count"],
+            payload=payload,
+            block_number=to_int(log["blockNumber"]),
+            block_hash=log["blockHash"],
+            tx_hash=log["transactionHash"],
+        )
+
+
+def running_hash(before: bytes, record: bytes) -> bytes:
+    """The inbox hash after one more record (PROTOCOL §6)."""
+    return keccak256(before + record + b"\0")

@@ -1,0 +1,314 @@
+"""Posts batches to `Rollup`, in order, each once.
+
+`offer` queues a batch, `step` does what can be done now: it is called in a loop, never blocks longer than L1's
+answers, and `status` says where it stands. A batch goes through the transaction manager under the intent
+"batch-{id}", so that offering it again after a crash finds the transaction that is already on its way.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sequencer.contracts import load
+from sequencer.l1.abi import Contract
+from sequencer.l1.errors import (
+    BatchMismatch,
+    BatchOutOfOrder,
+    PayloadTooLarge,
+    RpcError,
+    RpcReverted,
+    RpcUnavailable,
+)
+from sequencer.l1.payload import PAYLOAD_BYTES_MAX
+from sequencer.l1.rpc import Rpc
+from sequencer.l1.txmgr import TxManager
+from sequencer.l1.txstore import Intent, State
+
+BACKOFF_FIRST_S: Final = 0.25
+BACKOFF_MAX_S: Final = 30.0
+# measured over payloads from 93 bytes to the largest, with room for a cold first write and the inbox's hash
+EXECUTION_GAS_FIXED: Final = 150_000
+EXECUTION_GAS_PER_BYTE: Final = 7
+GAS_MARGIN: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Arguments of `Rollup.post`."""
+
+    batch_id: int
+    post_root: bytes
+    segments: int
+    records: int
+    first_seq: int
+    time_s: int
+    inbox_count: int
+    payload: bytes
+
+
+class PosterState(StrEnum):
+    IDLE = "idle"  # nothing to post
+    POSTING = "posting"
+    L1_DOWN = "l1 down"  # waiting with backoff
+    STUCK = "stuck"  # the next batch is refused by L1; see reason; tried again with backoff
+
+
+@dataclass(frozen=True, slots=True)
+class PosterStatus:
+    """`next_batch` is L1's; `queued` counts batches not confirmed, `in_flight` those sent and not mined."""
+
+    state: PosterState
+    reason: str
+    next_batch: int | None
+    queued: int
+    in_flight: int
+    last_confirmed: int
+    gas_used: int
+    bytes_posted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A confirmed batch. `tx_hash` and `gas_used` are None when another run of this sequencer has posted it."""
+
+    batch_id: int
+    tx_hash: str | None
+    block_number: int | None
+    gas_used: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PosterConfig:
+    in_flight_max: int = 4
+    queue_max: int = 64
+    confirmations: int = 1
+
+
+@dataclass(slots=True)
+class _Queued:
+    batch: Batch
+    retries: int = 0
+
+    @property
+    def intent_id(self) -> str:
+        return f"batch-{self.batch.batch_id}" + (f"-retry-{self.retries}" if self.retries else "")
+
+
+def post_gas(data: bytes, payload_bytes: int) -> int:
+    """Gas to send with `Rollup.post` calldata: the greater of calldata plus execution and EIP-7623's floor."""
+    zeros = data.count(0)
+    others = len(data) - zeros
+    executed = 21_000 + 4 * zeros + 16 * others + EXECUTION_GAS_FIXED + EXECUTION_GAS_PER_BYTE * payload_bytes
+    floor = 21_000 + 10 * zeros + 40 * others
+    return max(executed, floor) + GAS_MARGIN
+
+
+class Poster:
+    """The poster of one rollup. `clock` gives seconds."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        txmgr: TxManager,
+        rollup: str,
+        config: PosterConfig | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._rpc = rpc
+        self._txmgr = txmgr
+        self._rollup = rollup
+        self._config = config or PosterConfig()
+        self._clock = clock
+        self._contract = Contract(load("Rollup").abi)
+        self._queue: deque[_Queued] = deque()
+        self._lock = threading.RLock()
+        self._state, self._reason = PosterState.IDLE, ""
+        self._l1_next: int | None = None
+        self._last_confirmed = 0
+        self._gas_used = self._bytes_posted = 0
+        self._backoff_s = 0.0
+        self._not_before_s = 0.0
+
+    def next_needed(self) -> int:
+        """Id of the first batch to offer after a start: the lowest that L1 does not hold deep enough."""
+        head = self._rpc.block_number()
+        return self._next_on_l1(max(0, head - self._config.confirmations + 1))
+
+    def offer(self, batch: Batch) -> bool:
+        """Queue the next batch; False when the queue is full. Raises BatchOutOfOrder, PayloadTooLarge."""
+        if len(batch.payload) > PAYLOAD_BYTES_MAX:
+            raise PayloadTooLarge(batch.batch_id, len(batch.payload), PAYLOAD_BYTES_MAX)
+        with self._lock:
+            expected = self._queue[-1].batch.batch_id + 1 if self._queue else self._last_confirmed + 1
+            first = not self._queue and not self._last_confirmed
+            if batch.batch_id != expected and not first:
+                raise BatchOutOfOrder(expected, batch.batch_id)
+            if len(self._queue) >= self._config.queue_max:
+                return False
+            self._queue.append(_Queued(batch))
+            return True
+
+    def status(self) -> PosterStatus:
+        with self._lock:
+            intents = [self._txmgr.get(item.intent_id) for item in self._queue]
+            return PosterStatus(
+                state=self._state,
+                reason=self._reason,
+                next_batch=self._l1_next,
+                queued=len(self._queue),
+                in_flight=sum(1 for intent in intents if _is_in_flight(intent)),
+                last_confirmed=self._last_confirmed,
+                gas_used=self._gas_used,
+                bytes_posted=self._bytes_posted,
+            )
+
+    def step(self) -> list[Posted]:
+        """One round; returns the batches that are confirmed since the last. Raises BatchMismatch, which nobody but
+        an operator can resolve: L1 holds something else under an id that this sequencer has filled.
+        """
+        with self._lock:
+            if self._clock() < self._not_before_s:
+                return []
+            if not self._txmgr.poll() and self._txmgr.metrics().l1_down:
+                self._wait(PosterState.L1_DOWN, self._txmgr.metrics().last_error)
+                return []
+            try:
+                return self._round()
+            except RpcUnavailable as error:
+                self._wait(PosterState.L1_DOWN, str(error))
+            except RpcError as error:
+                self._wait(PosterState.STUCK, str(error))
+            return []
+
+    def drain(self, timeout_s: float, interval_s: float = 0.02) -> list[Posted]:
+        """Step until everything offered is confirmed or the time is over; returns what was."""
+        deadline = time.monotonic() + timeout_s
+        posted = self.step()
+        while self._queue and time.monotonic() < deadline:
+            time.sleep(interval_s)
+            posted += self.step()
+        return posted
+
+    # --- one round ----------------------------------------------------------------------------
+
+    def _round(self) -> list[Posted]:
+        self._l1_next = self._next_on_l1("latest")
+        posted = self._collect()
+        in_flight = 0
+        reachable = self._l1_next  # the id that L1 will want once what is in flight is mined
+        for item in self._queue:
+            batch_id = item.batch.batch_id
+            intent = self._txmgr.get(item.intent_id)
+            if _is_in_flight(intent):
+                in_flight += 1
+                reachable = max(reachable, batch_id + 1)
+                continue
+            if batch_id < self._l1_next:
+                continue  # mined, by us or by an earlier run; waiting for confirmations
+            if batch_id > reachable:
+                if not in_flight:
+                    self._wait(PosterState.STUCK, f"L1 wants batch {reachable}, offered is {batch_id}")
+                    return posted
+                break
+            if in_flight >= self._config.in_flight_max:
+                break
+            if intent is not None and (in_flight or intent.state is not State.FAILED):
+                break  # failed behind a predecessor on its way, or not deep enough to be called failed
+            if intent is not None and not self._may_retry(item, intent):
+                return posted
+            self._send(item)
+            in_flight += 1
+            reachable = batch_id + 1
+        self._backoff_s = 0.0
+        self._state, self._reason = (PosterState.POSTING if self._queue else PosterState.IDLE), ""
+        return posted
+
+    def _collect(self) -> list[Posted]:
+        """Take confirmed batches from the head of the queue."""
+        posted: list[Posted] = []
+        deep: int | None = None
+        while self._queue:
+            item = self._queue[0]
+            batch_id = item.batch.batch_id
+            assert self._l1_next is not None
+            if batch_id >= self._l1_next:
+                break
+            intent = self._txmgr.get(item.intent_id)
+            is_ours = intent is not None and intent.state is State.CONFIRMED
+            if not is_ours:
+                if _is_in_flight(intent) or (intent is not None and intent.state is State.MINED):
+                    break
+                self._check_same(item.batch)
+                deep = self.next_needed() if deep is None else deep
+                if batch_id >= deep:
+                    break
+            self._queue.popleft()
+            self._last_confirmed = batch_id
+            self._bytes_posted += len(item.batch.payload)
+            if is_ours and intent is not None:
+                self._gas_used += intent.gas_used or 0
+                posted.append(Posted(batch_id, intent.tx_hash, intent.block_number, intent.gas_used))
+            else:
+                posted.append(Posted(batch_id, None, None, None))
+        return posted
+
+    def _check_same(self, batch: Batch) -> None:
+        stored = self._contract.read(self._rpc, self._rollup, "batch", batch.batch_id)
+        root = bytes(stored[1])
+        if root != batch.post_root:
+            raise BatchMismatch(batch.batch_id, "0x" + batch.post_root.hex(), "0x" + root.hex())
+
+    def _may_retry(self, item: _Queued, failed: Intent) -> bool:
+        """After a revert: only when a call shows that L1 would take the batch now; otherwise say why not and wait."""
+        try:
+            self._rpc.eth_call(self._rollup, self._calldata(item.batch), "latest", self._txmgr.address)
+        except RpcReverted as error:
+            self._wait(
+                PosterState.STUCK,
+                f"batch {item.batch.batch_id}: {error.reason or failed.error or error.message}",
+            )
+            return False
+        item.retries += 1
+        if self._txmgr.get(item.intent_id) is not None:  # tried by an earlier run
+            return self._may_retry_again(item)
+        return True
+
+    def _may_retry_again(self, item: _Queued) -> bool:
+        while (known := self._txmgr.get(item.intent_id)) is not None:
+            if known.state is not State.FAILED:
+                return False  # that retry is on its way: the next round sees it
+            item.retries += 1
+        return True
+
+    def _send(self, item: _Queued) -> None:
+        data = self._calldata(item.batch)
+        self._txmgr.send(item.intent_id, self._rollup, data, 0, post_gas(data, len(item.batch.payload)))
+
+    def _calldata(self, batch: Batch) -> bytes:
+        return self._contract.encode(
+            "post",
+            batch.batch_id,
+            batch.post_root,
+            batch.segments,
+            batch.records,
+            batch.first_seq,
+            batch.time_s,
+            batch.inbox_count,
+            batch.payload,
+        )
+
+    def _next_on_l1(self, tag: int | str) -> int:
+        return int(self._contract.read(self._rpc, self._rollup, "next_batch", tag=tag))
+
+    def _wait(self, state: PosterState, reason: str) -> None:
+        self._state, self._reason = state, reason
+        self._backoff_s = min(max(2 * self._backoff_s, BACKOFF_FIRST_S), BACKOFF_MAX_S)
+        self._not_before_s = self._clock() + self._backoff_s
+
+
+def _is_in_flight(intent: Intent | None) -> bool:
+    return intent is not None and intent.state in (State.QUEUED, State.SENT)
