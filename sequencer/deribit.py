@@ -40,7 +40,7 @@ TICK_DIRECTIONS: Final = 4
 def load_deribit_json(trades_path: Path | str, index_path: Path | str) -> Tape:
     """Tape of saved answers. TapeError names file, line or element, and field.
 
-    Pages may overlap: a trade or a bar that comes twice, the same both times, counts once; one that differs is an
+    Pages may overlap: a trade or a bar that comes twice and is the same counts once; one that differs is an
     error. Bars are stamped with their start: the open is the value at the stamp.
     """
     trades: dict[str, Trade] = {}

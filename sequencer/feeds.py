@@ -107,31 +107,32 @@ class Guard:
         latest: dict[tuple[int, int], Report] = {}
         for report in reports:
             key = _key(report)
-            seen = latest.get(key) or self._last.get(key)
-            if seen is None or report.time_s > seen.time_s:
+            if key not in latest or report.time_s > latest[key].time_s:
                 latest[key] = report
-        admitted = [latest[key] for key in sorted(latest)]
-        for report in admitted:
-            self._check(report, now_s)
-        self._last |= latest
+        admitted = []
+        for key in sorted(latest):
+            report, last = latest[key], self._last.get(key)
+            self._check_time(report, now_s)  # also of one seen before: a source that stands still is stale
+            if last is None or report.time_s > last.time_s:
+                self._check_value(report, last)
+                admitted.append(report)
+        self._last |= {_key(report): report for report in admitted}
         return admitted
 
-    def _check(self, report: Report, now_s: int) -> None:
+    def _check_time(self, report: Report, now_s: int) -> None:
         limits = self.limits
         age_s_max = limits.index_age_s_max if isinstance(report, IndexReport) else limits.surface_age_s_max
         if now_s - report.time_s > age_s_max:
             raise FeedError(f"time_s: {now_s - report.time_s} s old, at most {age_s_max} s")
         if report.time_s - now_s > limits.ahead_s_max:
             raise FeedError(f"time_s: {report.time_s - now_s} s ahead, at most {limits.ahead_s_max} s")
-        if isinstance(report, SurfaceReport):
-            self._check_surface(report)
-            return
-        last = self._last.get(_key(report))
-        if isinstance(last, IndexReport) and report.time_s - last.time_s <= limits.jump_window_s:
-            _check_ratio("price_ticks", report.price_ticks, last.price_ticks, limits.jump_ppm_max)
 
-    def _check_surface(self, report: SurfaceReport) -> None:
+    def _check_value(self, report: Report, last: Report | None) -> None:
         limits = self.limits
+        if isinstance(report, IndexReport):
+            if isinstance(last, IndexReport) and report.time_s - last.time_s <= limits.jump_window_s:
+                _check_ratio("price_ticks", report.price_ticks, last.price_ticks, limits.jump_ppm_max)
+            return
         _check_ratio("forward_ticks", report.forward_ticks, report.index_ticks, limits.forward_ppm_max)
         remaining_s = expiry_s(report.day) - report.time_s
         if remaining_s <= 0:
@@ -273,7 +274,8 @@ class HttpSource:
 
     def _get(self) -> bytes:
         deadline = self._monotonic() + self.timeout_s
-        request = urllib.request.Request(self.url, headers={"Accept": "application/json"})
+        headers = {"Accept": "application/json"}
+        request = urllib.request.Request(self.url, headers=headers)  # noqa: S310  # scheme checked at the start
         body = b""
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:
@@ -305,7 +307,7 @@ class TapeSource:
 
     Every expiry of the tape is reported at the first poll and then each `refresh_s`, until it expires. One
     without usable trades yet is flat at the at-the-money volatility of the nearest expiry reported with it that
-    has some, else IV_UNKNOWN.
+    has some, else at IV_UNKNOWN.
     """
 
     def __init__(self, tape: Tape, underlying: int = 0, refresh_s: int = 60) -> None:

@@ -38,7 +38,7 @@ IV_PERCENT_MAX: Final = 10_000
 TRADES_FILE: Final = Path("deribit-trades-2022-01-01", "trades.csv")
 BARS_DIR: Final = "btc-perp-1min"
 
-_NAME = re.compile(r"([A-Z0-9_]+)-(\d{1,2})([A-Z]{3})(\d{2})-(\d+(?:d\d+)?)-([CP])")
+_NAME = re.compile(r"([A-Z0-9_]+)-(\d{1,2})([A-Z]{3})(\d{2})-(\d+(?:d\d+)?)-([CP])", re.ASCII)
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _CSV_NAMES: Final = {"q": "amount", "p": "price", "t": "timestamp"}  # trades.csv -> the API's names
 
@@ -152,7 +152,8 @@ def open_tape(data_dir: Path | str | None, seed: int = 1) -> Tape:
 
 def load_tape(data_dir: Path | str) -> Tape:
     """The recorded tape: trades from `<data_dir>/deribit-trades-2022-01-01/trades.csv`, index from
-    `<data_dir>/btc-perp-1min/*.csv`."""
+    `<data_dir>/btc-perp-1min/*.csv`.
+    """
     trades_path = Path(data_dir) / TRADES_FILE
     trades = [
         trade_from_row({_CSV_NAMES.get(name, name): value for name, value in row.items()}, where)

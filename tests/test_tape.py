@@ -29,7 +29,9 @@ TRADES_HEAD = (
     "q,p,s,t,d,trade_seq,trade_id,tick_direction,iv,instrument_name,index_price,direction\n"
     "0.1,0.004,TRADE,1640995220191,2022-01-01,222,197392876,2,67.48,BTC-2JAN22-48000-C,46219.79,sell\n"
 )
-BARS_HEAD = "timestamp,open,high,low,close,volume\n2021-12-31 23:01:00.000000,46319.0,46385.0,46319.0,46377.0,1\n"
+BARS_HEAD = (
+    "timestamp,open,high,low,close,volume\n2021-12-31 23:01:00.000000,46319.0,46385.0,46319.0,46377.0,1\n"
+)
 ROW = {
     "instrument_name": "BTC-2JAN22-48000-C",
     "timestamp": 1_640_995_220_191,
@@ -55,7 +57,7 @@ def generated() -> Tape:
     return generate_tape(1)
 
 
-@pytest.fixture(params=["recorded", "generated"])
+@pytest.fixture(params=[pytest.param("recorded", marks=pytest.mark.tape), "generated"])
 def tape(request: pytest.FixtureRequest) -> Tape:
     return request.getfixturevalue(request.param)
 
@@ -68,6 +70,7 @@ def write(folder: Path, trades: str = TRADES_HEAD, bars: str = BARS_HEAD) -> Pat
     return folder
 
 
+@pytest.mark.tape
 def test_every_recorded_row_loads_exactly(recorded: Tape) -> None:
     assert (len(recorded.trades), len(recorded.index), len(recorded.instruments)) == (1_350, 21_659, 171)
     assert len({instrument.day for instrument in recorded.instruments}) == 11
@@ -92,6 +95,7 @@ def test_every_recorded_row_loads_exactly(recorded: Tape) -> None:
     assert recorded.source == "recorded tape deribit-trades-2022-01-01"
 
 
+@pytest.mark.tape
 def test_the_odd_recorded_rows_are_kept(recorded: Tape) -> None:
     volatilities = Counter(trade.iv_e6 for trade in recorded.trades)
     assert volatilities[0] == 1
@@ -103,6 +107,7 @@ def test_the_odd_recorded_rows_are_kept(recorded: Tape) -> None:
     assert below.price_ticks < below.strike_ticks - below.index_ticks  # a put sold below its intrinsic value
 
 
+@pytest.mark.tape
 def test_recorded_strikes_lie_on_a_grid_of_1000_usd(recorded: Tape) -> None:
     assert all(instrument.strike_ticks % 100_000 == 0 for instrument in recorded.instruments)
     ratios = [trade.strike_ticks / trade.index_ticks for trade in recorded.trades]
@@ -110,6 +115,7 @@ def test_recorded_strikes_lie_on_a_grid_of_1000_usd(recorded: Tape) -> None:
     assert 6.40 < max(ratios) < 6.41
 
 
+@pytest.mark.tape
 def test_recorded_index_is_the_close_at_the_end_of_each_minute(recorded: Tape) -> None:
     assert recorded.index[0] == IndexPoint(START_S - 59 * 60, 4_637_700)
     assert recorded.index[-1].time_s == 1_642_291_140
@@ -124,7 +130,7 @@ def test_recorded_index_is_the_close_at_the_end_of_each_minute(recorded: Tape) -
 def test_any_tape_is_sorted_and_inside_the_protocols_bounds(tape: Tape) -> None:
     times = [trade.time_ms for trade in tape.trades]
     assert times == sorted(times)
-    assert all(after.time_s - before.time_s == 60 for before, after in zip(tape.index, tape.index[1:]))  # noqa: B905, RUF007
+    assert all(after.time_s - before.time_s == 60 for before, after in zip(tape.index, tape.index[1:]))  # noqa: B905
     expiry_of = {instrument.name: instrument.expiry_s for instrument in tape.instruments}
     for trade in tape.trades:
         assert trade.time_s < expiry_of[trade.instrument]
@@ -156,7 +162,9 @@ def test_equal_seeds_make_equal_tapes_on_every_machine() -> None:
     assert first == generate_tape(7)
     assert first.trades != generate_tape(8).trades
     text = repr((first.trades, first.index)).encode()
-    assert hashlib.sha256(text).hexdigest() == "56116fd344e9ec693d44a7122935c76fc965e4f36f793786bb398c1f48093259"
+    assert (
+        hashlib.sha256(text).hexdigest() == "56116fd344e9ec693d44a7122935c76fc965e4f36f793786bb398c1f48093259"
+    )
 
 
 def test_windows_meet_without_overlap(tape: Tape) -> None:
