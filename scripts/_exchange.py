@@ -3,7 +3,7 @@
 from typing import Any
 
 import click
-from ape import accounts, networks
+from ape import accounts, chain, networks
 from ape.contracts import ContractContainer, ContractInstance
 from ethpm_types import ContractType
 from web3 import Web3
@@ -92,9 +92,10 @@ def deploy_exchange(
 def exchange() -> Deployment:
     """The exchange to work with: what the deployment file says.
 
-    ape's own py-evm chain dies with the process: there, a new exchange is deployed each time and no file is read.
+    Chains that ape starts itself (py-evm, and anvil where none runs) die with the process: on such a one, new by its
+    height, an exchange is deployed each time and no file is read.
     """
-    if networks.provider.name == "test":
+    if networks.provider.name in ("test", "foundry") and chain.blocks.height == 0:
         deployer = account_of("TEST::0")
         return deploy_exchange(deployer, account_of("TEST::1").address, b"\1" * 32)
     path = deployment_path()

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 import click
 from ape.cli import ConnectedProviderCommand
 from ape.exceptions import ContractLogicError
+
 from scripts._exchange import account_of, at, exchange, usd
 
 
@@ -31,7 +32,9 @@ def arguments_of(proof: dict[str, Any]) -> tuple[int, int, str, int, int, list[b
 
 
 @click.command(cls=ConnectedProviderCommand)
-@click.option("--account", default="TEST::2", show_default=True, help="who sends it; the owner is paid, whoever sends")
+@click.option(
+    "--account", default="TEST::2", show_default=True, help="who sends it; the owner is paid, whoever sends"
+)
 @click.option("--proof", type=click.File(), required=True, help="JSON file, - for standard input")
 def cli(account: str, proof: TextIO) -> None:
     """Pay a withdrawal whose batch is final to its owner."""
@@ -42,4 +45,6 @@ def cli(account: str, proof: TextIO) -> None:
     except ContractLogicError as error:
         raise click.ClickException(f"the vault refuses: {error.revert_message}") from error
     claimed = receipt.events.filter(vault.Claimed)[0]
-    click.echo(f"paid withdrawal {claimed.n}: {usd(claimed.amount)} to {claimed.owner}, {receipt.gas_used} gas")
+    click.echo(
+        f"paid withdrawal {claimed.n}: {usd(claimed.amount)} to {claimed.owner}, {receipt.gas_used} gas"
+    )

@@ -94,7 +94,9 @@ def compile_contract(name: str) -> dict[str, Any]:
 def main() -> int:
     """Writes or checks all artifacts; 1 when `--check` finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare with the committed artifacts, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed artifacts, write nothing"
+    )
     check = parser.parse_args().check
     stale = []
     for name in SOURCES:

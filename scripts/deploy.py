@@ -1,4 +1,4 @@
-"""`ape run deploy`: deploys an exchange and writes where it stands (FAIRSTRIKE_DEPLOYMENT, default var/deployment.json).
+"""`ape run deploy`: deploys an exchange and writes where it stands (default var/deployment.json).
 
 What is deployed are the committed artifacts, not what a compiler on this machine makes of the sources: the compiler is
 consensus.
@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import click
 from ape.cli import ConnectedProviderCommand
+
 from scripts._exchange import DEFAULTS, account_of, deploy_exchange, is_devnet
 
 
@@ -21,16 +22,22 @@ def core_genesis_root() -> bytes:
 
 
 @click.command(cls=ConnectedProviderCommand)
-@click.option("--account", default="TEST::0", show_default=True, help="deployer: TEST::n or an alias of `ape accounts`")
+@click.option(
+    "--account", default="TEST::0", show_default=True, help="deployer: TEST::n or an alias of `ape accounts`"
+)
 @click.option("--sequencer", help="address that posts batches  [default: TEST::1 on a development network]")
 @click.option("--token", help="6-decimal ERC-20  [default: a new TestToken on a development network]")
-@click.option("--genesis-root", envvar="GENESIS_ROOT", help="state root before batch 1  [default: the core's]")
+@click.option(
+    "--genesis-root", envvar="GENESIS_ROOT", help="state root before batch 1  [default: the core's]"
+)
 @click.option("--challenge-window-s", default=DEFAULTS["challenge_window_s"], show_default=True)
 @click.option("--bond-min", default=DEFAULTS["bond_min"], show_default=True, help="wei")
 @click.option("--bond", type=int, help="wei that the deployer bonds at once  [default: --bond-min]")
 @click.option("--drift-max-s", default=DEFAULTS["drift_max_s"], show_default=True)
 @click.option("--deposit-min", default=DEFAULTS["deposit_min"], show_default=True, help="1e-6 USD")
-@click.option("--deposits-total-max", default=DEFAULTS["deposits_total_max"], show_default=True, help="1e-6 USD")
+@click.option(
+    "--deposits-total-max", default=DEFAULTS["deposits_total_max"], show_default=True, help="1e-6 USD"
+)
 def cli(
     account: str,
     sequencer: str | None,

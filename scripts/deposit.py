@@ -7,6 +7,7 @@ import click
 from ape import chain
 from ape.cli import ConnectedProviderCommand
 from eth_account.messages import encode_typed_data
+
 from scripts._exchange import account_of, at, exchange, is_devnet, usd
 
 PERMIT_VALID_S = 3_600
@@ -21,7 +22,9 @@ PERMIT_TYPES = {
 }
 
 
-def sign_permit(trader: Any, token: Any, spender: str, amount: int, chain_id: int) -> tuple[int, int, bytes, bytes]:
+def sign_permit(
+    trader: Any, token: Any, spender: str, amount: int, chain_id: int
+) -> tuple[int, int, bytes, bytes]:
     """EIP-2612 permit of `trader`: deadline, v, r, s."""
     deadline = chain.pending_timestamp + PERMIT_VALID_S
     domain = {"name": token.name(), "version": "1", "chainId": chain_id, "verifyingContract": token.address}
@@ -37,7 +40,9 @@ def sign_permit(trader: Any, token: Any, spender: str, amount: int, chain_id: in
 
 
 @click.command(cls=ConnectedProviderCommand)
-@click.option("--account", default="TEST::2", show_default=True, help="owner: TEST::n or an alias of `ape accounts`")
+@click.option(
+    "--account", default="TEST::2", show_default=True, help="owner: TEST::n or an alias of `ape accounts`"
+)
 @click.option("--amount", type=Decimal, default=Decimal(1000), show_default=True, help="USD")
 @click.option("--permit", is_flag=True, help="sign a permit instead of sending an approval")
 @click.option("--mint", is_flag=True, help="mint what the owner lacks (test token only)")

@@ -3,6 +3,7 @@
 import click
 from ape import chain
 from ape.cli import ConnectedProviderCommand
+
 from scripts._exchange import at, exchange, usd
 
 
@@ -21,10 +22,17 @@ def cli(owner: str | None) -> None:
     messages = inbox.count()
     click.echo(f"chain      {deployment.chain_id}, block {chain.blocks.height}")
     click.echo(f"vault      {vault.address}: {vault.accounts()} accounts, {usd(vault.deposits_total())}")
-    click.echo(f"           holds {usd(token.balanceOf(vault.address))} of at most {usd(vault.deposits_total_max())}")
-    click.echo(f"inbox      {inbox.address}: {messages} messages, {messages - inbox_count} not yet in a batch")
+    click.echo(
+        f"           holds {usd(token.balanceOf(vault.address))} of at most {usd(vault.deposits_total_max())}"
+    )
+    click.echo(
+        f"inbox      {inbox.address}: {messages} messages, {messages - inbox_count} not yet in a batch"
+    )
     click.echo(f"rollup     {rollup.address}: batch {last}, final {final}; next seq {seq}, time {time}")
-    click.echo(f"root       0x{bytes(rollup.batch(last).post_root).hex()}, final 0x{bytes(rollup.final_root(final)).hex()}")
+    click.echo(f"root       0x{bytes(rollup.batch(last).post_root).hex()}")
+    click.echo(f"final root 0x{bytes(rollup.final_root(final)).hex()}")
     click.echo(f"sequencer  {rollup.sequencer()}: bond {rollup.bond_total() / 10**18} ETH")
     if owner:
-        click.echo(f"owner      {owner}: account {vault.account_of(owner) or 'none'}, {usd(token.balanceOf(owner))}")
+        click.echo(
+            f"owner      {owner}: account {vault.account_of(owner) or 'none'}, {usd(token.balanceOf(owner))}"
+        )

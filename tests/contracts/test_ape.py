@@ -1,0 +1,171 @@
+"""`ape run` deploys, deposits, shows and claims, on ape's py-evm chain and on anvil, and compiles to the artifacts."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from contract_support import USD, Batch
+from web3 import HTTPProvider, Web3
+
+from sequencer.contracts import NAMES, Deployment, load
+from sequencer.protocol import constants as c
+from sequencer.protocol.cmap import Map
+
+ROOT = Path(__file__).resolve().parents[2]
+TEST_CHAIN = "ethereum:local:test"
+GENESIS = "0x" + "11" * 32
+WINDOW_S = 20  # not below the default drift
+TRADER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"  # TEST::2
+DEVNETS = ROOT / "sequencer" / "l1" / "devnets" / "node_modules" / ".bin"
+
+pytest.importorskip("ape", reason="ape is an optional extra: pip install fairstrike[ape]")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def ape(tmp_path: Path) -> Run:
+    """Runs ape in a home of its own, with the compiler of this environment and nothing else."""
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "FAIRSTRIKE_DEPLOYMENT": str(tmp_path / "deployment.json"),
+        "GENESIS_ROOT": GENESIS,
+        "PYTHONWARNINGS": "ignore",
+        "TERM": "dumb",
+    }
+
+    def run(*arguments: str, cwd: Path = ROOT, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "ape", *arguments],
+            env=environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def anvil() -> Iterator[str]:
+    """URL of an anvil of our own."""
+    path = shutil.which("anvil", path=os.pathsep.join([os.environ["PATH"], str(DEVNETS)]))
+    if path is None:
+        pytest.skip("anvil is not on the PATH: npm install @foundry-rs/anvil@1.7.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    node = subprocess.Popen([path, "--port", str(port), "--silent"])
+    try:
+        w3 = Web3(HTTPProvider(url))
+        for _ in range(100):
+            if w3.is_connected():
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("anvil did not start")
+        yield url
+    finally:
+        node.terminate()
+        node.wait(10)
+
+
+def test_compile__with_ape__gives_the_committed_artifacts(ape: Run, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "contracts", project / "contracts")
+    shutil.copy(ROOT / "ape-config.yaml", project)
+    ape("compile", cwd=project)
+    manifest = json.loads((project / ".build" / "__local__.json").read_text())
+    for name in NAMES:
+        assert manifest["contractTypes"][name]["deploymentBytecode"]["bytecode"] == load(name).bytecode
+
+
+def test_deploy__on_the_test_chain__writes_the_deployment(ape: Run, tmp_path: Path) -> None:
+    done = ape("run", "deploy", "--network", TEST_CHAIN)
+    deployment = Deployment.read(tmp_path / "deployment.json")
+    assert deployment.chain_id == 1337
+    assert set(deployment.blocks) == {"token", "inbox", "rollup", "vault"}
+    for address in (deployment.token, deployment.inbox, deployment.rollup, deployment.vault):
+        assert address in done.stdout
+    assert f"genesis    {GENESIS}" in done.stdout
+
+
+def test_deposit__on_the_test_chain__says_account_and_message(ape: Run) -> None:
+    done = ape("run", "deposit", "--network", TEST_CHAIN, "--mint", "--permit", "--amount", "12.5")
+    assert f"deposited 12.500000 USD into account 1 of {TRADER}: inbox message 0" in done.stdout
+
+
+def test_status__on_the_test_chain__shows_genesis(ape: Run) -> None:
+    done = ape("run", "status", "--network", TEST_CHAIN)
+    assert "batch 0, final 0; next seq 0" in done.stdout
+
+
+def write_proof(path: Path, batch_id: int, state: Map) -> Path:
+    siblings = state.path(c.KEY_WITHDRAWAL)
+    path.write_text(
+        json.dumps(
+            {
+                "batch_id": batch_id,
+                "n": 0,
+                "owner": TRADER,
+                "amount": 3 * USD,
+                "bitmap": hex(siblings.bitmap),
+                "siblings": ["0x" + sibling.hex() for sibling in siblings.siblings],
+            }
+        )
+    )
+    return path
+
+
+def state_with_a_withdrawal() -> Map:
+    state = Map()
+    for index in range(50):
+        state.put(c.KEY_ACCOUNT | index, index)
+    state.put(c.KEY_WITHDRAWAL, int(TRADER, 16) << 64 | 3 * USD)
+    return state
+
+
+def test_claim__of_an_unknown_batch_on_the_test_chain__says_why(ape: Run, tmp_path: Path) -> None:
+    proof = write_proof(tmp_path / "proof.json", 1, state_with_a_withdrawal())
+    done = ape("run", "claim", "--network", TEST_CHAIN, "--proof", str(proof), ok=False)
+    assert "the vault refuses: rollup: unknown batch" in done.stdout + done.stderr
+
+
+@pytest.mark.node
+def test_deploy_to_claim__on_anvil__pays_the_withdrawal(ape: Run, anvil: str, tmp_path: Path) -> None:
+    ape("run", "deploy", "--network", anvil, "--challenge-window-s", str(WINDOW_S))
+    done = ape("run", "deposit", "--network", anvil, "--mint", "--amount", "5")
+    assert f"deposited 5.000000 USD into account 1 of {TRADER}: inbox message 0" in done.stdout
+
+    deployment = Deployment.read(tmp_path / "deployment.json")
+    w3 = Web3(HTTPProvider(anvil))
+    rollup = w3.eth.contract(address=w3.to_checksum_address(deployment.rollup), abi=load("Rollup").abi)
+    state = state_with_a_withdrawal()
+    batch = Batch(1, state.root(), segments=12, records=40, inbox_count=1)
+    posted = rollup.functions.post(*batch.arguments()).transact({"from": deployment.sequencer})
+    assert w3.eth.wait_for_transaction_receipt(posted)["status"] == 1
+
+    proof = write_proof(tmp_path / "proof.json", 1, state)
+    done = ape("run", "claim", "--network", anvil, "--proof", str(proof), ok=False)
+    assert "rollup: not final" in done.stdout + done.stderr
+    w3.provider.make_request("evm_increaseTime", [WINDOW_S])
+    w3.provider.make_request("evm_mine", [])
+    done = ape("run", "claim", "--network", anvil, "--proof", str(proof))
+    assert f"paid withdrawal 0: 3.000000 USD to {TRADER}" in done.stdout
+    done = ape("run", "status", "--network", anvil, "--owner", TRADER)
+    assert "1 accounts, 2.000000 USD" in done.stdout
+    assert "batch 1, final 1; next seq 40" in done.stdout
+    assert f"owner      {TRADER}: account 1, 3.000000 USD" in done.stdout

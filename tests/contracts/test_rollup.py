@@ -1,0 +1,299 @@
+"""Rollup: what `post` lets in, what it keeps, when it is final, and the bond."""
+
+from dataclasses import replace
+from typing import Any
+
+import boa
+import pytest
+from contract_support import ETHER, USD, Batch, Exchange, deploy, events_of, naive_data_root, pack, reverts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sequencer.protocol.codec import domain_separator
+
+PAYLOAD_MAX = 122_016
+GENESIS = b"\x11" * 32
+
+
+def post(exchange: Exchange, sequencer: Any, batch: Batch) -> None:
+    exchange.rollup.post(*batch.arguments(), sender=sequencer)
+
+
+# ------------------------------------------------------------------------------------------ what it keeps
+
+
+def test_post__two_batches__chain_and_are_kept(exchange: Exchange, sequencer: Any, trader: Any) -> None:
+    rollup = exchange.rollup
+    now = boa.env.timestamp
+    exchange.vault.deposit(5 * USD, sender=trader)
+    exchange.vault.deposit(6 * USD, sender=trader)
+    first = Batch(1, b"\x22" * 32, segments=2, records=5, time=now, inbox_count=1)
+    post(exchange, sequencer, first)
+    event = events_of(rollup, "BatchPosted")[0]
+    assert tuple(event)[-9:] == (
+        1,
+        first.post_root,
+        naive_data_root(first.payload),
+        first.header_hash(GENESIS, exchange.inbox.hash_at(1)),
+        2,
+        5,
+        0,
+        now,
+        1,
+    )
+    boa.env.time_travel(seconds=7)
+    second = Batch(2, b"\x33" * 32, segments=1, records=1, first_seq=5, time=now + 7, inbox_count=2)
+    post(exchange, sequencer, second)
+    assert rollup.next_batch() == 3
+    assert rollup.tip() == (6, now + 7, 2)
+    assert tuple(rollup.batch(0)) == (bytes(32), GENESIS, rollup.batch(0).posted_at)
+    assert tuple(rollup.batch(1)) == (
+        first.header_hash(GENESIS, exchange.inbox.hash_at(1)),
+        first.post_root,
+        now,
+    )
+    assert tuple(rollup.batch(2)) == (
+        second.header_hash(first.post_root, exchange.inbox.hash_at(2)),
+        second.post_root,
+        now + 7,
+    )
+
+
+@pytest.mark.parametrize(
+    "records", [1, 30, 31, 32, 61, 62, 63, 64, 94, 95, 127, 1000, 3_900, PAYLOAD_MAX // 31 - 2]
+)
+def test_data_root__at_chunk_edges__equals_the_naive_one(
+    exchange: Exchange, sequencer: Any, records: int
+) -> None:
+    batch = Batch(records=records)
+    post(exchange, sequencer, batch)
+    assert events_of(exchange.rollup, "BatchPosted")[0].data_root == naive_data_root(batch.payload)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    segments=st.integers(1, 45),
+    more=st.integers(0, 60),
+    noise=st.binary(min_size=31, max_size=31),
+)
+def test_data_root__any_shape__equals_the_naive_one(
+    pristine: Exchange, sequencer: Any, segments: int, more: int, noise: bytes
+) -> None:
+    records = segments + more
+    root = b"\x44" * 32
+    payload = pack([noise] * (segments - 1) + [root], [1] * (segments - 1) + [records], noise * records)
+    batch = Batch(1, root, segments, records, payload=payload)
+    with boa.env.anchor():
+        post(pristine, sequencer, batch)
+        assert pristine.rollup.batch(1).header_hash == batch.header_hash(GENESIS, bytes(32))
+
+
+def test_data_root__dirt_in_the_abi_padding__changes_nothing(exchange: Exchange, sequencer: Any) -> None:
+    batch = Batch()
+    calldata = exchange.rollup.post.prepare_calldata(*batch.arguments())
+    assert len(batch.payload) % 32 == 29
+    boa.env.raw_call(exchange.rollup.address, sender=sequencer, data=calldata[:-3] + b"\xff" * 3)
+    assert exchange.rollup.batch(1).header_hash == batch.header_hash(GENESIS, bytes(32))
+
+
+def test_post__last_root_matches_in_its_top_248_bits(exchange: Exchange, sequencer: Any) -> None:
+    batch = Batch(post_root=b"\x22" * 31 + b"\x99", payload=Batch(post_root=b"\x22" * 32).payload)
+    post(exchange, sequencer, batch)
+    assert exchange.rollup.batch(1).post_root == batch.post_root
+
+
+# ----------------------------------------------------------------------------------------- what it refuses
+
+
+def test_post__by_others__reverts(exchange: Exchange, stranger: Any) -> None:
+    with reverts("rollup: caller is not the sequencer"):
+        post(exchange, stranger, Batch())
+
+
+def test_post__sequencer_behind_code__reverts(
+    exchange: Exchange, hostile: Any, sequencer: Any, stranger: Any
+) -> None:
+    contract = hostile("Proxy")
+    rollup = deploy("Rollup", GENESIS, contract, exchange.inbox, 600, 1, 15)
+    rollup.bond(value=1)
+    message = rollup.post.prepare_calldata(*Batch().arguments())
+    with reverts("rollup: payload is not transaction calldata"):
+        contract.forward(rollup.address, message, sender=stranger)
+    # An account that delegates by EIP-7702 could call itself first and make the payload in memory.
+    boa.env.set_code(sequencer, b"\xef\x01\x00" + bytes.fromhex(str(contract.address)[2:]))
+    with reverts("rollup: payload is not transaction calldata"):
+        post(exchange, sequencer, Batch())
+
+
+def test_post__without_the_bond__reverts(exchange: Exchange, sequencer: Any) -> None:
+    exchange.rollup.unbond(sender=sequencer)
+    exchange.rollup.bond(value=ETHER - 1)
+    with reverts("rollup: bond below the minimum"):
+        post(exchange, sequencer, Batch())
+    exchange.rollup.bond(value=1)
+    post(exchange, sequencer, Batch())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"batch_id": 0}, "rollup: not the next batch"),
+        ({"batch_id": 2}, "rollup: not the next batch"),
+        ({"batch_id": 2**256 - 1}, "rollup: not the next batch"),
+        ({"first_seq": 1}, "rollup: first seq is not the next"),
+        ({"inbox_count": 1}, "inbox: unknown message"),
+        ({"inbox_count": 2**256 - 1}, "inbox: unknown message"),
+        ({"segments": 0}, "rollup: no segment"),
+        ({"segments": 2**256 - 1}, "rollup: payload shorter than its tables"),
+        ({"segments": 3, "payload": bytes(93)}, "rollup: payload shorter than its tables"),
+        ({"segments": 4, "payload": bytes(93)}, "rollup: payload shorter than its tables"),
+        ({"payload": bytes(92)}, "rollup: payload is not whole elements"),
+        ({"payload": bytes(62)}, "rollup: record count does not fit"),
+        ({"records": 0, "payload": Batch().payload}, "rollup: record count does not fit"),
+        ({"records": 2, "payload": Batch().payload}, "rollup: record count does not fit"),
+        ({"records": 2**256 - 1, "payload": Batch().payload}, "rollup: record count does not fit"),
+        (
+            {"post_root": b"\x23" + b"\x22" * 31, "payload": Batch().payload},
+            "rollup: last root is not the post-root",
+        ),
+        ({"payload": pack([b"\x22" * 31], [2], bytes(31))}, "rollup: last offset is not the end"),
+        ({"payload": pack([b"\x22" * 31], [1], bytes(62))}, "rollup: last offset is not the end"),
+    ],
+)
+def test_post__wrong_header__reverts(
+    exchange: Exchange, sequencer: Any, change: dict[str, Any], reason: str
+) -> None:
+    with reverts(reason):
+        post(exchange, sequencer, replace(Batch(), **change))
+
+
+@pytest.mark.parametrize("segments", [9, 10, 11, 20, 21])
+def test_post__last_offset_is_read_where_it_stands(exchange: Exchange, sequencer: Any, segments: int) -> None:
+    root = b"\x22" * 32
+    for end in (segments - 1, segments + 1):
+        payload = pack([root] * segments, [*range(1, segments), end], bytes(31 * segments))
+        with reverts("rollup: last offset is not the end"):
+            post(exchange, sequencer, Batch(1, root, segments, segments, payload=payload))
+    post(exchange, sequencer, Batch(1, root, segments, segments))
+    assert exchange.rollup.tip()[0] == segments
+
+
+def test_post__time_and_inbox_count_never_fall(exchange: Exchange, sequencer: Any, trader: Any) -> None:
+    now = boa.env.timestamp
+    exchange.vault.deposit(USD, sender=trader)
+    with reverts("rollup: time ahead of the block"):
+        post(exchange, sequencer, Batch(time=now + 16, inbox_count=1))
+    post(exchange, sequencer, Batch(time=now + 15, inbox_count=1))
+    with reverts("rollup: time falls"):
+        post(exchange, sequencer, Batch(2, first_seq=1, time=now + 14, inbox_count=1))
+    with reverts("rollup: inbox count falls"):
+        post(exchange, sequencer, Batch(2, first_seq=1, time=now + 15, inbox_count=0))
+    post(exchange, sequencer, Batch(2, first_seq=1, time=now + 15, inbox_count=1))
+
+
+def test_post__calldata_in_another_form__reverts(exchange: Exchange, sequencer: Any) -> None:
+    calldata = exchange.rollup.post.prepare_calldata(*Batch().arguments())
+    head = 4 + 7 * 32
+    shifted = calldata[:head] + (9 * 32).to_bytes(32, "big") + bytes(32) + calldata[head + 32 :]
+    for form in (calldata + b"\0", calldata + bytes(32), shifted, calldata[:-32]):
+        with reverts("rollup: calldata is not canonical"):
+            boa.env.raw_call(exchange.rollup.address, sender=sequencer, data=form)
+    boa.env.raw_call(exchange.rollup.address, sender=sequencer, data=calldata)
+    assert exchange.rollup.next_batch() == 2
+
+
+def test_post__payload_above_its_bound__reverts(exchange: Exchange, sequencer: Any) -> None:
+    with reverts("(no reason)"):  # the compiler's check of the argument
+        post(exchange, sequencer, Batch(payload=bytes(PAYLOAD_MAX + 31)))
+
+
+# ------------------------------------------------------------------------------------------------ finality
+
+
+def test_finality__comes_with_the_window_and_in_order(exchange: Exchange, sequencer: Any) -> None:
+    rollup = exchange.rollup
+    for number in range(1, 20):
+        post(exchange, sequencer, Batch(number, bytes([number]) * 32, first_seq=number - 1))
+        boa.env.time_travel(seconds=10)
+    window = rollup.challenge_window_s()
+    assert rollup.last_final() == 0
+    assert rollup.final_root(0) == GENESIS
+    boa.env.time_travel(seconds=window - 190 - 1)
+    assert (rollup.last_final(), rollup.is_final(1)) == (0, False)
+    with reverts("rollup: not final"):
+        rollup.final_root(1)
+    boa.env.time_travel(seconds=1)
+    for number in range(1, 20):
+        assert rollup.last_final() == number
+        assert (rollup.is_final(number), rollup.is_final(number + 1)) == (True, False)
+        assert rollup.final_root(number) == bytes([number]) * 32
+        boa.env.time_travel(seconds=10)
+    assert rollup.last_final() == 19
+
+
+def test_views__unknown_batch__revert(exchange: Exchange) -> None:
+    for view in (exchange.rollup.batch, exchange.rollup.final_root):
+        for number in (1, 2**256 - 1):
+            with reverts("rollup: unknown batch"):
+                view(number)
+    assert not exchange.rollup.is_final(2**256 - 1)
+
+
+# ---------------------------------------------------------------------------------------------------- bond
+
+
+def test_unbond__before_the_last_batch_is_final__reverts(exchange: Exchange, sequencer: Any) -> None:
+    rollup = exchange.rollup
+    post(exchange, sequencer, Batch())
+    boa.env.time_travel(seconds=rollup.challenge_window_s() - 1)
+    with reverts("rollup: last batch is not final"):
+        rollup.unbond(sender=sequencer)
+    boa.env.time_travel(seconds=1)
+    before = boa.env.get_balance(sequencer)
+    rollup.unbond(sender=sequencer)
+    assert events_of(rollup, "Unbonded")[0].amount == ETHER
+    assert boa.env.get_balance(sequencer) == before + ETHER
+    assert rollup.bond_total() == boa.env.get_balance(rollup.address) == 0
+    with reverts("rollup: no bond"):
+        rollup.unbond(sender=sequencer)
+
+
+def test_unbond__by_others__reverts(exchange: Exchange, stranger: Any) -> None:
+    with reverts("rollup: caller is not the sequencer"):
+        exchange.rollup.unbond(sender=stranger)
+
+
+def test_bond__by_anybody__adds_up(exchange: Exchange, stranger: Any) -> None:
+    exchange.rollup.bond(value=5, sender=stranger)
+    event = events_of(exchange.rollup, "Bonded")[0]
+    assert (event.amount, event.total, exchange.rollup.bond_total()) == (5, ETHER + 5, ETHER + 5)
+
+
+# -------------------------------------------------------------------------------------------- construction
+
+
+@pytest.mark.parametrize(
+    ("position", "wrong", "reason"),
+    [
+        (0, bytes(32), "rollup: genesis root is zero"),
+        (1, "0x" + "00" * 20, "rollup: sequencer is zero"),
+        (2, "0x" + "01" * 20, "rollup: inbox is not a contract"),
+        (3, 0, "rollup: challenge window is zero"),
+        (3, 30 * 86_400 + 1, "rollup: challenge window above 30 days"),
+        (4, 0, "rollup: bond minimum is zero"),
+        (5, 601, "rollup: drift above the challenge window"),
+    ],
+)
+def test_constructor__inconsistent_arguments__revert(
+    exchange: Exchange, sequencer: Any, position: int, wrong: Any, reason: str
+) -> None:
+    arguments: list[Any] = [GENESIS, sequencer, exchange.inbox, 600, ETHER, 15]
+    arguments[position] = wrong
+    with reverts(reason):
+        deploy("Rollup", *arguments)
+
+
+def test_domain_separator__equals_the_sequencers(exchange: Exchange) -> None:
+    rollup = exchange.rollup
+    expected = domain_separator(boa.env.evm.patch.chain_id, bytes.fromhex(str(rollup.address)[2:]))
+    assert rollup.domain_separator() == expected
