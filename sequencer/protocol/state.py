@@ -29,6 +29,7 @@ class State:
         "epoch",
         "expiries",
         "globals",
+        "holders",
         "instruments",
         "map",
         "pages",
@@ -44,6 +45,7 @@ class State:
         self.map = Map()
         self.globals = Global()
         self.accounts: dict[int, Account] = {}
+        self.holders: dict[int, Account] = {}  # the accounts that hold positions or owe money
         self.pages: dict[int, Page] = {}
         self.underlyings: dict[int, Underlying] = {}
         self.expiries: dict[int, Expiry] = {}
@@ -66,6 +68,10 @@ class State:
         """Puts `account` in the place of what stood there."""
         self.accounts[number] = account
         self._touched[c.KEY_ACCOUNT | number] = account
+        if account.positions or account.cash < 0:
+            self.holders[number] = account
+        else:
+            self.holders.pop(number, None)
 
     def put_instrument(self, terms: int, instrument: int) -> None:
         """Writes the INSTRUMENT leaf of `terms` (the key below its type)."""
@@ -154,7 +160,9 @@ class State:
             if kind == c.KEY_GLOBAL:
                 state.globals = Global.from_words(words)
             elif kind == c.KEY_ACCOUNT:
-                state.accounts[number] = Account.from_words(words)
+                account = state.accounts[number] = Account.from_words(words)
+                if account.positions or account.cash < 0:
+                    state.holders[number] = account
             elif kind == c.KEY_PAGE:
                 state.pages[number] = Page.from_words(words)
             elif kind == c.KEY_UNDERLYING:

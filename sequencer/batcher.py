@@ -1,0 +1,159 @@
+"""From the log to batches: takes logged segments in order until a batch is full or due, and keeps it durably.
+
+A batch is fixed when it is stored, before it is posted: after a crash the same bytes are posted again under the same id,
+and the Rollup takes each id once. A tick may be spread over two batches, a segment never.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from sequencer.log import Log
+from sequencer.protocol import batch
+from sequencer.protocol import constants as c
+from sequencer.protocol.batch import Segment
+from sequencer.protocol.constants import Kind
+
+PAYLOAD_MAX_BYTES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as Rollup.post takes it. `post_root`: 32 bytes; `time_s`: the exchange's after it; `inbox_count` after it."""
+
+    batch_id: int
+    post_root: bytes
+    segments: int
+    records: int
+    first_seq: int
+    time_s: int
+    inbox_count: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where the next batch begins: log offset, segment inside it, seq, inbox count and id."""
+
+    offset: int = 0
+    segment: int = 0
+    seq: int = 0
+    inbox_count: int = 0
+    batch_id: int = 1
+
+
+class Batcher:
+    """Owns the batch store beside the log."""
+
+    def __init__(self, path: Path, log: Log, payload_max_bytes: int = PAYLOAD_MAX_BYTES) -> None:
+        self._log = log
+        self._payload_max_bytes = payload_max_bytes
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, post_root BLOB, segments INTEGER, "
+            "records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, payload BLOB, "
+            "next_offset INTEGER, next_segment INTEGER)"
+        )
+        row = self._db.execute(
+            "SELECT id, first_seq + records, inbox_count, next_offset, next_segment "
+            "FROM batches ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        self.cursor = Cursor(row[3], row[4], row[1], row[2], row[0] + 1) if row else Cursor()
+
+    def waiting(self) -> int:
+        """Log entries that no batch holds whole."""
+        return self._log.end - self.cursor.offset
+
+    def build(self, whatever_there_is: bool) -> Batch | None:
+        """The next batch, stored; None when it is not full yet, unless `whatever_there_is` of it shall go."""
+        cursor = self.cursor
+        taken: list[Segment] = []
+        size = 0
+        time_s = 0
+        inbox_count = cursor.inbox_count
+        offset, place = cursor.offset, cursor.segment
+        full = False
+        for entry in self._log.read(cursor.offset) if cursor.offset < self._log.end else ():
+            segments = entry.batch_segments()
+            while place < len(segments):
+                segment = segments[place]
+                more = sum(len(raw) for raw in segment.records) + 2 * c.ELEMENT_BYTES
+                if taken and size + more > self._payload_max_bytes:
+                    full = True
+                    break
+                taken.append(segment)
+                size += more
+                place += 1
+                time_s = entry.time
+                inbox_count += sum(1 for raw in segment.records if raw[0] == Kind.DEPOSIT)
+            if full:
+                break
+            offset, place = offset + 1, 0
+        if not taken or not (full or whatever_there_is):
+            return None
+        built = Batch(
+            cursor.batch_id,
+            taken[-1].root,
+            len(taken),
+            sum(len(segment.records) for segment in taken),
+            cursor.seq,
+            time_s,
+            inbox_count,
+            batch.encode(taken),
+        )
+        self._store(built, offset, place)
+        return built
+
+    def _store(self, built: Batch, offset: int, segment: int) -> None:
+        self._db.execute(
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                built.batch_id,
+                built.post_root,
+                built.segments,
+                built.records,
+                built.first_seq,
+                built.time_s,
+                built.inbox_count,
+                built.payload,
+                offset,
+                segment,
+            ),
+        )
+        self.cursor = Cursor(
+            offset, segment, built.first_seq + built.records, built.inbox_count, built.batch_id + 1
+        )
+
+    def holding(self, seq: int) -> int | None:
+        """Id of the batch that holds the record with this sequence number, when one does."""
+        row = self._db.execute(
+            "SELECT id FROM batches WHERE first_seq <= ? ORDER BY id DESC LIMIT 1", (seq,)
+        ).fetchone()
+        return row[0] if row is not None and seq < self.cursor.seq else None
+
+    def after_batch(self, batch_id: int) -> tuple[int, int] | None:
+        """(log offset, segments of it) at which a stored batch ends."""
+        row = self._db.execute(
+            "SELECT next_offset, next_segment FROM batches WHERE id = ?", (batch_id,)
+        ).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def close(self) -> None:
+        """Closes the store."""
+        self._db.close()
+
+
+def read_stored(path: Path, first_id: int) -> list[Batch]:
+    """Stored batches from `first_id` on, in order; by a connection of its own, for another thread than the batcher's."""
+    db = sqlite3.connect(path)
+    try:
+        rows = db.execute(
+            "SELECT id, post_root, segments, records, first_seq, time_s, inbox_count, payload "
+            "FROM batches WHERE id >= ? ORDER BY id LIMIT 16",
+            (first_id,),
+        ).fetchall()
+    finally:
+        db.close()
+    return [Batch(*row) for row in rows]

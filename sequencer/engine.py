@@ -1,0 +1,142 @@
+"""The engine: one tick at a time, from waiting submissions to segments with roots.
+
+It applies first and leaves out what is a no-op, so that a refusal comes before the log and costs neither a sequence number
+nor a byte on L1; what stays is logged, and only then acknowledged. No clock and no I/O: time comes with the tick.
+"""
+
+from dataclasses import dataclass, field
+
+from sequencer.log import Entry
+from sequencer.protocol import batch, codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.entries import Global
+from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.state import State
+from sequencer.protocol.transition import apply
+
+CONTINUE = codec.encode(Kind.CONTINUE)
+
+
+@dataclass(slots=True)
+class Submission:
+    """A record that waits for its tick. `reply` is handed back with the result; `arrived_ns` orders and ages it."""
+
+    raw: bytes
+    signer: bytes | None
+    reply: object = None
+    arrived_ns: int = 0
+    of_class: int = 0
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a submission. `outcomes`: the record's, then those of its CONTINUEs; a refusal has one."""
+
+    submission: Submission
+    outcomes: list[Outcome]
+
+    @property
+    def reason(self) -> Reason:
+        """OK, or why it was refused."""
+        return self.outcomes[0].reason
+
+
+@dataclass(slots=True)
+class Tick:
+    """An applied tick: `entry` is None when nothing in it held, and then the state is as before."""
+
+    number: int
+    entry: Entry | None
+    results: list[Result]
+    system: list[Result] = field(default_factory=list)
+
+
+class Engine:
+    """Owns the state; the single writer."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._segments: list[tuple[bytes, list[bytes]]] = []
+        self._records: list[bytes] = []
+        self._weight = 0
+
+    def run(self, time: int, system: list[bytes], submissions: list[Submission]) -> Tick:
+        """Applies a tick at `time` (seconds, not before the last one's): system records, then submissions by class."""
+        state = self.state
+        first_seq = state.globals.seq
+        before = Global.from_words(state.globals.words())
+        self._segments, self._records, self._weight = [], [], 0
+        time = max(time, state.globals.time)
+        self._try(codec.encode(Kind.TICK, time=time), None)
+        kept = 0
+        system_results: list[Result] = []
+        for raw in sorted(system, key=class_of):
+            result = Result(Submission(raw, None), [self._try(raw, None)])
+            system_results.append(result)
+            kept += result.reason is Reason.OK
+        results: list[Result] = []
+        submissions.sort(key=_class)
+        for submission in submissions:
+            result = Result(submission, [self._try(submission.raw, submission.signer)])
+            results.append(result)
+            if result.reason is Reason.OK:
+                kept += 1
+                while result.outcomes[-1].pending:
+                    result.outcomes.append(self._try(CONTINUE, None))
+        number = state.globals.tick
+        if not kept:
+            state.globals = before
+            return Tick(number, None, results, system_results)
+        root = self._close()
+        return Tick(number, Entry(first_seq, time, root, self._segments), results, system_results)
+
+    def _try(self, raw: bytes, signer: bytes | None) -> Outcome:
+        """Applies `raw`; keeps it in the open segment when it holds, else gives its sequence number back."""
+        weight = batch.weight(raw)
+        if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
+            self._close()
+        out = apply(self.state, raw, signer)
+        # A deposit counts in the inbox even when it credits nothing.
+        if out.reason is Reason.OK or raw[0] == Kind.DEPOSIT:
+            self._records.append(raw)
+            self._weight += weight
+        else:
+            self.state.globals.seq = out.seq
+        return out
+
+    def _close(self) -> bytes:
+        root = self.state.root()
+        if self._records:
+            self._segments.append((root, self._records))
+            self._records, self._weight = [], 0
+        return root
+
+
+def class_of(raw: bytes) -> int:
+    """Class of a record's bytes inside its tick; what is malformed goes last, to be refused."""
+    layout = c.LAYOUT.get(raw[0]) if raw else None
+    if layout is None or len(raw) != layout[0]:
+        return c.CLASS_TAKER
+    if raw[0] == Kind.PLACE and raw[9] & c.FLAG_POST_ONLY:
+        return c.CLASS_POST_ONLY
+    return layout[1]
+
+
+def _class(submission: Submission) -> int:
+    return submission.of_class
+
+
+def replay(state: State, entry: Entry) -> None:
+    """Applies a logged tick to `state`. Raises ReplayError when a root differs from the logged one."""
+    if state.globals.seq != entry.first_seq:
+        raise ReplayError(f"log goes on at seq {entry.first_seq}, the state stands at {state.globals.seq}")
+    for root, records in entry.segments:
+        for raw in records:
+            apply(state, raw)
+        if state.root() != root:
+            raise ReplayError(f"root differs after seq {state.globals.seq - 1}")
+
+
+class ReplayError(Exception):
+    """The state that records produce is not the one that was committed to: wrong data or wrong code."""

@@ -1,0 +1,81 @@
+"""Intake: the bounded queue in front of the engine. What it refuses was never accepted, and says why.
+
+Limits: submissions waiting in all, submissions of one account a second (token bucket), and time in the queue: when the
+oldest has waited too long, what adds risk is refused before what takes it away.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from sequencer.engine import Submission, class_of
+from sequencer.protocol import constants as c
+
+QUEUE_FULL = 1100
+RATE_LIMITED = 1101
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """`burst` submissions at once and `rate_per_s` after that, an account; `sojourn_max_ns` in the queue."""
+
+    waiting_max: int = 20_000
+    rate_per_s: int = 2_000
+    burst: int = 10_000
+    accounts_max: int = 100_000
+    sojourn_max_ns: int = 2_000_000_000
+
+
+class Intake:
+    """Waiting submissions by class; `offer` at one end, `take` at the other, all on the engine's thread."""
+
+    def __init__(self, limits: IntakeLimits | None = None) -> None:
+        self.limits = limits or IntakeLimits()
+        self._waiting: deque[Submission] = deque()
+        self._buckets: dict[int, tuple[float, int]] = {}
+        self.refused = 0
+        self.accepted = 0
+
+    def __len__(self) -> int:
+        """Submissions waiting."""
+        return len(self._waiting)
+
+    def offer(self, submission: Submission) -> int:
+        """0 when queued; else QUEUE_FULL or RATE_LIMITED, and then it is not.
+
+        Cancels pass a queue that is full for the rest (up to twice its length) and one that is late.
+        """
+        limits = self.limits
+        of_class = submission.of_class = class_of(submission.raw)
+        waiting = self._waiting
+        limit = limits.waiting_max * 2 if of_class == c.CLASS_CANCEL else limits.waiting_max
+        late = bool(waiting) and submission.arrived_ns - waiting[0].arrived_ns > limits.sojourn_max_ns
+        if len(waiting) >= limit or (late and of_class > c.CLASS_CANCEL):
+            self.refused += 1
+            return QUEUE_FULL
+        if not self._spend(submission):
+            self.refused += 1
+            return RATE_LIMITED
+        waiting.append(submission)
+        self.accepted += 1
+        return 0
+
+    def _spend(self, submission: Submission) -> bool:
+        account = int.from_bytes(submission.raw[1:5], "big")
+        limits = self.limits
+        tokens, then = self._buckets.get(account, (float(limits.burst), submission.arrived_ns))
+        tokens = min(limits.burst, tokens + (submission.arrived_ns - then) * 1e-9 * limits.rate_per_s)
+        if tokens < 1.0:
+            return False
+        if len(self._buckets) >= limits.accounts_max and account not in self._buckets:
+            self._buckets.clear()  # bounded: strangers' numbers must not fill the memory
+        self._buckets[account] = (tokens - 1.0, submission.arrived_ns)
+        return True
+
+    def take(self, most: int) -> list[Submission]:
+        """The oldest submissions, at most `most`."""
+        waiting = self._waiting
+        if len(waiting) <= most:
+            taken = list(waiting)
+            waiting.clear()
+            return taken
+        return [waiting.popleft() for _ in range(most)]

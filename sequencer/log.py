@@ -1,0 +1,148 @@
+"""The durable log: one append per tick, before anything is acknowledged.
+
+A tick is kept as its segments (records and the root after them), chained by hash, so that recovery and the batcher
+read the same bytes that the engine has seen. Appends are fenced by the expected offset: two writers cannot both succeed.
+"""
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from sequencer.protocol.batch import Segment
+from sequencer.protocol.hashing import keccak
+
+GENESIS_HASH = bytes(32)
+
+
+class LogError(Exception):
+    """The log did not take an append: nothing of that tick is durable. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"log: {reason}")
+        self.reason = reason
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it, 32 bytes."""
+
+    first_seq: int
+    time: int
+    root: bytes
+    segments: list[tuple[bytes, list[bytes]]]
+
+    @property
+    def records(self) -> int:
+        """How many records the tick has."""
+        return sum(len(records) for _, records in self.segments)
+
+    def raws(self) -> Iterator[bytes]:
+        """The records in order."""
+        for _, records in self.segments:
+            yield from records
+
+    def batch_segments(self) -> list[Segment]:
+        """As the batch's segments."""
+        return [Segment(root, tuple(records)) for root, records in self.segments]
+
+
+class Log(Protocol):
+    """What every backend offers. Offsets count ticks from 0."""
+
+    def append(self, entry: Entry, expected_offset: int) -> bytes:
+        """Makes `entry` durable at `expected_offset`; its chain hash. Raises LogError, and then nothing was written."""
+        ...
+
+    def read(self, start: int) -> Iterator[Entry]:
+        """Entries from offset `start` on."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Offset of the next append."""
+        ...
+
+
+class SqliteLog:
+    """Log in one SQLite file: WAL, synchronous=FULL, one commit (one fsync) per tick."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Appends come from the log's thread, reads from the engine's: a connection each.
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS ticks ("
+            "offset INTEGER PRIMARY KEY, hash BLOB NOT NULL, records INTEGER NOT NULL, body BLOB NOT NULL)"
+        )
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Entry).decode
+        row = self._db.execute("SELECT offset, hash FROM ticks ORDER BY offset DESC LIMIT 1").fetchone()
+        self._end: int = row[0] + 1 if row else 0
+        self._hash: bytes = row[1] if row else GENESIS_HASH
+
+    @property
+    def end(self) -> int:
+        """Offset of the next append."""
+        return self._end
+
+    @property
+    def head_hash(self) -> bytes:
+        """Chain hash of the last entry."""
+        return self._hash
+
+    def append(self, entry: Entry, expected_offset: int) -> bytes:
+        """See Log.append."""
+        if expected_offset != self._end:
+            raise LogError(f"offset {expected_offset} expected, the log ends at {self._end}")
+        body = self._encode(entry)
+        chained = keccak(self._hash + body)
+        try:
+            # A primary key makes the fence hold against another process, too.
+            self._db.execute(
+                "INSERT INTO ticks VALUES (?, ?, ?, ?)", (expected_offset, chained, entry.records, body)
+            )
+        except sqlite3.IntegrityError:
+            raise LogError(f"another writer has appended offset {expected_offset}") from None
+        except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+            reason = "disk is full" if "full" in str(error) or _is_full(error) else str(error)
+            raise LogError(reason) from error
+        self._end += 1
+        self._hash = chained
+        return chained
+
+    def read(self, start: int) -> Iterator[Entry]:
+        """See Log.read. Raises LogError when the hash chain is broken."""
+        previous = GENESIS_HASH
+        if start:
+            row = self._reader.execute("SELECT hash FROM ticks WHERE offset = ?", (start - 1,)).fetchone()
+            if row is None:
+                raise LogError(f"offset {start} is past the end")
+            previous = row[0]
+        offset = start
+        while True:
+            rows = self._reader.execute(
+                "SELECT offset, hash, body FROM ticks WHERE offset >= ? ORDER BY offset LIMIT 256", (offset,)
+            ).fetchall()
+            if not rows:
+                return
+            for at, chained, body in rows:
+                if at != offset or keccak(previous + body) != chained:
+                    raise LogError(f"hash chain broken at offset {at}")
+                previous = chained
+                offset += 1
+                yield self._decode(body)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._reader.close()
+        self._db.close()
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC

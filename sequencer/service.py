@@ -1,0 +1,360 @@
+"""The sequencer process, wired: state, log, engine, driver, keeper, batcher, L1, and the socket that gateways talk to.
+
+Start and crash recovery are one path: genesis or the newest snapshot, then the log. The batch store and L1 then say which
+batches still have to go out.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sequencer import errors
+from sequencer.batcher import PAYLOAD_MAX_BYTES, Batcher
+from sequencer.clock import Clock, SystemClock
+from sequencer.driver import Driver, DriverConfig
+from sequencer.engine import Engine, Submission, Tick
+from sequencer.feeds import FeedSource
+from sequencer.genesis import genesis_state
+from sequencer.intake import QUEUE_FULL, Intake, IntakeLimits
+from sequencer.ipc import Connection, IpcServer
+from sequencer.keeper import Keeper, KeeperConfig, Liquidator, Terms
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.follower import InboxMessage
+from sequencer.l1.poster import Posted
+from sequencer.l1.signing import Signer
+from sequencer.l1_worker import L1Config, L1Worker
+from sequencer.log import SqliteLog
+from sequencer.protocol import codec
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.params import Params
+from sequencer.protocol.state import State
+from sequencer.snapshots import recover, save
+from sequencer.views import QueryError, Views
+from sequencer.withdrawals import Withdrawals
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """What a sequencer is started with. `folder` holds all that it must not lose."""
+
+    folder: Path
+    params: Params
+    deployment: Deployment | None = None
+    l1_url: str = ""
+    l1: L1Config = field(default_factory=L1Config)
+    driver: DriverConfig = field(default_factory=DriverConfig)
+    intake: IntakeLimits = field(default_factory=IntakeLimits)
+    keeper: KeeperConfig = field(default_factory=KeeperConfig)
+    batch_interval_s: float = 2.0
+    batch_payload_bytes: int = PAYLOAD_MAX_BYTES
+    snapshot_ticks: int = 5_000
+    verifying_contract: bytes = bytes(20)
+    chain_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    connection: Connection
+    rid: int
+
+
+class Service:
+    """One sequencer. `start`, `stop`; between them `driver` ticks, by itself (`run`) or by whoever steps it."""
+
+    def __init__(
+        self,
+        config: ServiceConfig,
+        clock: Clock | None = None,
+        signer: Signer | None = None,
+        sources: list[FeedSource] | None = None,
+        feed_keys: list[bytes] | None = None,
+        wanted: list[Terms] | None = None,
+        liquidator: Liquidator | None = None,
+    ) -> None:
+        self.config = config
+        self.clock = clock or SystemClock()
+        chain_id, contract = config.chain_id, config.verifying_contract
+        if config.deployment is not None:
+            chain_id = config.deployment.chain_id
+            contract = bytes.fromhex(config.deployment.rollup.removeprefix("0x"))
+        self.chain_id, self.verifying_contract = chain_id, contract
+        self.domain = codec.domain_separator(chain_id, contract)
+        config.folder.mkdir(parents=True, exist_ok=True)
+        self.log = SqliteLog(config.folder / "log.sqlite")
+        state, self.replayed = self._recover()
+        self.engine = Engine(state)
+        self.batcher = Batcher(config.folder / "batches.sqlite", self.log, config.batch_payload_bytes)
+        self.withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
+        self.keeper = Keeper(
+            state, sources or [], feed_keys or [], config.keeper, wanted or [], liquidator
+        )
+        self.views = Views(state, self._status)
+        self.intake = Intake(config.intake)
+        self.driver = Driver(
+            self.engine, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
+        )
+        self.driver.collect_from(self._keeper_records)
+        self.driver.when_quiet(self._batch_due, self.make_batches)
+        self.driver.when_quiet(self._snapshot_due, self.snapshot)
+        self.ipc = IpcServer(self._on_submit, self._on_query)
+        self.worker: L1Worker | None = None
+        if config.deployment is not None and signer is not None:
+            self.worker = L1Worker(
+                config.l1_url,
+                config.deployment,
+                signer,
+                config.folder,
+                config.l1,
+                self._inbox_position,
+                self._on_messages,
+                self._on_posted,
+            )
+        self.last_posted = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        g = state.globals
+        self._inbox_durable = (g.inbox_count, g.inbox_hash)  # as of the log, read by the L1 thread
+        self._inbox_next = g.inbox_count  # index of the next message to queue
+        self._keeper_looked_s = -1
+        self._batched_ns = self.clock.monotonic_ns()
+        self._snapshot_at = self.log.end
+        self._flush_batches = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def state(self) -> State:
+        """The state as the engine has it now."""
+        return self.engine.state
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def start(self, socket_path: str, run: bool = True) -> None:
+        """Listens for gateways at `socket_path`; ticks by itself if `run`."""
+        self._loop = asyncio.get_running_loop()
+        await self.ipc.start(socket_path)
+        if self.worker is not None:
+            self.worker.start()
+        if run:
+            self._tasks.append(asyncio.create_task(self.driver.run()))
+
+    async def stop(self) -> None:
+        """Stops taking, makes durable what was applied, leaves the rest to the next start."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.driver.flush()
+        await self.ipc.close()
+        if self.worker is not None:
+            await asyncio.to_thread(self.worker.stop)
+        self.driver.close()
+        self.batcher.close()
+        self.withdrawals.close()
+        self.log.close()
+
+    def _recover(self) -> tuple[State, int]:
+        return recover(
+            self.config.folder / "snapshots", self.log, genesis_state(self.domain, self.config.params)
+        )
+
+    # --- submissions ------------------------------------------------------------------------------
+
+    def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
+        now_ns = self.clock.monotonic_ns()
+        refused: list[tuple[int, bool, bytes]] = []
+        for rid, raw, signer in items:
+            code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns))
+            if code:
+                what = "the queue is full" if code == QUEUE_FULL else "the account sends too fast"
+                body = errors.error_body(code, f"Not accepted: {what}; send again later.", waiting=len(self.intake))
+                refused.append((rid, False, body))
+        if refused:
+            connection.send_acks(refused)
+
+    def _on_tick(self, tick: Tick) -> None:
+        """A tick is durable: acknowledges what it holds, refuses the rest, tells everybody."""
+        for result in tick.system:
+            raw = result.submission.raw
+            if raw[0] == Kind.DEPOSIT:
+                count, running = self._inbox_durable
+                self._inbox_durable = (count + 1, codec.inbox_hash(running, raw))
+        replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
+        accepted = []
+        for result in tick.results:
+            if result.reason is Reason.OK:
+                accepted.append(result)
+            reply = result.submission.reply
+            if isinstance(reply, _Reply):
+                ok = result.reason is Reason.OK
+                body = self.views.ack(result, tick.number) if ok else errors.refusal(result.reason)
+                replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
+            elif isinstance(reply, asyncio.Future) and not reply.done():
+                reply.set_result(result)
+        for connection, items in replies.items():
+            connection.send_acks(items)
+        self.driver.metrics.refused += len(tick.results) - len(accepted)
+        events = self.views.events(accepted + tick.system)
+        if events:
+            self.ipc.broadcast(events)
+
+    async def _on_lost(self, submissions: list[Submission], reason: str) -> None:
+        """The log did not take a tick: takes the state back to the log and refuses what waited."""
+        body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: the log is unavailable ({reason}).")
+        for submission in submissions:
+            reply = submission.reply
+            if isinstance(reply, _Reply):
+                reply.connection.send_acks([(reply.rid, False, body)])
+            elif isinstance(reply, asyncio.Future) and not reply.done():
+                reply.set_exception(RuntimeError(reason))
+        self._adopt(self._recover()[0])
+        await asyncio.sleep(0.2)  # a full disk does not empty at once
+
+    def _adopt(self, state: State) -> None:
+        self.driver.drop_system()
+        self._inbox_durable = (state.globals.inbox_count, state.globals.inbox_hash)
+        self._inbox_next = state.globals.inbox_count
+        self.engine.state = state
+        self.keeper.state = state
+        self.views.state = state
+
+    async def submit(self, raw: bytes, signer: bytes | None) -> Any:
+        """A record from inside the process (keeper, demo): its Result, when durable."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        code = self.driver.offer(Submission(raw, signer, future, self.clock.monotonic_ns()))
+        if code:
+            raise RuntimeError(f"not accepted: code {code}")
+        return await future
+
+    # --- queries ----------------------------------------------------------------------------------
+
+    def _on_query(self, connection: Connection, rid: int, method: str, params: dict[str, Any]) -> None:
+        try:
+            connection.send_answer(rid, True, msgspec.json.encode(self.answer(method, params)))
+        except QueryError as error:
+            body = errors.error_body(
+                errors.Code.INVALID_PARAMS, str(error), field=error.field, limit=error.limit, got=str(error.got)
+            )
+            connection.send_answer(rid, False, body)
+
+    def answer(self, method: str, params: dict[str, Any]) -> Any:
+        """Answer to a query. Raises QueryError."""
+        if method == "system_info":
+            deployment = self.config.deployment
+            return {
+                "chain_id": self.chain_id,
+                "verifying_contract": "0x" + self.verifying_contract.hex(),
+                "domain": "0x" + self.domain.hex(),
+                "vault": deployment.vault if deployment else None,
+                "token": deployment.token if deployment else None,
+                "inbox": deployment.inbox if deployment else None,
+            }
+        if method == "withdrawal":
+            return self._withdrawal(params)
+        handler = self.views.methods.get(method)
+        if handler is None:
+            raise QueryError("method", "must be one of " + ", ".join(sorted(self.views.methods)), method)
+        return handler(params)
+
+    def _withdrawal(self, params: dict[str, Any]) -> dict[str, Any]:
+        number = params.get("number")
+        proof = self.withdrawals.proof(number) if isinstance(number, int) else None
+        if proof is None:
+            raise QueryError("number", "must be that of a withdrawal in a stored batch", number)
+        return {**proof, "posted": proof["batch_id"] <= self.last_posted}
+
+    def _status(self) -> dict[str, Any]:
+        worker = self.worker
+        metrics = self.driver.metrics
+        return {
+            "log_end": self.log.end,
+            "waiting": len(self.intake),
+            "refused": self.intake.refused + metrics.refused,
+            "tick_apply_ms": round(metrics.apply_ms, 3),
+            "log_append_ms": round(metrics.append_ms, 3),
+            "log_error": metrics.last_error,
+            "batches_stored": self.batcher.cursor.batch_id - 1,
+            "batches_posted": self.last_posted,
+            "l1_error": worker.last_error if worker else "",
+            "l1_gas": worker.gas_used if worker else 0,
+        }
+
+    # --- keeper -----------------------------------------------------------------------------------
+
+    def _keeper_records(self, now_s: int) -> list[bytes]:
+        """The keeper looks once a second of the exchange's time."""
+        if now_s == self._keeper_looked_s:
+            return []
+        self._keeper_looked_s = now_s
+        out = self.keeper.pass_one(now_s) + self.keeper.pass_two(now_s)
+        for bid in self.keeper.bids(now_s):
+            bid.arrived_ns = self.clock.monotonic_ns()
+            self.driver.offer(bid)
+        return out
+
+    async def advance(self, now_s: int) -> None:
+        """Steps a manual clock's exchange to `now_s`: reports and marks, then what follows from them, until nothing does."""
+        self.clock.set(now_s)  # type: ignore[attr-defined]  # a ManualClock by contract
+        self._keeper_looked_s = now_s
+        self.driver.offer_system(self.keeper.pass_one(now_s))
+        await self.driver.tick()
+        for _ in range(64):
+            again = self.keeper.pass_two(now_s)
+            bids = self.keeper.bids(now_s)
+            for bid in bids:
+                bid.arrived_ns = self.clock.monotonic_ns()
+                self.driver.offer(bid)
+            if not again and not bids:
+                break
+            self.driver.offer_system(again)
+            await self.driver.tick()
+        await self.driver.flush()
+
+    # --- batches and L1 ---------------------------------------------------------------------------
+
+    def _batch_due(self) -> bool:
+        if self._flush_batches:
+            return True
+        age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
+        return age_s >= self.config.batch_interval_s and self.batcher.waiting() > 0
+
+    def make_batches(self, whatever_there_is: bool = True) -> None:
+        """Stores batches up to the log's end, and proofs of the withdrawals in the last, whose root is the state's."""
+        last = None
+        while (built := self.batcher.build(whatever_there_is)) is not None:
+            last = built
+        if last is not None:
+            self.withdrawals.prove(self.state, last.batch_id, last.post_root)
+        self._batched_ns = self.clock.monotonic_ns()
+        self._flush_batches = False
+        if self.worker is not None:
+            self.worker.wake()
+
+    def _snapshot_due(self) -> bool:
+        return self.log.end - self._snapshot_at >= self.config.snapshot_ticks
+
+    def snapshot(self) -> None:
+        """Writes a snapshot of the state, which stands at the log's end."""
+        save(self.config.folder / "snapshots", self.state, self.log.end)
+        self._snapshot_at = self.log.end
+
+    def _inbox_position(self) -> tuple[int, bytes]:
+        return self._inbox_durable
+
+    def _on_messages(self, messages: list[InboxMessage]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._queue_messages, messages)
+
+    def _queue_messages(self, messages: list[InboxMessage]) -> None:
+        """Each message once and in order, however often the L1 thread brings it."""
+        fresh = []
+        for message in messages:
+            if message.index == self._inbox_next:
+                fresh.append(message.record)
+                self._inbox_next += 1
+        self.driver.offer_system(fresh)
+
+    def _on_posted(self, posted: list[Posted]) -> None:
+        self.last_posted = max(self.last_posted, *(one.batch_id for one in posted))

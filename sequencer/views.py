@@ -1,0 +1,403 @@
+"""What people see of the state: answers to queries, acknowledgements, events. Reads only; amounts as exact decimal strings.
+
+Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from sequencer.engine import Result
+from sequencer.names import find_instrument, instrument_name, instrument_terms
+from sequencer.protocol import constants as c
+from sequencer.protocol import margin
+from sequencer.protocol.book import Order
+from sequencer.protocol.constants import QueueState
+from sequencer.protocol.entries import Account
+from sequencer.protocol.outcome import Fill
+from sequencer.protocol.queue import sequencing_fee
+from sequencer.protocol.state import State, instrument_expiry_time
+from sequencer.tape import TapeError, parse_instrument
+
+TRADES_KEPT: Final = 10_000
+DEPTH_MAX: Final = 100
+_json: Final = msgspec.json.Encoder().encode
+
+
+class QueryError(Exception):
+    """A query that cannot be answered: `field` and what it must be."""
+
+    def __init__(self, field: str, limit: str, got: object = None) -> None:
+        super().__init__(f"{field} {limit}")
+        self.field = field
+        self.limit = limit
+        self.got = got
+
+
+def usd(ticks: int) -> str:
+    """A price in ticks of 0.01 USD."""
+    return f"{'-' if ticks < 0 else ''}{abs(ticks) // 100}.{abs(ticks) % 100:02d}"
+
+
+def cash(amount: int) -> str:
+    """An amount in 1e-6 USD."""
+    return f"{'-' if amount < 0 else ''}{abs(amount) // 1_000_000}.{abs(amount) % 1_000_000:06d}"
+
+
+def contracts(lots: int) -> str:
+    """A quantity in lots of 0.0001 contract."""
+    return f"{'-' if lots < 0 else ''}{abs(lots) // 10_000}.{abs(lots) % 10_000:04d}"
+
+
+def address(raw: bytes) -> str:
+    """0x and 40 hex digits."""
+    return "0x" + raw.hex()
+
+
+class Trade(msgspec.Struct, frozen=True):
+    """A public trade."""
+
+    instrument: str
+    price: str
+    quantity: str
+    side: str
+    time: int
+    seq: int
+
+
+class Views:
+    """Answers about `state`; `status` adds what the process knows about itself."""
+
+    def __init__(self, state: State, status: Callable[[], dict[str, Any]]) -> None:
+        self.state = state
+        self._status = status
+        self.trades: deque[Trade] = deque(maxlen=TRADES_KEPT)
+        self._names: dict[int, str] = {}
+        self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "account": self.account,
+            "book": self.book,
+            "instruments": self.instruments,
+            "ticker": self.ticker,
+            "trades": self.recent_trades,
+            "status": self.status,
+            "margin_statement": self.margin_statement,
+            "orders": self.orders,
+        }
+
+    def name(self, instrument: int) -> str:
+        """Name of a listed instrument, remembered."""
+        found = self._names.get(instrument)
+        if found is None:
+            found = self._names[instrument] = instrument_name(self.state, instrument)
+        return found
+
+    # --- queries --------------------------------------------------------------------------------
+
+    def find(self, params: dict[str, Any]) -> int:
+        """The instrument that `params` names, by number or name."""
+        asked = params.get("instrument")
+        if isinstance(asked, int) and not isinstance(asked, bool):
+            page = self.state.pages.get(asked >> 5)
+            if page is not None and asked & 31 < len(page.terms):
+                return asked
+        elif isinstance(asked, str):
+            try:
+                terms = parse_instrument(asked)
+            except TapeError as error:
+                raise QueryError("instrument", f"must be a name like BTC-2JAN22-48000-C: {error}", asked) from None
+            found = find_instrument(self.state, terms.underlying, terms.day, terms.strike_ticks, terms.is_put)
+            if found is not None:
+                return found
+        raise QueryError("instrument", "must be a listed instrument's number or name", asked)
+
+    def _account(self, params: dict[str, Any]) -> tuple[int, Account]:
+        if "owner" in params:
+            owner = str(params["owner"]).removeprefix("0x").lower()
+            for number, account in self.state.accounts.items():
+                if account.owner.hex() == owner:
+                    return number, account
+            raise QueryError("owner", "must be the address of an account's owner", params["owner"])
+        number: object = params.get("account")
+        if isinstance(number, int) and number in self.state.accounts:
+            return number, self.state.accounts[number]
+        raise QueryError("account", "must be an account's number", number)
+
+    def account(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Cash, margin, positions, nonces and session keys of an account."""
+        number, account = self._account(params)
+        state = self.state
+        margin.refresh(state, account)
+        return {
+            "account": number,
+            "owner": address(account.owner),
+            "cash": cash(account.cash),
+            "equity": cash(margin.equity(account)),
+            "initial_margin": cash(margin.initial(state, account)),
+            "maintenance_margin": cash(margin.maintenance(state, account)),
+            "reserved": cash(account.reserved),
+            "free": cash(margin.free(state, account)),
+            "auction_start": account.auction_start,
+            "nonce_floor": account.nonce_floor,
+            "nonce_bitmap": hex(account.nonce_bitmap),
+            "order_floor": account.order_floor,
+            "signers": [
+                {"address": address(key), "scope": scope, "expires": expires}
+                for key, scope, expires in account.signers
+            ],
+            "positions": [
+                {
+                    "instrument": self.name(instrument),
+                    "number": instrument,
+                    "quantity": contracts(quantity),
+                    "mark": usd(state.pages[instrument >> 5].rows[instrument & 31][0]),
+                }
+                for instrument, quantity in sorted(account.positions.items())
+            ],
+        }
+
+    def margin_statement(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Positions x risk arrays of an account, so that anybody can redo its margin."""
+        number, account = self._account(params)
+        state = self.state
+        margin.refresh(state, account)
+        rows = []
+        for instrument, quantity in sorted(account.positions.items()):
+            page = state.pages[instrument >> 5]
+            mark, pnl = page.rows[instrument & 31]
+            rows.append(
+                {
+                    "instrument": self.name(instrument),
+                    "quantity_lots": quantity,
+                    "mark_ticks": mark,
+                    "index_ticks": page.index,
+                    "scenarios_ticks": list(pnl),
+                }
+            )
+        return {
+            "account": number,
+            "cash": account.cash,
+            "value": account.sums[0],
+            "scenario_sums": account.sums[3:],
+            "initial_margin": margin.initial(state, account),
+            "maintenance_margin": margin.maintenance(state, account),
+            "equity": margin.equity(account),
+            "reserved": account.reserved,
+            "positions": rows,
+        }
+
+    def orders(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Live orders of an account, by instrument and priority."""
+        number, account = self._account(params)
+        found = []
+        for book in self.state.books.values():
+            for side in (c.BUY, c.SELL):
+                found += [
+                    self.order(order)
+                    for order in book.orders(side)
+                    if order.account == number and order.seq >= account.order_floor
+                ]
+        return found
+
+    def order(self, order: Order) -> dict[str, Any]:
+        """A resting order; (number, side, price, seq) is its key for CANCEL."""
+        return {
+            "instrument": self.name(order.instrument),
+            "number": order.instrument,
+            "side": "sell" if order.side else "buy",
+            "price": usd(order.price),
+            "quantity": contracts(order.quantity),
+            "seq": order.seq,
+            "expires": order.expires,
+        }
+
+    def book(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Price levels of an instrument, best first, as [price, quantity, orders]."""
+        instrument = self.find(params)
+        depth = params.get("depth", 10)
+        if not isinstance(depth, int) or not 1 <= depth <= DEPTH_MAX:
+            raise QueryError("depth", f"must be an integer from 1 to {DEPTH_MAX}", depth)
+        return self.depth(instrument, depth)
+
+    def depth(self, instrument: int, depth: int) -> dict[str, Any]:
+        """See `book`."""
+        book = self.state.books.get(instrument)
+        sides = [
+            [[usd(price), contracts(quantity), count] for price, quantity, count in book.depth(side, depth)]
+            if book
+            else []
+            for side in (c.BUY, c.SELL)
+        ]
+        return {
+            "instrument": self.name(instrument),
+            "number": instrument,
+            "bids": sides[0],
+            "asks": sides[1],
+            "seq": self.state.globals.seq,
+        }
+
+    def instruments(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """All listed options; those that have expired only with {"expired": true}."""
+        state = self.state
+        out = []
+        for terms, instrument in state.instruments.items():
+            expiry = instrument_expiry_time(instrument)
+            if expiry <= state.globals.time and not params.get("expired"):
+                continue
+            out.append(
+                {
+                    "instrument": self.name(instrument),
+                    "number": instrument,
+                    "strike": usd(terms & 0x7FFF_FFFF),
+                    "type": "put" if terms >> 31 & 1 else "call",
+                    "expiry": expiry,
+                }
+            )
+        return sorted(out, key=lambda one: (one["expiry"], one["number"]))
+
+    def ticker(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Mark, index, forward and best prices of an instrument."""
+        instrument = self.find(params)
+        state = self.state
+        page = state.pages[instrument >> 5]
+        underlying, _, _, _ = instrument_terms(state, instrument)
+        book = state.books.get(instrument)
+        bid = book.best_price(c.BUY) if book else None
+        ask = book.best_price(c.SELL) if book else None
+        return {
+            "instrument": self.name(instrument),
+            "number": instrument,
+            "mark": usd(page.rows[instrument & 31][0]),
+            "index": usd(state.underlyings[underlying].index),
+            "forward": usd(page.forward),
+            "marked_at": page.time,
+            "best_bid": None if bid is None else usd(bid),
+            "best_ask": None if ask is None else usd(ask),
+        }
+
+    def recent_trades(self, params: dict[str, Any]) -> list[Trade]:
+        """Latest trades, newest first."""
+        limit = params.get("limit", 100)
+        if not isinstance(limit, int) or not 1 <= limit <= 1000:
+            raise QueryError("limit", "must be an integer from 1 to 1000", limit)
+        wanted = self.name(self.find(params)) if "instrument" in params else None
+        found = [trade for trade in reversed(self.trades) if wanted is None or trade.instrument == wanted]
+        return found[:limit]
+
+    def status(self, _params: dict[str, Any]) -> dict[str, Any]:
+        """Where the exchange stands: sequence, tick, root, state of the queue, money."""
+        state = self.state
+        g = state.globals
+        return {
+            "seq": g.seq,
+            "tick": g.tick,
+            "time": g.time,
+            "root": "0x" + state.root().hex(),
+            "queue_state": QueueState(g.queue_state).name,
+            "sequencing_fee": cash(sequencing_fee(state)),
+            "index": {str(number): usd(one.index) for number, one in state.underlyings.items()},
+            "accounts": len(state.accounts),
+            "orders": sum(len(book) for book in state.books.values()),
+            "instruments": len(state.instruments),
+            "pool": cash(g.pool),
+            "fund": cash(g.fund),
+            "treasury": cash(g.treasury),
+            "deficit": cash(g.deficit),
+            "withdrawals": g.withdrawals,
+            "inbox_count": g.inbox_count,
+            **self._status(),
+        }
+
+    # --- acknowledgements and events --------------------------------------------------------------
+
+    def ack(self, result: Result, tick: int) -> bytes:
+        """JSON of an accepted submission: sequence number, tick, fills, what rests."""
+        first = result.outcomes[0]
+        fills = [fill for outcome in result.outcomes for fill in outcome.fills]
+        rested = next((outcome.rested for outcome in result.outcomes if outcome.rested), None)
+        if not fills and rested is not None and not first.removed:
+            # the commonest ack, without a dict
+            return b'{"seq":%d,"tick":%d,"fee":"%b","fills":[],"order":%b}' % (
+                first.seq,
+                tick,
+                cash(first.fee).encode(),
+                self._rested(rested),
+            )
+        body: dict[str, Any] = {
+            "seq": first.seq,
+            "tick": tick,
+            "fee": cash(first.fee),
+            "fills": [self.own_fill(fill) for fill in fills],
+            "order": self.order(rested) if rested else None,
+        }
+        if first.amount:
+            body["amount"] = cash(first.amount)
+        if first.number or first.amount:
+            body["number"] = first.number
+        if first.removed:
+            body["removed"] = [one.seq for outcome in result.outcomes for one in outcome.removed]
+        return _json(body)
+
+    def _rested(self, order: Order) -> bytes:
+        return (
+            b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d}'
+            % (
+                self.name(order.instrument).encode(),
+                order.instrument,
+                b"sell" if order.side else b"buy",
+                usd(order.price).encode(),
+                contracts(order.quantity).encode(),
+                order.seq,
+                order.expires,
+            )
+        )
+
+    def own_fill(self, fill: Fill) -> dict[str, Any]:
+        """A fill as its two sides see it."""
+        return {
+            "instrument": self.name(fill.instrument),
+            "side": "sell" if fill.side else "buy",
+            "price": usd(fill.maker_price),
+            "quantity": contracts(fill.quantity),
+            "maker_seq": fill.maker_seq,
+            "taker_seq": fill.taker_seq,
+            "maker_fee": cash(fill.maker_fee),
+            "taker_fee": cash(fill.taker_fee),
+        }
+
+    def events(self, results: list[Result]) -> list[tuple[str, int, bytes]]:
+        """(channel, account or 0, JSON) of what a tick did: trades, own fills and orders, changed books."""
+        out: list[tuple[str, int, bytes]] = []
+        changed: dict[int, None] = {}
+        time = self.state.globals.time
+        for result in results:
+            for outcome in result.outcomes:
+                for fill in outcome.fills:
+                    name = self.name(fill.instrument)
+                    trade = Trade(
+                        name,
+                        usd(fill.maker_price),
+                        contracts(fill.quantity),
+                        "sell" if fill.side else "buy",
+                        time,
+                        fill.taker_seq,
+                    )
+                    self.trades.append(trade)
+                    out.append((f"trades.{name}", 0, _json(trade)))
+                    own = _json({"fill": self.own_fill(fill)})
+                    out.append((f"account.{fill.maker}", fill.maker, own))
+                    out.append((f"account.{fill.taker}", fill.taker, own))
+                    changed[fill.instrument] = None
+                if outcome.rested is not None:
+                    rested = outcome.rested
+                    changed[rested.instrument] = None
+                    out.append(
+                        (f"account.{rested.account}", rested.account, b'{"order":' + self._rested(rested) + b"}")
+                    )
+                for gone in outcome.removed:
+                    changed[gone.instrument] = None
+                    body = _json({"removed": self.order(gone)})
+                    out.append((f"account.{gone.account}", gone.account, body))
+        out += [(f"book.{self.name(one)}", 0, _json(self.depth(one, 10))) for one in changed]
+        return out
