@@ -103,9 +103,9 @@ class State:
     # --- reads ----------------------------------------------------------------------------------
 
     def find_order(self, instrument: int, side: int, price: int, seq: int) -> Order | None:
-        """The resting order with this key, or None."""
+        """The resting order with this key, or None. Total: `side` may be any uint8 that a record holds."""
         book = self.books.get(instrument)
-        return book.get(side, price, seq) if book is not None else None
+        return book.get(side, price, seq) if book is not None and side <= c.SELL else None
 
     def flush(self) -> None:
         """Hashes all touched entries into the map."""
