@@ -46,7 +46,7 @@ def place(state: State, record: Record, out: Outcome) -> Reason:
     if isinstance(found, Reason):
         return found
     g = state.globals
-    if g.queue_state == QueueState.HALTED:
+    if g.queue_state == QueueState.HALTED or g.seq == c.U40_MAX:  # the last seq is every later record's, too
         return Reason.HALTED
     if g.queue_state == QueueState.RESTRICTED and not flags & c.FLAG_REDUCE_ONLY:
         return Reason.RESTRICTED
