@@ -17,14 +17,14 @@ from sequencer.protocol.state import State, instrument_expiry_time
 
 
 class Plan:
-    """What one record would do. `accounts` are copies; `steps` are (maker's order, lots filled; 0 removes it)."""
+    """What one record would do. `accounts` are copies; `steps` are (maker's order, lots filled, whether it leaves)."""
 
     __slots__ = ("accounts", "ended", "fees", "fills", "more", "steps", "taker")
 
     def __init__(self, taker: Taker, account: Account) -> None:
         self.taker = taker
         self.accounts: dict[int, Account] = {taker.account: account}
-        self.steps: list[tuple[Order, int]] = []
+        self.steps: list[tuple[Order, int, bool]] = []
         self.fills: list[Fill] = []
         self.fees: list[tuple[int, int]] = []  # account, amount
         self.more = False  # still crosses after STEPS_MAX steps
@@ -132,7 +132,7 @@ def _walk(state: State, plan: Plan, page: Page) -> Reason:
         if maker is None:
             maker = plan.accounts[order.account] = state.accounts[order.account].clone()
         if order.seq < maker.order_floor:  # its reserve went with CANCEL_ALL
-            plan.steps.append((order, 0))
+            plan.steps.append((order, 0, True))
             continue
         if order.expires and time >= order.expires:
             _drop(plan, maker, order)
@@ -155,7 +155,7 @@ def _walk(state: State, plan: Plan, page: Page) -> Reason:
 def _drop(plan: Plan, maker: Account, order: Order) -> None:
     """Plans the removal of a resting order and the release of its reserve."""
     maker.reserved -= order.reserve_rate * order.quantity
-    plan.steps.append((order, 0))
+    plan.steps.append((order, 0, True))
 
 
 def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) -> bool:
@@ -165,10 +165,13 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     instrument = taker.instrument
     side = taker.flags & c.FLAG_SIDE
     quantity = min(taker.quantity, order.quantity)
+    leaves = quantity == order.quantity
     if order.flags & c.FLAG_REDUCE_ONLY:
-        quantity = min(quantity, reducible(maker, instrument, order.side))
-        if quantity == 0:
+        closes = reducible(maker, instrument, order.side)
+        if closes == 0:
             return False
+        if closes < quantity:  # what is left of it can close nothing, and must not stand before the taker's rest
+            quantity, leaves = closes, True
     delta = -quantity if side else quantity
     if not margin.can_hold(account, instrument, delta):
         plan.ended = True
@@ -179,7 +182,7 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     cash = price * delta
     account.cash -= cash
     maker.cash += cash
-    maker.reserved -= order.reserve_rate * quantity
+    maker.reserved -= order.reserve_rate * (order.quantity if leaves else quantity)
     margin.move(account, page, instrument, delta)
     margin.move(maker, page, instrument, -delta)
     params = state.params
@@ -187,7 +190,7 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     taker_fee = trading_fee(page.index, price, quantity, params.taker_fee_ppm, params.fee_cap_ppm)
     plan.fees.append((order.account, maker_fee))
     plan.fees.append((taker.account, taker_fee))
-    plan.steps.append((order, quantity))
+    plan.steps.append((order, quantity, leaves))
     plan.fills.append(
         Fill(
             instrument, side, order.account, order.seq, taker.account, taker.seq, price, quantity, maker_fee, taker_fee
@@ -249,13 +252,14 @@ def _finish(
         return Reason.MARGIN
 
     params = state.params
-    for order, quantity in plan.steps:
-        if quantity == 0 or quantity == order.quantity:
-            if quantity == 0:
-                out.removed.append(order)
-            state.remove_order(order)
-        else:
+    for order, quantity, leaves in plan.steps:
+        if not leaves:
             state.reduce_order(order, quantity)
+            continue
+        state.remove_order(order)
+        if quantity < order.quantity:
+            order.quantity -= quantity
+            out.removed.append(order)
     for place_in_list, (number, amount) in enumerate(plan.fees):
         sequencing = fee and place_in_list == 0
         insurance.charge(state, plan.accounts[number], amount, 0 if sequencing else params.fund_share_ppm)
