@@ -99,6 +99,19 @@ def free(state: State, account: Account) -> int:
     return account.cash + account.sums[_VALUE] - initial(state, account) - account.reserved
 
 
+def recovers(state: State, before: Account, after: Account, fees: int) -> bool:
+    """Whether a change of an account that is short of margin leaves it no worse: neither free nor equity / IM falls.
+
+    `fees` are still to be paid by `after`. Free alone would let an account that is about to be liquidated buy its
+    position back at any price from a friend: free rises as IM goes, and the fund pays for the equity that is gone.
+    """
+    im_before, im_after = initial(state, before), initial(state, after)
+    equity_before, equity_after = equity(before), equity(after) - fees
+    if equity_after - im_after - after.reserved < equity_before - im_before - before.reserved:
+        return False
+    return equity_after * im_before >= equity_before * im_after
+
+
 def is_stale(state: State, account: Account) -> bool:
     """Whether a page that the account's sums rest on is older than risk_age_max_s."""
     return bool(account.positions) and account.sums[_OLDEST] + state.params.risk_age_max_s < state.globals.time

@@ -71,7 +71,6 @@ def place(state: State, record: Record, out: Outcome) -> Reason:
     elif not margin.can_hold(found, instrument, -quantity if side else quantity):
         return Reason.POSITION_LIMIT
     margin.refresh(state, found)
-    free_before = margin.free(state, found)
     account = found.clone()
     use_nonce(account, nonce)
     plan = Plan(Taker(number, instrument, flags, price, quantity, expires, g.seq), account)
@@ -83,7 +82,7 @@ def place(state: State, record: Record, out: Outcome) -> Reason:
     taker = plan.taker
     if tif == c.TIF_FOK and taker.quantity:
         return Reason.FOK_UNFILLED
-    reason = _finish(state, plan, page, fee, free_before, out)
+    reason = _finish(state, plan, page, fee, out)
     if reason:
         return reason
     count_order(state)
@@ -100,11 +99,10 @@ def proceed(state: State, out: Outcome) -> Reason:
     page = state.pages[taker.instrument >> 5]
     found = state.accounts[taker.account]
     margin.refresh(state, found)
-    free_before = margin.free(state, found)
     plan = Plan(Taker.from_word(taker.word()), found.clone())
     if _walk(state, plan, page):
         return Reason.OK  # a post-only order that met a live one while it swept: it ends here
-    _finish(state, plan, page, 0, free_before, out)
+    _finish(state, plan, page, 0, out)
     return Reason.OK
 
 
@@ -205,9 +203,7 @@ def trading_fee(index: int, price: int, quantity: int, rate_ppm: int, cap_ppm: i
     return -(-min(index * rate_ppm, price * cap_ppm) * quantity // c.PPM)
 
 
-def _finish(
-    state: State, plan: Plan, page: Page, fee: int, free_before: int, out: Outcome
-) -> Reason:
+def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Reason:
     """Rests what is to rest, checks margin and the pool, commits. Not OK: nothing has changed."""
     taker = plan.taker
     flags = taker.flags
@@ -245,11 +241,12 @@ def _finish(
     if margin.is_stale(state, account):
         return Reason.RISK_STALE
     own_fees = sum(amount for number, amount in plan.fees if number == taker.account)
-    free = margin.free(state, account) - own_fees
     if account.reserved > c.U64_MAX:
         return Reason.MARGIN
-    if free < 0 and not (flags & c.FLAG_REDUCE_ONLY and not rested and free + own_fees >= free_before):
-        return Reason.MARGIN
+    if margin.free(state, account) < own_fees:
+        before = state.accounts[taker.account]  # its sums are fresh: nothing has been committed
+        if not flags & c.FLAG_REDUCE_ONLY or rested or not margin.recovers(state, before, account, own_fees):
+            return Reason.MARGIN
 
     params = state.params
     for order, quantity, leaves in plan.steps:
