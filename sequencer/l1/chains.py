@@ -293,6 +293,7 @@ def _ready(name: str, port: int, process: subprocess.Popen[bytes], log_path: Pat
         except RpcUnavailable:
             time.sleep(0.03)
             continue
+        rpc.close()
         return Chain(name, url, chain_id, Rpc(url), process, log_path)
     raise ChainStartError(name, f"no answer within {timeout_s:.0f} s: {_tail(log_path)}", str(log_path))
 

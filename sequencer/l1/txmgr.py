@@ -41,9 +41,11 @@ _REFUSED: Final = (
     "oversized data",
     "requires at least",
     "max initcode size",
+    "gas too high",
     "gas floor",
     "insufficient gas for floor",
 )
+_TOO_CHEAP: Final = ("underpriced", "base fee", "basefee", "too low for the next block")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,14 @@ def bumped(fees: Fees, suggested: Fees) -> Fees:
     return Fees(max(raised(fees.max_fee), suggested.max_fee), max(raised(fees.tip), suggested.tip))
 
 
+def gas_min(content: Content) -> int:
+    """The least gas that a transaction may name: EIP-7623's floor or the intrinsic gas."""
+    zeros = content.data.count(0)
+    others = len(content.data) - zeros
+    create = 0 if content.to else 32_000 + 2 * -(-len(content.data) // 32)
+    return 21_000 + max(10 * zeros + 40 * others, 4 * zeros + 16 * others + create)
+
+
 class TxManager:
     """Sends transactions of one key, each intent once. `clock` gives seconds; `checkpoint` is called with the name
     of each step just passed, for tests that crash there.
@@ -102,7 +112,7 @@ class TxManager:
         self._store = TxStore(path)
         self._lock = threading.RLock()
         self._chain_id: int | None = None
-        self._suspicions: dict[int, int] = {}
+        self._suspicions: dict[int, tuple[int, float]] = {}
         self._rebroadcast_s: dict[int, float] = {}
         self._sends = self._bumps = self._reorgs = self._gaps_filled = 0
         self._last_error = ""
@@ -211,6 +221,11 @@ class TxManager:
         fees: Fees | None = None
         for intent in waiting:
             if intent.nonce is None:
+                content = self._store.content(intent.seq)
+                if content is not None and content.gas < gas_min(content):
+                    # some nodes take such a transaction and never mine it
+                    self._refuse(intent, f"gas {content.gas} is below the least, {gas_min(content)}")
+                    continue
                 fees = fees or self._suggested_fees()
                 self._sign_first(intent, self._nonce_free(), fees)
         for intent in waiting:
@@ -251,6 +266,7 @@ class TxManager:
         if signed is None:
             return True
         self._checkpoint("before sending")
+        sent_s = self._clock()
         try:
             self._rpc.send_raw(signed.raw)
         except RpcReverted:
@@ -262,14 +278,13 @@ class TxManager:
                 return False
             if not any(part in text for part in (*_KNOWN, *_USED)):
                 self._last_error = str(error)
-                self._store.update(intent.seq, error=error.message)
-                # stuck behind a dearer twin: let the clock for the next bump run
-                if "underpriced" not in text:
+                if not any(part in text for part in _TOO_CHEAP):
                     return False
+                sent_s -= self._config.stall_s  # counts as stalled: the next round bumps it
         self._checkpoint("after sending")
         self._sends += 1
         with self._store.transaction():
-            self._store.mark_sent(signed.hash, self._clock())
+            self._store.mark_sent(signed.hash, sent_s)
             self._store.update(intent.seq, state=State.SENT, tx_hash=signed.hash)
         self._checkpoint("sending stored")
         return True
@@ -344,8 +359,9 @@ class TxManager:
         if used <= intent.nonce:
             self._suspicions.pop(intent.seq, None)
             return
-        self._suspicions[intent.seq] = self._suspicions.get(intent.seq, 0) + 1
-        if self._suspicions[intent.seq] > SUSPICIONS_MAX:
+        rounds, since_s = self._suspicions.get(intent.seq, (0, self._clock()))
+        self._suspicions[intent.seq] = (rounds + 1, since_s)
+        if rounds >= SUSPICIONS_MAX and self._clock() - since_s >= self._config.stall_s:
             reason = f"nonce {intent.nonce} was used by a transaction that is not ours"
             self._store.update(intent.seq, state=State.FAILED, error=reason)
 
@@ -418,7 +434,8 @@ class TxManager:
             try:
                 self._rpc.send_raw(signed.raw)
             except RpcRejected as error:
-                self._last_error = str(error)
+                if not any(part in error.message.lower() for part in _KNOWN):
+                    self._last_error = str(error)
 
     def _suggested_fees(self) -> Fees:
         """Twice the base fee (six full blocks of growth) plus the node's tip, within the cap."""

@@ -1,0 +1,123 @@
+"""Chains start, say why when they do not, and end with their object; the deployment file survives a round trip."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from sequencer.l1 import chains
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import ChainStartError, DeploymentError, RpcUnavailable, TransactionFailed
+from sequencer.l1.payload import data_root
+from sequencer.l1.poster import Batch, Poster
+from sequencer.l1.rpc import Rpc
+from sequencer.l1.wallet import key_from_environment, key_from_keystore
+
+from .conftest import BatchMaker, Exchange
+
+
+def test_start__of_an_unknown_name_or_a_dead_url__says_so() -> None:
+    with pytest.raises(ChainStartError, match="unknown chain"):
+        chains.start("ganache")
+    with pytest.raises(ChainStartError, match="no answer"):
+        chains.start("http://127.0.0.1:9")
+
+
+def test_start__on_a_taken_port__names_the_log(tmp_path: Path) -> None:
+    with chains.start("pyevm", log_dir=tmp_path) as first:
+        port = int(first.url.rsplit(":", 1)[1])
+        process = first.process
+        with pytest.raises(ChainStartError) as caught:
+            chains.start("pyevm", port=port, log_dir=tmp_path / "other")
+        assert caught.value.log_path is not None
+        attached = chains.start(first.url)
+        assert attached.process is None
+        attached.stop()
+        assert first.rpc.block_number() == 0
+    assert process is not None
+    assert process.poll() is not None
+    with pytest.raises(RpcUnavailable):
+        Rpc(first.url, attempts=1).block_number()
+
+
+def test_install__without_node__says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ChainStartError, match=r"Node\.js"):
+        chains.start("anvil")
+
+
+def test_deployment__is_saved_loaded_and_checked(exchange: Exchange, tmp_path: Path) -> None:
+    path = tmp_path / "a" / "deployment.json"
+    exchange.deployment.save(path)
+    loaded = Deployment.load(path)
+    assert loaded == exchange.deployment
+    loaded.check(exchange.rpc)
+    path.write_text("{}")
+    with pytest.raises(DeploymentError):
+        Deployment.load(path)
+
+
+def test_claim__of_a_proven_withdrawal__pays_its_owner(exchange: Exchange) -> None:
+    """A state of one entry, the withdrawal: its leaf is the root, and the path is empty."""
+    from tiny_keccak import keccak256
+
+    owner = exchange.other_trader.address
+    exchange.trader.deposit(9_000_000)
+    key = (8 << 252).to_bytes(32, "big")
+    leaf = keccak256(key + bytes(4) + bytes.fromhex(owner[2:]) + (4_000_000).to_bytes(8, "big"))
+    payload = leaf[:31] + (1).to_bytes(3, "big").ljust(31, b"\0") + b"\x07" * 31
+    manager = exchange.manager()
+    poster = Poster(exchange.rpc, manager, exchange.deployment.rollup)
+    poster.offer(Batch(1, leaf, 1, 1, 0, exchange.chain.head_time_s(), 1, payload))
+    assert len(poster.drain(10)) == 1
+    with pytest.raises(TransactionFailed, match="rollup: not final"):
+        exchange.trader.claim(1, 0, owner, 4_000_000, 0, [])
+    exchange.chain.set_time(exchange.chain.head_time_s() + exchange.deployment.challenge_window_s)
+    before = exchange.other_trader.balance()
+    exchange.trader.claim(1, 0, owner, 4_000_000, 0, [])
+    assert exchange.other_trader.balance() == before + 4_000_000
+    with pytest.raises(TransactionFailed, match="vault: claimed already"):
+        exchange.trader.claim(1, 0, owner, 4_000_000, 0, [])
+
+
+def test_keys__come_from_keystore_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+
+    from eth_account import Account
+
+    secret = b"\x42" * 32
+    path = tmp_path / "key.json"
+    path.write_text(json.dumps(Account.encrypt(secret, "word", iterations=2)))
+    monkeypatch.setenv("A_KEY", "0x" + secret.hex())
+    expected = Account.from_key(secret).address
+    assert key_from_keystore(path, "word").address == expected
+    assert key_from_environment("A_KEY").address == expected
+    monkeypatch.setenv("A_KEY", "0xnothex")
+    with pytest.raises(ValueError, match="A_KEY") as caught:
+        key_from_environment("A_KEY")
+    assert "nothex" not in str(caught.value)
+
+
+def test_pyevm__takes_a_hundred_full_batches_in_seconds(exchange: Exchange, make_batch: BatchMaker) -> None:
+    if exchange.chain.name != "pyevm":
+        pytest.skip("the speed of the embedded chain")
+    poster = Poster(exchange.rpc, exchange.manager(), exchange.deployment.rollup)
+    started_s = time.perf_counter()
+    for batch_id in range(1, 31):
+        poster.offer(make_batch(batch_id, 99_975))
+    assert len(poster.drain(30, interval_s=0)) == 30
+    assert time.perf_counter() - started_s < 15
+
+
+def test_data_root__of_small_payloads__by_hand() -> None:
+    from tiny_keccak import keccak256
+
+    def chunk(byte: bytes) -> bytes:
+        return keccak256(byte * 992)
+
+    assert data_root(b"\x07" * 992) == chunk(b"\x07")
+    assert data_root(b"\x07" * 31) == keccak256((b"\x07" * 31).ljust(992, b"\0"))
+    three = data_root(b"\x01" * 992 + b"\x02" * 992 + b"\x03" * 992)
+    left = keccak256(chunk(b"\x01") + chunk(b"\x02"))
+    assert three == keccak256(left + keccak256(chunk(b"\x03") + bytes(32)))
