@@ -15,6 +15,7 @@ changed since. All results in 1e-6 USD. Roundings are against the account.
 from typing import Final
 
 from sequencer.protocol import constants as c
+from sequencer.protocol.book import Order
 from sequencer.protocol.entries import NEVER, Account, Page
 from sequencer.protocol.state import State
 
@@ -117,20 +118,49 @@ def is_stale(state: State, account: Account) -> bool:
     return bool(account.positions) and account.sums[_OLDEST] + state.params.risk_age_max_s < state.globals.time
 
 
-def reserve_rate(state: State, page: Page, row: int, side: int, price: int, reduce_only: bool) -> int:
-    """Ticks per lot that a resting order reserves: the worst that its fill can do to its account.
+def reserve_rate(state: State, page: Page, row: int, side: int, price: int, covered: bool) -> int:
+    """Ticks per lot that a resting order reserves: the worst that its fill can do to its account's free margin.
 
-    A buy: its premium, and the maker's fee at its cap. A sell: the worst scenario value of the option and the short
-    floor, less the premium, and the fee. Reduce-only: what the price is worse than the mark, and the fee. Rounded up,
-    at most uint32.
+    A buy: its premium. A sell: the worst scenario value of the option and the short floor, less the premium; but a
+    reduce-only one of a `covered` account: what the price is below the mark. Maker's fee at its cap on top, if there
+    is one. Rounded up, at most uint32.
     """
     params = state.params
-    mark, pnl = page.rows[row]
     fee = -(-price * params.fee_cap_ppm // c.PPM) if params.maker_fee_ppm else 0
-    if reduce_only:
-        loss = price - mark if side == c.BUY else mark - price
-    elif side == c.BUY:
+    if side == c.BUY:
         loss = price
     else:
-        loss = mark + max(0, *pnl) - (-page.index * params.short_floor_ppm // c.PPM) - price
+        loss = page.rows[row][0] - price
+        if not covered:
+            loss += _short_risk(state, page, row)
     return min(max(loss, 0) + fee, c.U32_MAX)
+
+
+def is_covered(account: Account) -> bool:
+    """Whether selling what it holds cannot bare a short or call a loan: no short position, no debt.
+
+    The IM of longs alone is at most their value, so that free >= cash - reserved whatever is sold of them.
+    """
+    return account.cash >= 0 and all(quantity > 0 for quantity in account.positions.values())
+
+
+def is_backed(state: State, page: Page, account: Account, order: Order) -> bool:
+    """Whether a resting order's reserve still bears its fill at the present marks; if not, it is dead when met.
+
+    A buy always: it reserves its premium. A sell: its loss against the mark and the maintenance part of what it adds
+    to IM (rounded up), as a position would have to; a reduce-only one of a covered account: its loss. Without this an
+    order that the marks have passed would be a position without a margin call: left to a friend when it has become
+    worth more than its account, cancelled otherwise.
+    """
+    if order.side == c.BUY:
+        return True
+    row = order.instrument & 31
+    need = page.rows[row][0] - order.price
+    if not (order.flags & c.FLAG_REDUCE_ONLY and is_covered(account)):
+        need -= -_short_risk(state, page, row) * state.params.maintenance_ppm // c.PPM
+    return need <= order.reserve_rate
+
+
+def _short_risk(state: State, page: Page, row: int) -> int:
+    """Ticks per lot that selling an option adds to IM at most: its greatest gain in a scenario, and the short floor."""
+    return max(0, *page.rows[row][1]) - (-page.index * state.params.short_floor_ppm // c.PPM)

@@ -132,7 +132,7 @@ def _walk(state: State, plan: Plan, page: Page) -> Reason:
         if order.seq < maker.order_floor:  # its reserve went with CANCEL_ALL
             plan.steps.append((order, 0, True))
             continue
-        if order.expires and time >= order.expires:
+        if (order.expires and time >= order.expires) or not margin.is_backed(state, page, maker, order):
             _drop(plan, maker, order)
             continue
         if order.account == taker.account:
@@ -220,7 +220,7 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
             taker.instrument & 31,
             flags & c.FLAG_SIDE,
             taker.price,
-            bool(flags & c.FLAG_REDUCE_ONLY),
+            bool(flags & c.FLAG_REDUCE_ONLY) and margin.is_covered(account),
         )
         account.reserved += rate * taker.quantity
         rested = Order(
