@@ -35,13 +35,18 @@ def _income(g: Global, amount: int) -> None:
 
 
 def cover(state: State, account: Account) -> None:
-    """An account without positions that owes money is brought to zero: by the fund, then by all (deficit)."""
+    """An account without positions that owes money is brought to zero: by the fund, then by all (deficit).
+
+    Its orders die: nothing stands behind their reserve.
+    """
     if account.positions or account.cash >= 0:
         return
     g = state.globals
     need = -account.cash
     paid = min(g.fund, need)
     account.cash = 0
+    account.order_floor = g.seq
+    account.reserved = 0
     g.fund -= paid
     g.pool += paid
     g.deficit += need - paid
