@@ -17,7 +17,8 @@ from sequencer.protocol.state import State
 def liquidate(state: State, record: Record) -> Reason:
     """LIQUIDATE: anyone may start the auction of an account with equity < MM, and end it once equity is IM again.
 
-    At the start all its orders die. An account with nothing but debts is covered at once.
+    All its orders die already when equity < MM + reserved: their reserve is no longer there, and fills could take
+    the equity below nothing. An account with nothing but debts is covered at once.
     """
     (number,) = record.fields
     account = state.accounts.get(number)
@@ -32,13 +33,15 @@ def liquidate(state: State, record: Record) -> Reason:
             return Reason.UNHEALTHY
         account.auction_start = 0
     else:
-        if margin.equity(account) >= margin.maintenance(state, account):
+        equity, needed = margin.equity(account), margin.maintenance(state, account)
+        if equity >= needed + account.reserved:
             return Reason.HEALTHY
         account.order_floor = g.seq
         account.reserved = 0
-        if account.positions:
-            account.auction_start = max(g.time, 1)
-        insurance.cover(state, account)
+        if equity < needed:
+            if account.positions:
+                account.auction_start = max(g.time, 1)
+            insurance.cover(state, account)
     state.put_account(number, account)
     return Reason.OK
 

@@ -45,7 +45,7 @@ class State:
         self.map = Map()
         self.globals = Global()
         self.accounts: dict[int, Account] = {}
-        self.holders: dict[int, Account] = {}  # the accounts that hold positions or owe money
+        self.holders: dict[int, Account] = {}  # whom LIQUIDATE may concern: positions, debts, orders beyond their cash
         self.pages: dict[int, Page] = {}
         self.underlyings: dict[int, Underlying] = {}
         self.expiries: dict[int, Expiry] = {}
@@ -68,7 +68,7 @@ class State:
         """Puts `account` in the place of what stood there."""
         self.accounts[number] = account
         self._touched[c.KEY_ACCOUNT | number] = account
-        if account.positions or account.cash < 0:
+        if account.positions or account.cash < account.reserved:
             self.holders[number] = account
         else:
             self.holders.pop(number, None)
@@ -161,7 +161,7 @@ class State:
                 state.globals = Global.from_words(words)
             elif kind == c.KEY_ACCOUNT:
                 account = state.accounts[number] = Account.from_words(words)
-                if account.positions or account.cash < 0:
+                if account.positions or account.cash < account.reserved:
                     state.holders[number] = account
             elif kind == c.KEY_PAGE:
                 state.pages[number] = Page.from_words(words)
