@@ -1,7 +1,8 @@
 """LIQUIDATE and BID: an account below its maintenance margin is auctioned, portfolio by the slice.
 
 The discount rises from nothing by auction_discount_max_ppm of the portfolio's IM over auction_duration_s. A bid takes
-fraction/256 of every position (towards zero) and pays their marks less that part of the discount; the price may be negative.
+fraction/256 of every position (towards zero) and pays their marks less the discount on the IM that it takes off the
+target; the price may be negative.
 """
 
 from sequencer.protocol import constants as c
@@ -56,7 +57,9 @@ def discount_ppm(state: State, account: Account) -> int:
 def bid(state: State, record: Record, out: Outcome) -> Reason:
     """BID: `account` takes a slice of `target`'s portfolio and pays at most `cash_max` (negative: receives at least).
 
-    The target pays a fee to the fund out of what equity it has left. The bidder must meet IM afterwards.
+    `taken` is the target's IM before less after: fraction/256 of it but for parts that round to nothing; a bid that
+    would raise it is refused. pay = marks - floor(taken x discount). The target pays a fee to the fund, floor(taken x
+    liquidation_fee), out of what equity it has left. The bidder must meet IM afterwards.
     """
     number, target_number, fraction, cash_max, nonce, expires = record.fields
     found = authorise(state, number, record.signer, c.SCOPE_TRADE, nonce, expires)
@@ -94,16 +97,16 @@ def bid(state: State, record: Record, out: Outcome) -> Reason:
         margin.move(buyer, page, instrument, delta)
         value += delta * page.rows[instrument & 31][0]
         moved = True
-    if not moved:
+    margin.refresh(state, seller)
+    taken = risk - margin.initial(state, seller)
+    if not moved or taken < 0:
         return Reason.FRACTION
-    scale = 256 * c.PPM
-    pay = value + (-risk * fraction * discount_ppm(state, target) // scale)
+    pay = value - taken * discount_ppm(state, target) // c.PPM
     if pay > cash_max:
         return Reason.CASH_MAX
     buyer.cash -= pay
     seller.cash += pay
-    margin.refresh(state, seller)
-    fee = risk * fraction * state.params.liquidation_fee_ppm // scale
+    fee = taken * state.params.liquidation_fee_ppm // c.PPM
     fee = max(0, min(fee, margin.equity(seller), state.globals.pool))
     margin.refresh(state, buyer)
     if margin.is_stale(state, buyer):
