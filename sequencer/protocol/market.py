@@ -28,8 +28,8 @@ def feed(state: State, record: Record) -> Reason:
     middle = len(fresh) // 2
     median = fresh[middle] if len(fresh) % 2 else (fresh[middle - 1] + fresh[middle]) // 2
     _advance(underlying, newest)
-    underlying.index = median
-    watch_velocity(state, underlying)
+    previous, underlying.index = underlying.index, median
+    watch_velocity(state, underlying, previous)
     state.touch(c.KEY_UNDERLYING | number, underlying)
     return Reason.OK
 

@@ -54,11 +54,14 @@ def update_state(state: State) -> None:
     g.queue_state = max(level, g.breaker_level)
 
 
-def watch_velocity(state: State, underlying: Underlying) -> None:
-    """Breaker, at a new index: too far from the window's reference restricts or halts; a calm fresh one resumes."""
+def watch_velocity(state: State, underlying: Underlying, previous: int) -> None:
+    """Breaker, at a new index: too far from the window's reference restricts or halts; a calm fresh one resumes.
+
+    A window begins at the `previous` index (0 = none yet), so that a jump at its turn is seen like any other.
+    """
     params, g = state.params, state.globals
     if underlying.reference_price == 0 or underlying.time - underlying.reference_time >= params.breaker_window_s:
-        underlying.reference_price = underlying.index
+        underlying.reference_price = previous or underlying.index
         underlying.reference_time = underlying.time
     distance = abs(underlying.index - underlying.reference_price) * c.PPM
     if distance >= params.breaker_halt_ppm * underlying.reference_price:
