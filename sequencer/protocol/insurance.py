@@ -61,7 +61,8 @@ def payout(g: Global, amount: int) -> int:
 
 
 def credit(g: Global, amount: int) -> int:
-    """What a deposit of `amount` is credited, floor."""
-    if g.deficit == 0 or g.pool == 0:
+    """What a deposit of `amount` is credited, floor; into an empty pool with a deficit, the greatest ratio."""
+    if g.deficit == 0:
         return amount
-    return min(amount * (g.pool + g.deficit) // g.pool, amount * CREDIT_RATIO_MAX)
+    most = amount * CREDIT_RATIO_MAX
+    return min(amount * (g.pool + g.deficit) // g.pool, most) if g.pool else most
