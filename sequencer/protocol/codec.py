@@ -257,6 +257,10 @@ def encode(kind: Kind, signature: bytes | None = None, /, **fields: int | bytes)
         raise TypeError(f"{kind.name} takes {names}, got {sorted(fields)}")
     for name, of_type in layout.fields:
         check_field(name, of_type, fields[name])
+    if signature is not None and len(signature) != c.SIGNATURE_BYTES:
+        raise ValueError(f"signature must be {c.SIGNATURE_BYTES} bytes")
+    if signature is not None and not layout.signed:
+        raise ValueError(f"signature: {kind.name} is not signed")
     body = layout.split(tuple(fields[name] for name in names))
     tail: tuple[bytes, ...] = (b"",)
     if layout.signed:

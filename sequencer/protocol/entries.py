@@ -23,6 +23,11 @@ def _read(data: bytes) -> list[int]:
     return [int.from_bytes(data[i : i + 32], "big") for i in range(0, len(data), 32)]
 
 
+def _check_words(data: bytes, count: int, name: str) -> None:
+    if len(data) != 32 * count:
+        raise ValueError(f"{name}: {count} words expected")
+
+
 def _signed(value: int, bits: int) -> int:
     """Two's complement of `bits` bits to an int."""
     return value - (1 << bits) if value >> (bits - 1) else value
@@ -134,7 +139,8 @@ class Global:
 
     @classmethod
     def from_words(cls, data: bytes) -> "Global":
-        """Inverse of `words`."""
+        """Inverse of `words`. Raises ValueError when the length does not fit."""
+        _check_words(data, 5, "global")
         one = cls()
         first, inbox_hash, second, third, taker = _read(data)
         one.seq = first & _U40
@@ -231,6 +237,8 @@ class Account:
     def from_words(cls, data: bytes) -> "Account":
         """Inverse of `words`. Raises ValueError when the counts do not fit the length."""
         words = _read(data)
+        if len(words) < 4 or len(data) % 32:
+            raise ValueError("account: at least 4 whole words")
         first = words[0]
         positions, signers = first & 0xFF, first >> 8 & 0xFF
         if len(words) != 4 + signers + positions:
@@ -280,6 +288,8 @@ class Page:
     def from_words(cls, data: bytes) -> "Page":
         """Inverse of `words`. Raises ValueError when the row count does not fit the length."""
         words = _read(data)
+        if not words or len(data) % 32:
+            raise ValueError("page: at least 1 whole word")
         one = cls()
         count = words[0] & 0xFF
         table = -(-count // 8)
@@ -374,7 +384,8 @@ class Underlying:
 
     @classmethod
     def from_words(cls, data: bytes) -> "Underlying":
-        """Inverse of `words`."""
+        """Inverse of `words`. Raises ValueError when the length does not fit."""
+        _check_words(data, 1 + c.FEEDS_MAX + c.SNAPSHOT_DAYS, "underlying")
         words = _read(data)
         one = cls()
         one.index = words[0] & _U32
@@ -433,7 +444,8 @@ class Expiry:
 
     @classmethod
     def from_words(cls, data: bytes) -> "Expiry":
-        """Inverse of `words`."""
+        """Inverse of `words`. Raises ValueError when the length does not fit."""
+        _check_words(data, 1 + 2 * c.FEEDS_MAX, "expiry")
         words = _read(data)
         one = cls()
         one.listed = words[0] & 0xFFFF
