@@ -1,0 +1,93 @@
+# What a newcomer types. `make help` lists it. Every target sets up .venv first, which happens once.
+#
+#   PYTHON=...   an interpreter of version 3.11 (found by itself when it is on the PATH)
+#   VENV=...     where the environment goes (.venv)
+#   DATA=...     recorded market data (../shared/data); its tests and the demo's tape are left out where it is absent
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?= $(if $(FAIRSTRIKE_DATA),$(FAIRSTRIKE_DATA),../shared/data)
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+KERNEL := $(wildcard sequencer/_kernel/*.c)
+
+export FAIRSTRIKE_DATA := $(abspath $(DATA))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Prints an interpreter of version 3.11. A name on the PATH may be a shim for a version that is not selected, so each
+# is tried before it is believed.
+define FIND_PYTHON
+for candidate in $(PYTHON) python3.11 python3 python "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.11*/bin/python; do \
+  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; \
+  then echo "$$candidate"; exit 0; fi; \
+done; \
+echo "make: no Python 3.11 with venv found (Debian: python3.11 python3.11-venv); name one with PYTHON=" >&2; exit 1
+endef
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(STAMP) ## .venv with everything, from PyPI, at the versions of requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml setup.py $(KERNEL)
+	[ -x $(BIN)/python ] || { python="$$($(FIND_PYTHON))"; "$$python" -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --no-input --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-input --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@$(BIN)/python -c 'import importlib.util as u; print("C kernel:", "built" if u.find_spec("sequencer._kernel.cmap_kernel") else "not built (no compiler?); pure Python serves")'
+	@touch $@
+
+.PHONY: demo
+demo: setup ## the whole exchange on the embedded chain: deposit, trade, batch, claim
+	$(BIN)/fairstrike demo --chain pyevm $(if $(wildcard $(DATA)),--tape $(DATA))
+
+.PHONY: test
+test: setup ## every test that needs Python only
+	FAIRSTRIKE_NODE=0 $(PYTEST) tests
+
+.PHONY: test-all
+test-all: setup ## every test, with anvil and hardhat from npm
+	$(BIN)/python -c 'from sequencer.l1 import chains; print("devnets:", chains.install())'
+	FAIRSTRIKE_NODE=1 $(PYTEST) tests
+
+.PHONY: lint
+lint: setup ## style, types, purity of the transition, artifacts against sources
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_imports.py
+	$(BIN)/python scripts/compile_contracts.py --check
+
+.PHONY: format
+format: setup ## what of the style a program can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: fuzz
+fuzz: setup ## the property, differential and simulation tests with many more cases
+	FAIRSTRIKE_LONG=1 FAIRSTRIKE_NODE=0 $(PYTEST) --timeout 3600 -m "hypothesis or fuzz" tests
+
+.PHONY: bench
+bench: setup ## every benchmark, one after the other
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+.PHONY: lock
+lock: ## resolve all versions anew into requirements.lock
+	rm -rf build/lock
+	python="$$($(FIND_PYTHON))"; "$$python" -m venv build/lock
+	build/lock/bin/pip install --quiet setuptools==80.9.0 '.[contracts,ape,test]'
+	build/lock/bin/python scripts/lock_requirements.py > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+
+.PHONY: clean
+clean: ## remove builds and caches; .venv and var/ stay
+	rm -rf build dist .build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -f sequencer/_kernel/*.so $(STAMP)
+	find sequencer scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,275 @@
+"""Checks what ruff and mypy cannot: that the transition is pure, that twins share a name, that files say what they are.
+
+`sequencer/protocol/` is replayed by watchers and judged on L1, so it must give the same integers everywhere, forever:
+it imports itself and an allow-list, and uses no float, no true division, no order of a set, no `hash()`, no I/O.
+Prints `path:line: what` for each finding; exits 1 when one is an error. Run: python scripts/check_imports.py [root]
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PROTOCOL: Final = Path("sequencer/protocol")
+LIBRARY: Final = Path("contracts/lib")
+PYTHON_FOLDERS: Final = ("sequencer", "scripts", "tests", "benchmarks")
+VYPER_FOLDERS: Final = ("contracts", "tests")
+LINES_MAX: Final = 400  # above it a warning: does the file still hold one thing?
+
+ANY: Final = frozenset({"*"})
+ALLOWED: Final[dict[str, frozenset[str]]] = {
+    "__future__": ANY,
+    "bisect": ANY,
+    "collections": ANY,
+    "collections.abc": ANY,
+    "dataclasses": ANY,
+    "enum": ANY,
+    "functools": ANY,
+    "heapq": ANY,
+    "itertools": ANY,
+    "math": frozenset({"comb", "gcd", "isqrt", "lcm"}),  # the exact ones
+    "operator": ANY,
+    "struct": ANY,
+    "typing": ANY,
+}
+KERNEL: Final[dict[str, frozenset[str]]] = {
+    "sequencer._kernel": ANY,  # optional, equal to the bit
+    "sequencer._kernel.cmap_kernel": ANY,
+    "os": frozenset({"", "environ", "getenv"}),  # FAIRSTRIKE_PURE switches it off
+}
+ALLOWED_IN: Final[dict[str, dict[str, frozenset[str]]]] = {
+    "cmap.py": KERNEL | {"gc": ANY},  # pauses the collector while a map is built
+    "hashing.py": KERNEL
+    | {
+        "coincurve": ANY,
+        "coincurve._libsecp256k1": ANY,
+        "coincurve.context": ANY,
+        "tiny_keccak": ANY,
+        "threading": ANY,  # scratch buffers of a thread
+    },
+}
+
+IMPURE_CALLS: Final = {
+    "__import__": "imports at run time",
+    "eval": "runs text",
+    "exec": "runs text",
+    "float": "is a float",
+    "complex": "is a float",
+    "hash": "differs from process to process",
+    "id": "differs from process to process",
+    "input": "is I/O",
+    "open": "is I/O",
+    "print": "is I/O",
+}
+SET_MAKERS: Final = frozenset({"set", "frozenset"})
+SET_METHODS: Final = frozenset({"union", "intersection", "difference", "symmetric_difference", "copy"})
+SET_OPERATORS: Final = (ast.BitOr, ast.BitAnd, ast.Sub, ast.BitXor)
+# What keeps the order of what it is given; sorted, len, min, max, sum, any and all do not.
+ORDERED_CALLS: Final = frozenset(
+    {"dict", "enumerate", "filter", "iter", "list", "map", "reversed", "tuple", "zip"}
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One breach; a warning is printed and does not fail the check."""
+
+    path: str
+    line: int
+    what: str
+    is_warning: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {'warning: ' if self.is_warning else ''}{self.what}"
+
+
+def check_purity(path: str, tree: ast.Module) -> Iterator[Finding]:
+    """Findings in a module of the transition."""
+    allowed = ALLOWED | ALLOWED_IN.get(Path(path).name, {})
+    sets = _set_names(tree)
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 1)
+        for name, member in _imported(node):
+            if name == "sequencer.protocol" or name.startswith("sequencer.protocol."):
+                continue
+            if f"{name}.{member}" in allowed:  # from package import module
+                continue
+            members = allowed.get(name, frozenset())
+            if members != ANY and member not in members:
+                yield Finding(
+                    path, line, f"the transition does not import {name}{f'.{member}' if member else ''}"
+                )
+        yield from (Finding(path, line, f"the transition {what}") for what in _impurities(node, sets))
+
+
+def _imported(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """(module, member) of an import statement; member "" when the module itself is bound."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, "") for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        package = ["sequencer", "protocol", "module"][: -node.level] if node.level else []
+        module = ".".join([*package, *([node.module] if node.module else [])])
+        yield from ((module, alias.name) for alias in node.names)
+
+
+def _impurities(node: ast.AST, sets: frozenset[str]) -> Iterator[str]:
+    match node:
+        case ast.Constant(value=float() | complex()):
+            yield f"has no floats: {ast.unparse(node)}"
+        case ast.BinOp(op=ast.Div()) | ast.AugAssign(op=ast.Div()):
+            yield "divides with // only"
+        case ast.AsyncFunctionDef() | ast.Await() | ast.AsyncFor() | ast.AsyncWith():
+            yield "is not asynchronous"
+        case ast.For(iter=source) | ast.comprehension(iter=source) | ast.Starred(value=source) if _is_set(
+            source, sets
+        ):
+            yield f"does not iterate over a set: {ast.unparse(source)}"
+        case ast.Call(func=ast.Name(id=name)) if name in IMPURE_CALLS:
+            yield f"does not call {name}, which {IMPURE_CALLS[name]}"
+        case ast.Call(func=ast.Name(id=name), args=arguments) if name in ORDERED_CALLS:
+            yield from (
+                f"does not iterate over a set: {ast.unparse(node)}"
+                for argument in arguments
+                if _is_set(argument, sets)
+            )
+        case ast.Call(func=ast.Attribute(value=owner, attr="pop"), args=[]) if _is_set(owner, sets):
+            yield f"does not take any element of a set: {ast.unparse(node)}"
+        case _:
+            pass
+
+
+def _is_set(node: ast.expr, names: frozenset[str]) -> bool:
+    """Whether an expression is a set for sure: a display, set(), a name bound to one, or an operation on one."""
+    match node:
+        case ast.Set() | ast.SetComp() | ast.Call(func=ast.Name(id="set" | "frozenset")):
+            return True
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name in names
+        case ast.BinOp(left=left, op=operator, right=right) if isinstance(operator, SET_OPERATORS):
+            return any(_is_set(side, names) or _is_view(side) for side in (left, right))
+        case ast.Call(func=ast.Attribute(value=owner, attr=method)) if method in SET_METHODS:
+            return _is_set(owner, names)
+        case ast.IfExp(body=body, orelse=other):
+            return _is_set(body, names) or _is_set(other, names)
+        case ast.NamedExpr(value=value):
+            return _is_set(value, names)
+        case _:
+            return False
+
+
+def _is_view(node: ast.expr) -> bool:
+    """A dict's keys or items: in order by themselves, a set once operated on."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("keys", "items")
+    )
+
+
+def _set_names(tree: ast.Module) -> frozenset[str]:
+    """Variables, attributes and parameters of a file that hold a set, by assignment or annotation."""
+    names: frozenset[str] = frozenset()
+    while (more := names.union(*(_bound_to_set(node, names) for node in ast.walk(tree)))) != names:
+        names = more
+    return names
+
+
+def _bound_to_set(node: ast.AST, names: frozenset[str]) -> Iterator[str]:
+    match node:
+        case ast.Assign(targets=targets, value=value) if _is_set(value, names):
+            yield from _bound(targets)
+        case ast.NamedExpr(target=target, value=value) if _is_set(value, names):
+            yield from _bound([target])
+        case ast.AnnAssign(target=target, annotation=annotation, value=value):
+            if _says_set(annotation) or (value is not None and _is_set(value, names)):
+                yield from _bound([target])
+        case ast.arg(arg=name, annotation=annotation) if annotation is not None and _says_set(annotation):
+            yield name
+        case _:
+            pass
+
+
+def _bound(targets: list[ast.expr]) -> Iterator[str]:
+    for target in targets:
+        match target:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield name
+            case _:
+                pass
+
+
+def _says_set(annotation: ast.expr) -> bool:
+    """Whether the outermost type, below Final and unions with None, is a set."""
+    match annotation:
+        case ast.Name(id=name):
+            return name in SET_MAKERS | {"AbstractSet", "MutableSet", "Set"}
+        case ast.Subscript(value=ast.Name(id="Final"), slice=inner):
+            return _says_set(inner)
+        case ast.Subscript(value=value):
+            return _says_set(value)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _says_set(left) or _says_set(right)
+        case _:
+            return False
+
+
+def check_docstring(path: str, tree: ast.Module) -> Iterator[Finding]:
+    """An empty `__init__.py` needs none."""
+    is_empty = Path(path).name == "__init__.py" and not tree.body
+    if not is_empty and not (ast.get_docstring(tree) or "").strip():
+        yield Finding(path, 1, "begins with a docstring that says what the file is for")
+
+
+def check_length(path: str, text: str) -> Iterator[Finding]:
+    """A warning only."""
+    lines = text.count("\n")
+    if lines > LINES_MAX:
+        yield Finding(path, lines, f"{lines} lines, more than {LINES_MAX}", is_warning=True)
+
+
+def check_twins(root: Path) -> Iterator[Finding]:
+    """Every library module of the judge has its twin in the transition, under the same name."""
+    for module in sorted((root / LIBRARY).glob("*.vy")):
+        if not (root / PROTOCOL / f"{module.stem}.py").exists():
+            where = module.relative_to(root).as_posix()
+            yield Finding(where, 1, f"has no twin {(PROTOCOL / module.stem).as_posix()}.py")
+
+
+def check(root: Path) -> list[Finding]:
+    """All findings below `root`, sorted."""
+    findings = list(check_twins(root))
+    paths = sorted(path for folder in PYTHON_FOLDERS for path in (root / folder).rglob("*.py"))
+    for file in [*sorted(root.glob("*.py")), *paths]:
+        where = file.relative_to(root)
+        if "node_modules" in where.parts:
+            continue
+        text = file.read_text(encoding="utf-8")
+        path = where.as_posix()
+        try:
+            tree = ast.parse(text)
+        except SyntaxError as error:
+            findings.append(Finding(path, error.lineno or 1, f"is not Python 3.11: {error.msg}"))
+            continue
+        findings += [*check_docstring(path, tree), *check_length(path, text)]
+        if where.is_relative_to(PROTOCOL):
+            findings += check_purity(path, tree)
+    for file in (path for folder in VYPER_FOLDERS for path in (root / folder).rglob("*.vy")):
+        findings += check_length(file.relative_to(root).as_posix(), file.read_text(encoding="utf-8"))
+    return sorted(findings)
+
+
+def main() -> int:
+    """Prints the findings; 1 when one of them is an error."""
+    findings = check(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT)
+    for finding in findings:
+        print(finding)
+    errors = sum(not finding.is_warning for finding in findings)
+    print(f"check_imports: {errors} errors, {len(findings) - errors} warnings")
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
