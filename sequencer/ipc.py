@@ -1,0 +1,371 @@
+"""Frames between gateways and the sequencer, and the connection that carries them.
+
+A frame is a 4-byte big-endian length and that many bytes of msgpack. Gateway to sequencer: `Submit`, `Query`;
+sequencer to gateway: `Acks`, `Answer`, `Events`. Bodies are JSON already, so that a gateway splices them into its
+responses as they are. Writes of one turn of the loop leave as one; a peer that does not read is cut off.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias, cast
+
+import msgspec
+
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
+ITEMS_BYTES_MAX: Final = 4 * 1024 * 1024  # a list of items longer than this is sent as several frames
+BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024  # unread by the peer
+_PREFIX_BYTES: Final = 4
+_ITEM_OVERHEAD_BYTES: Final = 64
+
+logger = logging.getLogger(__name__)
+
+
+class IpcError(Exception):
+    """A frame that cannot be: the peer speaks something else, or too much at once."""
+
+
+class Submit(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """Records with their recovered signers: (request id, record, signer's address)."""
+
+    items: list[tuple[int, bytes, bytes]]
+
+
+class Query(msgspec.Struct, array_like=True, tag=2, gc=False):
+    """One question about the state."""
+
+    rid: int
+    method: str
+    params: dict[str, Any]
+
+
+class Acks(msgspec.Struct, array_like=True, tag=3, gc=False):
+    """What became of submitted records: (request id, applied, JSON of the result or of the error object)."""
+
+    items: list[tuple[int, bool, bytes]]
+
+
+class Answer(msgspec.Struct, array_like=True, tag=4, gc=False):
+    """Answer to a `Query`; `body` is the JSON of the result or of the error object."""
+
+    rid: int
+    ok: bool
+    body: bytes
+
+
+class Events(msgspec.Struct, array_like=True, tag=5, gc=False):
+    """What happened: (channel as clients name it, the account it concerns or 0, JSON). Goes to every gateway."""
+
+    items: list[tuple[str, int, bytes]]
+
+
+Message: TypeAlias = Submit | Query | Acks | Answer | Events
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(
+    Submit | Query | Acks | Answer | Events
+)
+
+
+def encode_frame(message: Message) -> bytes:
+    """The frame of `message`; IpcError if it is longer than FRAME_BYTES_MAX."""
+    body = _encoder.encode(message)
+    if len(body) > FRAME_BYTES_MAX:
+        raise IpcError(f"a frame of {len(body)} bytes; at most {FRAME_BYTES_MAX} are allowed")
+    return len(body).to_bytes(_PREFIX_BYTES, "big") + body
+
+
+class Connection(asyncio.Protocol):
+    """One end of a connection. `on_message` gets whole messages, in order; `on_lost` the reason, once.
+
+    Sending never blocks. `paused` says that the peer is slow: hold back what can wait; `drained` waits for it to
+    catch up. A peer that leaves BUFFER_BYTES_MAX unread is cut off, and so is one that sends what is no frame.
+    """
+
+    def __init__(
+        self,
+        on_message: Callable[["Connection", Message], None],
+        on_lost: Callable[["Connection", str], None] | None = None,
+        on_made: Callable[["Connection"], None] | None = None,
+    ) -> None:
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._on_made = on_made
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._rest = bytearray()
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._reason = "closed by the peer"
+        self.closed = asyncio.Event()
+
+    # --- what callers use -----------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is sent now has a chance to arrive."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the peer reads more slowly than we write."""
+        return not self._writable.is_set()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait for the peer."""
+        return self._out_bytes + (self._transport.get_write_buffer_size() if self._transport else 0)
+
+    async def drained(self) -> None:
+        """Waits until the peer has caught up; ConnectionError if it has gone."""
+        await self._writable.wait()
+        if not self.is_open:
+            raise ConnectionError(self._reason)
+
+    def send(self, message: Message) -> bool:
+        """Queues `message` for the end of this turn of the loop; False when the peer has gone."""
+        return self.send_frame(encode_frame(message))
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Like `send`, for what `encode_frame` has made (once, for many connections)."""
+        if not self.is_open:
+            return False
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+        if self.unsent_bytes > BUFFER_BYTES_MAX:
+            self.abort(f"the peer left more than {BUFFER_BYTES_MAX} bytes unread")
+            return False
+        return True
+
+    def send_acks(self, items: Sequence[tuple[int, bool, bytes]]) -> bool:
+        """Sends acks in as many frames as their size needs."""
+        return all(self.send(Acks(part)) for part in split_items(list(items), 2))
+
+    def send_answer(self, rid: int, ok: bool, body: bytes) -> bool:
+        """Sends the answer to query `rid`."""
+        return self.send(Answer(rid, ok, body))
+
+    def close(self) -> None:
+        """Sends what is queued, then closes."""
+        self._flush()
+        if self._transport is not None:
+            self._reason = "closed by us"
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Cuts the peer off; what is queued is dropped."""
+        logger.warning("connection cut off: %s", reason)
+        self._reason = reason
+        self._out.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self._on_made is not None:
+            self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            self._rest += data
+            used = self._take(self._rest)
+            del self._rest[:used]
+        else:
+            used = self._take(data)
+            if used < len(data):
+                self._rest += data[used:]
+
+    def _take(self, data: bytes | bytearray) -> int:
+        """Handles the whole frames at the start of `data`; bytes used."""
+        position, size = 0, len(data)
+        with memoryview(data) as view:
+            while size - position >= _PREFIX_BYTES:
+                length = int.from_bytes(view[position : position + _PREFIX_BYTES], "big")
+                if length > FRAME_BYTES_MAX:
+                    self.abort(
+                        f"the peer sent a frame of {length} bytes; at most {FRAME_BYTES_MAX} are allowed"
+                    )
+                    return size
+                end = position + _PREFIX_BYTES + length
+                if end > size:
+                    break
+                try:
+                    message = _decoder.decode(view[position + _PREFIX_BYTES : end])
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    self.abort(f"the peer sent what is no message: {error}")
+                    return size
+                position = end
+                self._on_message(self, message)
+                if not self.is_open:
+                    return size
+        return position
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._reason = str(exc) or type(exc).__name__
+        self._out.clear()
+        self._writable.set()
+        self.closed.set()
+        if self._on_lost is not None:
+            self._on_lost(self, self._reason)
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(self._out)
+        self._out = []
+        self._out_bytes = 0
+
+
+def split_items(items: list[Any], body_index: int) -> list[list[Any]]:
+    """`items` in runs whose bodies (`item[body_index]`) stay below ITEMS_BYTES_MAX together."""
+    total = sum(len(item[body_index]) for item in items) + _ITEM_OVERHEAD_BYTES * len(items)
+    if total <= ITEMS_BYTES_MAX:
+        return [items] if items else []
+    runs: list[list[Any]] = [[]]
+    size = 0
+    for item in items:
+        item_bytes = len(item[body_index]) + _ITEM_OVERHEAD_BYTES
+        if runs[-1] and size + item_bytes > ITEMS_BYTES_MAX:
+            runs.append([])
+            size = 0
+        runs[-1].append(item)
+        size += item_bytes
+    return runs
+
+
+def parse_address(address: str) -> str | tuple[str, int]:
+    """A path of a Unix socket, or (host, port) of `127.0.0.1:7000`. ValueError for a host beyond this machine."""
+    if "/" in address or ":" not in address:
+        return address
+    host, _, port = address.rpartition(":")
+    if host not in ("127.0.0.1", "localhost", "[::1]"):
+        raise ValueError(f"{address}: the sequencer talks to gateways on this machine only")
+    return host.strip("[]"), int(port)
+
+
+async def connect(
+    address: str,
+    on_message: Callable[[Connection, Message], None],
+    on_lost: Callable[[Connection, str], None] | None = None,
+) -> Connection:
+    """Connects to the sequencer at `address` (see `parse_address`); OSError when nobody listens."""
+    loop = asyncio.get_running_loop()
+    where = parse_address(address)
+    if isinstance(where, str):
+        _, connection = await loop.create_unix_connection(lambda: Connection(on_message, on_lost), where)
+    else:
+        _, connection = await loop.create_connection(lambda: Connection(on_message, on_lost), *where)
+    return connection
+
+
+class IpcServer:
+    """The sequencer's side. The callbacks must not block, and may answer at once or later, in any order.
+
+    An ack for a connection that has gone is dropped: what it acknowledges is durable already, and the client is
+    told by its gateway that the outcome is unknown.
+    """
+
+    def __init__(
+        self,
+        on_submit: Callable[[Connection, list[tuple[int, bytes, bytes]]], None],
+        on_query: Callable[[Connection, int, str, dict[str, Any]], None],
+        on_lost: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self._on_submit = on_submit
+        self._on_query = on_query
+        self._on_lost = on_lost
+        self._server: asyncio.AbstractServer | None = None
+        self._path: str | None = None
+        self.connections: dict[Connection, None] = {}
+
+    async def start(self, address: str) -> None:
+        """Listens at `address` (see `parse_address`). OSError if another process does."""
+        loop = asyncio.get_running_loop()
+        where = parse_address(address)
+        if isinstance(where, str):
+            _remove_stale(where)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            old_mask = os.umask(0o177)  # whoever may write to this socket vouches for signers
+            try:
+                listener.bind(where)
+            finally:
+                os.umask(old_mask)
+            self._server = await loop.create_unix_server(self._make, sock=listener, backlog=64)
+            self._path = where
+        else:
+            self._server = await loop.create_server(self._make, *where)
+
+    def broadcast(self, events: Sequence[tuple[str, int, bytes]]) -> None:
+        """Sends events to every gateway; encoded once."""
+        if not self.connections:
+            return
+        for part in split_items(list(events), 2):
+            frame = encode_frame(Events(part))
+            for connection in list(self.connections):
+                connection.send_frame(frame)
+
+    async def close(self) -> None:
+        """Stops listening and closes every connection, after what is queued on it."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.close()
+        if self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            self._path = None
+
+    def _make(self) -> Connection:
+        return Connection(self._received, self._lost, self._made)
+
+    def _made(self, connection: Connection) -> None:
+        self.connections[connection] = None
+
+    def _lost(self, connection: Connection, reason: str) -> None:
+        self.connections.pop(connection, None)
+        logger.info("gateway gone: %s", reason)
+        if self._on_lost is not None:
+            self._on_lost(connection)
+
+    def _received(self, connection: Connection, message: Message) -> None:
+        if isinstance(message, Submit):
+            self._on_submit(connection, message.items)
+        elif isinstance(message, Query):
+            self._on_query(connection, message.rid, message.method, message.params)
+        else:
+            connection.abort(f"a gateway sent {type(message).__name__}")
+
+
+def _remove_stale(path: str) -> None:
+    """Removes a socket that nobody listens on; OSError if somebody does, or if it is no socket."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(f"{path} exists and is no socket")
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(path)
+    except (ConnectionRefusedError, FileNotFoundError):
+        os.unlink(path)
+    else:
+        raise OSError(f"{path}: another sequencer listens there")
+    finally:
+        probe.close()

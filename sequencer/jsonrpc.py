@@ -1,0 +1,602 @@
+"""Requests of the public API: JSON-RPC 2.0 documents to methods, fields and records. No network, no clock, no state.
+
+Every wrong request becomes a `RequestError` with a code of `errors.Code` and a message that names the field and its
+limit. Decimals are strings and exact; a JSON number with a fraction is refused where money or quantity is meant.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from sequencer.errors import REFUSALS, Code, error_body
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+
+BATCH_MAX: Final = 100
+ID_CHARACTERS_MAX: Final = 64
+ID_INTEGER_MAX: Final = 2**63 - 1
+CHANNELS_MAX: Final = 256  # subscriptions of a connection
+SHOWN_CHARACTERS_MAX: Final = 80
+RECORD_BYTES_MAX: Final = max(size for size, _, _ in c.LAYOUT.values())
+
+PRICE_DECIMALS: Final = 2  # USD -> ticks
+QUANTITY_DECIMALS: Final = 4  # contracts -> lots
+CASH_DECIMALS: Final = 6
+FEE_MAX_DECIMALS: Final = 4
+
+CLIENT_KINDS: Final = frozenset(
+    {
+        Kind.PLACE,
+        Kind.CANCEL,
+        Kind.CANCEL_ALL,
+        Kind.SET_SIGNER,
+        Kind.TRANSFER,
+        Kind.WITHDRAW,
+        Kind.BID,
+        Kind.FEED,
+        Kind.SURFACE,
+    }
+)
+"""Kinds that arrive signed through a gateway; the sequencer makes the others itself."""
+
+
+class RequestError(Exception):
+    """What is wrong with a request, as the error object that answers it. `id_json` when the id could be read."""
+
+    def __init__(self, code: int, message: str, /, id_json: bytes = b"null", **data: object) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+        self.id_json = id_json
+
+    def body(self) -> bytes:
+        """The JSON-RPC error object."""
+        return error_body(self.code, self.message, **self.data)
+
+
+class UnknownInstrument(RequestError):
+    """A name that the list of instruments does not hold (yet)."""
+
+
+def invalid(field: str, limit: str, got: object) -> RequestError:
+    """-32602 for one field."""
+    return RequestError(
+        Code.INVALID_PARAMS, f"{field}: must be {limit}", field=field, limit=limit, got=shown(got)
+    )
+
+
+def shown(value: object) -> object:
+    """`value` short enough to be repeated to the one who sent it."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else "an integer beyond 64 bits"
+    text = value if isinstance(value, str) else type(value).__name__
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
+
+
+# --- documents ----------------------------------------------------------------------------------
+
+
+class Request(msgspec.Struct, gc=False):
+    """One request object. `params` stays undecoded until the method is known."""
+
+    method: str
+    id: int | str | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+    jsonrpc: str = "2.0"
+
+
+class _SubmitParams(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    record: str
+
+
+_request_decoder: Final = msgspec.json.Decoder(Request)
+_batch_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_submit_decoder: Final = msgspec.json.Decoder(_SubmitParams)
+_any_decoder: Final = msgspec.json.Decoder()
+_encoder: Final = msgspec.json.Encoder()
+_DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def parse_batch(data: bytes) -> list[bytes]:
+    """The request objects of a batch array, undecoded."""
+    try:
+        items = _batch_decoder.decode(data)
+    except _DECODE_ERRORS as error:
+        raise RequestError(Code.PARSE, f"not JSON: {error}") from None
+    if not items:
+        raise RequestError(Code.INVALID_REQUEST, "a batch must hold at least one request")
+    if len(items) > BATCH_MAX:
+        raise RequestError(
+            Code.INVALID_REQUEST,
+            f"a batch may hold at most {BATCH_MAX} requests",
+            field="batch",
+            limit=f"at most {BATCH_MAX} requests",
+            got=len(items),
+        )
+    return [bytes(item) for item in items]
+
+
+def parse_request(data: bytes) -> tuple[bytes, str, msgspec.Raw]:
+    """(id as JSON, method, params) of one request object."""
+    try:
+        request = _request_decoder.decode(data)
+    except _DECODE_ERRORS:
+        raise _why_no_request(data) from None
+    number = request.id
+    if type(number) is int:
+        if not -ID_INTEGER_MAX <= number <= ID_INTEGER_MAX:
+            raise _bad_id(number)
+        id_json = b"%d" % number
+    elif type(number) is str:
+        if len(number) > ID_CHARACTERS_MAX:
+            raise _bad_id(number)
+        id_json = _encoder.encode(number)
+    else:
+        raise RequestError(
+            Code.INVALID_REQUEST,
+            "an id is required: every request is answered, notifications are not taken",
+            field="id",
+            limit="an integer or a string",
+            got=None,
+        )
+    if request.jsonrpc != "2.0":
+        raise RequestError(
+            Code.INVALID_REQUEST,
+            'jsonrpc: must be "2.0"',
+            id_json=id_json,
+            field="jsonrpc",
+            limit='"2.0"',
+            got=shown(request.jsonrpc),
+        )
+    return id_json, request.method, request.params
+
+
+def _bad_id(got: object) -> RequestError:
+    limit = f"a 64-bit integer or a string of at most {ID_CHARACTERS_MAX} characters"
+    return RequestError(Code.INVALID_REQUEST, f"id: must be {limit}", field="id", limit=limit, got=shown(got))
+
+
+def _why_no_request(data: bytes) -> RequestError:
+    """The error for a document that is not a request object: not JSON at all, or which member is wrong."""
+    try:
+        document = _any_decoder.decode(data)
+    except _DECODE_ERRORS as error:
+        return RequestError(Code.PARSE, f"not JSON: {error}")
+    if not isinstance(document, dict):
+        return RequestError(Code.INVALID_REQUEST, "a request must be a JSON object (or an array of them)")
+    number = document.get("id")
+    if "id" in document and (isinstance(number, bool) or not isinstance(number, int | str)):
+        return _bad_id(number)
+    id_json = _encoder.encode(number)
+    if len(id_json) > 2 * ID_CHARACTERS_MAX:
+        return _bad_id(number)
+    for member in ("method", "jsonrpc"):
+        if not isinstance(document.get(member, "" if member == "jsonrpc" else None), str):
+            return RequestError(
+                Code.INVALID_REQUEST,
+                f"{member}: must be a string",
+                id_json=id_json,
+                field=member,
+                limit="a string",
+                got=shown(document.get(member)),
+            )
+    return RequestError(Code.INVALID_REQUEST, "not a request object", id_json=id_json)
+
+
+def parse_params(raw: msgspec.Raw) -> dict[str, Any]:
+    """Params by name."""
+    try:
+        params = _any_decoder.decode(raw)
+    except _DECODE_ERRORS as error:
+        raise RequestError(Code.PARSE, f"not JSON: {error}") from None
+    if not isinstance(params, dict):
+        raise invalid("params", "an object: parameters go by name", params)
+    return params
+
+
+# --- decimals -----------------------------------------------------------------------------------
+
+_DECIMAL: Final = re.compile(r"(-?)(\d{1,20})(?:\.(\d{1,6}))?", re.ASCII)
+
+
+def to_units(text: str, decimals: int) -> int:
+    """`"123.45"` to an integer of 10^-decimals, exact. ValueError for anything else."""
+    match = _DECIMAL.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    sign, whole, fraction = match.groups()
+    fraction = fraction or ""
+    if len(fraction) > decimals:
+        raise ValueError(text)
+    value = int(whole + fraction.ljust(decimals, "0"))
+    return -value if sign else value
+
+
+def from_units(value: int, decimals: int) -> str:
+    """Inverse of `to_units`, without trailing zeros."""
+    whole, fraction = divmod(abs(value), 10**decimals)
+    digits = f"{fraction:0{decimals}d}".rstrip("0")
+    sign = "-" if value < 0 else ""
+    return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
+
+
+# --- fields -------------------------------------------------------------------------------------
+
+
+class _Required(Enum):
+    REQUIRED = 0
+
+
+REQUIRED: Final = _Required.REQUIRED
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A parameter: its limit in words, and what reads it (ValueError: it does not fit)."""
+
+    name: str
+    limit: str
+    read: Callable[[Any], Any]
+    default: object = REQUIRED
+
+
+def _integer(name: str, high: int, default: object = REQUIRED, low: int = 0) -> Field:
+    def read(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Field(name, f"an integer from {low} to {high}", read, default)
+
+
+def _decimal(name: str, decimals: int, low: int, high: int, default: object = REQUIRED) -> Field:
+    def read(value: Any) -> int:
+        if type(value) is not str:
+            raise ValueError
+        units = to_units(value, decimals)
+        if not low <= units <= high:
+            raise ValueError
+        return units
+
+    bounds = f"from {from_units(low, decimals)} to {from_units(high, decimals)}"
+    return Field(name, f"a decimal string {bounds} with at most {decimals} decimals", read, default)
+
+
+def _choice(name: str, choices: dict[str, int], default: object = REQUIRED) -> Field:
+    def read(value: Any) -> int:
+        if type(value) is not str or value not in choices:
+            raise ValueError
+        return choices[value]
+
+    return Field(name, "one of " + ", ".join(choices), read, default)
+
+
+def _flag(name: str) -> Field:
+    def read(value: Any) -> bool:
+        if type(value) is not bool:
+            raise ValueError
+        return value
+
+    return Field(name, "true or false", read, False)
+
+
+def from_hex(text: object, sizes: tuple[int, ...]) -> bytes:
+    """`"0x…"` of one of `sizes` bytes. ValueError otherwise."""
+    if type(text) is not str or text[:2] != "0x" or len(text) // 2 - 1 not in sizes:
+        raise ValueError(text)
+    return unhexlify(text[2:])
+
+
+def _address(name: str, default: object = REQUIRED) -> Field:
+    return Field(name, "0x and 40 hex digits", lambda value: from_hex(value, (20,)), default)
+
+
+def _instrument(default: object = REQUIRED) -> Field:
+    def read(value: Any) -> int | str:
+        if type(value) is int and 0 <= value <= c.U32_MAX:
+            return value
+        if type(value) is str and 0 < len(value) <= 32:
+            return value
+        raise ValueError
+
+    limit = f'an instrument: its number (from 0 to {c.U32_MAX}) or its name ("BTC-2JAN22-48000-C")'
+    return Field("instrument", limit, read, default)
+
+
+def _signature(value: object) -> bytes:
+    """64 bytes compact, or 65 bytes r, s, v, to compact."""
+    raw = from_hex(value, (c.SIGNATURE_BYTES, c.SIGNATURE_BYTES + 1))
+    if len(raw) == c.SIGNATURE_BYTES:
+        return raw
+    parity = raw[64] - 27 if raw[64] >= 27 else raw[64]
+    if parity not in (0, 1) or raw[32] & 0x80:
+        raise ValueError
+    return raw[:32] + bytes((raw[32] | parity << 7,)) + raw[33:64]
+
+
+SIGNATURE: Final = Field("signature", "0x and 64 bytes (EIP-2098) or 65 bytes (r, s, v) in hex", _signature)
+_U32 = c.U32_MAX
+_SIDE: Final = _choice("side", {"buy": c.BUY, "sell": c.SELL})
+_PRICE: Final = _decimal("price", PRICE_DECIMALS, 1, c.U32_MAX)
+_ACCOUNT: Final = _integer("account", _U32)
+_TAIL: Final = (_integer("nonce", _U32 - 1), _integer("expires", _U32, default=0))
+_AMOUNT: Final = _decimal("amount", CASH_DECIMALS, 1, c.U64_MAX)
+_SEQ: Final = _integer("seq", c.U40_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A method that makes a record of `kind` from fields and a signature."""
+
+    kind: Kind
+    fields: tuple[Field, ...]
+
+    def record(self, params: dict[str, Any], listed: Instruments, *, signed: bool = True) -> bytes:
+        """The record; with `signed` False, without its signature."""
+        values = read_fields((*self.fields, SIGNATURE) if signed else self.fields, params, listed)
+        signature = values.pop("signature", None)
+        if self.kind is Kind.PLACE:
+            values = _place_fields(values)
+        return codec.encode(self.kind, signature, **values)
+
+
+def _place_fields(values: dict[str, Any]) -> dict[str, Any]:
+    flags = values.pop("side") | values.pop("tif") << c.FLAG_TIF_SHIFT
+    flags |= c.FLAG_POST_ONLY * values.pop("post_only") | c.FLAG_REDUCE_ONLY * values.pop("reduce_only")
+    flags |= c.FLAG_STP_TAKER * values.pop("self_trade")
+    if flags & c.FLAG_POST_ONLY and flags >> c.FLAG_TIF_SHIFT & 3:
+        raise invalid("post_only", "false unless tif is GTC", True)
+    return values | {"flags": flags}
+
+
+SIGNED: Final[dict[str, Signed]] = {
+    "order_place": Signed(
+        Kind.PLACE,
+        (
+            _ACCOUNT,
+            _instrument(),
+            _SIDE,
+            _PRICE,
+            _decimal("quantity", QUANTITY_DECIMALS, 1, c.U40_MAX),
+            _choice("tif", {"GTC": c.TIF_GTC, "IOC": c.TIF_IOC, "FOK": c.TIF_FOK}, "GTC"),
+            _flag("post_only"),
+            _flag("reduce_only"),
+            _choice("self_trade", {"cancel_resting": 0, "cancel_taker": 1}, "cancel_resting"),
+            *_TAIL,
+            _decimal("fee_max", FEE_MAX_DECIMALS, 0, 2**16 - 1, "0.01"),
+        ),
+    ),
+    "order_cancel": Signed(Kind.CANCEL, (_ACCOUNT, _instrument(), _SIDE, _PRICE, _SEQ, *_TAIL)),
+    "order_cancel_all": Signed(
+        Kind.CANCEL_ALL, (_ACCOUNT, _integer("nonce_floor", _U32 - 1, default=0), *_TAIL)
+    ),
+    "set_signer": Signed(
+        Kind.SET_SIGNER,
+        (
+            _ACCOUNT,
+            _address("signer"),
+            _integer("scope", c.SCOPE_TRADE | c.SCOPE_WITHDRAW),
+            _integer("signer_expires", _U32),
+            *_TAIL,
+        ),
+    ),
+    "transfer": Signed(Kind.TRANSFER, (_ACCOUNT, _integer("to", _U32), _AMOUNT, *_TAIL)),
+    "withdraw": Signed(Kind.WITHDRAW, (_ACCOUNT, _AMOUNT, *_TAIL)),
+    "bid": Signed(
+        Kind.BID,
+        (
+            _ACCOUNT,
+            _integer("target", _U32),
+            _integer("fraction", 256, low=1),
+            _decimal("cash_max", CASH_DECIMALS, -(2**63), 2**63 - 1),
+            *_TAIL,
+        ),
+    ),
+}
+
+QUERIES: Final[dict[str, tuple[Field, ...]]] = {
+    "account": (_integer("account", _U32, None), _address("owner", None)),
+    "book": (_instrument(), _integer("depth", 100, 10, low=1)),
+    "instruments": (_flag("expired"),),
+    "ticker": (_instrument(),),
+    "trades": (_instrument(None), _integer("limit", 1000, 100, low=1)),
+    "status": (),
+    "order": (_SEQ,),
+    "orders": (_ACCOUNT,),
+    "withdrawal": (_integer("number", _U32),),
+    "margin_statement": (_ACCOUNT,),
+    "system_info": (),
+}
+
+METHODS: Final = ("submit", *SIGNED, "typed_data", *QUERIES, "subscribe", "unsubscribe")
+
+
+def read_fields(fields: tuple[Field, ...], params: dict[str, Any], listed: Instruments) -> dict[str, Any]:
+    """Values by name, defaults filled in, an instrument's name replaced by its number."""
+    values: dict[str, Any] = {}
+    for field in fields:
+        value = params.get(field.name, REQUIRED)
+        if value is REQUIRED:
+            if field.default is REQUIRED:
+                raise RequestError(
+                    Code.INVALID_PARAMS,
+                    f"{field.name}: is missing; must be {field.limit}",
+                    field=field.name,
+                    limit=field.limit,
+                    got=None,
+                )
+            value = field.default
+            if value is None:
+                continue
+        try:
+            values[field.name] = field.read(value)
+        except ValueError:
+            raise invalid(field.name, field.limit, value) from None
+    if len(params) > len(values):
+        known = [field.name for field in fields]
+        for name, value in params.items():
+            if name not in values:
+                raise invalid(str(shown(name)), "absent: the fields are " + ", ".join(known), value)
+    instrument = values.get("instrument")
+    if type(instrument) is str:
+        values["instrument"] = listed.number_of(instrument)
+    return values
+
+
+def query_params(method: str, params: dict[str, Any], listed: Instruments) -> dict[str, Any]:
+    """Params of a query as they go to the sequencer: instruments as numbers, addresses as lower-case hex."""
+    values = read_fields(QUERIES[method], params, listed)
+    if method == "account" and len(values) != 1:
+        raise invalid("account", "given, or owner, and not both", params.get("account"))
+    if "owner" in values:
+        values["owner"] = "0x" + values["owner"].hex()
+    return values
+
+
+# --- records ------------------------------------------------------------------------------------
+
+
+def submit_params(raw: msgspec.Raw) -> bytes:
+    """The record's bytes of `submit`."""
+    try:
+        text = _submit_decoder.decode(raw).record
+    except _DECODE_ERRORS:
+        params = parse_params(raw)
+        for name in params:
+            if name != "record":
+                raise invalid(str(shown(name)), "absent: the field is record", params[name]) from None
+        raise invalid("record", _RECORD_LIMIT, params.get("record")) from None
+    if text[:2] != "0x" or len(text) > 2 * RECORD_BYTES_MAX + 2:
+        raise invalid("record", _RECORD_LIMIT, text)
+    try:
+        return unhexlify(text[2:])
+    except ValueError:
+        raise invalid("record", _RECORD_LIMIT, text) from None
+
+
+_RECORD_LIMIT: Final = f"0x and the record's bytes in hex, at most {RECORD_BYTES_MAX}"
+
+
+def admit(raw: bytes, domain: bytes) -> bytes:
+    """Address of the signer of a record that a client may send; RequestError 1001, 1002 or 1003."""
+    if raw and raw[0] in c.LAYOUT and raw[0] not in CLIENT_KINDS:
+        name = Kind(raw[0]).name
+        raise RequestError(
+            Code.NOT_A_CLIENT_RECORD,
+            f"{name} records are made by the sequencer; clients cannot send them",
+            kind=name,
+        )
+    record = codec.decode(raw, domain)
+    if isinstance(record, Reason):
+        expected = c.LAYOUT[raw[0]][0] if raw and raw[0] in c.LAYOUT else None
+        message = REFUSALS[record]
+        if expected is not None:
+            message = f"record: a {Kind(raw[0]).name} has {expected} bytes with zero padding, got {len(raw)}"
+        raise RequestError(
+            Code.MALFORMED, message, reason=record.name, field="record", limit=expected, got=len(raw)
+        )
+    if record.signer is None:
+        raise RequestError(
+            Code.BAD_SIGNATURE,
+            "signature: no key can have made it (r or s is out of range, or s is in the upper half)",
+            field="signature",
+        )
+    return record.signer
+
+
+def typed_data(params: dict[str, Any], listed: Instruments, chain_id: int, contract: str) -> dict[str, Any]:
+    """EIP-712 typed data of `{"method": …, fields}` as eth_signTypedData_v4 takes it; wide integers as strings."""
+    fields = dict(params)
+    method = fields.pop("method", None)
+    if not isinstance(method, str) or method not in SIGNED:
+        raise invalid("method", "one of " + ", ".join(SIGNED), method)
+    data = codec.typed_data(SIGNED[method].record(fields, listed, signed=False), chain_id, contract)
+    domain_type = [
+        ("name", "string"),
+        ("version", "string"),
+        ("chainId", "uint256"),
+        ("verifyingContract", "address"),
+    ]
+    return {
+        "domain": data.domain,
+        "types": {"EIP712Domain": [{"name": n, "type": t} for n, t in domain_type], **data.types},
+        "primaryType": data.primary_type,
+        "message": {
+            name: str(value) if isinstance(value, int) and abs(value) >= 2**53 else value
+            for name, value in data.message.items()
+        },
+    }
+
+
+# --- subscriptions ------------------------------------------------------------------------------
+
+_CHANNEL_LIMIT: Final = (
+    "book.<instrument>, trades, trades.<instrument>, ticker.<instrument> or account.<number>"
+)
+
+
+def channels(params: dict[str, Any], listed: Instruments) -> list[str]:
+    """Channels of subscribe and unsubscribe as events name them: instruments by name."""
+    asked = params.get("channels")
+    if set(params) - {"channels"} or type(asked) is not list or not 0 < len(asked) <= CHANNELS_MAX:
+        got = len(asked) if type(asked) is list else asked
+        raise invalid("channels", f"an array of 1 to {CHANNELS_MAX} channels", got)
+    return [_channel(one, listed) for one in asked]
+
+
+def _channel(text: object, listed: Instruments) -> str:
+    if type(text) is str:
+        family, _, name = text.partition(".")
+        is_number = name.isascii() and name.isdigit() and len(name) <= 10 and int(name) <= c.U32_MAX
+        if text == "trades":
+            return text
+        if family == "account" and is_number:
+            return f"account.{int(name)}"
+        if family in ("book", "trades", "ticker") and 0 < len(name) <= 32:
+            return f"{family}.{listed.name_of(int(name)) if is_number else listed.checked(name)}"
+    raise invalid("channels", _CHANNEL_LIMIT, text)
+
+
+class Instruments:
+    """Names and numbers of the listed instruments, as the sequencer last told them."""
+
+    def __init__(self, listed: Iterable[tuple[str, int]] = ()) -> None:
+        self.numbers = dict(listed)
+        self._names = {number: name for name, number in self.numbers.items()}
+
+    def number_of(self, name: str) -> int:
+        """Instrument number of a name; UnknownInstrument."""
+        number = self.numbers.get(name)
+        if number is None:
+            raise _unknown_instrument(name)
+        return number
+
+    def name_of(self, number: int) -> str:
+        """Inverse of `number_of`."""
+        name = self._names.get(number)
+        if name is None:
+            raise _unknown_instrument(number)
+        return name
+
+    def checked(self, name: str) -> str:
+        """`name`, if it is listed."""
+        self.number_of(name)
+        return name
+
+
+def _unknown_instrument(got: object) -> UnknownInstrument:
+    limit = "the number or the name of a listed instrument"
+    return UnknownInstrument(
+        Code.INVALID_PARAMS, f"instrument: must be {limit}", field="instrument", limit=limit, got=shown(got)
+    )
