@@ -39,6 +39,10 @@ STOP_TIMEOUT_S: Final = 5.0
 INSTALL_TIMEOUT_S: Final = 300.0
 START_TRIES: Final = 3
 LOG_TAIL_BYTES: Final = 600
+LOG_HEAD_BYTES: Final = 100_000
+_READY_MARK: Final = (
+    "127.0.0.1:"  # "listening on ...", "Listening on ...", "Started ... server at http://..."
+)
 
 
 @dataclass(slots=True)
@@ -284,23 +288,32 @@ def _spawn(
 def _ready(name: str, port: int, process: subprocess.Popen[bytes], log_path: Path, timeout_s: float) -> Chain:
     url = f"http://127.0.0.1:{port}"
     rpc = Rpc(url, attempts=1)
+    try:
+        chain_id = _wait_for_answer(rpc, name, process, log_path, timeout_s)
+    finally:
+        rpc.close()
+    return Chain(name, url, chain_id, Rpc(url), process, log_path)
+
+
+def _wait_for_answer(
+    rpc: Rpc, name: str, process: subprocess.Popen[bytes], log_path: Path, timeout_s: float
+) -> int:
+    """The chain's id, once the node answers; raises ChainStartError when it ends or takes too long."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ChainStartError(name, f"exit code {process.returncode}: {_tail(log_path)}", str(log_path))
-        try:
-            chain_id = rpc.chain_id()
-        except RpcUnavailable:
-            time.sleep(0.03)
-            continue
-        rpc.close()
-        return Chain(name, url, chain_id, Rpc(url), process, log_path)
+        # the log says that it is this process that listens, and not another one on the same port
+        if _READY_MARK in _tail(log_path, LOG_HEAD_BYTES):
+            with contextlib.suppress(RpcUnavailable):
+                return rpc.chain_id()
+        time.sleep(0.02)
     raise ChainStartError(name, f"no answer within {timeout_s:.0f} s: {_tail(log_path)}", str(log_path))
 
 
-def _tail(log_path: Path) -> str:
+def _tail(log_path: Path, size_bytes: int = LOG_TAIL_BYTES) -> str:
     with contextlib.suppress(OSError):
-        return log_path.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
+        return log_path.read_bytes()[-size_bytes:].decode("utf-8", "replace").strip()
     return ""
 
 

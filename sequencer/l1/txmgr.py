@@ -393,22 +393,23 @@ class TxManager:
             self._gaps_filled += 1
 
     def _resend_and_bump(self, used: int) -> None:
-        """Only the lowest unmined nonce can be what the others wait for: it alone is sent again or bumped."""
+        """Nodes forget: what is unmined is sent again now and then. Only the lowest nonce can be what the others
+        wait for: it alone is bumped.
+        """
         now_s = self._clock()
+        lowest = True
         for intent in self._store.open_intents():
             if intent.state is not State.SENT or intent.nonce is None or intent.nonce < used:
                 continue
             last = [item for item in self._store.attempts(intent.nonce) if item.seq == intent.seq][-1]
+            seen_s = max(last.sent_s or 0.0, self._rebroadcast_s.get(intent.seq, 0.0))
             if last.sent_s is None:  # a bump that was stored and, by a crash or an error, not sent
                 self._broadcast(intent)
-            elif now_s - last.sent_s >= self._config.stall_s:
+            elif lowest and now_s - last.sent_s >= self._config.stall_s:
                 self._bump(intent, last)
-            elif (
-                now_s - max(last.sent_s, self._rebroadcast_s.get(intent.seq, 0.0))
-                >= self._config.rebroadcast_s
-            ):
+            elif now_s - seen_s >= self._config.rebroadcast_s:
                 self._rebroadcast(intent, last)
-            return
+            lowest = False
 
     def _bump(self, intent: Intent, last: Attempt) -> None:
         assert intent.nonce is not None

@@ -99,7 +99,7 @@ def test_keys__come_from_keystore_and_environment(tmp_path: Path, monkeypatch: p
     assert "nothex" not in str(caught.value)
 
 
-def test_pyevm__takes_a_hundred_full_batches_in_seconds(exchange: Exchange, make_batch: BatchMaker) -> None:
+def test_pyevm__takes_thirty_full_batches_in_seconds(exchange: Exchange, make_batch: BatchMaker) -> None:
     if exchange.chain.name != "pyevm":
         pytest.skip("the speed of the embedded chain")
     poster = Poster(exchange.rpc, exchange.manager(), exchange.deployment.rollup)

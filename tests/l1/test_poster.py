@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -138,21 +139,27 @@ def test_refused_batch__is_stuck_with_the_reason_and_goes_when_it_may(
     assert next_batch(exchange) == 3
 
 
-def test_reorg__of_posted_batches__posts_them_again(exchange: Exchange, make_batch: BatchMaker) -> None:
-    config = TxConfig(confirmations=3)
+@pytest.mark.parametrize("seen", [False, True], ids=["before their receipts are seen", "after"])
+def test_reorg__of_posted_batches__posts_them_again(
+    exchange: Exchange, make_batch: BatchMaker, seen: bool
+) -> None:
+    config = TxConfig(confirmations=3, rebroadcast_s=0.2)
     poster = poster_of(exchange, exchange.manager(config), PosterConfig(confirmations=3))
     snapshot = exchange.chain.snapshot()
     for batch_id in (1, 2):
         poster.offer(make_batch(batch_id))
+    poster.step()
     while next_batch(exchange) < 3:
+        time.sleep(0.01)
+    if seen:
         poster.step()
     exchange.chain.revert(snapshot)
     assert next_batch(exchange) == 1
-    for _ in range(100):
+    deadline = time.monotonic() + 5
+    while next_batch(exchange) < 3 and time.monotonic() < deadline:
         poster.step()
-        if next_batch(exchange) == 3:
-            break
-    assert poster.status().queued >= 1
+        time.sleep(0.02)
+    assert next_batch(exchange) == 3
     exchange.chain.mine(3)
     poster.drain(10)
     assert poster.status().last_confirmed == 2

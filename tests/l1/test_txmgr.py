@@ -272,7 +272,9 @@ def test_nonce__used_by_others__fails_the_intent_and_never_moves_it(exchange: Ex
 
 
 def test_base_fee__above_the_signed_fee__is_met_by_a_bump(exchange: Exchange) -> None:
-    manager = exchange.manager(TxConfig(max_fee_cap=10**6, tip_min=1))
+    head = exchange.rpc.block("latest")
+    assert head is not None
+    manager = exchange.manager(TxConfig(max_fee_cap=to_int(head["baseFeePerGas"]) // 2, tip_min=1))
     mint(manager, exchange, "a", 5)
     manager.poll()
     assert minted(exchange) == 0
