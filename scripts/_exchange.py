@@ -1,5 +1,7 @@
 """What the ape scripts share: accounts, our contracts from their committed artifacts, the exchange they work with."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,7 +10,9 @@ from ape.contracts import ContractContainer, ContractInstance
 from ethpm_types import ContractType
 from web3 import Web3
 
-from sequencer.contracts import Deployment, deployment_path, load
+from sequencer.contracts import load
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import DeploymentError
 
 DEVNET_CHAIN_IDS = (1337, 31337)  # py-evm in ape; anvil and hardhat
 DEFAULTS: dict[str, Any] = {
@@ -37,6 +41,11 @@ def container(name: str) -> ContractContainer:
     )
 
 
+def deployment_path() -> Path:
+    """What FAIRSTRIKE_DEPLOYMENT names, else var/deployment.json below the working directory."""
+    return Path(os.environ.get("FAIRSTRIKE_DEPLOYMENT") or "var/deployment.json")
+
+
 def is_devnet() -> bool:
     """Whether money on the connected chain is worth nothing."""
     return networks.provider.chain_id in DEVNET_CHAIN_IDS
@@ -58,12 +67,11 @@ def deploy_exchange(
     def create(name: str, *arguments: Any) -> ContractInstance:
         return deployer.deploy(container(name), *arguments, required_confirmations=0)
 
-    created = {}
+    deploy_block = chain.blocks.height + 1
     if token is None:
-        created["token"] = create("TestToken")
-        token = created["token"].address
-    inbox = created["inbox"] = create("Inbox")
-    rollup = created["rollup"] = create(
+        token = create("TestToken").address
+    inbox = create("Inbox")
+    rollup = create(
         "Rollup",
         genesis_root,
         sequencer,
@@ -72,9 +80,7 @@ def deploy_exchange(
         settings["bond_min"],
         settings["drift_max_s"],
     )
-    vault = created["vault"] = create(
-        "Vault", token, rollup.address, settings["deposit_min"], settings["deposits_total_max"]
-    )
+    vault = create("Vault", token, rollup.address, settings["deposit_min"], settings["deposits_total_max"])
     inbox.set_vault(vault.address, sender=deployer, required_confirmations=0)
     if bond:
         rollup.bond(sender=deployer, value=bond, required_confirmations=0)
@@ -85,7 +91,9 @@ def deploy_exchange(
         inbox=inbox.address,
         rollup=rollup.address,
         sequencer=Web3.to_checksum_address(sequencer),
-        blocks={role: contract.creation_metadata.block for role, contract in created.items()},
+        deploy_block=deploy_block,
+        challenge_window_s=settings["challenge_window_s"],
+        genesis_root="0x" + genesis_root.hex(),
     )
 
 
@@ -97,12 +105,12 @@ def exchange() -> Deployment:
     """
     if networks.provider.name in ("test", "foundry") and chain.blocks.height == 0:
         deployer = account_of("TEST::0")
-        return deploy_exchange(deployer, account_of("TEST::1").address, b"\1" * 32)
+        return deploy_exchange(deployer, deployer.address, b"\1" * 32)
     path = deployment_path()
     try:
-        deployment = Deployment.read(path)
-    except FileNotFoundError as error:
-        raise click.ClickException(f"no exchange is deployed: {path} is missing") from error
+        deployment = Deployment.load(path)
+    except DeploymentError as error:
+        raise click.ClickException(str(error)) from error
     connected = networks.provider.chain_id
     if deployment.chain_id != connected:
         raise click.ClickException(f"{path} is about chain {deployment.chain_id}, this is chain {connected}")

@@ -4,31 +4,40 @@ What is deployed are the committed artifacts, not what a compiler on this machin
 consensus.
 """
 
-from importlib.util import find_spec
-
 import click
 from ape.cli import ConnectedProviderCommand
 
-from scripts._exchange import DEFAULTS, account_of, deploy_exchange, is_devnet
+from scripts._exchange import DEFAULTS, account_of, deploy_exchange, deployment_path, is_devnet
 
 
-def core_genesis_root() -> bytes:
-    """State root that the sequencer starts from."""
-    if find_spec("sequencer.genesis") is None:
-        raise click.UsageError("no genesis in the sequencer's core: give --genesis-root or GENESIS_ROOT")
+def devnet_genesis_root() -> bytes:
+    """State root that the sequencer of a development network starts from."""
+    from sequencer.devnet import devnet_params
     from sequencer.genesis import genesis_root
 
-    return bytes(genesis_root())
+    return genesis_root(devnet_params())
+
+
+def root_of(given: str | None) -> bytes:
+    """The root given in hex, or the one that the core starts a development network from."""
+    if given is None and not is_devnet():
+        raise click.UsageError("give --genesis-root: it depends on the parameters of the exchange")
+    root = devnet_genesis_root() if given is None else bytes.fromhex(given.removeprefix("0x"))
+    if len(root) != 32:
+        raise click.UsageError("a genesis root has 32 bytes")
+    return root
 
 
 @click.command(cls=ConnectedProviderCommand)
 @click.option(
     "--account", default="TEST::0", show_default=True, help="deployer: TEST::n or an alias of `ape accounts`"
 )
-@click.option("--sequencer", help="address that posts batches  [default: TEST::1 on a development network]")
+@click.option("--sequencer", help="address that posts batches  [default: TEST::0 on a development network]")
 @click.option("--token", help="6-decimal ERC-20  [default: a new TestToken on a development network]")
 @click.option(
-    "--genesis-root", envvar="GENESIS_ROOT", help="state root before batch 1  [default: the core's]"
+    "--genesis-root",
+    envvar="GENESIS_ROOT",
+    help="state root before batch 1  [default on a development network: the core's]",
 )
 @click.option("--challenge-window-s", default=DEFAULTS["challenge_window_s"], show_default=True)
 @click.option("--bond-min", default=DEFAULTS["bond_min"], show_default=True, help="wei")
@@ -50,10 +59,8 @@ def cli(
     if sequencer is None:
         if not is_devnet():
             raise click.UsageError("give --sequencer")
-        sequencer = account_of("TEST::1").address
-    root = bytes.fromhex(genesis_root.removeprefix("0x")) if genesis_root else core_genesis_root()
-    if len(root) != 32:
-        raise click.UsageError("a genesis root has 32 bytes")
+        sequencer = account_of("TEST::0").address
+    root = root_of(genesis_root)
     deployment = deploy_exchange(
         account_of(account),
         sequencer,
@@ -62,7 +69,8 @@ def cli(
         settings["bond_min"] if bond is None else bond,
         **settings,
     )
-    path = deployment.write()
+    path = deployment_path()
+    deployment.save(path)
     for role in ("token", "inbox", "rollup", "vault", "sequencer"):
         click.echo(f"{role:<10} {getattr(deployment, role)}")
     click.echo(f"genesis    0x{root.hex()}\nwritten to {path}")

@@ -1,21 +1,16 @@
-"""The compiled contracts that ship with the package, and where an exchange made of them stands.
+"""The compiled contracts that ship with the package: who trades or operates needs no compiler.
 
-Who trades or operates needs no compiler: `scripts/compile_contracts.py` makes the artifacts from `contracts/`, and its
-`--check` keeps the two equal. `scripts/deploy.py` writes a deployment, everybody else reads it.
+`scripts/compile_contracts.py` makes them from `contracts/`, and its `--check` keeps the two equal.
 """
 
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 
 NAMES: Final = ("Inbox", "Rollup", "TestToken", "Vault")
-DEPLOYMENT_VARIABLE: Final = "FAIRSTRIKE_DEPLOYMENT"
-DEPLOYMENT_DEFAULT: Final = "var/deployment.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +33,3 @@ def load(name: str) -> Artifact:
         raise KeyError(name)
     raw = msgspec.json.decode(files("sequencer").joinpath("artifacts", f"{name}.json").read_bytes())
     return Artifact(**{field: raw[field] for field in Artifact.__dataclass_fields__})
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """Checksummed addresses of one exchange; `blocks` says in which block each of its contracts was created."""
-
-    chain_id: int
-    token: str
-    vault: str
-    inbox: str
-    rollup: str
-    sequencer: str
-    blocks: dict[str, int]
-
-    @classmethod
-    def read(cls, path: Path | None = None) -> Self:
-        """From `path`, by default `deployment_path()`. Raises OSError, or msgspec.DecodeError for other content."""
-        return msgspec.json.decode((path or deployment_path()).read_bytes(), type=cls)
-
-    def write(self, path: Path | None = None) -> Path:
-        """To `path`, by default `deployment_path()`; a reader sees the old file or the new one, whole."""
-        path = path or deployment_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(asdict(self)), indent=2) + b"\n")
-        part.replace(path)
-        return path
-
-
-def deployment_path() -> Path:
-    """What FAIRSTRIKE_DEPLOYMENT names, else var/deployment.json below the working directory."""
-    return Path(os.environ.get(DEPLOYMENT_VARIABLE) or DEPLOYMENT_DEFAULT)

@@ -14,7 +14,10 @@ import pytest
 from contract_support import USD, Batch
 from web3 import HTTPProvider, Web3
 
-from sequencer.contracts import NAMES, Deployment, load
+from sequencer.contracts import NAMES, load
+from sequencer.devnet import devnet_params
+from sequencer.genesis import genesis_root
+from sequencer.l1.deploy import Deployment
 from sequencer.protocol import constants as c
 from sequencer.protocol.cmap import Map
 
@@ -37,15 +40,16 @@ def ape(tmp_path: Path) -> Run:
         "HOME": str(tmp_path),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "FAIRSTRIKE_DEPLOYMENT": str(tmp_path / "deployment.json"),
-        "GENESIS_ROOT": GENESIS,
         "PYTHONWARNINGS": "ignore",
         "TERM": "dumb",
     }
 
-    def run(*arguments: str, cwd: Path = ROOT, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, cwd: Path = ROOT, ok: bool = True, genesis: str | None = GENESIS
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [Path(sys.executable).parent / "ape", *arguments],
-            env=environment,
+            env=environment | ({"GENESIS_ROOT": genesis} if genesis else {}),
             cwd=cwd,
             capture_output=True,
             text=True,
@@ -95,12 +99,18 @@ def test_compile__with_ape__gives_the_committed_artifacts(ape: Run, tmp_path: Pa
 
 def test_deploy__on_the_test_chain__writes_the_deployment(ape: Run, tmp_path: Path) -> None:
     done = ape("run", "deploy", "--network", TEST_CHAIN)
-    deployment = Deployment.read(tmp_path / "deployment.json")
+    deployment = Deployment.load(tmp_path / "deployment.json")
     assert deployment.chain_id == 1337
-    assert set(deployment.blocks) == {"token", "inbox", "rollup", "vault"}
+    assert (deployment.deploy_block, deployment.genesis_root) == (1, GENESIS)
     for address in (deployment.token, deployment.inbox, deployment.rollup, deployment.vault):
         assert address in done.stdout
     assert f"genesis    {GENESIS}" in done.stdout
+
+
+def test_deploy__without_a_root__starts_from_the_cores_genesis(ape: Run, tmp_path: Path) -> None:
+    ape("run", "deploy", "--network", TEST_CHAIN, genesis=None)
+    expected = "0x" + genesis_root(devnet_params()).hex()
+    assert Deployment.load(tmp_path / "deployment.json").genesis_root == expected
 
 
 def test_deposit__on_the_test_chain__says_account_and_message(ape: Run) -> None:
@@ -150,7 +160,7 @@ def test_deploy_to_claim__on_anvil__pays_the_withdrawal(ape: Run, anvil: str, tm
     done = ape("run", "deposit", "--network", anvil, "--mint", "--amount", "5")
     assert f"deposited 5.000000 USD into account 1 of {TRADER}: inbox message 0" in done.stdout
 
-    deployment = Deployment.read(tmp_path / "deployment.json")
+    deployment = Deployment.load(tmp_path / "deployment.json")
     w3 = Web3(HTTPProvider(anvil))
     rollup = w3.eth.contract(address=w3.to_checksum_address(deployment.rollup), abi=load("Rollup").abi)
     state = state_with_a_withdrawal()

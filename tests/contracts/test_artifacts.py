@@ -15,7 +15,7 @@ from contract_support import ETHER, PERMIT_TYPES, USD, Batch
 from eth_account import Account
 from web3 import EthereumTesterProvider, Web3
 
-from sequencer.contracts import DEPLOYMENT_VARIABLE, NAMES, Deployment, load
+from sequencer.contracts import NAMES, load
 from sequencer.protocol import constants as c
 from sequencer.protocol.cmap import Map
 
@@ -51,14 +51,6 @@ def test_artifacts__fit_eip_170() -> None:
 def test_load__unknown_name__raises() -> None:
     with pytest.raises(KeyError):
         load("../pyproject")
-
-
-def test_deployment__written_and_read__is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(DEPLOYMENT_VARIABLE, str(tmp_path / "new" / "deployment.json"))
-    deployment = Deployment(31337, "0x01", "0x02", "0x03", "0x04", "0x05", {"token": 1})
-    assert deployment.write() == tmp_path / "new" / "deployment.json"
-    assert Deployment.read() == deployment
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["deployment.json"]
 
 
 def signature(entry: dict[str, Any]) -> str:

@@ -195,7 +195,9 @@ def test_post__calldata_in_another_form__reverts(exchange: Exchange, sequencer: 
     calldata = exchange.rollup.post.prepare_calldata(*Batch().arguments())
     head = 4 + 7 * 32
     shifted = calldata[:head] + (9 * 32).to_bytes(32, "big") + bytes(32) + calldata[head + 32 :]
-    for form in (calldata + b"\0", calldata + bytes(32), shifted, calldata[:-32]):
+    # The contract would read one payload here, and whoever decodes the ABI another.
+    elsewhere = calldata[:head] + bytes(32) + calldata[head + 32 :]
+    for form in (calldata + b"\0", calldata + bytes(32), shifted, elsewhere, calldata[:-32]):
         with reverts("rollup: calldata is not canonical"):
             boa.env.raw_call(exchange.rollup.address, sender=sequencer, data=form)
     boa.env.raw_call(exchange.rollup.address, sender=sequencer, data=calldata)

@@ -199,6 +199,8 @@ def test_claim__only_leaf_of_the_map__needs_no_sibling(
     exchange.vault.deposit(50 * USD, sender=trader)
     state = state_with({0: (trader, USD)}, others=0)
     batch_id = post_state(exchange, sequencer, state)
+    with reverts("vault: wrong proof"):
+        exchange.vault.claim(batch_id, 0, trader, USD, 1, [])
     exchange.vault.claim(batch_id, 0, trader, USD, 0, [])
     assert exchange.vault.claimed(0)
 
