@@ -37,7 +37,7 @@ help: ## this list
 setup: $(STAMP) ## .venv with everything, from PyPI, at the versions of requirements.lock
 
 $(STAMP): requirements.lock pyproject.toml setup.py $(KERNEL)
-	[ -x $(BIN)/python ] || { python="$$($(FIND_PYTHON))"; "$$python" -m venv $(VENV); }
+	@[ -x $(BIN)/python ] || { python="$$($(FIND_PYTHON))"; "$$python" -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --no-input --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-input --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check
@@ -59,11 +59,15 @@ test-all: setup ## every test, with anvil and hardhat from npm
 
 .PHONY: lint
 lint: setup ## style, types, purity of the transition, artifacts against sources
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python scripts/check_imports.py
-	$(BIN)/python scripts/compile_contracts.py --check
+	@failed=; \
+	for check in \
+	  "$(BIN)/ruff check --quiet ." \
+	  "$(BIN)/ruff format --quiet --check ." \
+	  "$(BIN)/mypy" \
+	  "$(BIN)/python scripts/check_imports.py" \
+	  "$(BIN)/python scripts/compile_contracts.py --check"; \
+	do echo "$$check"; $$check || failed+=" $$(basename "$${check%% *}")"; done; \
+	[ -z "$$failed" ] || { echo "lint failed:$$failed"; exit 1; }
 
 .PHONY: format
 format: setup ## what of the style a program can mend
