@@ -57,7 +57,7 @@ class Driver:
         self.clock = clock
         self.config = config
         self.metrics = Metrics()
-        self._on_tick = on_tick
+        self.on_tick = on_tick
         self._on_lost = on_lost
         self._system: list[bytes] = []
         self._arrived = asyncio.Event()
@@ -163,7 +163,7 @@ class Driver:
             self.metrics.append_s_total += took_s
             self.metrics.ticks += 1
             self.metrics.records += tick.entry.records
-        self._on_tick(tick)
+        self.on_tick(tick)
 
     def close(self) -> None:
         """Ends the log's thread."""

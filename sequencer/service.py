@@ -320,6 +320,10 @@ class Service:
         age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
         return age_s >= self.config.batch_interval_s and self.batcher.waiting() > 0
 
+    def request_batches(self) -> None:
+        """Asks for batches of all there is, at the next tick."""
+        self._flush_batches = True
+
     def make_batches(self, whatever_there_is: bool = True) -> None:
         """Stores batches up to the log's end, and proofs of the withdrawals in the last, whose root is the state's."""
         last = None

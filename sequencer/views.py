@@ -119,10 +119,10 @@ class Views:
                 if account.owner.hex() == owner:
                     return number, account
             raise QueryError("owner", "must be the address of an account's owner", params["owner"])
-        number: object = params.get("account")
-        if isinstance(number, int) and number in self.state.accounts:
-            return number, self.state.accounts[number]
-        raise QueryError("account", "must be an account's number", number)
+        asked: object = params.get("account")
+        if isinstance(asked, int) and asked in self.state.accounts:
+            return asked, self.state.accounts[asked]
+        raise QueryError("account", "must be an account's number", asked)
 
     def account(self, params: dict[str, Any]) -> dict[str, Any]:
         """Cash, margin, positions, nonces and session keys of an account."""

@@ -1,0 +1,45 @@
+"""`fairstrike`: the command line. One file a group of commands; heavy libraries are imported when a command runs."""
+
+import importlib
+from typing import Any
+
+import click
+
+_COMMANDS = {
+    "up": "sequencer.cli.operate:up",
+    "demo": "sequencer.cli.operate:demo",
+    "replay": "sequencer.cli.operate:replay",
+    "bench": "sequencer.cli.operate:bench",
+    "account": "sequencer.cli.trade:account",
+    "order": "sequencer.cli.trade:order",
+    "deposit": "sequencer.cli.trade:deposit",
+    "withdraw": "sequencer.cli.trade:withdraw",
+    "claim": "sequencer.cli.trade:claim",
+    "price": "sequencer.cli.quant:price",
+    "margin": "sequencer.cli.quant:margin",
+    "match": "sequencer.match:match_command",
+}
+
+
+class LazyGroup(click.Group):
+    """Finds commands by name and imports only the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order that a newcomer needs them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        where = _COMMANDS.get(cmd_name)
+        if where is None:
+            return None
+        module, name = where.split(":")
+        command: Any = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fairstrike")
+def main() -> None:
+    """An options exchange that traders need not trust."""
