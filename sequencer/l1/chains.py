@@ -40,9 +40,7 @@ INSTALL_TIMEOUT_S: Final = 300.0
 START_TRIES: Final = 3
 LOG_TAIL_BYTES: Final = 600
 LOG_HEAD_BYTES: Final = 100_000
-_READY_MARK: Final = (
-    "127.0.0.1:"  # "listening on ...", "Listening on ...", "Started ... server at http://..."
-)
+_READY_MARKS: Final = {"pyevm": "listening on ", "anvil": "Listening on ", "hardhat": "Started HTTP"}
 
 
 @dataclass(slots=True)
@@ -304,7 +302,7 @@ def _wait_for_answer(
         if process.poll() is not None:
             raise ChainStartError(name, f"exit code {process.returncode}: {_tail(log_path)}", str(log_path))
         # the log says that it is this process that listens, and not another one on the same port
-        if _READY_MARK in _tail(log_path, LOG_HEAD_BYTES):
+        if _READY_MARKS[name] in _tail(log_path, LOG_HEAD_BYTES):
             with contextlib.suppress(RpcUnavailable):
                 return rpc.chain_id()
         time.sleep(0.02)

@@ -1,6 +1,5 @@
 """Chains to test on: pyevm always; anvil and hardhat where Node is and npm has, or can fetch, the packages."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,18 +24,28 @@ ELEMENT = 31
 DEPLOYER, SEQUENCER, TRADER, OTHER_TRADER = range(4)
 
 
-@pytest.fixture(scope="session", params=["pyevm", "anvil", "hardhat"])
+def install_or_skip() -> None:
+    if shutil.which("node") is None:
+        pytest.skip("anvil and hardhat need Node.js")
+    try:
+        chains.install()
+    except ChainStartError as error:
+        pytest.skip(f"anvil and hardhat cannot be installed: {error}")
+
+
+@pytest.fixture(scope="session")
+def installed_devnets() -> None:
+    install_or_skip()
+
+
+NODE_CHAINS = [pytest.param(name, marks=pytest.mark.node) for name in ("anvil", "hardhat")]
+
+
+@pytest.fixture(scope="session", params=["pyevm", *NODE_CHAINS])
 def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     name = request.param
     if name != "pyevm":
-        if os.environ.get("FAIRSTRIKE_TEST_CHAINS", "") == "pyevm":
-            pytest.skip("FAIRSTRIKE_TEST_CHAINS=pyevm")
-        if shutil.which("node") is None:
-            pytest.skip(f"{name} needs Node.js")
-        try:
-            chains.install()
-        except ChainStartError as error:
-            pytest.skip(f"{name} cannot be installed: {error}")
+        install_or_skip()
     with chains.start(
         name, genesis_time_s=GENESIS_TIME_S, log_dir=tmp_path_factory.mktemp("chains")
     ) as started:

@@ -40,6 +40,18 @@ def test_start__on_a_taken_port__names_the_log(tmp_path: Path) -> None:
         Rpc(first.url, attempts=1).block_number()
 
 
+@pytest.mark.node
+@pytest.mark.parametrize("name", ["anvil", "hardhat"])
+def test_start_of_anvil_or_hardhat__on_a_taken_port__raises(
+    name: str, tmp_path: Path, installed_devnets: None
+) -> None:
+    with (
+        chains.start("pyevm", log_dir=tmp_path) as first,
+        pytest.raises(ChainStartError, match=r"(?i)in use"),
+    ):
+        chains.start(name, port=int(first.url.rsplit(":", 1)[1]), log_dir=tmp_path)
+
+
 def test_install__without_node__says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
