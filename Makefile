@@ -66,7 +66,7 @@ lint: setup ## style, types, purity of the transition, artifacts against sources
 	  "$(BIN)/mypy" \
 	  "$(BIN)/python scripts/check_imports.py" \
 	  "$(BIN)/python scripts/compile_contracts.py --check"; \
-	do echo "$$check"; $$check || failed+=" $$(basename "$${check%% *}")"; done; \
+	do echo "$$check"; $$check || failed+=" $${check##*/}"; done; \
 	[ -z "$$failed" ] || { echo "lint failed:$$failed"; exit 1; }
 
 .PHONY: format
