@@ -125,7 +125,9 @@ class Poster:
         self._clock = clock
         self._contract = Contract(load("Rollup").abi)
         self._queue: deque[_Queued] = deque()
-        self._lock = threading.RLock()
+        self._round_lock = threading.Lock()
+        self._queue_lock = threading.Lock()  # held for moments only, so that nobody who offers waits for L1
+        self._in_flight = 0
         self._state, self._reason = PosterState.IDLE, ""
         self._l1_next: int | None = None
         self._last_confirmed = 0
@@ -142,7 +144,7 @@ class Poster:
         """Queue the next batch; False when the queue is full. Raises BatchOutOfOrder, PayloadTooLarge."""
         if len(batch.payload) > PAYLOAD_BYTES_MAX:
             raise PayloadTooLarge(batch.batch_id, len(batch.payload), PAYLOAD_BYTES_MAX)
-        with self._lock:
+        with self._queue_lock:
             expected = self._queue[-1].batch.batch_id + 1 if self._queue else self._last_confirmed + 1
             first = not self._queue and not self._last_confirmed
             if batch.batch_id != expected and not first:
@@ -153,24 +155,25 @@ class Poster:
             return True
 
     def status(self) -> PosterStatus:
-        with self._lock:
-            intents = [self._txmgr.get(item.intent_id) for item in self._queue]
-            return PosterStatus(
-                state=self._state,
-                reason=self._reason,
-                next_batch=self._l1_next,
-                queued=len(self._queue),
-                in_flight=sum(1 for intent in intents if _is_in_flight(intent)),
-                last_confirmed=self._last_confirmed,
-                gas_used=self._gas_used,
-                bytes_posted=self._bytes_posted,
-            )
+        """As of the last round; never waits for L1."""
+        return PosterStatus(
+            state=self._state,
+            reason=self._reason,
+            next_batch=self._l1_next,
+            queued=len(self._queue),
+            in_flight=self._in_flight,
+            last_confirmed=self._last_confirmed,
+            gas_used=self._gas_used,
+            bytes_posted=self._bytes_posted,
+        )
 
     def step(self) -> list[Posted]:
-        """One round; returns the batches that are confirmed since the last. Raises BatchMismatch, which nobody but
-        an operator can resolve: L1 holds something else under an id that this sequencer has filled.
+        """One round; returns the batches that are confirmed since the last.
+
+        Raises what nobody but an operator can resolve: BatchMismatch when L1 holds something else under an id
+        that this sequencer has filled, IntentConflict when it has itself sent something else under that id.
         """
-        with self._lock:
+        with self._round_lock:
             if self._clock() < self._not_before_s:
                 return []
             if not self._txmgr.poll() and self._txmgr.metrics().l1_down:
@@ -198,13 +201,16 @@ class Poster:
     def _round(self) -> list[Posted]:
         self._l1_next = self._next_on_l1("latest")
         posted = self._collect()
-        in_flight = 0
+        in_flight = self._in_flight = 0
         reachable = self._l1_next  # the id that L1 will want once what is in flight is mined
-        for item in self._queue:
+        with self._queue_lock:
+            queue = list(self._queue)
+        for item in queue:
             batch_id = item.batch.batch_id
             intent = self._txmgr.get(item.intent_id)
             if _is_in_flight(intent):
                 in_flight += 1
+                self._in_flight = in_flight
                 reachable = max(reachable, batch_id + 1)
                 continue
             if batch_id < self._l1_next:
@@ -222,6 +228,7 @@ class Poster:
                 return posted
             self._send(item)
             in_flight += 1
+            self._in_flight = in_flight
             reachable = batch_id + 1
         self._backoff_s = 0.0
         self._state, self._reason = (PosterState.POSTING if self._queue else PosterState.IDLE), ""
@@ -246,8 +253,9 @@ class Poster:
                 deep = self.next_needed() if deep is None else deep
                 if batch_id >= deep:
                     break
-            self._queue.popleft()
-            self._last_confirmed = batch_id
+            with self._queue_lock:
+                self._queue.popleft()
+                self._last_confirmed = batch_id
             self._bytes_posted += len(item.batch.payload)
             if is_ours and intent is not None:
                 self._gas_used += intent.gas_used or 0

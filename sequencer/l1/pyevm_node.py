@@ -65,7 +65,7 @@ class Methods:
             raise ChainError(f"the method {method} does not exist", -32601)
         try:
             return handler(*params)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        except (TypeError, ValueError, KeyError, IndexError) as error:
             raise ChainError(f"invalid params for {method}: {error}", -32602) from error
 
     def _number(self, tag: Any) -> int:
@@ -412,6 +412,8 @@ class HttpProtocol(asyncio.Protocol):
             result = self._methods.dispatch(request["method"], request.get("params") or [])
         except ChainError as error:
             return _error(request_id, error.code, str(error), error.data)
+        except Exception as error:  # noqa: BLE001 - one bad request must not take the answers from the others
+            return _error(request_id, -32603, f"internal error: {error!r}")
         return {"jsonrpc": "2.0", "id": request_id, "result": result}
 
 
