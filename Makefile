@@ -13,6 +13,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?= $(if $(FAIRSTRIKE_DATA),$(FAIRSTRIKE_DATA),../shared/data)
+ORDERS := $(DATA)/bitstamp-l3-2015-05-01/orders.csv.xz
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 KERNEL := $(wildcard sequencer/_kernel/*.c)
 
@@ -79,8 +80,10 @@ fuzz: setup ## the property, differential and simulation tests with many more ca
 	FAIRSTRIKE_LONG=1 FAIRSTRIKE_NODE=0 $(PYTEST) --timeout 3600 -m "hypothesis or fuzz" tests
 
 .PHONY: bench
-bench: setup ## every benchmark, one after the other
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: setup ## orders a second end to end, then each part; the book on its recording where there is one
+	$(BIN)/fairstrike bench
+	for file in $(filter-out benchmarks/book.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python "$$file"; done
+	$(if $(wildcard $(ORDERS)),$(BIN)/python benchmarks/book.py $(ORDERS))
 
 .PHONY: lock
 lock: ## resolve all versions anew into requirements.lock
