@@ -1,0 +1,153 @@
+"""For operators: everything on one machine, the demo, replay from L1, load tests."""
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sequencer.cli.output import bars, fail, people, show, write_json
+
+CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node"
+
+
+@click.command()
+@click.option("--chain", default="pyevm", show_default=True, help=CHAIN_HELP)
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("var"), show_default=True, help="data of the sequencer")
+@click.option("--port", default=8545 + 1000, show_default=True, help="of the API, on 127.0.0.1")
+@click.option("--feed", default="flat:46000", show_default=True, help="flat:USD, file:PATH (JSONL reports) or http(s)://…")
+@click.option("--json", "json_target", help="write addresses and URLs to a file (- for standard output)")
+def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) -> None:
+    """Everything on one machine: chain, contracts, sequencer, gateway, feeds, keeper. Ends with Ctrl-C."""
+    from sequencer.up import run_up
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for which in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(which, stop.set)
+
+        def ready(info: dict[str, Any]) -> None:
+            write_json(json_target, info)
+            if json_target != "-":
+                show("Fairstrike is up; Ctrl-C ends it", info)
+
+        await run_up(chain, folder, port, feed, ready, stop)
+
+    try:
+        _run(main())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise fail(str(error)) from error
+
+
+@click.command()
+@click.option("--chain", default="pyevm", show_default=True, help=CHAIN_HELP)
+@click.option("--tape", type=click.Path(path_type=Path), help="folder with deribit-trades-2022-01-01/ and btc-perp-1min/; without it a seeded generator stands in")
+@click.option("--seed", default=1, show_default=True, help="of the generator")
+@click.option("--json", "json_target", help="write the report as one object to a file (- for standard output)")
+def demo(chain: str, tape: Path | None, seed: int, json_target: str | None) -> None:
+    """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
+    from sequencer.demo import Demo, DemoConfig, DemoFailed, as_json
+
+    if tape is not None and not tape.is_dir():
+        people.print(f"[yellow]no tape at {tape}: the seeded generator stands in[/yellow]")
+        tape = None
+    run: Demo
+    failed = ""
+    with bars() as progress:
+        run = Demo(DemoConfig(chain=chain, tape=tape, seed=seed), progress)
+        try:
+            _run(run.run())
+        except DemoFailed as error:
+            failed = str(error)
+    report = as_json(run.report)
+    write_json(json_target, report)
+    if json_target != "-":
+        checks = report.pop("checks")
+        show(f"demo on {chain}", report)
+        show("checks", {name: "held" if held else "DID NOT HOLD" for name, held in checks.items()})
+    if failed:
+        raise fail(failed)
+
+
+@click.command()
+@click.option("--l1", "l1_url", required=True, help="JSON-RPC URL of the chain")
+@click.option("--deployment", type=click.Path(path_type=Path, exists=True), required=True, help="deployment.json")
+@click.option("--json", "json_target", help="write the result as one object to a file (- for standard output)")
+def replay(l1_url: str, deployment: Path, json_target: str | None) -> None:
+    """Rebuild the whole state from L1 data alone and compare every root."""
+    from sequencer.devnet import devnet_params
+    from sequencer.engine import ReplayError
+    from sequencer.l1.deploy import Deployment
+    from sequencer.l1.errors import L1Error
+    from sequencer.l1.follower import Follower, PostedBatch
+    from sequencer.l1.rpc import Rpc
+    from sequencer.protocol import codec
+    from sequencer.replay import replay as rebuild
+
+    try:
+        at = Deployment.load(deployment)
+        rpc = Rpc(l1_url)
+        at.check(rpc)
+        follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
+        domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
+        with bars() as progress:
+
+            def shown(batch: PostedBatch) -> None:
+                progress("replay", batch.batch_id, batch.batch_id)
+
+            rebuilt = rebuild(follower.batches(at.deploy_block), domain, devnet_params(), shown)
+    except (L1Error, ReplayError) as error:
+        raise fail(str(error)) from error
+    g = rebuilt.state.globals
+    result = {
+        "root": "0x" + rebuilt.final_root.hex(),
+        "batches": rebuilt.batches,
+        "records": rebuilt.records,
+        "payload_bytes": rebuilt.payload_bytes,
+        "accounts": len(rebuilt.state.accounts),
+        "liabilities": g.pool + g.fund + g.treasury,
+        "time": g.time,
+    }
+    write_json(json_target, result)
+    if json_target != "-":
+        show("rebuilt from L1", result)
+
+
+@click.command()
+@click.option("--orders", default=60_000, show_default=True, help="orders to send over WebSocket")
+@click.option("--outstanding", default=768, show_default=True, help="orders that await their ack at a time")
+@click.option("--accounts-max", default=1_000_000, show_default=True, help="largest state of the engine table; 0 leaves it out")
+@click.option("--json", "json_target", help="write the report as one object to a file (- for standard output)")
+def bench(orders: int, outstanding: int, accounts_max: int, json_target: str | None) -> None:
+    """Signed orders a second, end to end, beside the same run's ecrecover rate."""
+    from sequencer.bench import BenchConfig, BenchFailed, as_json, run_bench
+
+    failed = ""
+    with bars() as progress:
+        config = BenchConfig(orders=orders, outstanding=outstanding, accounts_max=accounts_max)
+        try:
+            report = run_bench(config, progress)
+        except BenchFailed as error:
+            report, failed = error.report, str(error)
+    result = as_json(report)
+    write_json(json_target, result)
+    if json_target != "-":
+        table = result.pop("by_accounts")
+        where = result.pop("cpu_us_per_order")
+        show("bench", result)
+        show("µs of CPU per order, by process", where)
+        for row in table:
+            show(f"{row['accounts']:,} accounts", row)
+    if failed:
+        raise fail(failed)
+
+
+def _run(work: Any) -> None:
+    """Runs a coroutine on uvloop."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(KeyboardInterrupt):
+        runner.run(work)
