@@ -40,7 +40,7 @@ END_DAY = 19_002  # 10 January 2022
 SPREAD_PPM = 50_000
 MINUTE_S = 60
 STRIDE_S = 900  # between looks after the last trade
-FEE_MAX_USD = "1.00"
+FEE_MAX = 10_000  # 1 USD
 
 Progress = Callable[[str, int, int], None]
 
@@ -201,13 +201,13 @@ class Demo:
             + [(index, TAKER_CASH) for index in TAKERS]
             + [(OVER_SOLD, OVER_SOLD_CASH), (LIQUIDATOR, LIQUIDATOR_CASH)]
         )
-        self.client = await Client(devnet.ws_url).connect()
+        self.client = await Client.connect(devnet.ws_url)
         for done, (index, amount) in enumerate(plan):
             self.progress("deposit", done, len(plan))
             account = await devnet.fund(devnet_signer(index), amount)
-            self.traders[index] = Trader(self.client, devnet_key(index), account)
+            self.traders[index] = await Trader.open(self.client, devnet_key(index), account)
         self.progress("deposit", len(plan), len(plan))
-        devnet.liquidator(self.traders[LIQUIDATOR].account, devnet_key(LIQUIDATOR))
+        devnet.liquidator(self.traders[LIQUIDATOR].number, devnet_key(LIQUIDATOR))
 
     # --- the tape ---------------------------------------------------------------------------------
 
@@ -264,18 +264,12 @@ class Demo:
             quotes.append((trade.side, far))
         acks = await asyncio.gather(
             *(
-                maker.place_raw(
-                    instrument,
-                    side,
-                    price,
-                    trade.quantity_lots,
-                    flags=c.FLAG_POST_ONLY,
-                )
+                _place(maker, instrument, side | c.FLAG_POST_ONLY, price, trade.quantity_lots)
                 for side, price in quotes
             )
         )
-        ack = await taker.place_raw(
-            instrument, trade.side, trade.price_ticks, trade.quantity_lots, flags=c.TIF_IOC << c.FLAG_TIF_SHIFT
+        ack = await _place(
+            taker, instrument, trade.side | c.TIF_IOC << c.FLAG_TIF_SHIFT, trade.price_ticks, trade.quantity_lots
         )
         fills = [(_ticks(fill["price"]), _lots(fill["quantity"])) for fill in ack["fills"]]
         self.trade_fills.append((trade, fills))
@@ -283,7 +277,14 @@ class Demo:
         self.report.real_trades += whole and all(price == trade.price_ticks for price, _ in fills)
         await asyncio.gather(
             *(
-                maker.cancel_raw(instrument, side, price, quoted["order"]["seq"])
+                maker.send(
+                    Kind.CANCEL,
+                    instrument=instrument,
+                    side=side,
+                    price=price,
+                    seq=quoted["order"]["seq"],
+                    expires=0,
+                )
                 for (side, price), quoted in list(zip(quotes, acks, strict=True))[1:]
             )
         )
@@ -307,14 +308,12 @@ class Demo:
         page = state.pages[instrument >> 5]
         mark, pnl = page.rows[instrument & 31]
         seller, maker = self.traders[OVER_SOLD], self.traders[MAKERS[0]]
-        account = state.accounts[seller.account]
+        account = state.accounts[seller.number]
         margin.refresh(state, account)
         per_lot = max(pnl) + -(-page.index * state.params.short_floor_ppm // c.PPM)
         lots = margin.free(state, account) * 95 // (100 * per_lot)
-        await maker.place_raw(instrument, c.BUY, mark, lots)
-        ack = await seller.place_raw(
-            instrument, c.SELL, mark, lots, flags=c.TIF_IOC << c.FLAG_TIF_SHIFT
-        )
+        await _place(maker, instrument, c.BUY, mark, lots)
+        ack = await _place(seller, instrument, c.SELL | c.TIF_IOC << c.FLAG_TIF_SHIFT, mark, lots)
         if not ack["fills"]:
             raise DemoFailed("the over-sold account sold nothing")
 
@@ -341,13 +340,13 @@ class Demo:
         wanted: list[int] = []
         for index in (*TAKERS, MAKERS[0]):
             trader = self.traders[index]
-            account = devnet.service.state.accounts[trader.account]
+            account = devnet.service.state.accounts[trader.number]
             margin.refresh(devnet.service.state, account)
             amount = min(account.cash, margin.free(devnet.service.state, account)) // 2
             try:
-                ack = await trader.withdraw_raw(amount)
+                ack = await trader.send(Kind.WITHDRAW, amount=amount, expires=0)
             except Refused as refused:
-                raise DemoFailed(f"account {trader.account} cannot withdraw: {refused}") from refused
+                raise DemoFailed(f"account {trader.number} cannot withdraw: {refused}") from refused
             wanted.append(int(ack["number"]))
         report.withdrawals = len(wanted)
         await devnet.set_chain_time(devnet.service.clock.now_s())
@@ -357,7 +356,7 @@ class Demo:
         )
         for done, number in enumerate(wanted):
             self.progress("claim", done, len(wanted))
-            proof = await self.client.call("withdrawal", {"number": number})
+            proof = await self.client.call("withdrawal", number=number)
             wallet = devnet.wallet(devnet_signer(LIQUIDATOR))  # anybody may claim for the owner
             await asyncio.to_thread(
                 wallet.claim,
@@ -428,6 +427,19 @@ class Demo:
             "an_account_was_liquidated": report.liquidations >= 1 and report.auction_bids >= 1,
             "withdrawals_claimed": report.withdrawals_claimed >= 2,
         }
+
+
+async def _place(trader: Trader, instrument: int, flags: int, price: int, quantity: int) -> dict[str, Any]:
+    """Places an order in ticks and lots; its ack."""
+    return await trader.send(
+        Kind.PLACE,
+        instrument=instrument,
+        flags=flags,
+        price=price,
+        quantity=quantity,
+        expires=0,
+        fee_max=FEE_MAX,
+    )
 
 
 def _spread(instrument: int) -> int:

@@ -63,9 +63,9 @@ def _trade(api: str, key: bytes, work: Callable[[Any], Awaitable[Any]]) -> Any:
     from sequencer.errors import FairstrikeError
 
     async def main() -> Any:
-        client = await Client(api.replace("http", "ws", 1) + "/ws").connect()
+        client = await Client.connect(api.replace("http", "ws", 1) + "/ws")
         try:
-            return await work(await Trader.of_owner(client, key))
+            return await work(await Trader.open(client, key))
         finally:
             await client.close()
 
@@ -84,9 +84,9 @@ def account(account: int | None, owner: str | None, api: str, as_json: bool) -> 
     from sequencer.client import HttpClient
     from sequencer.errors import FairstrikeError
 
-    params = {"owner": owner} if owner else {"account": account}
+    params: dict[str, Any] = {"owner": owner} if owner else {"account": account}
     try:
-        result = HttpClient(api).call("account", params)
+        result = HttpClient(api).call("account", **params)
     except FairstrikeError as error:
         raise fail(str(error)) from error
     positions = result.pop("positions") if not as_json else None
@@ -125,21 +125,21 @@ def place(
     devnet_key: int | None,
 ) -> None:
     """Place an order: SIDE INSTRUMENT QUANTITY PRICE, e.g. buy BTC-2JAN22-48000-C 0.1 184.50."""
-    result = _trade(
+    placed = _trade(
         api,
         _key(keystore, devnet_key),
         lambda trader: trader.place(
-            instrument=instrument,
-            side=side,
-            price=price,
-            quantity=quantity,
+            instrument,
+            side,
+            price,
+            quantity,
             tif=tif,
             post_only=post_only,
             reduce_only=reduce_only,
             expires=expires,
         ),
     )
-    _print("order", result, as_json)
+    _print("order", placed.ack, as_json)
 
 
 @order.command()
@@ -159,11 +159,23 @@ def cancel(
     devnet_key: int | None,
 ) -> None:
     """Cancel one order, named as its ack names it: INSTRUMENT SIDE PRICE SEQ."""
-    result = _trade(
-        api,
-        _key(keystore, devnet_key),
-        lambda trader: trader.cancel(instrument=instrument, side=side, price=price, seq=seq),
-    )
+    from sequencer.protocol.constants import Kind
+
+    async def work(trader: Any) -> Any:
+        listed = await trader.client.call("instruments", expired=True)
+        number = next((one["number"] for one in listed if one["instrument"] == instrument), None)
+        if number is None:
+            raise fail(f"{instrument} is not listed")
+        return await trader.send(
+            Kind.CANCEL,
+            instrument=number,
+            side=int(side == "sell"),
+            price=round(float(price) * 100),
+            seq=seq,
+            expires=0,
+        )
+
+    result = _trade(api, _key(keystore, devnet_key), work)
     _print("cancelled", result, as_json)
 
 
@@ -180,7 +192,7 @@ def cancel_all(api: str, as_json: bool, keystore: Path | None, devnet_key: int |
 @_with_key
 def withdraw(amount: str, api: str, as_json: bool, keystore: Path | None, devnet_key: int | None) -> None:
     """Withdraw AMOUNT USD to the owner; claim it on L1 once its batch is final."""
-    result = _trade(api, _key(keystore, devnet_key), lambda trader: trader.withdraw(amount=amount))
+    result = _trade(api, _key(keystore, devnet_key), lambda trader: trader.withdraw(amount))
     _print("withdrawal", result, as_json)
 
 
@@ -254,7 +266,7 @@ def claim(
     from sequencer.l1.errors import L1Error
 
     try:
-        proof = HttpClient(api).call("withdrawal", {"number": number})
+        proof = HttpClient(api).call("withdrawal", number=number)
         mined = _wallet(deployment, l1_url, _key(keystore, devnet_key)).claim(
             proof["batch_id"],
             proof["number"],
