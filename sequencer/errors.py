@@ -64,7 +64,7 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.SIGNER_EXPIRED: "The session key has expired; the owner can renew it with set_signer.",
     Reason.EXPIRED: "The record's `expires` has passed; sign it again with a later one, or 0 for none.",
     Reason.NONCE_USED: "This nonce has been used; every record takes a fresh one.",
-    Reason.NONCE_WINDOW: f"The nonce lies below the account's nonce floor (it is used) or {NONCE_WINDOW} or more above it.",
+    Reason.NONCE_WINDOW: f"The nonce is used (below the account's floor), or {NONCE_WINDOW} or more above the floor.",
     Reason.UNKNOWN_INSTRUMENT: "No such instrument is listed.",
     Reason.INSTRUMENT_EXPIRED: "The instrument has expired.",
     Reason.QUANTITY: "The quantity must be at least one lot, 0.0001 contract.",

@@ -202,7 +202,7 @@ class Gateway:
         elif method in ("subscribe", "unsubscribe"):
             names = jsonrpc.channels(jsonrpc.parse_params(raw_params), self.listed)
             self._subscribe(peer, names, on=method == "subscribe")
-            sink(token, True, _json.encode({"channels": sorted(peer.channels)}))
+            sink(token, True, _json.encode({"channels": names}))
         else:
             shown = jsonrpc.shown(method)
             raise RequestError(
