@@ -303,8 +303,9 @@ class TxManager:
             [("eth_getTransactionReceipt", (attempt.tx_hash,)) for _, attempt in watched]
         )
         found: dict[int, tuple[Attempt, dict[str, Any]]] = {}
+        canonical = self._canonical(receipts)
         for (intent, attempt), receipt in zip(watched, receipts, strict=True):
-            if receipt is not None and receipt.get("blockNumber") is not None:
+            if receipt is not None and receipt.get("blockHash") in canonical:
                 found[intent.seq] = (attempt, receipt)
         for intent in {intent.seq: intent for intent, _ in watched}.values():
             if intent.seq in found:
@@ -316,6 +317,14 @@ class TxManager:
                 )
             else:
                 self._suspect_foreign_use(intent, used)
+
+    def _canonical(self, receipts: list[dict[str, Any] | None]) -> set[str]:
+        """Which of the receipts' blocks are in the chain: nodes may keep receipts of blocks that no longer are."""
+        numbers = sorted(
+            {receipt["blockNumber"] for receipt in receipts if receipt and receipt.get("blockNumber")}
+        )
+        blocks = self._rpc.batch_strict([("eth_getBlockByNumber", (number, False)) for number in numbers])
+        return {block["hash"] for block in blocks if block is not None}
 
     def _mined(self, intent: Intent, attempt: Attempt, receipt: dict[str, Any], head: int) -> None:
         if attempt.seq != intent.seq:

@@ -181,6 +181,32 @@ def test_l1_down__waits_and_posts_when_it_is_back(exchange: Exchange, make_batch
     rpc.close()
 
 
+def test_l1_frozen__answers_late_to_what_was_sent_twice(exchange: Exchange, make_batch: BatchMaker) -> None:
+    """The requests wait in the sockets of a stopped process: when it goes on, it executes each of them."""
+    first_nonce = exchange.rpc.nonce(exchange.sequencer.address)
+    rpc = Rpc(exchange.rpc.url, timeout_s=0.2, attempts=2)
+    manager = TxManager(rpc, exchange.sequencer, exchange.directory / "tx.sqlite")
+    poster = Poster(rpc, manager, exchange.deployment.rollup)
+    poster.offer(make_batch(1))
+    poster.drain(10)
+    process = exchange.chain.process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    try:
+        poster.offer(make_batch(2))
+        manager.send("batch-3-is-not-this", exchange.sequencer.address, b"", 0, 21_000)
+        poster.step()
+        assert poster.status().state is PosterState.L1_DOWN
+    finally:
+        process.send_signal(signal.SIGCONT)
+    rpc.timeout_s = 10
+    rpc.close()
+    assert [item.batch_id for item in poster.drain(10)] == [2]
+    manager.wait("batch-3-is-not-this", 10)
+    assert posts_sent(exchange, first_nonce) == 3
+    rpc.close()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

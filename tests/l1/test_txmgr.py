@@ -11,7 +11,7 @@ import pytest
 
 from sequencer.contracts import load
 from sequencer.l1.abi import Contract
-from sequencer.l1.errors import ForeignKeyUse, IntentConflict, TransactionFailed
+from sequencer.l1.errors import ForeignKeyUse, IntentConflict, RpcRejected, TransactionFailed
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.signing import Content, Fees, Signer
 from sequencer.l1.txmgr import TxConfig, TxManager, bumped
@@ -206,6 +206,38 @@ def test_reorg__deeper_than_the_confirmations__sends_it_again_all_the_same(excha
     mint(manager, exchange, "b", 70)
     manager.wait("b", 10)
     manager.wait("a", 10)
+    assert minted(exchange) == 75
+
+
+def test_refusal__of_what_is_mined_after_all__gives_way_to_the_truth(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver = Rpc.send_raw
+
+    def deliver_and_deny(self: Rpc, raw: bytes) -> str:
+        deliver(self, raw)
+        raise RpcRejected("eth_sendRawTransaction", -32000, "exceeds block gas limit")
+
+    exchange.chain.set_automine(False)
+    try:
+        manager = exchange.manager()
+        with monkeypatch.context() as patch:
+            patch.setattr(Rpc, "send_raw", deliver_and_deny)
+            mint(manager, exchange, "a", 5)
+        assert manager.get("a").state is State.FAILED  # type: ignore[union-attr]
+        manager.close()
+        manager = exchange.manager(checkpoint=crash_at("nonce stored"))
+        with pytest.raises(Crash):
+            manager.poll()
+        manager.close()
+        exchange.chain.mine()
+    finally:
+        exchange.chain.set_automine(True)
+    manager = exchange.manager()
+    assert manager.wait("a", 10).state is State.CONFIRMED
+    assert minted(exchange) == 5
+    mint(manager, exchange, "b", 70)
+    manager.wait("b", 10)
     assert minted(exchange) == 75
 
 
