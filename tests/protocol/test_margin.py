@@ -1,0 +1,202 @@
+"""Portfolio margin: kept sums equal fresh ones, the definition, roundings, limits of a portfolio."""
+
+import sys
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sequencer.protocol import constants as c
+from sequencer.protocol import margin
+from sequencer.protocol.entries import NEVER, Account, Page
+from sequencer.protocol.state import State
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from exchange import DOMAIN, examples, params
+
+I32 = st.one_of(st.sampled_from([-(2**31), 2**31 - 1, 0]), st.integers(-100_000, 100_000))
+ROWS = st.lists(
+    st.tuples(st.integers(0, 2**32 - 1), st.lists(I32, min_size=16, max_size=16)), min_size=4, max_size=4
+)
+LOTS = st.one_of(
+    st.integers(-1_000, 1_000), st.sampled_from([c.POSITION_LOTS_MAX, -c.POSITION_LOTS_MAX])
+).filter(bool)
+
+
+def world(
+    rows: list[tuple[int, list[int]]], index: int = 5_000_000, time: int = 100
+) -> tuple[State, list[int]]:
+    """Two pages of two instruments each."""
+    state = State(DOMAIN, params(), (0,))
+    for page_id in (8, 9):
+        page = state.pages[page_id] = Page()
+        page.index, page.time = index, time + page_id
+        page.rows = [(mark, tuple(pnl)) for mark, pnl in rows[:2]]
+        page.terms = [1, 2]
+        rows = rows[2:]
+    return state, [8 << 5, 8 << 5 | 1, 9 << 5, 9 << 5 | 1]
+
+
+def naive(state: State, account: Account) -> tuple[int, int, int, int]:
+    """(equity, IM, MM, free) by the definition, with exact fractions."""
+    value = sum(q * state.pages[i >> 5].rows[i & 31][0] for i, q in account.positions.items())
+    scenarios = [
+        sum(q * state.pages[i >> 5].rows[i & 31][1][s] for i, q in account.positions.items())
+        for s in range(16)
+    ]
+    shorts = sum(-q * state.pages[i >> 5].index for i, q in account.positions.items() if q < 0)
+    im = ceil(Fraction(shorts * state.params.short_floor_ppm, c.PPM)) - min(0, *scenarios)
+    mm = ceil(Fraction(im * state.params.maintenance_ppm, c.PPM))
+    equity = account.cash + value
+    return equity, im, mm, equity - im - account.reserved
+
+
+@settings(max_examples=examples(100))
+@given(
+    ROWS, st.dictionaries(st.integers(0, 3), LOTS), st.integers(-(10**15), 10**15), st.integers(0, 2**64 - 1)
+)
+def test_margin__equals_its_definition(
+    rows: list[tuple[int, list[int]]], held: dict[int, int], cash: int, reserved: int
+) -> None:
+    state, instruments = world(rows)
+    account = Account(bytes(20))
+    account.cash, account.reserved = cash, reserved
+    account.positions = {instruments[i]: q for i, q in held.items()}
+    margin.refresh(state, account)
+    answer = (
+        margin.equity(account),
+        margin.initial(state, account),
+        margin.maintenance(state, account),
+        margin.free(state, account),
+    )
+    assert answer == naive(state, account)
+
+
+@settings(max_examples=examples(100))
+@given(ROWS, st.lists(st.tuples(st.integers(0, 3), LOTS), max_size=20), st.integers(0, 19))
+def test_move__step_by_step__keeps_the_sums_that_a_fresh_look_gives(
+    rows: list[tuple[int, list[int]]], moves: list[tuple[int, int]], remarked: int
+) -> None:
+    state, instruments = world(rows)
+    account = Account(bytes(20))
+    margin.refresh(state, account)
+    for step, (index, delta) in enumerate(moves):
+        instrument = instruments[index]
+        page = state.pages[instrument >> 5]
+        if step == remarked:
+            page.rows = [(mark // 2, pnl) for mark, pnl in page.rows]
+            page.time += 7
+            state.epoch += 1
+        if not margin.can_hold(account, instrument, delta):
+            continue
+        margin.move(account, page, instrument, delta)
+        margin.refresh(state, account)
+        fresh = account.clone()
+        fresh.epoch = NEVER
+        margin.refresh(state, fresh)
+        assert account.sums == fresh.sums
+        assert 0 not in account.positions.values()
+
+
+@settings(max_examples=examples(100))
+@given(
+    st.dictionaries(st.integers(0, 200), st.integers(1, 5), max_size=70),
+    st.integers(0, 220),
+    st.sampled_from([1, -1, c.POSITION_LOTS_MAX, -c.POSITION_LOTS_MAX, c.POSITION_LOTS_MAX + 1]),
+)
+def test_can_hold__is_the_limits_and_nothing_else(held: dict[int, int], one: int, delta: int) -> None:
+    """Positions as instrument x 16, so that every second is on a page of its own."""
+    account = Account(bytes(20))
+    for instrument, lots in held.items():
+        if margin.can_hold(account, instrument * 16, lots):
+            account.positions[instrument * 16] = lots
+    after = dict(account.positions)
+    after[one * 16] = after.get(one * 16, 0) + delta
+    allowed = (
+        abs(after[one * 16]) <= c.POSITION_LOTS_MAX
+        and len(after) <= c.POSITIONS_MAX
+        and len({instrument >> 5 for instrument in after}) <= c.PAGES_MAX
+    )
+    assert margin.can_hold(account, one * 16, delta) == allowed
+
+
+def test_can_hold__at_64_positions__lets_only_those_change() -> None:
+    account = Account(bytes(20))
+    for instrument in range(64):
+        assert margin.can_hold(account, instrument, 1)
+        account.positions[instrument] = 1
+    assert not margin.can_hold(account, 64, 1)
+    assert margin.can_hold(account, 63, c.POSITION_LOTS_MAX - 1)
+    assert not margin.can_hold(account, 63, c.POSITION_LOTS_MAX)
+    assert margin.can_hold(account, 63, -c.POSITION_LOTS_MAX - 1)
+    assert not margin.can_hold(account, 63, -c.POSITION_LOTS_MAX - 2)
+
+
+def test_can_hold__at_16_pages__refuses_the_17th_only() -> None:
+    account = Account(bytes(20))
+    for page in range(16):
+        account.positions[page << 5] = 1
+    assert not margin.can_hold(account, 16 << 5, 1)
+    assert margin.can_hold(account, 15 << 5 | 31, 1)
+
+
+def test_is_stale__rests_on_the_oldest_page() -> None:
+    state, instruments = world([(1, [0] * 16)] * 4)
+    account = Account(bytes(20))
+    account.positions = {instruments[0]: 1, instruments[2]: -1}
+    margin.refresh(state, account)
+    state.globals.time = 108 + state.params.risk_age_max_s
+    assert not margin.is_stale(state, account)
+    state.globals.time += 1
+    assert margin.is_stale(state, account)
+    margin.move(account, state.pages[8], instruments[0], -1)
+    margin.refresh(state, account)
+    assert not margin.is_stale(state, account)
+
+
+def test_is_stale__without_positions__never() -> None:
+    state, _ = world([(1, [0] * 16)] * 4)
+    account = Account(bytes(20))
+    margin.refresh(state, account)
+    state.globals.time = c.U32_MAX
+    assert not margin.is_stale(state, account)
+
+
+def test_initial__of_a_hedged_short__is_the_floor_alone() -> None:
+    row = (100, [5] * 16)
+    state, instruments = world([row, row, row, row], index=333)
+    account = Account(bytes(20))
+    account.positions = {instruments[0]: 7, instruments[1]: -7}
+    margin.refresh(state, account)
+    assert margin.initial(state, account) == ceil(7 * 333 / 100)
+
+
+@pytest.mark.parametrize(
+    ("side", "price", "covered", "rate"),
+    [
+        (c.BUY, 250, False, 250),
+        (c.SELL, 250, False, 1_000 + 400 + 51 - 250),
+        (c.SELL, 5_000, False, 0),
+        (c.SELL, 250, True, 750),
+        (c.SELL, 1_500, True, 0),
+    ],
+)
+def test_reserve_rate__is_the_worst_of_a_fill(side: int, price: int, covered: bool, rate: int) -> None:
+    state, _ = world([(1_000, [-300] * 15 + [400])] * 4, index=5_001)
+    assert margin.reserve_rate(state, state.pages[8], 0, side, price, covered) == rate
+
+
+def test_reserve_rate__with_a_makers_fee__adds_its_cap_rounded_up() -> None:
+    state, _ = world([(1_000, [0] * 16)] * 4)
+    state.params = params(maker_fee_ppm=1)
+    assert margin.reserve_rate(state, state.pages[8], 0, c.BUY, 251, False) == 251 + 32
+
+
+def test_reserve_rate__of_the_greatest_price__fits_32_bits() -> None:
+    state, _ = world([(2**32 - 1, [2**31 - 1] * 16)] * 4, index=2**32 - 1)
+    state.params = params(maker_fee_ppm=1)
+    assert margin.reserve_rate(state, state.pages[8], 0, c.BUY, 2**32 - 1, False) == 2**32 - 1
+    assert margin.reserve_rate(state, state.pages[8], 0, c.SELL, 1, False) == 2**32 - 1

@@ -1,0 +1,70 @@
+"""PARAMS: words and bounds."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sequencer.protocol import constants as c
+from sequencer.protocol.params import INTEGER_FIELDS, Params
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from exchange import address, examples, params
+
+
+def test_words__of_the_defaults__hold_each_field_in_its_place() -> None:
+    one = params(maker_fee_ppm=17)
+    data = one.words()
+    assert len(data) == 32 * (5 + -(-len(INTEGER_FIELDS) // 8))
+    assert data[:32] == bytes(12) + address("feed 0")
+    for place, name in enumerate(INTEGER_FIELDS):
+        word = int.from_bytes(data[32 * (5 + place // 8) : 32 * (6 + place // 8)], "big")
+        assert word >> 32 * (place % 8) & c.U32_MAX == getattr(one, name)
+
+
+@settings(max_examples=examples(100))
+@given(st.data())
+def test_from_words__is_the_inverse(data: st.DataObject) -> None:
+    free = [name for name in INTEGER_FIELDS if not name.endswith("_ppm") and not name.startswith("auction")]
+    changes = {
+        name: data.draw(st.integers(1, c.U32_MAX))
+        for name in data.draw(st.lists(st.sampled_from(free), unique=True, max_size=8))
+        if name not in ("congested_excess", "restricted_excess")
+    }
+    keys = data.draw(st.lists(st.binary(min_size=20, max_size=20).filter(any), max_size=5))
+    one = Params(feed_keys=tuple(keys), **changes)
+    assert Params.from_words(one.words()) == one
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"maintenance_ppm": 0}, {"maintenance_ppm": 1_000_000}, {"auction_fraction_max": 0},
+        {"auction_fraction_max": 257}, {"strike_step_ticks": 0}, {"strike_ratio_max": 0}, {"fee_cap_ppm": 1_000_001},
+        {"fund_share_ppm": 1_000_001}, {"fee_doubling_excess": 0}, {"restricted_excess": 19_999},
+        {"breaker_halt_ppm": 79_999}, {"auction_duration_s": 0}, {"short_floor_ppm": 1_000_001},
+        {"auction_discount_max_ppm": 4_000_001}, {"liquidation_fee_ppm": 1_000_001}, {"price_range_ppm": 900_001},
+        {"feed_age_max_s": -1}, {"risk_age_max_s": 2**32},
+    ],
+)  # fmt: skip
+def test_params__out_of_a_bound__name_the_field(changes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        replace(params(), **changes)
+
+
+def test_params__with_six_feeds_or_short_addresses__are_refused() -> None:
+    with pytest.raises(ValueError, match="feed_keys"):
+        Params(feed_keys=(bytes(20),) * 6)
+    with pytest.raises(ValueError, match="feed_keys"):
+        Params(feed_keys=(bytes(19),))
+
+
+def test_from_words__of_a_wrong_length_or_value__is_a_value_error() -> None:
+    data = params().words()
+    with pytest.raises(ValueError, match="words expected"):
+        Params.from_words(data[:-32])
+    with pytest.raises(ValueError, match="strike_step_ticks"):
+        Params.from_words(data[:160] + bytes(len(data) - 160))
