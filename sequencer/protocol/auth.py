@@ -13,7 +13,7 @@ def authorise(
 
     Checked in this order: account, expiry of the record, signature, scope and expiry of the session key, nonce.
     """
-    account = state.accounts.get(number)
+    account = state.account(number)
     if account is None:
         return Reason.UNKNOWN_ACCOUNT
     time = state.globals.time

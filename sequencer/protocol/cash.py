@@ -27,7 +27,7 @@ def deposit(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.INBOX_ACCOUNT
     if g.pool + g.fund + g.treasury + amount > VAULT_MAX:
         return Reason.AMOUNT
-    account = state.accounts.get(number)
+    account = state.account(number)
     if account is None:
         assert isinstance(owner, bytes)
         account = Account(owner)
@@ -91,7 +91,7 @@ def transfer(state: State, record: Record) -> Reason:
     account = _take(state, record, c.SCOPE_OWNER, number, amount, nonce, expires)
     if isinstance(account, Reason):
         return account
-    receiver = state.accounts.get(to)
+    receiver = state.account(to)
     if receiver is None or to == number:
         return Reason.UNKNOWN_ACCOUNT
     receiver.cash += amount
@@ -106,7 +106,7 @@ def collect(state: State, out: Outcome) -> Reason:
     if g.treasury == 0:
         return Reason.NOTHING_TO_COLLECT
     number = state.params.treasury_account
-    account = state.accounts.get(number)
+    account = state.account(number)
     if account is None:
         return Reason.UNKNOWN_ACCOUNT
     out.amount = g.treasury

@@ -22,7 +22,7 @@ def liquidate(state: State, record: Record) -> Reason:
     the equity below nothing. An account with nothing but debts is covered at once.
     """
     (number,) = record.fields
-    account = state.accounts.get(number)
+    account = state.account(number)
     if account is None:
         return Reason.UNKNOWN_ACCOUNT
     margin.refresh(state, account)
@@ -65,7 +65,7 @@ def bid(state: State, record: Record, out: Outcome) -> Reason:
     found = authorise(state, number, record.signer, c.SCOPE_TRADE, nonce, expires)
     if isinstance(found, Reason):
         return found
-    target = state.accounts.get(target_number)
+    target = state.account(target_number)
     if target is None or target_number == number:
         return Reason.UNKNOWN_ACCOUNT
     if found.auction_start:
@@ -90,7 +90,7 @@ def bid(state: State, record: Record, out: Outcome) -> Reason:
         if part == 0:
             continue
         delta = part if held > 0 else -part
-        page = state.pages[instrument >> 5]
+        page = state.page_of(instrument)
         if not margin.can_hold(buyer, instrument, delta):
             return Reason.POSITION_LIMIT
         margin.move(seller, page, instrument, -delta)

@@ -30,12 +30,11 @@ def refresh(state: State, account: Account) -> None:
     """Makes `account.sums` those of the present pages."""
     if account.epoch == state.epoch:
         return
-    pages = state.pages
     value = short = 0
     oldest = c.U32_MAX
     pnl = [0] * c.SCENARIOS
-    for instrument, quantity in account.positions.items():
-        page = pages[instrument >> 5]
+    for instrument, quantity in sorted(account.positions.items()):
+        page = state.page_of(instrument)
         mark, row = page.rows[instrument & 31]
         value += quantity * mark
         if quantity < 0:

@@ -14,7 +14,7 @@ from sequencer.protocol.surface import Surface
 def feed(state: State, record: Record) -> Reason:
     """FEED: one feed's index. The index is the median of the fresh reports (an even count: the mean of the middle two, floor)."""
     number, source, time, price = record.fields
-    underlying = state.underlyings.get(number)
+    underlying = state.underlying(number)
     if underlying is None or not _is_feed(state, source, record.signer):
         return Reason.UNKNOWN_FEED
     if time <= underlying.reports[source][1] or time > state.globals.time:
@@ -66,10 +66,10 @@ def _advance(underlying: Underlying, time: int) -> None:
 def report_surface(state: State, record: Record) -> Reason:
     """SURFACE: one feed's surface of a listed expiry. The one with the (lower) median at-the-money variance rules."""
     number, source, day, time, forward, index, a, b, rho, m, sigma = record.fields
-    if number not in state.underlyings or not _is_feed(state, source, record.signer):
+    if not _is_feed(state, source, record.signer):
         return Reason.UNKNOWN_FEED
     key = number << 16 | day
-    expiry = state.expiries.get(key)
+    expiry = state.expiry(key)
     if expiry is None:
         return Reason.UNKNOWN_INSTRUMENT
     last = expiry.reports[source]
@@ -92,7 +92,7 @@ def report_surface(state: State, record: Record) -> Reason:
 def list_instrument(state: State, record: Record, out: Outcome) -> Reason:
     """LIST: anyone may ask for what the rule in PARAMS allows: an expiry at 08:00 UTC, a strike on the grid around the index."""
     number, day, put, strike = record.fields
-    underlying = state.underlyings.get(number)
+    underlying = state.underlying(number)
     if underlying is None or underlying.index == 0:
         return Reason.NO_INDEX
     params, time = state.params, state.globals.time
@@ -104,21 +104,21 @@ def list_instrument(state: State, record: Record, out: Outcome) -> Reason:
     if strike % params.strike_step_ticks or strike * ratio < index or strike > index * ratio:
         return Reason.LISTING_RULE
     terms = number << 48 | day << 32 | put << 31 | strike
-    if terms in state.instruments:
+    if state.instrument(terms) is not None:
         return Reason.ALREADY_LISTED
     key = number << 16 | day
-    expiry = state.expiries.get(key)
+    expiry = state.expiry(key)
     row = expiry.listed if expiry else 0
     if row >= c.PAGE_ROWS * c.PAGES_PER_EXPIRY:
         return Reason.EXPIRY_FULL
     if expiry is None:
-        expiry = state.expiries[key] = Expiry()
+        expiry = state.new_expiry(key)
     expiry.listed = row + 1
     instrument = number << 28 | day << 12 | row
     page_id = instrument >> 5
-    page = state.pages.get(page_id)
+    page = state.page(page_id)
     if page is None:
-        page = state.pages[page_id] = Page()
+        page = state.new_page(page_id)
     page.terms.append(put << 31 | strike)
     page.rows.append((0, (0,) * c.SCENARIOS))
     page.time = 0
@@ -138,12 +138,12 @@ def risk(state: State, record: Record) -> Reason:
     """
     number, day, page_number = record.fields
     page_id = number << 23 | day << 7 | page_number
-    page = state.pages.get(page_id) if number < 16 and page_number < c.PAGES_PER_EXPIRY else None
+    page = state.page(page_id) if number < 16 and page_number < c.PAGES_PER_EXPIRY else None
     if page is None:
         return Reason.UNKNOWN_INSTRUMENT
     time = state.globals.time
-    underlying = state.underlyings[number]
-    expiry = state.expiries[number << 16 | day]
+    underlying, expiry = state.underlying(number), state.expiry(number << 16 | day)
+    assert underlying is not None and expiry is not None  # a page has both
     if expiry.settled:
         page.rows = [risk_array.settled(expiry.settlement, *_terms(terms)) for terms in page.terms]
         page.forward = expiry.settlement

@@ -50,7 +50,7 @@ def place(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.HALTED
     if g.queue_state == QueueState.RESTRICTED and not flags & c.FLAG_REDUCE_ONLY:
         return Reason.RESTRICTED
-    page = state.pages.get(instrument >> 5)
+    page = state.page(instrument >> 5)
     if page is None or instrument & 31 >= len(page.terms):
         return Reason.UNKNOWN_INSTRUMENT
     if g.time >= instrument_expiry_time(instrument):
@@ -96,13 +96,13 @@ def proceed(state: State, out: Outcome) -> Reason:
     if taker is None:
         return Reason.NO_TAKER
     state.globals.taker = None
-    page = state.pages[taker.instrument >> 5]
-    found = state.accounts[taker.account]
+    page = state.page_of(taker.instrument)
+    found = state.owner(taker.account)
     margin.refresh(state, found)
     plan = Plan(Taker.from_word(taker.word()), found.clone())
-    if _walk(state, plan, page):
-        return Reason.OK  # a post-only order that met a live one while it swept: it ends here
-    _finish(state, plan, page, 0, out)
+    # A post-only order that meets a live one after it has swept ends here, as one whose margin breaks.
+    if _walk(state, plan, page) or _finish(state, plan, page, 0, out):
+        state.trace_back()
     return Reason.OK
 
 
@@ -115,45 +115,48 @@ def reducible(account: Account, instrument: int, side: int) -> int:
 def _walk(state: State, plan: Plan, page: Page) -> Reason:
     """Takes up to STEPS_MAX steps along the other side of the book, on the plan's copies only."""
     taker = plan.taker
-    book = state.books.get(taker.instrument)
-    if book is None:
-        return Reason.OK
     side = taker.flags & c.FLAG_SIDE
     time = state.globals.time
-    for order in book.crossing(side, taker.price):
+    for order in state.crossing(taker.instrument, side, taker.price):
         if taker.quantity == 0:
             break
+        state.trace_best(taker.instrument, 1 - side)
         if len(plan.steps) == c.STEPS_MAX:
             plan.more = True
             break
         maker = plan.accounts.get(order.account)
         if maker is None:
-            maker = plan.accounts[order.account] = state.accounts[order.account].clone()
+            maker = plan.accounts[order.account] = state.owner(order.account).clone()
         if order.seq < maker.order_floor:  # its reserve went with CANCEL_ALL
             plan.steps.append((order, 0, True))
+            state.trace_remove(order)
             continue
         if (order.expires and time >= order.expires) or not margin.is_backed(state, page, maker, order):
-            _drop(plan, maker, order)
+            _drop(state, plan, maker, order)
             continue
         if order.account == taker.account:
             if taker.flags & c.FLAG_STP_TAKER:
                 plan.ended = True
                 break
-            _drop(plan, maker, order)
+            _drop(state, plan, maker, order)
             continue
         if taker.flags & c.FLAG_POST_ONLY:
             return Reason.POST_ONLY_CROSSES
         if not _fill(state, plan, page, maker, order):
             if plan.ended:
                 break
-            _drop(plan, maker, order)
+            _drop(state, plan, maker, order)
+    else:
+        if taker.quantity:
+            state.trace_best(taker.instrument, 1 - side)
     return Reason.OK
 
 
-def _drop(plan: Plan, maker: Account, order: Order) -> None:
+def _drop(state: State, plan: Plan, maker: Account, order: Order) -> None:
     """Plans the removal of a resting order and the release of its reserve."""
     maker.reserved -= order.reserve_rate * order.quantity
     plan.steps.append((order, 0, True))
+    state.trace_remove(order)
 
 
 def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) -> bool:
@@ -189,6 +192,10 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     plan.fees.append((order.account, maker_fee))
     plan.fees.append((taker.account, taker_fee))
     plan.steps.append((order, quantity, leaves))
+    if leaves:
+        state.trace_remove(order)
+    else:
+        state.trace_reduce(order, quantity)
     plan.fills.append(
         Fill(
             instrument, side, order.account, order.seq, taker.account, taker.seq, price, quantity, maker_fee, taker_fee

@@ -67,7 +67,7 @@ def sweep(state: State, record: Record, out: Outcome) -> Reason:
     order = state.find_order(instrument, side, price, seq)
     if order is None:
         return Reason.UNKNOWN_ORDER
-    owner = state.accounts[order.account]
+    owner = state.owner(order.account)
     time = state.globals.time
     if order.seq >= owner.order_floor and time < instrument_expiry_time(instrument):
         if order.expires == 0 or time < order.expires:

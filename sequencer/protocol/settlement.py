@@ -14,14 +14,16 @@ def fix(state: State, record: Record, out: Outcome) -> Reason:
     """FIX: settlement price = (cumulative at 08:00 - cumulative at 07:30) / 1800 s, rounded half up, in ticks."""
     number, day = record.fields
     key = number << 16 | day
-    expiry = state.expiries.get(key)
+    expiry = state.expiry(key)
     if expiry is None:
         return Reason.UNKNOWN_INSTRUMENT
     if expiry.settled:
         return Reason.ALREADY_SETTLED
     if state.globals.time < expiry_time(day):
         return Reason.NOT_EXPIRED
-    snapshot = state.underlyings[number].snapshots[day % c.SNAPSHOT_DAYS]
+    underlying = state.underlying(number)
+    assert underlying is not None  # an expiry has one
+    snapshot = underlying.snapshots[day % c.SNAPSHOT_DAYS]
     if snapshot.day != day or not (snapshot.has_start and snapshot.has_end):
         return Reason.NO_SNAPSHOT
     elapsed = (snapshot.cumulative_end - snapshot.cumulative_start) & c.U64_MAX
@@ -39,20 +41,20 @@ def settle(state: State, record: Record, out: Outcome) -> Reason:
     """
     underlying, day, number = record.fields
     key = underlying << 16 | day
-    expiry = state.expiries.get(key)
+    expiry = state.expiry(key)
     if expiry is None:
         return Reason.UNKNOWN_INSTRUMENT
-    account = state.accounts.get(number)
+    account = state.account(number)
     if account is None:
         return Reason.UNKNOWN_ACCOUNT
     if not expiry.settled:
         return Reason.NOT_SETTLED
-    settled = [instrument for instrument in account.positions if instrument >> 12 == key]
+    settled = [instrument for instrument in sorted(account.positions) if instrument >> 12 == key]
     if not settled:
         return Reason.NOTHING_TO_SETTLE
     paid = 0
     for instrument in settled:
-        terms = state.pages[instrument >> 5].terms[instrument & 31]
+        terms = state.page_of(instrument).terms[instrument & 31]
         value = intrinsic(expiry.settlement, terms & 0x7FFF_FFFF, bool(terms >> 31))
         paid += account.positions.pop(instrument) * value
     account.cash += paid

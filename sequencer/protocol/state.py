@@ -73,6 +73,16 @@ class State:
         else:
             self.holders.pop(number, None)
 
+    def new_expiry(self, key: int) -> Expiry:
+        """A new, empty expiry."""
+        expiry = self.expiries[key] = Expiry()
+        return expiry
+
+    def new_page(self, page_id: int) -> Page:
+        """A new, empty page."""
+        page = self.pages[page_id] = Page()
+        return page
+
     def put_instrument(self, terms: int, instrument: int) -> None:
         """Writes the INSTRUMENT leaf of `terms` (the key below its type)."""
         self.instruments[terms] = instrument
@@ -101,6 +111,52 @@ class State:
         self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
 
     # --- reads ----------------------------------------------------------------------------------
+    # The transition reads through these, in the order in which its twin consumes a witness: see sequencer/witness.py.
+
+    def account(self, number: int) -> Account | None:
+        """The account, or None."""
+        return self.accounts.get(number)
+
+    def owner(self, number: int) -> Account:
+        """The account of a resting or pending order, which exists."""
+        return self.accounts[number]
+
+    def page(self, page_id: int) -> Page | None:
+        """The page, or None."""
+        return self.pages.get(page_id)
+
+    def page_of(self, instrument: int) -> Page:
+        """The page of an instrument that is held or traded, which exists."""
+        return self.pages[instrument >> 5]
+
+    def underlying(self, number: int) -> Underlying | None:
+        """The underlying, or None."""
+        return self.underlyings.get(number)
+
+    def expiry(self, key: int) -> Expiry | None:
+        """The expiry (underlying << 16 | day), or None."""
+        return self.expiries.get(key)
+
+    def instrument(self, terms: int) -> int | None:
+        """The instrument of these terms (the key below the type), or None."""
+        return self.instruments.get(terms)
+
+    def crossing(self, instrument: int, side: int, price: int) -> Iterator[Order]:
+        """Resting orders that a taker of `side` limited to `price` can trade with, best first."""
+        book = self.books.get(instrument)
+        return iter(()) if book is None else book.crossing(side, price)
+
+    def trace_best(self, instrument: int, side: int) -> None:
+        """The transition looks at the best order of a side, or finds none."""
+
+    def trace_remove(self, order: Order) -> None:
+        """The transition plans to take a resting order out."""
+
+    def trace_reduce(self, order: Order, quantity: int) -> None:
+        """The transition plans to take lots off a resting order."""
+
+    def trace_back(self) -> None:
+        """The transition gives up what it has planned, and goes on from the state before the record."""
 
     def find_order(self, instrument: int, side: int, price: int, seq: int) -> Order | None:
         """The resting order with this key, or None. Total: `side` may be any uint8 that a record holds."""
