@@ -125,21 +125,20 @@ class WsPeer(Peer, WSListener):
 
     can_subscribe = True
 
-    def __init__(self, gateway: Gateway, door: FrontDoor) -> None:
+    def __init__(self, gateway: Gateway, door: FrontDoor, raw: asyncio.Transport) -> None:
         super().__init__(gateway)
         self._door = door
+        self._raw = raw
         self._out: list[bytes] = []
         self._parts: list[bytes] = []
         self._is_text = True
         self._closed = False
-        self._transport: WSTransport
-        self._raw: asyncio.Transport
+        self._transport: WSTransport | None = None  # after the handshake
 
     # --- picows.WSListener ----------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
-        self._raw = transport.underlying_transport
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
@@ -185,6 +184,10 @@ class WsPeer(Peer, WSListener):
         self.gateway.receive_record(self, data[:CLIENT_ID_BYTES], data[CLIENT_ID_BYTES:])
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """See `ended`, which also hears of those that never got through the handshake."""
+
+    def ended(self) -> None:
+        """The connection has gone."""
         self._closed = True
         self._out.clear()
         self.gateway.forget(self)
@@ -231,13 +234,24 @@ class WsPeer(Peer, WSListener):
         self._closed = True
         self._out.clear()
         self.gateway.forget(self)
-        self._transport.send_close(code, reason)
+        if self._transport is not None:
+            self._transport.send_close(code, reason)
         self._raw.close()
         asyncio.get_running_loop().call_later(CUT_OFF_S, self._raw.abort)
 
     def hang_up(self) -> None:
         self.flush()
         self.cut_off(WSCloseCode.GOING_AWAY, "the gateway stops")
+
+
+class _WsProtocol(WSProtocol):  # type: ignore[misc]  # untyped
+    """picows' protocol, which says when the connection ends whatever state it was in."""
+
+    peer: WsPeer
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.peer.ended()
 
 
 class HttpPeer(Peer, asyncio.Protocol):
@@ -253,7 +267,8 @@ class HttpPeer(Peer, asyncio.Protocol):
             bytearray()
         )  # all bytes, while the first request may become a WebSocket
         self._url = b""
-        self._head_bytes = 0
+        self._head_bytes = 0  # since the last byte of a body or the end of a head
+        self._header_bytes = 0  # of the head that is read
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._waiting: deque[tuple[bytes, bytes, bytes]] = deque()
@@ -286,7 +301,7 @@ class HttpPeer(Peer, asyncio.Protocol):
                 self._refuse(b"400 Bad Request", f"not HTTP/1.1: {error}")
             return
         if self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(b"431 Request Header Fields Too Large", f"at most {HEAD_BYTES_MAX} bytes of headers")
+            self._refuse_head()
         else:
             self._advance()
 
@@ -312,7 +327,13 @@ class HttpPeer(Peer, asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._url += url
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+
     def on_headers_complete(self) -> None:
+        if self._header_bytes + len(self._url) > HEAD_BYTES_MAX and not self._transport.is_closing():
+            self._refuse_head()
+        self._header_bytes = 0
         self._head_bytes = 0
 
     def on_body(self, body: bytes) -> None:
@@ -380,6 +401,9 @@ class HttpPeer(Peer, asyncio.Protocol):
         elif self._transport.get_write_buffer_size() > self.gateway.limits.unread_bytes:
             self._transport.abort()
 
+    def _refuse_head(self) -> None:
+        self._refuse(b"431 Request Header Fields Too Large", f"at most {HEAD_BYTES_MAX} bytes of headers")
+
     def _refuse(self, status: bytes, why: str) -> None:
         self._last = True
         self._waiting.clear()
@@ -396,13 +420,13 @@ class HttpPeer(Peer, asyncio.Protocol):
             return
         if self._timer is not None:
             self._timer.cancel()
-        peer = WsPeer(self.gateway, self._door)
+        peer = WsPeer(self.gateway, self._door, transport)
         self._door.became(self, peer)
 
         def listener(_: WSUpgradeRequest) -> WSListener:
             return peer
 
-        protocol = WSProtocol(
+        protocol = _WsProtocol(
             None,
             None,
             False,
@@ -419,6 +443,7 @@ class HttpPeer(Peer, asyncio.Protocol):
             None,
             8 * 1024,
         )
+        protocol.peer = peer
         transport.pause_reading()  # uvloop chooses how it reads when it starts to
         transport.set_protocol(protocol)
         protocol.connection_made(transport)

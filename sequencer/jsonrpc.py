@@ -25,6 +25,7 @@ ID_CHARACTERS_MAX: Final = 64
 ID_INTEGER_MAX: Final = 2**63 - 1
 CHANNELS_MAX: Final = 256  # subscriptions of a connection
 SHOWN_CHARACTERS_MAX: Final = 80
+BRACKETS_MAX: Final = 1_000  # of a document: bounds its depth
 RECORD_BYTES_MAX: Final = max(size for size, _, _ in c.LAYOUT.values())
 
 PRICE_DECIMALS: Final = 2  # USD -> ticks
@@ -108,8 +109,15 @@ _encoder: Final = msgspec.json.Encoder()
 _DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
+def _check_depth(data: bytes) -> None:
+    """Refuses what only a crash is hoped of: the decoder recurses, and libraries lift Python's recursion limit."""
+    if data.count(b"[") + data.count(b"{") > BRACKETS_MAX:
+        raise RequestError(Code.PARSE, f"not JSON of this API: more than {BRACKETS_MAX} opening brackets")
+
+
 def parse_batch(data: bytes) -> list[bytes]:
     """The request objects of a batch array, undecoded."""
+    _check_depth(data)
     try:
         items = _batch_decoder.decode(data)
     except _DECODE_ERRORS as error:
@@ -129,6 +137,7 @@ def parse_batch(data: bytes) -> list[bytes]:
 
 def parse_request(data: bytes) -> tuple[bytes, str, msgspec.Raw]:
     """(id as JSON, method, params) of one request object."""
+    _check_depth(data)
     try:
         request = _request_decoder.decode(data)
     except _DECODE_ERRORS:
@@ -425,28 +434,31 @@ METHODS: Final = ("submit", *SIGNED, "typed_data", *QUERIES, "subscribe", "unsub
 def read_fields(fields: tuple[Field, ...], params: dict[str, Any], listed: Instruments) -> dict[str, Any]:
     """Values by name, defaults filled in, an instrument's name replaced by its number."""
     values: dict[str, Any] = {}
+    taken = 0
     for field in fields:
         value = params.get(field.name, REQUIRED)
-        if value is REQUIRED:
-            if field.default is REQUIRED:
-                raise RequestError(
-                    Code.INVALID_PARAMS,
-                    f"{field.name}: is missing; must be {field.limit}",
-                    field=field.name,
-                    limit=field.limit,
-                    got=None,
-                )
+        if value is not REQUIRED:
+            taken += 1
+        elif field.default is REQUIRED:
+            raise RequestError(
+                Code.INVALID_PARAMS,
+                f"{field.name}: is missing; must be {field.limit}",
+                field=field.name,
+                limit=field.limit,
+                got=None,
+            )
+        elif field.default is None:
+            continue
+        else:
             value = field.default
-            if value is None:
-                continue
         try:
             values[field.name] = field.read(value)
         except ValueError:
             raise invalid(field.name, field.limit, value) from None
-    if len(params) > len(values):
+    if taken < len(params):
         known = [field.name for field in fields]
         for name, value in params.items():
-            if name not in values:
+            if name not in known:
                 raise invalid(str(shown(name)), "absent: the fields are " + ", ".join(known), value)
     instrument = values.get("instrument")
     if type(instrument) is str:
