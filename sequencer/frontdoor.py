@@ -142,12 +142,13 @@ class WsPeer(Peer, WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if self._closed:
-            return
         if kind == WSMsgType.CLOSE:
-            self._closed = True
-            transport.send_close(WSCloseCode.OK)
+            if not self._closed:
+                self._closed = True
+                transport.send_close(WSCloseCode.OK)
             transport.disconnect()
+        elif self._closed:
+            return
         elif frame.fin and kind == WSMsgType.TEXT and not self._parts:
             self.gateway.receive(self, frame.get_payload_as_bytes())
         elif frame.fin and kind == WSMsgType.BINARY and not self._parts:
@@ -228,7 +229,10 @@ class WsPeer(Peer, WSListener):
         raw.write(out[0] if len(out) == 1 else b"".join(out))
 
     def cut_off(self, code: WSCloseCode, reason: str) -> None:
-        """Says why, then closes; at once after CUT_OFF_S, whether the peer has read it or not."""
+        """Says why and takes nothing more; closes when the peer has answered, at the latest after CUT_OFF_S.
+
+        Closing at once, with bytes of the peer's unread, would reset the connection and lose the reason.
+        """
         if self._closed:
             return
         self._closed = True
@@ -236,12 +240,12 @@ class WsPeer(Peer, WSListener):
         self.gateway.forget(self)
         if self._transport is not None:
             self._transport.send_close(code, reason)
-        self._raw.close()
         asyncio.get_running_loop().call_later(CUT_OFF_S, self._raw.abort)
 
     def hang_up(self) -> None:
         self.flush()
         self.cut_off(WSCloseCode.GOING_AWAY, "the gateway stops")
+        self._raw.close()
 
 
 class _WsProtocol(WSProtocol):  # type: ignore[misc]  # untyped
