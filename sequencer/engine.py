@@ -1,7 +1,7 @@
 """The engine: one tick at a time, from waiting submissions to segments with roots.
 
-It applies first and leaves out what is a no-op, so that a refusal comes before the log and costs neither a sequence number
-nor a byte on L1; what stays is logged, and only then acknowledged. No clock and no I/O: time comes with the tick.
+It applies first and leaves out what is a no-op, so that a refusal comes before the log and costs neither a sequence
+number nor a byte on L1; what stays is logged, and only then acknowledged. No clock, no I/O: time comes with the tick.
 """
 
 from dataclasses import dataclass, field
@@ -16,6 +16,9 @@ from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
 CONTINUE = codec.encode(Kind.CONTINUE)
+_DEPOSIT = bytes([Kind.DEPOSIT])
+# What a submission cannot be, whoever vouches for it: money from nowhere, and a tick inside the tick.
+_SYSTEM_ALONE = frozenset({_DEPOSIT, bytes([Kind.TICK]), bytes([Kind.CONTINUE])})
 
 
 @dataclass(slots=True)
@@ -74,10 +77,13 @@ class Engine:
         for raw in sorted(system, key=class_of):
             result = Result(Submission(raw, None), [self._try(raw, None)])
             system_results.append(result)
-            kept += result.reason is Reason.OK
+            kept += _is_kept(raw, result.outcomes[0])
         results: list[Result] = []
         submissions.sort(key=_class)
         for submission in submissions:
+            if submission.raw[:1] in _SYSTEM_ALONE:
+                results.append(Result(submission, [_refused(state.globals.seq, Reason.UNKNOWN_KIND)]))
+                continue
             result = Result(submission, [self._try(submission.raw, submission.signer)])
             results.append(result)
             if result.reason is Reason.OK:
@@ -97,8 +103,7 @@ class Engine:
         if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
             self._close()
         out = apply(self.state, raw, signer)
-        # A deposit counts in the inbox even when it credits nothing.
-        if out.reason is Reason.OK or raw[0] == Kind.DEPOSIT:
+        if _is_kept(raw, out):
             self._records.append(raw)
             self._weight += weight
         else:
@@ -111,6 +116,17 @@ class Engine:
             self._segments.append((root, self._records))
             self._records, self._weight = [], 0
         return root
+
+
+def _is_kept(raw: bytes, out: Outcome) -> bool:
+    """Whether a record is logged: when it holds; a deposit always, for it counts in the inbox, credited or not."""
+    return out.reason is Reason.OK or raw[:1] == _DEPOSIT
+
+
+def _refused(seq: int, reason: Reason) -> Outcome:
+    out = Outcome(seq)
+    out.reason = reason
+    return out
 
 
 def class_of(raw: bytes) -> int:
