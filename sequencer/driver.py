@@ -1,10 +1,14 @@
-"""The loop: collect, apply, log, acknowledge. One tick after the other; the log's fsync of a tick overlaps the next one's collecting.
+"""The loop: collect, apply, log, acknowledge. One tick after the other; its fsync overlaps the next one's collecting.
 
-Nothing is acknowledged before its tick is durable. When the log refuses, what waited on it is refused too, and the state is
-taken back to what the log holds.
+Nothing is acknowledged before its tick is durable. When the log refuses, what waited on it is refused too, and the
+state is taken back to what the log holds. When the log is lost to this process (LogLost), nothing is answered any
+more: `run` ends with the error, and only a new start can say what is durable.
 """
 
 import asyncio
+import contextlib
+import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,15 +16,20 @@ from dataclasses import dataclass, field
 from sequencer.clock import Clock
 from sequencer.engine import Engine, Submission, Tick
 from sequencer.intake import Intake
-from sequencer.log import Log, LogError
+from sequencer.log import Log, LogError, LogLost
+
+QUIET_RETRY_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DriverConfig:
-    """`tick_ms` to collect after the first arrival; at most `tick_records` a tick."""
+    """`tick_ms` to collect after the first arrival; at most `tick_records` submissions and `system_records` a tick."""
 
     tick_ms: float = 5.0
     tick_records: int = 512
+    system_records: int = 8_192
 
 
 @dataclass(slots=True)
@@ -38,8 +47,15 @@ class Metrics:
     last_error: str = field(default="")
 
 
+@dataclass(slots=True)
+class _QuietWork:
+    is_due: Callable[[], bool]
+    work: Callable[[], None]
+    not_before_ns: int = 0
+
+
 class Driver:
-    """Runs ticks. `on_tick` gets each durable tick, `on_refused` the submissions of one that the log did not take."""
+    """Runs ticks. `on_tick` gets each durable tick, `on_lost` the submissions of one that the log did not take."""
 
     def __init__(
         self,
@@ -66,15 +82,19 @@ class Driver:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="log")
         self._collectors: list[Callable[[int], list[bytes]]] = []
         self._generation = 0  # counts the states: a log error takes the state back
-        self._quiet: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        self._quiet: list[_QuietWork] = []
+        self._ending = False
 
     def collect_from(self, source: Callable[[int], list[bytes]]) -> None:
         """Asks `source(now_s)` for system records before each tick."""
         self._collectors.append(source)
 
     def when_quiet(self, is_due: Callable[[], bool], work: Callable[[], None]) -> None:
-        """Runs `work` between ticks, when it is due, with the state and the durable log at the same place."""
-        self._quiet.append((is_due, work))
+        """Runs `work` between ticks, when it is due, with the state and the durable log at the same place.
+
+        It is put off, not fatal, when there is no room for what it writes.
+        """
+        self._quiet.append(_QuietWork(is_due, work))
 
     def offer(self, submission: Submission) -> int:
         """Queues a submission; 0, or the code of the refusal (see Intake)."""
@@ -94,30 +114,39 @@ class Driver:
         self._system = []
 
     async def run(self, idle_s: float = 0.25) -> None:
-        """Ticks until cancelled: as soon as something has arrived and tick_ms have passed, and each `idle_s` for the keeper."""
+        """Ticks until `end`: tick_ms after something has arrived, and each `idle_s` for the keeper.
+
+        What waits at the end still gets its tick, and returning says that all of it is durable and acknowledged.
+        """
         wait_s = self.config.tick_ms / 1000
-        while True:
+        while not self._ending:
             if not len(self.intake) and not self._system:
                 self._arrived.clear()
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), idle_s)
-                except TimeoutError:
-                    pass
             if len(self.intake) < self.config.tick_records:
                 await asyncio.sleep(wait_s)
             else:
                 await asyncio.sleep(0)
             await self.tick()
+        while len(self.intake):
+            await self.tick()
+        await self.flush()
+
+    def end(self) -> None:
+        """Lets `run` come to its end. What is offered from now on may find no tick."""
+        self._ending = True
+        self._arrived.set()
 
     async def tick(self) -> None:
         """One tick with what waits, if anything does."""
         async with self._one_at_a_time:
-            for is_due, work in self._quiet:
-                if is_due():
-                    await self._settle()
-                    work()
+            if self._append is not None and self._append.done():
+                await self._settle()  # to learn at once that the log is lost
+            await self._do_quiet_work()
             now_s = self.clock.now_s()
-            system, self._system = self._system, []
+            most = self.config.system_records
+            system, self._system = self._system[:most], self._system[most:]
             for source in self._collectors:
                 system += source(now_s)
             submissions = self.intake.take(self.config.tick_records)
@@ -134,6 +163,19 @@ class Driver:
                 await self._on_lost(submissions, self.metrics.last_error)
                 return
             self._append = asyncio.create_task(self._make_durable(tick, submissions))
+
+    async def _do_quiet_work(self) -> None:
+        for one in self._quiet:
+            now_ns = self.clock.monotonic_ns()
+            if now_ns < one.not_before_ns or not one.is_due():
+                continue
+            await self._settle()
+            try:
+                one.work()
+            except (OSError, sqlite3.Error) as error:  # a full disk: the log's word counts, this can wait
+                one.not_before_ns = now_ns + int(QUIET_RETRY_S * 1e9)
+                self.metrics.last_error = str(error)
+                logger.error("put off: %s", error)
 
     async def flush(self) -> None:
         """Returns when all that was applied is durable and acknowledged."""
@@ -152,6 +194,10 @@ class Driver:
                 await asyncio.get_running_loop().run_in_executor(
                     self._executor, self.log.append, tick.entry, self.log.end
                 )
+            except LogLost as error:
+                self.metrics.log_errors += 1
+                self.metrics.last_error = error.reason
+                raise
             except LogError as error:
                 self.metrics.log_errors += 1
                 self.metrics.last_error = error.reason
@@ -161,6 +207,7 @@ class Driver:
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
             self.metrics.append_ms = took_s * 1e3
             self.metrics.append_s_total += took_s
+            self.metrics.last_error = ""
             self.metrics.ticks += 1
             self.metrics.records += tick.entry.records
         self.on_tick(tick)

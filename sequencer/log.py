@@ -1,10 +1,9 @@
 """The durable log: one append per tick, before anything is acknowledged.
 
 A tick is kept as its segments (records and the root after them), chained by hash, so that recovery and the batcher
-read the same bytes that the engine has seen. Appends are fenced by the expected offset: two writers cannot both succeed.
+read the same bytes that the engine has seen. Appends are fenced by the expected offset: of two writers one succeeds.
 """
 
-import errno
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,21 @@ from sequencer.protocol.hashing import keccak
 GENESIS_HASH = bytes(32)
 
 
+# SQLite's codes after which a commit has certainly not happened: nothing was written whole, or nothing was tried.
+# A failed fsync is none of them: what it left behind may be there at the next start.
+_NOT_WRITTEN = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_IOERR_WRITE,
+    }
+)
+
+
 class LogError(Exception):
     """The log did not take an append: nothing of that tick is durable. `reason` says why."""
 
@@ -26,8 +40,15 @@ class LogError(Exception):
         self.reason = reason
 
 
+class LogLost(LogError):
+    """Not to be written by this process any more: another has, or nobody can say whether the tick is durable.
+
+    Only a new start, which reads the log, can go on.
+    """
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it, 32 bytes."""
+    """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it."""
 
     first_seq: int
     time: int
@@ -53,7 +74,10 @@ class Log(Protocol):
     """What every backend offers. Offsets count ticks from 0."""
 
     def append(self, entry: Entry, expected_offset: int) -> bytes:
-        """Makes `entry` durable at `expected_offset`; its chain hash. Raises LogError, and then nothing was written."""
+        """Makes `entry` durable at `expected_offset`; its chain hash.
+
+        Raises LogError, and then nothing was written; LogLost, and then this writer has to stand down.
+        """
         ...
 
     def read(self, start: int) -> Iterator[Entry]:
@@ -99,7 +123,7 @@ class SqliteLog:
     def append(self, entry: Entry, expected_offset: int) -> bytes:
         """See Log.append."""
         if expected_offset != self._end:
-            raise LogError(f"offset {expected_offset} expected, the log ends at {self._end}")
+            raise LogLost(f"offset {expected_offset} expected, the log ends at {self._end}")
         body = self._encode(entry)
         chained = keccak(self._hash + body)
         try:
@@ -108,10 +132,14 @@ class SqliteLog:
                 "INSERT INTO ticks VALUES (?, ?, ?, ?)", (expected_offset, chained, entry.records, body)
             )
         except sqlite3.IntegrityError:
-            raise LogError(f"another writer has appended offset {expected_offset}") from None
-        except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
-            reason = "disk is full" if "full" in str(error) or _is_full(error) else str(error)
-            raise LogError(reason) from error
+            raise LogLost(f"another writer has appended offset {expected_offset}") from None
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code == sqlite3.SQLITE_FULL:
+                raise LogError("disk is full") from error
+            if code in _NOT_WRITTEN or (code is not None and code & 0xFF in _NOT_WRITTEN):
+                raise LogError(str(error)) from error
+            raise LogLost(f"{error}; whether offset {expected_offset} is durable is unknown") from error
         self._end += 1
         self._hash = chained
         return chained
@@ -142,7 +170,3 @@ class SqliteLog:
         """Closes the file."""
         self._reader.close()
         self._db.close()
-
-
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.ENOSPC

@@ -1,11 +1,12 @@
 """The sequencer process, wired: state, log, engine, driver, keeper, batcher, L1, and the socket that gateways talk to.
 
-Start and crash recovery are one path: genesis or the newest snapshot, then the log. The batch store and L1 then say which
-batches still have to go out.
+Start and crash recovery are one path: genesis or the newest snapshot, then the log. The batch store and L1 then say
+which batches still have to go out.
 """
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from sequencer.protocol.state import State
 from sequencer.snapshots import recover, save
 from sequencer.views import QueryError, Views
 from sequencer.withdrawals import Withdrawals
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,7 @@ class Service:
         self.engine = Engine(state)
         self.batcher = Batcher(config.folder / "batches.sqlite", self.log, config.batch_payload_bytes)
         self.withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
-        self.keeper = Keeper(
-            state, sources or [], feed_keys or [], config.keeper, wanted or [], liquidator
-        )
+        self.keeper = Keeper(state, sources or [], feed_keys or [], config.keeper, wanted or [], liquidator)
         self.views = Views(state, self._status)
         self.intake = Intake(config.intake)
         self.driver = Driver(
@@ -114,6 +115,10 @@ class Service:
                 self._on_posted,
             )
         self.last_posted = 0
+        self.ended = asyncio.Event()  # the ticking has: by `stop`, or by an error that only a new start heals
+        self.failure: BaseException | None = None
+        self._wanted = list(wanted or [])
+        self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         g = state.globals
         self._inbox_durable = (g.inbox_count, g.inbox_hash)  # as of the log, read by the L1 thread
@@ -138,15 +143,19 @@ class Service:
         if self.worker is not None:
             self.worker.start()
         if run:
-            self._tasks.append(asyncio.create_task(self.driver.run()))
+            task = asyncio.create_task(self.driver.run())
+            task.add_done_callback(self._on_driver_end)
+            self._tasks.append(task)
 
     async def stop(self) -> None:
-        """Stops taking, makes durable what was applied, leaves the rest to the next start."""
+        """Takes no more; gives what waits its tick, durable and acknowledged; leaves batches to the next start."""
+        self._stopping = True
+        self.driver.end()
         for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # told in `failure` already
                 await task
-        await self.driver.flush()
+        if self.failure is None:
+            await self.driver.flush()
         await self.ipc.close()
         if self.worker is not None:
             await asyncio.to_thread(self.worker.stop)
@@ -154,6 +163,15 @@ class Service:
         self.batcher.close()
         self.withdrawals.close()
         self.log.close()
+
+    def _on_driver_end(self, task: asyncio.Task[None]) -> None:
+        """Nobody ticks any more. After an error gateways are let go, so that they say so instead of waiting."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = error
+            self._stopping = True
+            logger.critical("the sequencer has stopped: %s", error, exc_info=error)
+            self._tasks.append(asyncio.create_task(self.ipc.close()))
+        self.ended.set()
 
     def _recover(self) -> tuple[State, int]:
         return recover(
@@ -163,13 +181,19 @@ class Service:
     # --- submissions ------------------------------------------------------------------------------
 
     def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
+        if self._stopping:
+            body = errors.error_body(errors.Code.NOT_READY, "Not accepted: the sequencer is stopping.")
+            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            return
         now_ns = self.clock.monotonic_ns()
         refused: list[tuple[int, bool, bytes]] = []
         for rid, raw, signer in items:
             code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns))
             if code:
                 what = "the queue is full" if code == QUEUE_FULL else "the account sends too fast"
-                body = errors.error_body(code, f"Not accepted: {what}; send again later.", waiting=len(self.intake))
+                body = errors.error_body(
+                    code, f"Not accepted: {what}; send again later.", waiting=len(self.intake)
+                )
                 refused.append((rid, False, body))
         if refused:
             connection.send_acks(refused)
@@ -218,6 +242,7 @@ class Service:
         self._inbox_next = state.globals.inbox_count
         self.engine.state = state
         self.keeper.state = state
+        self.keeper.wanted = list(self._wanted)  # what it took for listed may not be any more
         self.views.state = state
 
     async def submit(self, raw: bytes, signer: bytes | None) -> Any:
@@ -235,7 +260,11 @@ class Service:
             connection.send_answer(rid, True, msgspec.json.encode(self.answer(method, params)))
         except QueryError as error:
             body = errors.error_body(
-                errors.Code.INVALID_PARAMS, str(error), field=error.field, limit=error.limit, got=str(error.got)
+                errors.Code.INVALID_PARAMS,
+                str(error),
+                field=error.field,
+                limit=error.limit,
+                got=str(error.got),
             )
             connection.send_answer(rid, False, body)
 
@@ -295,7 +324,7 @@ class Service:
         return out
 
     async def advance(self, now_s: int) -> None:
-        """Steps a manual clock's exchange to `now_s`: reports and marks, then what follows from them, until nothing does."""
+        """Steps a manual clock's exchange to `now_s`: reports and marks, then what follows, until nothing does."""
         self.clock.set(now_s)  # type: ignore[attr-defined]  # a ManualClock by contract
         self._keeper_looked_s = now_s
         self.driver.offer_system(self.keeper.pass_one(now_s))
