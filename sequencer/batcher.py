@@ -1,14 +1,15 @@
 """From the log to batches: takes logged segments in order until a batch is full or due, and keeps it durably.
 
-A batch is fixed when it is stored, before it is posted: after a crash the same bytes are posted again under the same id,
-and the Rollup takes each id once. A tick may be spread over two batches, a segment never.
+A batch is fixed when it is stored, before it is posted: after a crash the same bytes are posted again under the
+same id, and the Rollup takes each id once. A tick may be spread over two batches, a segment never.
 """
 
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-from sequencer.log import Log
+from sequencer.l1.payload import PAYLOAD_BYTES_MAX
+from sequencer.log import Log, LogLost
 from sequencer.protocol import batch
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment
@@ -19,7 +20,7 @@ PAYLOAD_MAX_BYTES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as Rollup.post takes it. `post_root`: 32 bytes; `time_s`: the exchange's after it; `inbox_count` after it."""
+    """A batch as Rollup.post takes it. `post_root`: 32 bytes; `time_s`, `inbox_count`: the exchange's after it."""
 
     batch_id: int
     post_root: bytes
@@ -43,9 +44,11 @@ class Cursor:
 
 
 class Batcher:
-    """Owns the batch store beside the log."""
+    """Owns the batch store beside the log. Raises LogLost when the log does not hold what was put into batches."""
 
     def __init__(self, path: Path, log: Log, payload_max_bytes: int = PAYLOAD_MAX_BYTES) -> None:
+        if not 0 < payload_max_bytes <= PAYLOAD_BYTES_MAX:
+            raise ValueError(f"payload_max_bytes must be in 1..{PAYLOAD_BYTES_MAX}, what Rollup takes")
         self._log = log
         self._payload_max_bytes = payload_max_bytes
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -61,6 +64,12 @@ class Batcher:
             "FROM batches ORDER BY id DESC LIMIT 1"
         ).fetchone()
         self.cursor = Cursor(row[3], row[4], row[1], row[2], row[0] + 1) if row else Cursor()
+        at = self.cursor
+        if log.end < at.offset + (at.segment > 0):
+            self._db.close()
+            raise LogLost(
+                f"it ends at offset {log.end}, and batch {at.batch_id - 1} reaches to {at.offset}: restore it"
+            )
 
     def waiting(self) -> int:
         """Log entries that no batch holds whole."""
@@ -77,6 +86,8 @@ class Batcher:
         full = False
         for entry in self._log.read(cursor.offset) if cursor.offset < self._log.end else ():
             segments = entry.batch_segments()
+            if offset == cursor.offset:
+                _check_continues(entry.first_seq + sum(len(one.records) for one in segments[:place]), cursor)
             while place < len(segments):
                 segment = segments[place]
                 more = sum(len(raw) for raw in segment.records) + 2 * c.ELEMENT_BYTES
@@ -145,8 +156,16 @@ class Batcher:
         self._db.close()
 
 
+def _check_continues(seq: int, cursor: Cursor) -> None:
+    """A batch that does not follow the last is a fraud that L1 would punish; better none."""
+    if seq != cursor.seq:
+        raise LogLost(
+            f"offset {cursor.offset} goes on at seq {seq}, batch {cursor.batch_id - 1} ended before {cursor.seq}"
+        )
+
+
 def read_stored(path: Path, first_id: int) -> list[Batch]:
-    """Stored batches from `first_id` on, in order; by a connection of its own, for another thread than the batcher's."""
+    """Stored batches from `first_id` on, in order; by its own connection, for another thread than the batcher's."""
     db = sqlite3.connect(path)
     try:
         rows = db.execute(
