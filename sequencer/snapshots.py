@@ -1,10 +1,12 @@
 """Snapshots of the state, so that start and recovery replay only the log's tail.
 
-A file holds every leaf's preimage, compressed, and the log offset it belongs to; it proves itself by its root. Files are
-written beside and renamed, so that a crash leaves the old one.
+A file holds every leaf's preimage, compressed, and the log offset it belongs to; it proves itself by its root. Files
+are written beside and renamed, so that a crash leaves the old one.
 """
 
+import logging
 import os
+import struct
 from pathlib import Path
 
 import msgspec
@@ -15,6 +17,8 @@ from sequencer.log import Log
 from sequencer.protocol.state import State
 
 KEPT = 2
+
+logger = logging.getLogger(__name__)
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -29,7 +33,8 @@ def save(folder: Path, state: State, offset: int) -> Path:
     """Writes a snapshot of `state`, which stands before log entry `offset`; keeps the newest few."""
     folder.mkdir(parents=True, exist_ok=True)
     leaves = [(key.to_bytes(32, "big"), words) for key, words in state.preimages()]
-    data = zstandard.compress(msgspec.msgpack.encode(Snapshot(offset, state.root(), leaves)), 3)
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+    data = compressor.compress(msgspec.msgpack.encode(Snapshot(offset, state.root(), leaves)))
     path = folder / f"state-{offset:012d}.zst"
     beside = path.with_suffix(".tmp")
     with beside.open("wb") as file:
@@ -37,9 +42,25 @@ def save(folder: Path, state: State, offset: int) -> Path:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+    for unfinished in folder.glob("state-*.tmp"):  # of a crash in the lines above
+        unfinished.unlink()
     for old in sorted(folder.glob("state-*.zst"))[:-KEPT]:
         old.unlink()
     return path
+
+
+# What reading, decompressing, decoding and rebuilding from damaged bytes may raise.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    msgspec.MsgspecError,
+    zstandard.ZstdError,
+)
 
 
 def load(path: Path, domain: bytes) -> tuple[State, int]:
@@ -49,8 +70,8 @@ def load(path: Path, domain: bytes) -> tuple[State, int]:
         state = State.from_preimages(
             domain, ((int.from_bytes(key, "big"), words) for key, words in snapshot.leaves)
         )
-    except (ValueError, msgspec.MsgspecError, zstandard.ZstdError) as error:
-        raise ReplayError(f"{path.name}: {error}") from error
+    except _DAMAGE as error:
+        raise ReplayError(f"{path.name}: {error!r}") from error
     if state.root() != snapshot.root:
         raise ReplayError(f"{path.name}: the leaves do not give the root")
     return state, snapshot.offset
@@ -59,19 +80,28 @@ def load(path: Path, domain: bytes) -> tuple[State, int]:
 def recover(folder: Path, log: Log, genesis: State) -> tuple[State, int]:
     """The state after the whole log, and how many entries were replayed: start and crash recovery alike.
 
-    From the newest snapshot that proves itself and lies within the log; else from `genesis`.
+    From the newest snapshot that proves itself and stands where the log's entry before it ends; else from `genesis`.
     """
     state, offset = genesis, 0
     for path in sorted(folder.glob("state-*.zst"), reverse=True):
         try:
             found, at = load(path, genesis.domain)
-        except ReplayError:
+            _check_fits(found, at, log)
+        except ReplayError as error:
+            logger.warning("snapshot left out: %s", error)
             continue
-        if at <= log.end:
-            state, offset = found, at
-            break
+        state, offset = found, at
+        break
     replayed = 0
     for entry in log.read(offset):
         replay(state, entry)
         replayed += 1
     return state, replayed
+
+
+def _check_fits(state: State, offset: int, log: Log) -> None:
+    """Raises ReplayError unless `state` is what the log gives up to `offset`."""
+    if not 0 < offset <= log.end:
+        raise ReplayError(f"offset {offset} is not within the log, which ends at {log.end}")
+    if next(iter(log.read(offset - 1))).root != state.root():
+        raise ReplayError(f"its root is not that of log entry {offset - 1}")
