@@ -4,8 +4,9 @@ L1 may be slow or away; the engine never waits for it. What it brings (deposits,
 plain data.
 """
 
+import logging
+import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,47 +78,69 @@ class L1Worker:
 
     def _run(self) -> None:
         rpc = Rpc(self._url)
-        manager = TxManager(
-            rpc,
-            self._signer,
-            self._folder / "l1.sqlite",
-            TxConfig(confirmations=self._config.confirmations),
-        )
-        poster = Poster(
-            rpc, manager, self._deployment.rollup, PosterConfig(confirmations=self._config.confirmations)
-        )
+        try:
+            manager = self._open(rpc)
+            if manager is not None:
+                try:
+                    self._follow(rpc, manager)
+                finally:
+                    manager.close()
+        except Exception as error:
+            self.last_error = f"the L1 thread has ended: {error!r}"
+            logger.critical(self.last_error, exc_info=error)
+            raise
+        finally:
+            rpc.close()
+
+    def _open(self, rpc: Rpc) -> TxManager | None:
+        """The transaction manager, once its store can be had; None when the end comes first."""
+        config = TxConfig(confirmations=self._config.confirmations)
+        while not self._ended.is_set():
+            try:
+                return TxManager(rpc, self._signer, self._folder / "l1.sqlite", config)
+            except (sqlite3.Error, OSError) as error:
+                self._failed(error)
+        return None
+
+    def _follow(self, rpc: Rpc, manager: TxManager) -> None:
+        confirmations = self._config.confirmations
+        poster = Poster(rpc, manager, self._deployment.rollup, PosterConfig(confirmations=confirmations))
         follower = Follower(
             rpc,
             self._deployment.inbox,
             self._deployment.rollup,
             self._deployment.deploy_block,
-            self._config.confirmations,
+            confirmations,
         )
         offered: int | None = None
-        try:
-            while not self._ended.is_set():
-                busy = False
-                try:
-                    count, running = self._inbox_position()
-                    messages = follower.messages_after(count, running)
-                    if messages:
-                        self._on_messages(messages)
-                    if offered is None:
-                        offered = poster.next_needed()
-                    offered = self._offer(poster, offered)
-                    posted = poster.step()
-                    if posted:
-                        self._count(posted, poster)
-                    busy = bool(posted) or poster.status().queued > 0
-                    self.last_error = poster.status().reason
-                except L1Error as error:
-                    self.last_error = str(error)
-                    time.sleep(min(self._config.poll_s, 1.0))
-                self._wake.wait(0.02 if busy else self._config.poll_s)
-                self._wake.clear()
-        finally:
-            manager.close()
-            rpc.close()
+        while not self._ended.is_set():
+            try:
+                count, running = self._inbox_position()
+                messages = follower.messages_after(count, running)
+                if messages:
+                    self._on_messages(messages)
+                if offered is None:
+                    offered = poster.next_needed()
+                    if offered > 1:  # what an earlier run has posted
+                        self._on_posted([Posted(offered - 1, None, None, None)])
+                offered = self._offer(poster, offered)
+                posted = poster.step()
+                if posted:
+                    self._count(posted, poster)
+                busy = bool(posted) or poster.status().queued > 0
+                self.last_error = poster.status().reason
+            except (L1Error, sqlite3.Error, OSError) as error:  # a full disk passes, as an outage of L1 does
+                self._failed(error)
+                continue
+            self._wake.wait(0.02 if busy else self._config.poll_s)
+            self._wake.clear()
+
+    def _failed(self, error: Exception) -> None:
+        """Shows the error and waits for what may pass."""
+        if str(error) != self.last_error:
+            logger.warning("L1: %s", error)
+        self.last_error = str(error)
+        self._ended.wait(min(max(self._config.poll_s, 0.05), 1.0))
 
     def _offer(self, poster: Poster, first_id: int) -> int:
         """Offers stored batches from `first_id` on; the id to go on with."""
