@@ -1,0 +1,313 @@
+"""The sequencer as a process of its own, on a chain that is there already: what an operator runs.
+
+    FAIRSTRIKE_SEQUENCER_KEY=0x… python -m sequencer.node --folder /var/lib/fairstrike \
+        --deployment deployment.json --l1 http://127.0.0.1:8545 --socket /run/fairstrike.sock
+
+SIGTERM and SIGINT end it in order: what waits gets its tick and its answer. After SIGKILL, or a power failure, the
+next start of the same command recovers: from the newest snapshot and the log, and posts the batches that L1 lacks.
+Exit status 1 says that it stopped by itself, and why; then too the same command is the way on.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import click
+import msgspec
+import uvloop
+
+from sequencer.clock import Clock, ManualClock, SystemClock
+from sequencer.driver import DriverConfig
+from sequencer.engine import ReplayError
+from sequencer.feeds import FeedSource, FileSource, HttpSource
+from sequencer.genesis import genesis_root
+from sequencer.intake import IntakeLimits
+from sequencer.keeper import Terms
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import DeploymentError
+from sequencer.l1.rpc import to_bytes
+from sequencer.l1.signing import Signer
+from sequencer.l1_worker import L1Config
+from sequencer.log import LogError
+from sequencer.protocol.params import INTEGER_FIELDS, Params
+from sequencer.service import Service, ServiceConfig
+from sequencer.tape import TapeError, parse_instrument
+
+KEY_VARIABLE = "FAIRSTRIKE_SEQUENCER_KEY"
+PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # the name of a variable
+FEED_KEYS_VARIABLE = "FAIRSTRIKE_FEED_KEYS"
+
+logger = logging.getLogger(__name__)
+
+
+class NodeError(Exception):
+    """It cannot start: the message says what is wrong with which option, variable or file."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """What a node is started with; all secrets are in here already."""
+
+    service: ServiceConfig
+    socket: str
+    clock: Clock
+    signer: Signer
+    sources: list[FeedSource]
+    feed_keys: list[bytes]
+    wanted: list[Terms]
+
+
+@contextlib.contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process alone; the kernel lets go when it ends, however. Raises NodeError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NodeError(f"--folder {folder}: another sequencer holds it") from None
+        yield
+
+
+async def run(config: NodeConfig) -> None:
+    """Runs until SIGTERM or SIGINT. Raises what ended the ticking, when that ended by itself."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    service = Service(
+        config.service, config.clock, config.signer, config.sources, config.feed_keys, config.wanted
+    )
+    await service.start(config.socket)
+    click.echo(
+        json.dumps(
+            {
+                "socket": config.socket,
+                "seq": service.state.globals.seq,
+                "log_end": service.log.end,
+                "replayed": service.replayed,
+            }
+        )
+    )
+    asked = asyncio.create_task(stop.wait())
+    ended = asyncio.create_task(service.ended.wait())
+    await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    ended.cancel()
+    await service.stop()
+    if service.failure is not None:
+        raise service.failure
+    logger.info("stopped at seq %d", service.state.globals.seq)
+
+
+# --- options to objects ---------------------------------------------------------------------------
+
+
+def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
+    """The bonded key: of the keystore file, else of the environment, else, on a devnet, the first well-known one."""
+    from sequencer.l1.wallet import key_from_environment, key_from_keystore, key_of_devnet
+
+    try:
+        if keystore is not None:
+            return key_from_keystore(keystore, os.environ[PASSWORD_VARIABLE])
+        if KEY_VARIABLE in os.environ:
+            return key_from_environment(KEY_VARIABLE)
+    except KeyError:
+        raise NodeError(
+            f"--keystore: its password is taken from {PASSWORD_VARIABLE}, which is not set"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise NodeError(f"the sequencer's key: {error}") from None
+    if devnet:
+        return key_of_devnet(0)
+    raise NodeError(f"no key: give --keystore, or {KEY_VARIABLE} in the environment")
+
+
+def exchange_params(path: Path | None, devnet: bool) -> Params:
+    """Parameters that the deployment was made with: an object of Params' fields, feed_keys as addresses in hex."""
+    from sequencer.devnet import devnet_params
+
+    given: dict[str, object] = {}
+    if path is not None:
+        try:
+            given = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+        except (OSError, msgspec.MsgspecError) as error:
+            raise NodeError(f"--params {path}: {error}") from None
+    unknown = set(given) - {field.name for field in fields(Params)}
+    if unknown:
+        raise NodeError(f"--params {path}: no parameter is called {', '.join(sorted(unknown))}")
+    try:
+        numbers = {name: int(str(given[name])) for name in INTEGER_FIELDS if name in given}
+        if "feed_keys" not in given and devnet:
+            return devnet_params(**numbers)
+        addresses = given.get("feed_keys", [])
+        if not isinstance(addresses, list):
+            raise ValueError("feed_keys must be a list of addresses")
+        return Params(feed_keys=tuple(to_bytes(str(one)) for one in addresses), **numbers)
+    except ValueError as error:
+        raise NodeError(f"--params {path}: {error}") from None
+
+
+def feed_keys(devnet: bool) -> list[bytes]:
+    """Private keys of the feeds that sign in this process: of the environment, else, on a devnet, the known ones."""
+    from sequencer.devnet import FEEDS, feed_key
+
+    given = os.environ.get(FEED_KEYS_VARIABLE)
+    if given is None:
+        return [feed_key(number) for number in range(FEEDS)] if devnet else []
+    try:
+        return [bytes.fromhex(one.strip().removeprefix("0x")).rjust(32, b"\0") for one in given.split(",")]
+    except ValueError:
+        raise NodeError(f"{FEED_KEYS_VARIABLE}: must be private keys in hex, with commas between") from None
+
+
+def listing(path: Path | None) -> list[Terms]:
+    """Options to list: a JSON list of names such as BTC-2JAN22-48000-C."""
+    if path is None:
+        return []
+    try:
+        names = msgspec.json.decode(path.read_bytes(), type=list[str])
+        terms = [parse_instrument(name) for name in names]
+    except (OSError, msgspec.MsgspecError, TapeError) as error:
+        raise NodeError(f"--list {path}: {error}") from None
+    return [(one.underlying, one.day, one.strike_ticks, one.is_put) for one in terms]
+
+
+def feed_source(feed: str, wanted: list[Terms]) -> list[FeedSource]:
+    """The source that `--feed` names."""
+    if feed.startswith("flat:"):
+        from sequencer.bench import FlatSource
+
+        try:
+            return [FlatSource(wanted, round(float(feed[5:]) * 100))]
+        except ValueError:
+            raise NodeError(f"--feed flat:USD needs a number, got {feed[5:]!r}") from None
+    if feed.startswith("file:"):
+        return [FileSource(feed[5:])]
+    if feed.startswith(("http://", "https://")):
+        return [HttpSource(feed)]
+    if feed == "none":
+        return []
+    raise NodeError(f"--feed must be none, flat:USD, file:PATH or a URL, got {feed!r}")
+
+
+def checked_deployment(path: Path, params: Params, signer: Signer) -> Deployment:
+    """The deployment, if it was made for these parameters and this key."""
+    try:
+        deployment = Deployment.load(path)
+    except DeploymentError as error:
+        raise NodeError(f"--deployment: {error}") from None
+    root = "0x" + genesis_root(params).hex()
+    if deployment.genesis_root != root:
+        raise NodeError(f"--params: their genesis root is {root}, the deployment's {deployment.genesis_root}")
+    if deployment.sequencer.lower() != signer.address.lower():
+        raise NodeError(
+            f"the deployment's sequencer is {deployment.sequencer}, the key is that of {signer.address}"
+        )
+    return deployment
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="log, snapshots, batches: all that it must not lose",
+)
+@click.option("--deployment", type=click.Path(path_type=Path), required=True, help="deployment.json")
+@click.option("--l1", "l1_url", required=True, help="JSON-RPC URL of the chain")
+@click.option(
+    "--socket", "socket_path", required=True, help="where gateways connect: a path, or 127.0.0.1:PORT"
+)
+@click.option("--devnet", is_flag=True, help="well-known keys of development chains where none are given")
+@click.option(
+    "--keystore", type=click.Path(path_type=Path), help=f"key file (password in {PASSWORD_VARIABLE})"
+)
+@click.option(
+    "--params",
+    "params_path",
+    type=click.Path(path_type=Path),
+    help="JSON object: parameters of the deployment",
+)
+@click.option(
+    "--feed",
+    default="none",
+    show_default=True,
+    help="none, flat:USD, file:PATH (JSONL reports) or http(s)://…",
+)
+@click.option(
+    "--list", "list_path", type=click.Path(path_type=Path), help="JSON list: names of options to list"
+)
+@click.option(
+    "--confirmations", default=1, show_default=True, help="before a deposit counts or a batch is settled"
+)
+@click.option("--poll", "poll_s", default=0.5, show_default=True, help="seconds between looks at L1")
+@click.option("--tick", "tick_ms", default=5.0, show_default=True, help="milliseconds to collect orders")
+@click.option("--tick-records", default=512, show_default=True, help="orders a tick, at most")
+@click.option("--rate", "rate_per_s", default=2_000, show_default=True, help="orders a second, an account")
+@click.option(
+    "--batch-interval", "batch_interval_s", default=2.0, show_default=True, help="seconds between batches"
+)
+@click.option("--batch-bytes", default=100_000, show_default=True, help="payload of a batch, at most")
+@click.option("--snapshot-ticks", default=5_000, show_default=True, help="log entries between snapshots")
+@click.option(
+    "--manual-clock", "manual_s", type=int, help="the exchange's time stands at this second (tests)"
+)
+def main(
+    folder: Path,
+    deployment: Path,
+    l1_url: str,
+    socket_path: str,
+    devnet: bool,
+    keystore: Path | None,
+    params_path: Path | None,
+    feed: str,
+    list_path: Path | None,
+    confirmations: int,
+    poll_s: float,
+    tick_ms: float,
+    tick_records: int,
+    rate_per_s: int,
+    batch_interval_s: float,
+    batch_bytes: int,
+    snapshot_ticks: int,
+    manual_s: int | None,
+) -> None:
+    """Run the sequencer on a chain that the exchange is deployed on."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        with only_process(folder):
+            signer = sequencer_key(keystore, devnet)
+            params = exchange_params(params_path, devnet)
+            wanted = listing(list_path)
+            service = ServiceConfig(
+                folder=folder,
+                params=params,
+                deployment=checked_deployment(deployment, params, signer),
+                l1_url=l1_url,
+                l1=L1Config(confirmations=confirmations, poll_s=poll_s),
+                driver=DriverConfig(tick_ms=tick_ms, tick_records=tick_records),
+                intake=IntakeLimits(rate_per_s=rate_per_s, burst=5 * rate_per_s),
+                batch_interval_s=batch_interval_s,
+                batch_payload_bytes=batch_bytes,
+                snapshot_ticks=snapshot_ticks,
+            )
+            sources = feed_source(feed, wanted)
+            clock = SystemClock() if manual_s is None else ManualClock(manual_s)
+            config = NodeConfig(
+                service, socket_path, clock, signer, sources, feed_keys(devnet) if sources else [], wanted
+            )
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(run(config))
+    except (NodeError, LogError, ReplayError, OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
