@@ -16,6 +16,8 @@ from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
+from sequencer.errors import Code, error_body
+
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 ITEMS_BYTES_MAX: Final = 4 * 1024 * 1024  # a list of items longer than this is sent as several frames
 BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024  # unread by the peer
@@ -347,7 +349,14 @@ class IpcServer:
         if isinstance(message, Submit):
             self._on_submit(connection, message.items)
         elif isinstance(message, Query):
-            self._on_query(connection, message.rid, message.method, message.params)
+            try:
+                self._on_query(connection, message.rid, message.method, message.params)
+            except Exception:  # noqa: BLE001  # one query's bug must not cut off all clients of a gateway
+                logger.exception("query %s failed", message.method)
+                body = error_body(
+                    Code.INTERNAL, f"{message.method}: the sequencer failed to answer this query"
+                )
+                connection.send_answer(message.rid, False, body)
         else:
             connection.abort(f"a gateway sent {type(message).__name__}")
 

@@ -221,6 +221,25 @@ def test_server__that_gets_what_only_it_sends__cuts_off(tmp_path):
     run(scenario())
 
 
+def test_query__that_makes_its_handler_fail__is_answered_and_the_connection_lives(tmp_path):
+    def on_query(connection, rid, method, params):
+        connection.send_answer(rid, True, b"%d" % (1 // params["x"]))
+
+    async def scenario():
+        server = IpcServer(lambda *_: None, on_query)
+        await server.start(str(tmp_path / "s"))
+        heard = []
+        connection = await connect(str(tmp_path / "s"), lambda _, message: heard.append(message))
+        connection.send(Query(1, "m", {"x": 0}))
+        connection.send(Query(2, "m", {"x": 1}))
+        await asyncio.sleep(0.05)
+        assert [(one.rid, one.ok) for one in heard] == [(1, False), (2, True)]
+        assert b"-32603" in heard[0].body
+        await server.close()
+
+    run(scenario())
+
+
 def test_second_server__on_a_live_socket__is_refused__and_on_a_dead_one_is_not(tmp_path):
     async def scenario():
         address = str(tmp_path / "s")
