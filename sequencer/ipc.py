@@ -351,7 +351,7 @@ class IpcServer:
         elif isinstance(message, Query):
             try:
                 self._on_query(connection, message.rid, message.method, message.params)
-            except Exception:  # noqa: BLE001  # one query's bug must not cut off all clients of a gateway
+            except Exception:  # one query's bug must not cut off all clients of a gateway
                 logger.exception("query %s failed", message.method)
                 body = error_body(
                     Code.INTERNAL, f"{message.method}: the sequencer failed to answer this query"
