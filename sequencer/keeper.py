@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sequencer.engine import Submission
-from sequencer.feeds import FeedSource, IndexReport, Report, SurfaceReport, sign_reports
+from sequencer.feeds import FeedError, FeedSource, IndexReport, Report, SurfaceReport, sign_reports
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
@@ -47,13 +47,18 @@ class Keeper:
     config: KeeperConfig = field(default_factory=KeeperConfig)
     wanted: list[Terms] = field(default_factory=list)
     liquidator: Liquidator | None = None
+    feed_error: str = ""
     _surfaces_wait: dict[tuple[int, int], SurfaceReport] = field(default_factory=dict)
 
     def pass_one(self, now_s: int) -> list[bytes]:
         """Reports, listings, surfaces, marks and settlement prices, for the tick at `now_s`."""
         reports: list[Report] = []
         for source in self.sources:
-            reports += source.poll(now_s)
+            try:
+                reports += source.poll(now_s)
+                self.feed_error = ""
+            except FeedError as error:  # a feed that fails is silent; the index goes stale by rule
+                self.feed_error = str(error)
         out = self._signed(report for report in reports if isinstance(report, IndexReport))
         moved = {report.underlying: report.price_ticks for report in reports if isinstance(report, IndexReport)}
         for report in reports:

@@ -92,6 +92,8 @@ class Service:
         self.engine = Engine(state)
         self.batcher = Batcher(config.folder / "batches.sqlite", self.log, config.batch_payload_bytes)
         self.withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
+        if (last := self.batcher.last()) is not None:  # a crash may have come between a batch and its proofs
+            self.withdrawals.prove(state, *last)
         self.keeper = Keeper(state, sources or [], feed_keys or [], config.keeper, wanted or [], liquidator)
         self.views = Views(state, self._status)
         self.intake = Intake(config.intake)
@@ -99,6 +101,7 @@ class Service:
             self.engine, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
         )
         self.driver.collect_from(self._keeper_records)
+        self.driver.when_quiet(self._batch_full, self._make_full_batches)
         self.driver.when_quiet(self._batch_due, self.make_batches)
         self.driver.when_quiet(self._snapshot_due, self.snapshot)
         self.ipc = IpcServer(self._on_submit, self._on_query)
@@ -127,6 +130,7 @@ class Service:
         self._batched_ns = self.clock.monotonic_ns()
         self._snapshot_at = self.log.end
         self._flush_batches = False
+        self._unbatched_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -200,6 +204,8 @@ class Service:
 
     def _on_tick(self, tick: Tick) -> None:
         """A tick is durable: acknowledges what it holds, refuses the rest, tells everybody."""
+        if tick.entry is not None:
+            self._unbatched_bytes += sum(map(len, tick.entry.raws())) + 62 * len(tick.entry.segments)
         for result in tick.system:
             raw = result.submission.raw
             if raw[0] == Kind.DEPOSIT:
@@ -306,6 +312,7 @@ class Service:
             "log_error": metrics.last_error,
             "batches_stored": self.batcher.cursor.batch_id - 1,
             "batches_posted": self.last_posted,
+            "feed_error": self.keeper.feed_error,
             "l1_error": worker.last_error if worker else "",
             "l1_gas": worker.gas_used if worker else 0,
         }
@@ -349,6 +356,17 @@ class Service:
         age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
         return age_s >= self.config.batch_interval_s and self.batcher.waiting() > 0
 
+    def _batch_full(self) -> bool:
+        return self._unbatched_bytes >= self.config.batch_payload_bytes
+
+    def _make_full_batches(self) -> None:
+        """Stores what is full as it becomes full, so that no tick waits for many batches at once."""
+        self._unbatched_bytes = 0
+        while self.batcher.build(False) is not None:
+            pass
+        if self.worker is not None:
+            self.worker.wake()
+
     def request_batches(self) -> None:
         """Asks for batches of all there is, at the next tick."""
         self._flush_batches = True
@@ -362,6 +380,7 @@ class Service:
             self.withdrawals.prove(self.state, last.batch_id, last.post_root)
         self._batched_ns = self.clock.monotonic_ns()
         self._flush_batches = False
+        self._unbatched_bytes = 0
         if self.worker is not None:
             self.worker.wake()
 

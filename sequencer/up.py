@@ -1,22 +1,87 @@
-"""`fairstrike up`: a devnet that stays until it is told to stop."""
+"""`fairstrike up`: a devnet that stays until it is told to stop.
+
+One at a time in a folder. A chain that `up` starts itself forgets everything when it ends, and what the folder holds of
+its exchange is worth nothing afterwards: it is moved aside. On a chain that goes on (a URL) the exchange goes on, too.
+"""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import fcntl
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from sequencer.bench import FlatSource
 from sequencer.clock import SystemClock
 from sequencer.devnet import FEEDS, Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
-from sequencer.feeds import FeedSource, FileSource, HttpSource
+from sequencer.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, Report
+from sequencer.jsonrpc import PRICE_DECIMALS, to_units
 from sequencer.keeper import Terms
-from sequencer.protocol.constants import DAY_S
+from sequencer.protocol.constants import DAY_S, U32_MAX
 
-LISTED_DAYS = (1, 2, 3, 7, 14, 28)
-STRIKES_EACH_SIDE = 6
-TRADER_CASH = 1_000_000_000_000
-TRADERS = (1, 2, 3)
-FUND_CASH = 100_000_000_000_000
+OWN_CHAINS: Final = ("pyevm", "anvil", "hardhat")
+LISTED_DAYS: Final = (1, 2, 3, 7, 14, 28)
+STRIKES_EACH_SIDE: Final = 6
+TRADER_CASH: Final = 1_000_000_000_000
+TRADERS: Final = (1, 2, 3)
+LIQUIDATOR: Final = 9
+LIQUIDATOR_CASH: Final = 100_000_000_000_000
+INDEX_WAIT_S: Final = 10
+
+
+class UpError(Exception):
+    """Why it cannot run, in a sentence."""
+
+
+class BackgroundSource:
+    """A source that may be slow or fail, polled on a thread of its own: the exchange goes on without it meanwhile.
+
+    A failure is told once, until it is another one.
+    """
+
+    def __init__(self, source: FeedSource, warn: Callable[[str], None]) -> None:
+        self._source = source
+        self._warn = warn
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._polling: Future[list[Report]] | None = None
+        self._told = ""
+
+    def poll(self, now_s: int) -> list[Report]:
+        """What the poll before this one has brought, if it has ended."""
+        reports: list[Report] = []
+        if self._polling is not None:
+            if not self._polling.done():
+                return []
+            try:
+                reports = self._polling.result()
+            except FeedError as error:
+                if str(error) != self._told:
+                    self._told = str(error)
+                    self._warn(f"feed: {error}")
+        self._polling = self._executor.submit(self._source.poll, now_s)
+        return reports
+
+    def close(self) -> None:
+        """Ends the thread after its present poll."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Primed:
+    """A source whose first reports have been taken already, to learn the index: they come with the next poll."""
+
+    def __init__(self, source: FeedSource, reports: list[Report]) -> None:
+        self._source = source
+        self._reports = reports
+
+    def poll(self, now_s: int) -> list[Report]:
+        """See FeedSource."""
+        reports, self._reports = self._reports, []
+        return reports + self._source.poll(now_s)
 
 
 def grid(now_s: int, index_ticks: int, step_ticks: int = 100_000) -> list[Terms]:
@@ -32,6 +97,66 @@ def grid(now_s: int, index_ticks: int, step_ticks: int = 100_000) -> list[Terms]
     ]
 
 
+async def _first_index(source: FeedSource, clock: SystemClock) -> tuple[int, list[Report]]:
+    """The first index of BTC that a source brings, and all that came until then. Raises UpError when none comes."""
+    reports: list[Report] = []
+    for _ in range(INDEX_WAIT_S * 5):
+        reports += source.poll(clock.now_s())
+        for report in reports:
+            if isinstance(report, IndexReport) and report.underlying == 0:
+                return report.price_ticks, reports
+        await asyncio.sleep(0.2)
+    raise UpError(f"the feed has brought no index of BTC in {INDEX_WAIT_S} s")
+
+
+async def _feed(
+    feed: str, clock: SystemClock, warn: Callable[[str], None], ending: contextlib.ExitStack
+) -> tuple[FeedSource, list[Terms]]:
+    """The source that `feed` names, and what to list around its index. Raises UpError."""
+    kind, _, rest = feed.partition(":")
+    if kind == "flat":
+        try:
+            index_ticks = to_units(rest, PRICE_DECIMALS)
+        except ValueError:
+            index_ticks = 0
+        if not 0 < index_ticks <= U32_MAX:
+            raise UpError(f"--feed {feed}: flat: must be followed by a price in USD, such as flat:46000")
+        wanted = grid(clock.now_s(), index_ticks)
+        return FlatSource(wanted, index_ticks), wanted
+    if kind == "file":
+        if not Path(rest).is_file():
+            raise UpError(f"--feed {feed}: no such file")
+        source: FeedSource = FileSource(rest)
+    elif kind in ("http", "https"):
+        source = Background(HttpSource(feed))
+    else:
+        raise UpError(f"--feed must be flat:USD, file:PATH or a URL, got {feed!r}")
+    background = BackgroundSource(source, warn)
+    ending.callback(background.close)
+    index_ticks, reports = await _first_index(background, clock)
+    return _Primed(background, reports), grid(clock.now_s(), index_ticks)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder. Raises UpError when another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "up.lock").open("wb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UpError(f"another `fairstrike up` runs in {folder}: give another --folder") from None
+        yield
+
+
+def _set_aside(folder: Path) -> None:
+    """Moves what is left of an exchange whose chain has ended out of the way; the one before it goes."""
+    if folder.exists():
+        before = folder.with_name(folder.name + ".before")
+        shutil.rmtree(before, ignore_errors=True)
+        folder.rename(before)
+
+
 async def run_up(
     chain: str,
     folder: Path,
@@ -39,53 +164,64 @@ async def run_up(
     feed: str,
     ready: Callable[[dict[str, Any]], None],
     stop: asyncio.Event,
+    warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201  # for people
 ) -> None:
-    """Runs until `stop` is set. Raises ValueError for a feed that is none of flat:, file:, http(s)://."""
+    """Runs until `stop` is set. Raises UpError, and what Devnet raises."""
     clock = SystemClock()
-    index_ticks = 4_600_000
-    if feed.startswith("flat:"):
-        index_ticks = round(float(feed[5:]) * 100)
-    wanted = grid(clock.now_s(), index_ticks)
-    source: FeedSource
-    if feed.startswith("flat:"):
-        source = FlatSource(wanted, index_ticks)
-    elif feed.startswith("file:"):
-        source = FileSource(feed[5:])
-    elif feed.startswith(("http://", "https://")):
-        source = HttpSource(feed)
-    else:
-        raise ValueError(f"--feed must be flat:USD, file:PATH or a URL, got {feed!r}")
-    config = DevnetConfig(
-        chain=chain, folder=folder / "devnet", params=devnet_params(), port=port, service={"batch_interval_s": 5.0}
-    )
-    async with Devnet(config, clock, [source], wanted) as devnet:
-        accounts = {}
-        for index in TRADERS:
-            accounts[devnet_signer(index).address] = await devnet.fund(devnet_signer(index), TRADER_CASH)
-        last = await devnet.fund(devnet_signer(9), FUND_CASH)
-        devnet.liquidator(last, devnet_key(9))
-        ready(
-            {
-                "api": devnet.url,
-                "websocket": devnet.ws_url,
-                "l1": devnet.chain.url,
-                "chain_id": devnet.deployment.chain_id,
-                "rollup": devnet.deployment.rollup,
-                "vault": devnet.deployment.vault,
-                "token": devnet.deployment.token,
-                "deployment": str(devnet.folder / "deployment.json"),
-                "feeds": FEEDS,
-                "accounts": accounts,
-            }
+    with contextlib.ExitStack() as ending:
+        ending.enter_context(_only_one(folder))
+        source, wanted = await _feed(feed, clock, warn, ending)
+        if chain in OWN_CHAINS:
+            _set_aside(folder / "devnet")
+        config = DevnetConfig(
+            chain=chain,
+            folder=folder / "devnet",
+            params=devnet_params(),
+            port=port,
+            service={"batch_interval_s": 5.0},
         )
-        mining = asyncio.create_task(_mine(devnet))
-        await stop.wait()
-        mining.cancel()
+        devnet = Devnet(config, clock, [source], wanted)
+        try:
+            async with devnet:
+                work = asyncio.create_task(_serve(devnet, ready))
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (work, stopping):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+        finally:
+            if hasattr(devnet, "chain"):  # whatever went wrong: no process is left behind
+                await asyncio.to_thread(devnet.chain.stop)
 
 
-async def _mine(devnet: Devnet) -> None:
-    """An automining chain makes no blocks of its own; deposits wait for confirmations, batches for finality."""
-    while True:
+async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> None:
+    """Funds the development accounts, says that all is up, and keeps an automining chain's blocks coming."""
+    accounts = {}
+    for index in TRADERS:
+        accounts[devnet_signer(index).address] = await _funded(devnet, index, TRADER_CASH)
+    devnet.liquidator(await _funded(devnet, LIQUIDATOR, LIQUIDATOR_CASH), devnet_key(LIQUIDATOR))
+    info = {
+        "api": devnet.url,
+        "websocket": devnet.ws_url,
+        "l1": devnet.chain.url,
+        "chain_id": devnet.deployment.chain_id,
+        "rollup": devnet.deployment.rollup,
+        "vault": devnet.deployment.vault,
+        "token": devnet.deployment.token,
+        "deployment": str(devnet.folder / "deployment.json"),
+        "feeds": FEEDS,
+        "accounts": accounts,
+    }
+    (devnet.folder / "up.json").write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n")
+    ready(info)
+    while True:  # deposits wait for confirmations, batches for finality
         await asyncio.sleep(2.0)
-        if devnet.config.chain in ("pyevm", "anvil", "hardhat"):
+        if devnet.config.chain in OWN_CHAINS:
             await asyncio.to_thread(devnet.chain.mine, 1)
+
+
+async def _funded(devnet: Devnet, index: int, amount: int) -> int:
+    """Account of a development key, with money the first time."""
+    number = await asyncio.to_thread(lambda: devnet.wallet(devnet_signer(index)).account())
+    return number or await devnet.fund(devnet_signer(index), amount)
