@@ -137,6 +137,11 @@ class Batcher:
             offset, segment, built.first_seq + built.records, built.inbox_count, built.batch_id + 1
         )
 
+    def last(self) -> tuple[int, bytes] | None:
+        """(id, post-root) of the last stored batch."""
+        row = self._db.execute("SELECT id, post_root FROM batches ORDER BY id DESC LIMIT 1").fetchone()
+        return (row[0], row[1]) if row else None
+
     def holding(self, seq: int) -> int | None:
         """Id of the batch that holds the record with this sequence number, when one does."""
         row = self._db.execute(

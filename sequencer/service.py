@@ -128,7 +128,7 @@ class Service:
         self._inbox_next = g.inbox_count  # index of the next message to queue
         self._keeper_looked_s = -1
         self._batched_ns = self.clock.monotonic_ns()
-        self._snapshot_at = self.log.end
+        self._snapshot_at = self.log.end - self.replayed
         self._flush_batches = False
         self._unbatched_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
