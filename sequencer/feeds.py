@@ -8,11 +8,9 @@ parameters times 1e12.
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from http.client import HTTPException
@@ -302,46 +300,6 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 _OPENER: Final = urllib.request.build_opener(_NoRedirect)
-
-
-class Background:
-    """Polls a source that may block on a thread of its own; `poll` here gives what has arrived since, and never waits.
-
-    A source that fails is polled again after `interval_s`; what it said last is in `last_error`. Reports are bounded by
-    `kept_max`: the oldest go first.
-    """
-
-    def __init__(self, source: FeedSource, interval_s: float = 1.0, kept_max: int = 1_000) -> None:
-        self.source = source
-        self.interval_s = interval_s
-        self.last_error = ""
-        self._reports: deque[Report] = deque(maxlen=kept_max)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
-        self._thread.start()
-
-    def poll(self, now_s: int) -> list[Report]:
-        """What has arrived; a report that lies ahead of `now_s` waits for its time."""
-        out: list[Report] = []
-        for _ in range(len(self._reports)):
-            report = self._reports.popleft()
-            if report.time_s <= now_s:
-                out.append(report)
-            else:
-                self._reports.append(report)
-        return out
-
-    def stop(self) -> None:
-        """Ends the thread after its present poll."""
-        self._ended.set()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self.interval_s):
-            try:
-                self._reports.extend(self.source.poll(int(time.time())))
-                self.last_error = ""
-            except FeedError as error:
-                self.last_error = str(error)
 
 
 class TapeSource:

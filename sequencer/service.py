@@ -192,6 +192,10 @@ class Service:
         now_ns = self.clock.monotonic_ns()
         refused: list[tuple[int, bool, bytes]] = []
         for rid, raw, signer in items:
+            reason = self._stranger(raw, signer)
+            if reason:
+                refused.append((rid, False, errors.refusal(reason)))
+                continue
             code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns))
             if code:
                 what = "the queue is full" if code == QUEUE_FULL else "the account sends too fast"
@@ -201,6 +205,17 @@ class Service:
                 refused.append((rid, False, body))
         if refused:
             connection.send_acks(refused)
+
+    def _stranger(self, raw: bytes, signer: bytes) -> Reason:
+        """Why a signer may not speak for the account or feed that the record names, before it takes anybody's room."""
+        if raw[0] in (Kind.FEED, Kind.SURFACE):
+            return Reason.OK if signer in self.config.params.feed_keys else Reason.UNKNOWN_FEED
+        account = self.state.accounts.get(int.from_bytes(raw[1:5], "big"))
+        if account is None:
+            return Reason.UNKNOWN_ACCOUNT
+        if signer == account.owner or any(signer == key for key, _, _ in account.signers):
+            return Reason.OK
+        return Reason.BAD_SIGNATURE
 
     def _on_tick(self, tick: Tick) -> None:
         """A tick is durable: acknowledges what it holds, refuses the rest, tells everybody."""
@@ -249,7 +264,7 @@ class Service:
         self.engine.state = state
         self.keeper.state = state
         self.keeper.wanted = list(self._wanted)  # what it took for listed may not be any more
-        self.views.state = state
+        self.views.adopt(state)
 
     async def submit(self, raw: bytes, signer: bytes | None) -> Any:
         """A record from inside the process (keeper, demo): its Result, when durable."""

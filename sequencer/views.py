@@ -14,12 +14,12 @@ from sequencer.names import find_instrument, instrument_name, instrument_terms
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.book import Order
-from sequencer.protocol.constants import QueueState
+from sequencer.protocol.constants import Kind, QueueState, Reason
 from sequencer.protocol.entries import Account
 from sequencer.protocol.outcome import Fill
 from sequencer.protocol.queue import sequencing_fee
 from sequencer.protocol.state import State, instrument_expiry_time
-from sequencer.tape import TapeError, parse_instrument
+from sequencer.tape import parse_instrument
 
 TRADES_KEPT: Final = 10_000
 DEPTH_MAX: Final = 100
@@ -75,6 +75,8 @@ class Views:
         self._status = status
         self.trades: deque[Trade] = deque(maxlen=TRADES_KEPT)
         self._names: dict[int, str] = {}
+        self._open: dict[int, dict[int, Order]] = {}  # account -> seq -> order; the dead are dropped when met
+        self.adopt(state)
         self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
             "account": self.account,
             "book": self.book,
@@ -84,7 +86,17 @@ class Views:
             "status": self.status,
             "margin_statement": self.margin_statement,
             "orders": self.orders,
+            "order": self.order_by_seq,
         }
+
+    def adopt(self, state: State) -> None:
+        """Looks at `state` from now on."""
+        self.state = state
+        self._open = {}
+        for book in state.books.values():
+            for side in (c.BUY, c.SELL):
+                for order in book.orders(side):
+                    self._open.setdefault(order.account, {})[order.seq] = order
 
     def name(self, instrument: int) -> str:
         """Name of a listed instrument, remembered."""
@@ -105,7 +117,7 @@ class Views:
         elif isinstance(asked, str):
             try:
                 terms = parse_instrument(asked)
-            except TapeError as error:
+            except ValueError as error:
                 raise QueryError("instrument", f"must be a name like BTC-2JAN22-48000-C: {error}", asked) from None
             found = find_instrument(self.state, terms.underlying, terms.day, terms.strike_ticks, terms.is_put)
             if found is not None:
@@ -188,17 +200,26 @@ class Views:
         }
 
     def orders(self, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Live orders of an account, by instrument and priority."""
-        number, account = self._account(params)
-        found = []
-        for book in self.state.books.values():
-            for side in (c.BUY, c.SELL):
-                found += [
-                    self.order(order)
-                    for order in book.orders(side)
-                    if order.account == number and order.seq >= account.order_floor
-                ]
-        return found
+        """Live orders of an account, the oldest first."""
+        number, _ = self._account(params)
+        held = self._open.get(number, {})
+        for seq in [seq for seq, order in held.items() if not self._is_alive(order)]:
+            del held[seq]
+        return [self.order(order) for order in held.values()]
+
+    def order_by_seq(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The live order of this sequence number."""
+        seq = params.get("seq")
+        for held in self._open.values():
+            order = held.get(seq) if isinstance(seq, int) else None
+            if order is not None and self._is_alive(order):
+                return self.order(order)
+        raise QueryError("seq", "must be the sequence number of an order that rests", seq)
+
+    def _is_alive(self, order: Order) -> bool:
+        if self.state.find_order(order.instrument, order.side, order.price, order.seq) is not order:
+            return False
+        return order.seq >= self.state.accounts[order.account].order_floor
 
     def order(self, order: Order) -> dict[str, Any]:
         """A resting order; (number, side, price, seq) is its key for CANCEL."""
@@ -370,6 +391,7 @@ class Views:
         """(channel, account or 0, JSON) of what a tick did: trades, own fills and orders, changed books."""
         out: list[tuple[str, int, bytes]] = []
         changed: dict[int, None] = {}
+        marked: list[int] = []
         time = self.state.globals.time
         for result in results:
             for outcome in result.outcomes:
@@ -391,6 +413,7 @@ class Views:
                     changed[fill.instrument] = None
                 if outcome.rested is not None:
                     rested = outcome.rested
+                    self._open.setdefault(rested.account, {})[rested.seq] = rested
                     changed[rested.instrument] = None
                     out.append(
                         (f"account.{rested.account}", rested.account, b'{"order":' + self._rested(rested) + b"}")
@@ -399,5 +422,16 @@ class Views:
                     changed[gone.instrument] = None
                     body = _json({"removed": self.order(gone)})
                     out.append((f"account.{gone.account}", gone.account, body))
+            if result.submission.raw[0] == Kind.RISK and result.outcomes[0].reason is Reason.OK:
+                marked += self._marked(result.submission.raw)
         out += [(f"book.{self.name(one)}", 0, _json(self.depth(one, 10))) for one in changed]
+        for instrument in dict.fromkeys([*changed, *marked]):
+            body = _json(self.ticker({"instrument": instrument}))
+            out.append((f"ticker.{self.name(instrument)}", 0, body))
         return out
+
+    def _marked(self, raw: bytes) -> list[int]:
+        """The instruments that a RISK record has marked anew."""
+        underlying, day, number = raw[1], int.from_bytes(raw[2:4], "big"), raw[4]
+        first = underlying << 28 | day << 12 | number << 5
+        return [first + row for row in range(len(self.state.pages[first >> 5].terms))]

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sequencer.feeds import (
-    Background,
     FeedError,
     FileSource,
     Guard,
@@ -303,23 +301,3 @@ def test_signed_records_decode_to_the_reports_and_their_signer() -> None:
     with pytest.raises(ValueError, match="feed must be an integer from 0 to 255"):
         sign_reports([INDEX], 256, key, domain)
 
-
-def test_background__hands_over_what_a_blocking_source_brings_and_survives_its_failures() -> None:
-    class Failing:
-        def __init__(self) -> None:
-            self.polls = 0
-
-        def poll(self, now_s: int) -> list[Report]:
-            self.polls += 1
-            if self.polls == 2:
-                raise FeedError("the second poll fails")
-            return [IndexReport(0, now_s - 1, 4_600_000 + self.polls)]
-
-    background = Background(Failing(), interval_s=0.01)
-    arrived: list[Report] = []
-    deadline = time.monotonic() + 5.0
-    while len(arrived) < 3 and time.monotonic() < deadline:
-        arrived += background.poll(int(time.time()))
-        time.sleep(0.01)
-    background.stop()
-    assert [report.price_ticks for report in arrived[:3]] == [4_600_001, 4_600_003, 4_600_004]
