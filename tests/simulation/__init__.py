@@ -1,0 +1,1 @@
+"""The whole sequencer process under fire: one seed, one failure."""

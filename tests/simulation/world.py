@@ -1,0 +1,277 @@
+"""What a simulation plays on: a chain with the exchange on it, funded traders, a sequencer process, a client."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from sequencer import ipc
+from sequencer.bench import key_of, options, owner_of
+from sequencer.devnet import devnet_params, devnet_signer
+from sequencer.genesis import genesis_root
+from sequencer.l1.chains import Chain, start
+from sequencer.l1.deploy import DeployConfig, Deployment, deploy
+from sequencer.l1.signing import Signer
+from sequencer.l1.wallet import Wallet
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind
+from sequencer.protocol.params import Params
+
+ROOT = Path(__file__).resolve().parents[2]
+CASH = 1_000_000_000_000
+MID = 200_000
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+
+
+def option_name(day: int, strike_ticks: int, is_put: bool) -> str:
+    """BTC-2JAN22-48000-C."""
+    date = time.gmtime(day * c.DAY_S)
+    month = MONTHS[date.tm_mon - 1]
+    return f"BTC-{date.tm_mday}{month}{date.tm_year % 100:02d}-{strike_ticks // 100}-{'P' if is_put else 'C'}"
+
+
+@dataclass(slots=True)
+class World:
+    """Folder, chain and deployment; `accounts[i]` is that of `key_of(i)`."""
+
+    folder: Path
+    chain: Chain
+    deployment: Deployment
+    params: Params
+    domain: bytes
+    accounts: list[int] = field(default_factory=list)
+
+    @classmethod
+    def build(cls, folder: Path, traders: int, chain: str = "pyevm", **params: int) -> Self:
+        """A fresh one, with `traders` deposits made."""
+        folder.mkdir(parents=True, exist_ok=True)
+        of = devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400, **params)
+        started = start(chain, log_dir=folder)
+        try:
+            signer = devnet_signer(0)
+            at = deploy(started.rpc, signer, DeployConfig(genesis_root(of), signer.address, 60, 60))
+            at.save(folder / "deployment.json")
+            changed = {name: value for name, value in asdict(of).items() if isinstance(value, int)}
+            (folder / "params.json").write_text(json.dumps(changed))
+            names = [option_name(day, strike, is_put) for _, day, strike, is_put in options(int(time.time()))]
+            (folder / "list.json").write_text(json.dumps(names))
+            domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
+            world = cls(folder, started, at, of, domain)
+            for number in range(traders):
+                world.fund(number)
+            started.mine()
+        except BaseException:
+            started.stop()
+            raise
+        return world
+
+    def fund(self, number: int, amount: int = CASH) -> int:
+        """Deposits for `key_of(number)`; the index of the inbox message."""
+        signer = Signer(key_of(number))
+        bank = Wallet(self.chain.rpc, devnet_signer(9), self.deployment)
+        bank.transact("ether", signer.address, b"", 10**17, 21_000)
+        wallet = Wallet(self.chain.rpc, signer, self.deployment)
+        wallet.mint(amount)
+        index = wallet.deposit_with_permit(amount)
+        if number == len(self.accounts):
+            self.accounts.append(wallet.account())
+        return index
+
+    @property
+    def data(self) -> Path:
+        """The sequencer's folder."""
+        return self.folder / "sequencer"
+
+    @property
+    def socket(self) -> str:
+        return str(self.folder / "s.sock")
+
+    def start_node(
+        self, fault: tuple[str, int] | None = None, feed: str = "flat:46000", l1: str = "", **changed: object
+    ) -> "Node":
+        """Starts a sequencer process; `changed` options by name."""
+        options_: dict[str, object] = {
+            "folder": self.data,
+            "deployment": self.folder / "deployment.json",
+            "params": self.folder / "params.json",
+            "list": self.folder / "list.json",
+            "l1": l1 or self.chain.url,
+            "socket": self.socket,
+            "feed": feed,
+            "tick": 2.0,
+            "tick-records": 8,
+            "rate": 1_000_000,
+            "poll": 0.05,
+            "batch-interval": 0.05,
+            "snapshot-ticks": 40,
+            **{name.replace("_", "-"): value for name, value in changed.items()},
+        }
+        arguments = ["--devnet"]
+        for name, value in options_.items():
+            arguments += [f"--{name}", str(value)]
+        module = ["sequencer.node"]
+        if fault is not None:
+            module = ["tests.simulation.faulty_node", fault[0], str(fault[1])]
+        with (self.folder / "node.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *module, *arguments],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        return Node(process, self.socket)
+
+    def log_tail(self, size: int = 3_000) -> str:
+        """The end of what the nodes have said."""
+        with contextlib.suppress(OSError):
+            return (self.folder / "node.log").read_bytes()[-size:].decode(errors="replace")
+        return ""
+
+    def stop(self) -> None:
+        self.chain.stop()
+
+
+@dataclass(slots=True)
+class Node:
+    """A sequencer process."""
+
+    process: subprocess.Popen[bytes]
+    socket: str
+
+    def kill(self) -> None:
+        """SIGKILL, and gone when this returns."""
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self, timeout_s: float = 30.0) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    async def connect(self, timeout_s: float = 20.0) -> "Client | None":
+        """A client, as soon as the process listens; None when it ends before."""
+        until = time.monotonic() + timeout_s
+        while self.is_alive and time.monotonic() < until:
+            client = Client()
+            with contextlib.suppress(OSError):
+                client.connection = await ipc.connect(self.socket, client.on_message, client.on_lost)
+                return client
+            await asyncio.sleep(0.004)
+        return None
+
+
+class Client:
+    """A gateway's place: submits records whose signers it knows, and remembers what came back."""
+
+    def __init__(self) -> None:
+        self.connection: ipc.Connection
+        self.lost = asyncio.Event()
+        self.waiting: dict[int, bytes] = {}
+        self.answers: deque[tuple[bytes, bool, dict[str, Any]]] = deque()
+        self.answered = asyncio.Event()
+        self._queries: dict[int, asyncio.Future[tuple[bool, Any]]] = {}
+        self._rid = 0
+
+    def on_message(self, _connection: ipc.Connection, message: ipc.Message) -> None:
+        if isinstance(message, ipc.Acks):
+            for rid, ok, body in message.items:
+                self.answers.append((self.waiting.pop(rid), ok, json.loads(body)))
+            self.answered.set()
+        elif isinstance(message, ipc.Answer):
+            future = self._queries.pop(message.rid)
+            if not future.done():
+                future.set_result((message.ok, json.loads(message.body)))
+
+    def on_lost(self, _connection: ipc.Connection, _reason: str) -> None:
+        self.lost.set()
+        self.answered.set()
+        for future in self._queries.values():
+            if not future.done():
+                future.set_exception(ConnectionError("the sequencer is gone"))
+
+    def submit(self, items: list[tuple[bytes, bytes]]) -> None:
+        """Sends (record, signer)s."""
+        listed = []
+        for raw, signer in items:
+            self._rid += 1
+            self.waiting[self._rid] = raw
+            listed.append((self._rid, raw, signer))
+        self.connection.send(ipc.Submit(listed))
+
+    async def ask(self, method: str, **params: Any) -> Any:
+        """The answer to a query. Raises ConnectionError when the sequencer goes."""
+        self._rid += 1
+        future: asyncio.Future[tuple[bool, Any]] = asyncio.get_running_loop().create_future()
+        self._queries[self._rid] = future
+        if not self.connection.send(ipc.Query(self._rid, method, params)):
+            raise ConnectionError("the sequencer is gone")
+        ok, body = await asyncio.wait_for(future, 20)
+        assert ok, body
+        return body
+
+    async def until(self, condition: Any, timeout_s: float, what: str) -> dict[str, Any]:
+        """The status, once `condition(status)` holds."""
+        until = time.monotonic() + timeout_s
+        while True:
+            status: dict[str, Any] = await self.ask("status")
+            if condition(status):
+                return status
+            assert time.monotonic() < until, f"waited {timeout_s:.0f} s for {what}: {status}"
+            await asyncio.sleep(0.02)
+
+    async def answer(self, timeout_s: float = 10.0) -> tuple[bytes, bool, dict[str, Any]]:
+        """The next answer to a submission."""
+        while not self.answers:
+            self.answered.clear()
+            await asyncio.wait_for(self.answered.wait(), timeout_s)
+            if self.lost.is_set() and not self.answers:
+                raise ConnectionError("the sequencer is gone")
+        return self.answers.popleft()
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def withdrawal(domain: bytes, place: int, account: int, nonce: int) -> tuple[bytes, bytes]:
+    """(record, signer) of one that takes out 1 USD."""
+    raw = codec.encode(Kind.WITHDRAW, account=account, amount=1_000_000, nonce=nonce, expires=0)
+    return codec.sign(raw, domain, key_of(place)), owner_of(place)
+
+
+def order(
+    domain: bytes, place: int, account: int, nonce: int, instrument: int, number: int
+) -> tuple[bytes, bytes]:
+    """(record, signer) of order `number`: of each four, two rest beside the market and two cross it."""
+    side = (c.BUY, c.SELL)[number % 2]
+    outward = -1 if side == c.BUY else 1
+    if number % 4 < 2:
+        price = MID + outward * (200 + number % 50)
+        flags, quantity = side | c.FLAG_POST_ONLY, 20
+    else:
+        price = MID - outward * 400
+        flags, quantity = side | c.TIF_IOC << c.FLAG_TIF_SHIFT, 15
+    raw = codec.encode(
+        Kind.PLACE,
+        account=account,
+        instrument=instrument,
+        flags=flags,
+        price=price,
+        quantity=quantity,
+        nonce=nonce,
+        expires=0,
+        fee_max=65_535,
+    )
+    return codec.sign(raw, domain, key_of(place)), owner_of(place)
