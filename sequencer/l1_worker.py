@@ -56,6 +56,7 @@ class L1Worker:
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="l1", daemon=True)
+        self.paused = False  # no batch is offered; deposits are still followed
         self.last_error = ""
         self.posted = 0
         self.gas_used = 0
@@ -123,7 +124,8 @@ class L1Worker:
                     offered = poster.next_needed()
                     if offered > 1:  # what an earlier run has posted
                         self._on_posted([Posted(offered - 1, None, None, None)])
-                offered = self._offer(poster, offered)
+                if not self.paused:
+                    offered = self._offer(poster, offered)
                 posted = poster.step()
                 if posted:
                     self._count(posted, poster)
