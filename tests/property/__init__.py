@@ -1,0 +1,1 @@
+"""Properties: whatever records come, what must hold holds."""
