@@ -112,6 +112,11 @@ def reducible(account: Account, instrument: int, side: int) -> int:
     return max(held if side else -held, 0)
 
 
+def is_idle(account: Account, order: Order) -> bool:
+    """Whether a resting order is reduce-only and its account holds nothing any more that it could close."""
+    return bool(order.flags & c.FLAG_REDUCE_ONLY) and reducible(account, order.instrument, order.side) == 0
+
+
 def _walk(state: State, plan: Plan, page: Page) -> Reason:
     """Takes up to STEPS_MAX steps along the other side of the book, on the plan's copies only."""
     taker = plan.taker
@@ -131,7 +136,10 @@ def _walk(state: State, plan: Plan, page: Page) -> Reason:
             plan.steps.append((order, 0, True))
             state.trace_remove(order)
             continue
-        if (order.expires and time >= order.expires) or not margin.is_backed(state, page, maker, order):
+        if (order.expires and time >= order.expires) or is_idle(maker, order):
+            _drop(state, plan, maker, order)
+            continue
+        if not margin.is_backed(state, page, maker, order):
             _drop(state, plan, maker, order)
             continue
         if order.account == taker.account:
@@ -169,8 +177,6 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     leaves = quantity == order.quantity
     if order.flags & c.FLAG_REDUCE_ONLY:
         closes = reducible(maker, instrument, order.side)
-        if closes == 0:
-            return False
         if closes < quantity:  # what is left of it can close nothing, and must not stand before the taker's rest
             quantity, leaves = closes, True
     delta = -quantity if side else quantity

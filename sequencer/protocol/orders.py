@@ -7,6 +7,7 @@ from sequencer.protocol.book import Order
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
 from sequencer.protocol.entries import Account
+from sequencer.protocol.matching import is_idle
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State, instrument_expiry_time
 
@@ -62,16 +63,19 @@ def set_signer(state: State, record: Record) -> Reason:
 
 
 def sweep(state: State, record: Record, out: Outcome) -> Reason:
-    """SWEEP: anyone may have a dead order taken out: cancelled by floor, past its time, or of an expired instrument."""
+    """SWEEP: anyone may have a dead order taken out.
+
+    That is one cancelled by floor, past its time, of an expired instrument, or reduce-only with nothing left to reduce.
+    """
     instrument, side, price, seq = record.fields
     order = state.find_order(instrument, side, price, seq)
     if order is None:
         return Reason.UNKNOWN_ORDER
     owner = state.owner(order.account)
     time = state.globals.time
-    if order.seq >= owner.order_floor and time < instrument_expiry_time(instrument):
-        if order.expires == 0 or time < order.expires:
-            return Reason.ORDER_ALIVE
+    is_dead = order.seq < owner.order_floor or time >= instrument_expiry_time(instrument) or is_idle(owner, order)
+    if not is_dead and (order.expires == 0 or time < order.expires):
+        return Reason.ORDER_ALIVE
     _remove(state, owner, order)
     state.put_account(order.account, owner)
     out.removed.append(order)

@@ -315,6 +315,25 @@ def test_reduce_only_maker__of_which_a_part_still_closes__fills_that_and_leaves(
     assert exchange.account("third").reserved == 0
 
 
+def test_reduce_only_maker__with_nothing_left_to_close__holds_no_post_only_order_back(
+    exchange: Exchange, call: int
+) -> None:
+    exchange.trade("third", "maker", call, P, 10)
+    for price in (P - 1, P - 2):
+        exchange.sell("third", call, price, 10, flags=REDUCE)
+    seq = exchange.sell("third", call, P - 3, 10, flags=REDUCE).seq
+    sweep = {"instrument": call, "side": c.SELL, "price": P - 3, "seq": seq}
+    exchange.tick()
+    assert exchange.unsigned(Kind.SWEEP, **sweep).reason is Reason.ORDER_ALIVE
+    exchange.buy("maker", call, P - 4, 10)
+    exchange.sell("third", call, P - 4, 10, tif=IOC)
+    exchange.tick()
+    assert exchange.unsigned(Kind.SWEEP, **sweep).reason is Reason.OK
+    out = exchange.buy("taker", call, P, 1, flags=POST)
+    assert out.rested is not None
+    assert [order.price for order in out.removed] == [P - 2, P - 1]
+
+
 def test_reduce_only_sell__of_an_account_of_longs__reserves_its_loss_against_the_mark(
     exchange: Exchange, call: int
 ) -> None:
