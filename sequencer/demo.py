@@ -1,7 +1,7 @@
 """The main job, end to end, on recorded order flow: what `fairstrike demo` runs.
 
-Every trade of the tape becomes a taker's order that meets makers' quotes around the trade's own volatility; the index is the
-tape's. The 08:00 expiry settles by TWAP, an over-sold account is liquidated as the index falls, profits are withdrawn and
+Every trade of the tape becomes a taker's order that meets a maker's quotes around the trade's price; the index is the
+tape's. The 08:00 expiry settles by TWAP, an over-sold account is liquidated as the index falls, cash is withdrawn and
 claimed on L1, and at the end the state is rebuilt from L1 alone and compared.
 """
 
@@ -51,7 +51,7 @@ class DemoFailed(Exception):
 
 @dataclass(slots=True)
 class Settled:
-    """One expiry that was settled: its price in ticks and what each account was paid (1e-6 USD), with its positions in lots before."""
+    """An expiry that was settled: price in ticks; by account what it was paid (1e-6 USD) and its positions before (lots)."""
 
     underlying: int
     day: int
@@ -96,7 +96,7 @@ class Report:
 
 @dataclass(slots=True)
 class DemoConfig:
-    """`tape` None: the seeded generator. `until_day`: how far the index runs on after the trades. `trades_max`: fewer trades, for tests."""
+    """`tape` None: the seeded generator. `until_day`: how far the index runs on. `trades_max`: fewer trades, for tests."""
 
     chain: str = "pyevm"
     tape: Path | None = None
@@ -269,7 +269,11 @@ class Demo:
             )
         )
         ack = await _place(
-            taker, instrument, trade.side | c.TIF_IOC << c.FLAG_TIF_SHIFT, trade.price_ticks, trade.quantity_lots
+            taker,
+            instrument,
+            trade.side | c.TIF_IOC << c.FLAG_TIF_SHIFT,
+            trade.price_ticks,
+            trade.quantity_lots,
         )
         fills = [(_ticks(fill["price"]), _lots(fill["quantity"])) for fill in ack["fills"]]
         self.trade_fills.append((trade, fills))
@@ -393,7 +397,10 @@ class Demo:
 
         rebuilt = await asyncio.to_thread(
             lambda: replay(
-                follower.batches(devnet.deployment.deploy_block), devnet.service.domain, devnet.config.params, shown
+                follower.batches(devnet.deployment.deploy_block),
+                devnet.service.domain,
+                devnet.config.params,
+                shown,
             )
         )
         report.replay_seconds = round(time.monotonic() - began, 3)
@@ -458,4 +465,3 @@ def _lots(contracts: str) -> int:
 def as_json(report: Report) -> dict[str, Any]:
     """The report as one object."""
     return asdict(report)
-

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -128,7 +129,7 @@ async def _feed(
             raise UpError(f"--feed {feed}: no such file")
         source: FeedSource = FileSource(rest)
     elif kind in ("http", "https"):
-        source = Background(HttpSource(feed))
+        source = HttpSource(feed)
     else:
         raise UpError(f"--feed must be flat:USD, file:PATH or a URL, got {feed!r}")
     background = BackgroundSource(source, warn)
@@ -157,6 +158,16 @@ def _set_aside(folder: Path) -> None:
         folder.rename(before)
 
 
+def _check_port(port: int) -> None:
+    """Raises UpError when somebody listens there: the gateway's answer could then be another one's."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UpError(f"port {port}: {error.strerror}; give another --port") from None
+
+
 async def run_up(
     chain: str,
     folder: Path,
@@ -170,6 +181,7 @@ async def run_up(
     clock = SystemClock()
     with contextlib.ExitStack() as ending:
         ending.enter_context(_only_one(folder))
+        _check_port(port)
         source, wanted = await _feed(feed, clock, warn, ending)
         if chain in OWN_CHAINS:
             _set_aside(folder / "devnet")

@@ -9,19 +9,38 @@ from typing import Any
 import click
 
 from sequencer.cli.output import bars, fail, people, show, write_json
+from sequencer.cli.trade import l1_url_of, on_l1
 
 CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node"
 
 
 @click.command()
 @click.option("--chain", default="pyevm", show_default=True, help=CHAIN_HELP)
-@click.option("--folder", type=click.Path(path_type=Path), default=Path("var"), show_default=True, help="data of the sequencer")
-@click.option("--port", default=8545 + 1000, show_default=True, help="of the API, on 127.0.0.1")
-@click.option("--feed", default="flat:46000", show_default=True, help="flat:USD, file:PATH (JSONL reports) or http(s)://…")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("var"),
+    show_default=True,
+    help="data of the sequencer",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=9545,
+    show_default=True,
+    help="of the API, on 127.0.0.1; 0: a free one",
+)
+@click.option(
+    "--feed",
+    default="flat:46000",
+    show_default=True,
+    help="flat:USD, file:PATH (JSONL reports) or http(s)://... (docs/OPERATIONS.md)",
+)
 @click.option("--json", "json_target", help="write addresses and URLs to a file (- for standard output)")
 def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) -> None:
     """Everything on one machine: chain, contracts, sequencer, gateway, feeds, keeper. Ends with Ctrl-C."""
-    from sequencer.up import run_up
+    from sequencer.l1.errors import L1Error
+    from sequencer.up import UpError, run_up
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -38,21 +57,29 @@ def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) 
 
     try:
         _run(main())
-    except (OSError, RuntimeError, ValueError) as error:
+    except (UpError, L1Error, OSError, RuntimeError) as error:
         raise fail(str(error)) from error
 
 
 @click.command()
 @click.option("--chain", default="pyevm", show_default=True, help=CHAIN_HELP)
-@click.option("--tape", type=click.Path(path_type=Path), help="folder with deribit-trades-2022-01-01/ and btc-perp-1min/; without it a seeded generator stands in")
+@click.option(
+    "--tape",
+    type=click.Path(path_type=Path),
+    help="folder with deribit-trades-2022-01-01/ and btc-perp-1min/; without it a seeded generator stands in",
+)
 @click.option("--seed", default=1, show_default=True, help="of the generator")
-@click.option("--json", "json_target", help="write the report as one object to a file (- for standard output)")
+@click.option(
+    "--json", "json_target", help="write the report as one object to a file (- for standard output)"
+)
 def demo(chain: str, tape: Path | None, seed: int, json_target: str | None) -> None:
     """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
     from sequencer.demo import Demo, DemoConfig, DemoFailed, as_json
+    from sequencer.l1.errors import L1Error
+    from sequencer.tape import TRADES_FILE, TapeError
 
-    if tape is not None and not tape.is_dir():
-        people.print(f"[yellow]no tape at {tape}: the seeded generator stands in[/yellow]")
+    if tape is not None and not (tape / TRADES_FILE).is_file():
+        people.print(f"[yellow]no {tape / TRADES_FILE}: the seeded generator stands in[/yellow]")
         tape = None
     run: Demo
     failed = ""
@@ -62,10 +89,14 @@ def demo(chain: str, tape: Path | None, seed: int, json_target: str | None) -> N
             _run(run.run())
         except DemoFailed as error:
             failed = str(error)
+        except (L1Error, TapeError) as error:
+            raise fail(str(error)) from error
     report = as_json(run.report)
     write_json(json_target, report)
     if json_target != "-":
         checks = report.pop("checks")
+        for name in ("vault_balance", "l2_liabilities", "insurance_fund", "deficit"):
+            report[name] = f"{report[name] / 10**6:,.6f} USD"
         show(f"demo on {chain}", report)
         show("checks", {name: "held" if held else "DID NOT HOLD" for name, held in checks.items()})
     if failed:
@@ -73,10 +104,11 @@ def demo(chain: str, tape: Path | None, seed: int, json_target: str | None) -> N
 
 
 @click.command()
-@click.option("--l1", "l1_url", required=True, help="JSON-RPC URL of the chain")
-@click.option("--deployment", type=click.Path(path_type=Path, exists=True), required=True, help="deployment.json")
-@click.option("--json", "json_target", help="write the result as one object to a file (- for standard output)")
-def replay(l1_url: str, deployment: Path, json_target: str | None) -> None:
+@on_l1
+@click.option(
+    "--json", "json_target", help="write the result as one object to a file (- for standard output)"
+)
+def replay(l1_url: str | None, deployment: Path, json_target: str | None) -> None:
     """Rebuild the whole state from L1 data alone and compare every root."""
     from sequencer.devnet import devnet_params
     from sequencer.engine import ReplayError
@@ -88,8 +120,8 @@ def replay(l1_url: str, deployment: Path, json_target: str | None) -> None:
     from sequencer.replay import replay as rebuild
 
     try:
+        rpc = Rpc(l1_url_of(deployment, l1_url))
         at = Deployment.load(deployment)
-        rpc = Rpc(l1_url)
         at.check(rpc)
         follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
         domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
@@ -119,8 +151,15 @@ def replay(l1_url: str, deployment: Path, json_target: str | None) -> None:
 @click.command()
 @click.option("--orders", default=60_000, show_default=True, help="orders to send over WebSocket")
 @click.option("--outstanding", default=768, show_default=True, help="orders that await their ack at a time")
-@click.option("--accounts-max", default=1_000_000, show_default=True, help="largest state of the engine table; 0 leaves it out")
-@click.option("--json", "json_target", help="write the report as one object to a file (- for standard output)")
+@click.option(
+    "--accounts-max",
+    default=1_000_000,
+    show_default=True,
+    help="largest state of the engine table; 0 leaves it out",
+)
+@click.option(
+    "--json", "json_target", help="write the report as one object to a file (- for standard output)"
+)
 def bench(orders: int, outstanding: int, accounts_max: int, json_target: str | None) -> None:
     """Signed orders a second, end to end, beside the same run's ecrecover rate."""
     from sequencer.bench import BenchConfig, BenchFailed, as_json, run_bench

@@ -1,11 +1,11 @@
-"""How commands speak: tables and bars for people on standard error or a terminal, JSON for programs on standard output."""
+"""How commands speak: tables and bars for people on standard error or a terminal, JSON for programs on standard out."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -13,7 +13,48 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from sequencer.jsonrpc import CASH_DECIMALS, PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
+
 people = Console(stderr=True)
+WIDTH: Final = 120  # of tables that go to a file or a pipe
+NAMES: Final = (
+    "number",
+    "chain_id",
+    "time",
+    "seq",
+    "account",
+    "tick",
+    "expiry",
+    "expires",
+    "start",
+    "at",
+    "floor",
+)
+"""Last words of the names of integers that are no amounts: shown without separators."""
+
+
+class Amount(click.ParamType):
+    """A decimal of at most `decimals` digits after the point; the command gets it as it was written."""
+
+    def __init__(self, name: str, decimals: int) -> None:
+        self.name = name
+        self._decimals = decimals
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error, with the limit."""
+        try:
+            units = to_units(str(value), self._decimals)
+        except ValueError:
+            units = -1
+        if units <= 0:
+            step = Decimal(1).scaleb(-self._decimals)
+            self.fail(f"must be a decimal number above 0, a multiple of {step}, not {value!r}", param, ctx)
+        return str(value)
+
+
+PRICE: Final = Amount("price", PRICE_DECIMALS)
+QUANTITY: Final = Amount("quantity", QUANTITY_DECIMALS)
+CASH: Final = Amount("amount", CASH_DECIMALS)
 
 
 def plain(value: Any) -> Any:
@@ -35,16 +76,47 @@ def write_json(target: str | None, value: Any) -> None:
     if target == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
-    else:
+        return
+    try:
         Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise fail(f"{target}: {error.strerror}") from error
 
 
 def show(title: str, rows: dict[str, Any]) -> None:
     """A two-column table for people."""
     table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(overflow="fold")  # a root is of use as a whole only
     for name, value in rows.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
-    Console().print(table)
+        table.add_row(name, _cell(name, value))
+    _out().print(table)
+
+
+def show_rows(title: str, rows: list[dict[str, Any]]) -> None:
+    """A table of alike rows for people."""
+    if not rows:
+        _out().print(f"{title}: none")
+        return
+    table = Table(*rows[0], title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(_cell(name, value) for name, value in row.items()))
+    _out().print(table)
+
+
+def _out() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and not name.endswith(NAMES):
+        return f"{value:,}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(key, one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return "\n".join(_cell("", one) for one in value) or "none"
+    return "none" if value is None else str(value)
 
 
 @contextmanager

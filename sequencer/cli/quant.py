@@ -1,5 +1,7 @@
 """For quants: the price and the margin that the exchange's own integer core computes."""
 
+from typing import Any, BinaryIO
+
 import click
 
 from sequencer.cli.output import fail, show, write_json
@@ -17,7 +19,7 @@ def price(option_type: str, forward: str, strike: str, iv: str, expires_in: int,
     from sequencer.quant import price_option
 
     try:
-        result = price_option(option_type, forward, strike, iv, expires_in)
+        result: dict[str, Any] = {**price_option(option_type, forward, strike, iv, expires_in)}
     except (ValueError, ArithmeticError) as error:
         raise fail(str(error)) from error
     if as_json:
@@ -31,7 +33,7 @@ def price(option_type: str, forward: str, strike: str, iv: str, expires_in: int,
 @click.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
-def margin(file: click.utils.LazyFile, as_json: bool) -> None:
+def margin(file: BinaryIO, as_json: bool) -> None:
     """IM, MM and scenario losses of a portfolio.
 
     FILE (- reads standard input) is JSON: {"cash": "1000.00", "index": "46219.79", "positions": [{"type": "put",
@@ -40,7 +42,7 @@ def margin(file: click.utils.LazyFile, as_json: bool) -> None:
     from sequencer.portfolio import PortfolioError, evaluate, read_portfolio
 
     try:
-        result = evaluate(read_portfolio(file.read()))  # type: ignore[arg-type]  # opened in binary
+        result = evaluate(read_portfolio(file.read()))
     except PortfolioError as error:
         raise fail(str(error)) from error
     if as_json:
