@@ -49,6 +49,7 @@ class _Scratch(threading.local):
         self.public_key: Any = ffi.new("secp256k1_pubkey *")
         self.serialized: Any = ffi.new("unsigned char[65]")
         self.length: Any = ffi.new("size_t *", 65)
+        self.parity: Any = ffi.new("int *")
         self.xy: Any = ffi.buffer(self.serialized + 1, _XY_BYTES)
 
 
@@ -56,6 +57,8 @@ _scratch: Final = _Scratch()
 _context: Final[Any] = GLOBAL_CONTEXT.ctx
 _parse: Final[Any] = lib.secp256k1_ecdsa_recoverable_signature_parse_compact
 _recover: Final[Any] = lib.secp256k1_ecdsa_recover
+_sign: Final[Any] = lib.secp256k1_ecdsa_sign_recoverable
+_compact: Final[Any] = lib.secp256k1_ecdsa_recoverable_signature_serialize_compact
 _serialize: Final[Any] = lib.secp256k1_ec_pubkey_serialize
 
 
@@ -106,15 +109,26 @@ def sign(digest: bytes, private_key: bytes) -> bytes:
     """
     if len(digest) != DIGEST_BYTES:
         raise ValueError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
-    recoverable = _private(private_key).sign_recoverable(digest, hasher=None)
-    parity = recoverable[64]
+    _check_private(private_key)
+    # PrivateKey would derive two public keys first, which costs three times the signature.
+    scratch = _scratch
+    signed = _sign(_context, scratch.signature, digest, private_key, ffi.NULL, ffi.NULL)
+    assert signed, "the checks above leave nothing to refuse"
+    _compact(_context, scratch.serialized, scratch.parity, scratch.signature)
+    parity = scratch.parity[0]
     # Parity 2 or 3 means r wrapped around n: one nonce in 2^127, and EIP-2098 cannot say it.
     assert parity < 2, "unrepresentable signature"
-    return recoverable[:32] + bytes((recoverable[32] | parity << 7,)) + recoverable[33:64]
+    compact = bytearray(ffi.buffer(scratch.serialized, SIGNATURE_BYTES))
+    compact[32] |= parity << 7
+    return bytes(compact)
 
 
-def _private(private_key: bytes) -> PrivateKey:
+def _check_private(private_key: bytes) -> None:
     # coincurve left-pads a short key in silence.
     if len(private_key) != 32 or not 0 < int.from_bytes(private_key, "big") < CURVE_ORDER:
         raise ValueError("a private key has 32 bytes and lies in 1 .. n-1")
+
+
+def _private(private_key: bytes) -> PrivateKey:
+    _check_private(private_key)
     return PrivateKey(private_key)
