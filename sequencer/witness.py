@@ -7,7 +7,7 @@ Words of a witness (32 bytes each), one after the other:
 
     open        GLOBAL's 5 words, path; PARAMS' words, path
     read        a hashed leaf: n, its n words, path -- or 0, neighbour when it is absent; once a record and leaf
-    inline      an ORDER or INSTRUMENT leaf: 1, value, path -- or 0, neighbour
+    inline      an ORDER or INSTRUMENT leaf: 1, value, path -- or 0, neighbour; nothing for an order of side 2 or more
     best        best order of a side: key, value, path -- or 0, neighbour of the empty prefix
     remove      of an order that `inline` or `best` has just shown: nothing, that path serves
     reduce      likewise
@@ -144,6 +144,8 @@ class Tracer(State):
     def find_order(self, instrument: int, side: int, price: int, seq: int) -> Order | None:
         """Noted."""
         order = super().find_order(instrument, side, price, seq)
+        if side > c.SELL:  # a key that no order can have needs no proof
+            return None
         value = None if order is None else order_value(order)
         self._events.append(("inline", order_key(instrument, side, price, seq), value))
         return order
