@@ -19,6 +19,8 @@ SOURCES = {
     "Rollup": "Rollup.vy",
     "TestToken": "test/TestToken.vy",
     "Vault": "Vault.vy",
+    "VerifierAccount": "VerifierAccount.vy",
+    "VerifierTrade": "VerifierTrade.vy",
 }
 VYPER_VERSION = "0.4.3"
 EVM_VERSION = "cancun"  # py-evm (Prague), anvil and hardhat all run it; the sources name it in a pragma

@@ -4,13 +4,15 @@
 """
 @title Encoding of what L1 and L2 say to each other
 @license MIT
-@notice Twin of `sequencer/protocol/codec.py`: inbox records, the inbox's running hash, withdrawal leaves and the
-        EIP-712 domain under which every record is signed.
+@notice Twin of `sequencer/protocol/codec.py`: inbox records, the inbox's running hash, withdrawal leaves, the
+        EIP-712 domain under which every record is signed, and the decoding of records.
 @custom:security Callers bound every field before they encode it; where a field is narrowed, it reverts, never wraps.
 @custom:kill Nothing: it holds no state and no privilege.
 """
 
 from . import constants
+from . import kind
+from . import reason
 
 DOMAIN_TYPEHASH: constant(bytes32) = keccak256(
     "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
@@ -67,3 +69,145 @@ def _domain_separator(verifying_contract: address) -> bytes32:
     @notice EIP-712 domain separator of the exchange on this chain; `verifying_contract` is the Rollup.
     """
     return keccak256(abi_encode(DOMAIN_TYPEHASH, DOMAIN_NAME, DOMAIN_VERSION, chain.id, verifying_contract))
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+# A verifier is called with (pre-root, length, four words of record): the record stands in calldata from RECORD_AT on, and
+# fields are read from there. Layouts: docs/PROTOCOL.md section 4, by kind (all below 64), a bit or a byte each.
+
+RECORD_AT: constant(uint256) = 68  # calldata offset of the record's first byte
+BODY_93: constant(uint256) = 29  # bytes before the signature
+BODY_124: constant(uint256) = 60
+
+UNSIGNED: constant(uint256) = (
+    (1 << kind.TICK)
+    | (1 << kind.DEPOSIT)
+    | (1 << kind.RISK)
+    | (1 << kind.LIST)
+    | (1 << kind.FIX)
+    | (1 << kind.SETTLE)
+    | (1 << kind.LIQUIDATE)
+    | (1 << kind.COLLECT)
+    | (1 << kind.SWEEP)
+    | (1 << kind.PROCEED)
+)  # 31 bytes
+SIGNED: constant(uint256) = (
+    (1 << kind.FEED)
+    | (1 << kind.PLACE)
+    | (1 << kind.CANCEL)
+    | (1 << kind.CANCEL_ALL)
+    | (1 << kind.TRANSFER)
+    | (1 << kind.WITHDRAW)
+    | (1 << kind.BID)
+)  # 93 bytes
+LONG: constant(uint256) = (1 << kind.SURFACE) | (1 << kind.SET_SIGNER)  # 124 bytes, signed
+OF_CANCELS: constant(uint256) = (
+    (1 << kind.SWEEP) | (1 << kind.CANCEL) | (1 << kind.CANCEL_ALL) | (1 << kind.SET_SIGNER)
+)
+OF_TAKERS: constant(uint256) = (
+    (1 << kind.PLACE) | (1 << kind.PROCEED) | (1 << kind.TRANSFER) | (1 << kind.WITHDRAW) | (1 << kind.BID)
+)
+
+# bytes of kind and fields, one byte a kind: of kinds below 32, and of the others
+USED_LOW: constant(uint256) = (
+    (5 << 8 * kind.TICK)
+    | (31 << 8 * kind.DEPOSIT)
+    | (11 << 8 * kind.FEED)
+    | (57 << 8 * kind.SURFACE)
+    | (5 << 8 * kind.RISK)
+    | (9 << 8 * kind.LIST)
+    | (4 << 8 * kind.FIX)
+    | (8 << 8 * kind.SETTLE)
+    | (5 << 8 * kind.LIQUIDATE)
+    | (1 << 8 * kind.COLLECT)
+    | (15 << 8 * kind.SWEEP)
+)
+USED_HIGH: constant(uint256) = (
+    (29 << 8 * (kind.PLACE - 32))
+    | (1 << 8 * (kind.PROCEED - 32))
+    | (27 << 8 * (kind.CANCEL - 32))
+    | (17 << 8 * (kind.CANCEL_ALL - 32))
+    | (38 << 8 * (kind.SET_SIGNER - 32))
+    | (25 << 8 * (kind.TRANSFER - 32))
+    | (21 << 8 * (kind.WITHDRAW - 32))
+    | (27 << 8 * (kind.BID - 32))
+)
+HALF_ORDER: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
+
+
+@internal
+@view
+def _field(start: uint256, width: uint256) -> uint256:
+    """
+    @notice Field of `width` bytes, 1..32, at byte `start` of the record, which has at least start + width bytes.
+    """
+    word: uint256 = convert(slice(msg.data, unsafe_add(RECORD_AT, start), 32), uint256)  # 68 + 96 + 32 stand in any call
+    return word >> unsafe_sub(256, unsafe_mul(width, 8))
+
+
+@internal
+@view
+def _signed_field(start: uint256) -> int256:
+    """
+    @notice int64 field at byte `start`.
+    """
+    word: bytes32 = convert(slice(msg.data, unsafe_add(RECORD_AT, start), 32), bytes32)
+    return convert(word, int256) >> 192  # its shift keeps the sign
+
+
+@internal
+@view
+def _decode(length: uint256) -> (uint256, uint256):
+    """
+    @notice Kind of the record, and OK or why it is none: MALFORMED, UNKNOWN_KIND. Total.
+    """
+    if length == 0:
+        return 0, reason.MALFORMED
+    of_kind: uint256 = self._field(0, 1)
+    if (UNSIGNED | SIGNED | LONG) >> of_kind & 1 == 0:  # nothing from 64 on
+        return of_kind, reason.UNKNOWN_KIND
+    size: uint256 = 31
+    body: uint256 = 31
+    if SIGNED >> of_kind & 1 == 1:
+        size = 93
+        body = BODY_93
+    elif LONG >> of_kind & 1 == 1:
+        size = 124
+        body = BODY_124
+    if length != size:
+        return of_kind, reason.MALFORMED
+    used: uint256 = USED_LOW >> (of_kind << 3)
+    if of_kind >= 32:
+        used = USED_HIGH >> (unsafe_sub(of_kind, 32) << 3)
+    used &= 255
+    if used < body and self._field(used, unsafe_sub(body, used)) != 0:  # at most 30 bytes
+        return of_kind, reason.MALFORMED
+    return of_kind, reason.OK
+
+
+@internal
+@view
+def _record_class(of_kind: uint256) -> uint256:
+    """
+    @notice Class of a well-formed record inside its tick: 0 system, 1 cancels, 2 post-only, 3 all that can take.
+    """
+    if OF_CANCELS >> of_kind & 1 == 1:
+        return constants.CLASS_CANCEL
+    if of_kind == kind.PLACE and self._field(9, 1) & constants.FLAG_POST_ONLY != 0:
+        return constants.CLASS_POST_ONLY
+    return constants.CLASS_TAKER if OF_TAKERS >> of_kind & 1 == 1 else constants.CLASS_SYSTEM
+
+
+@internal
+@view
+def _signer(domain: bytes32, struct_hash: bytes32, body: uint256) -> uint256:
+    """
+    @notice Address that signed the record by EIP-712, with the compact signature after its `body`; 0 when nobody did:
+            r or s of zero, r >= n, s > n/2, or an r that is the x of no point.
+    """
+    packed: uint256 = self._field(unsafe_add(body, 32), 32)
+    s: uint256 = packed & (2**255 - 1)
+    if s > HALF_ORDER:
+        return 0
+    digest: bytes32 = keccak256(concat(0x1901, domain, struct_hash))
+    return convert(ecrecover(digest, unsafe_add(27, packed >> 255), self._field(body, 32), s), uint256)

@@ -1,0 +1,45 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title Fields of PARAMS
+@license MIT
+@notice Twin of `sequencer/protocol/params.py`, which has their units and bounds. Field i of the integers stands at word
+        FEEDS_MAX + i // 8 of the leaf, bits 32 * (i % 8).
+@custom:security The bounds hold from genesis: divisors among them are not zero.
+@custom:kill Nothing: it holds no state and no privilege.
+"""
+
+FEED_AGE_MAX_S: constant(uint256) = 0
+RISK_AGE_MAX_S: constant(uint256) = 1
+STRIKE_STEP_TICKS: constant(uint256) = 2
+STRIKE_RATIO_MAX: constant(uint256) = 3
+LISTING_DAYS_MAX: constant(uint256) = 4
+MAKER_FEE_PPM: constant(uint256) = 5
+TAKER_FEE_PPM: constant(uint256) = 6
+FEE_CAP_PPM: constant(uint256) = 7
+FUND_SHARE_PPM: constant(uint256) = 8
+TREASURY_ACCOUNT: constant(uint256) = 9
+SEQUENCING_FEE_MIN: constant(uint256) = 10
+TARGET_PER_S: constant(uint256) = 11
+CONGESTED_EXCESS: constant(uint256) = 12
+RESTRICTED_EXCESS: constant(uint256) = 13
+FEE_DOUBLING_EXCESS: constant(uint256) = 14
+BREAKER_WINDOW_S: constant(uint256) = 15
+BREAKER_RESTRICT_PPM: constant(uint256) = 16
+BREAKER_HALT_PPM: constant(uint256) = 17
+BREAKER_COOL_S: constant(uint256) = 18
+PRICE_RANGE_PPM: constant(uint256) = 19
+VOL_UP_PPM: constant(uint256) = 20
+VOL_DOWN_PPM: constant(uint256) = 21
+EXTREME_RANGE_PPM: constant(uint256) = 22
+EXTREME_WEIGHT_PPM: constant(uint256) = 23
+SHORT_FLOOR_PPM: constant(uint256) = 24
+MAINTENANCE_PPM: constant(uint256) = 25
+AUCTION_DURATION_S: constant(uint256) = 26
+AUCTION_DISCOUNT_MAX_PPM: constant(uint256) = 27
+AUCTION_FRACTION_MAX: constant(uint256) = 28
+LIQUIDATION_FEE_PPM: constant(uint256) = 29
+
+FEED_KEYS_WORDS: constant(uint256) = 5
+PARAMS_WORDS: constant(uint256) = 9

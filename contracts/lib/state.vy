@@ -1,0 +1,374 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title State as a verifier sees it: GLOBAL and PARAMS, and what a record opens of the rest
+@license MIT
+@notice Twin of `sequencer/protocol/state.py` and `entries.py`; consumes what `sequencer/witness.py` writes.
+@dev GLOBAL's fields live in transient storage, under their Python names; PARAMS and pages stay in calldata, and are read
+     there; accounts are in memory.
+@custom:security What is read is proved against the root before it is used. Counts inside a leaf fit its words, because
+                 only the transition has ever made one.
+@custom:kill Nothing: it holds no state beyond the call and no privilege.
+"""
+
+from . import cmap
+from . import constants
+from . import params
+
+uses: cmap
+
+GLOBAL_WORDS: constant(uint256) = 5
+LEAF_WORDS_MAX: constant(uint256) = 73  # a page of 32 rows
+U32: constant(uint256) = constants.U32_MAX
+U40: constant(uint256) = constants.U40_MAX
+U64: constant(uint256) = constants.U64_MAX
+
+
+struct Account:
+    number: uint256
+    stored: uint256  # value of the leaf as it was read; 0: there is none
+    owner: uint256
+    order_floor: uint256
+    auction_start: uint256
+    cash: int256  # 1e-6 USD
+    reserved: uint256  # 1e-6 USD
+    nonce_floor: uint256
+    nonce_bitmap: uint256
+    signer_count: uint256
+    position_count: uint256
+    signers: uint256[4]  # packed as in the leaf
+    positions: uint256[64]  # packed as in the leaf, ascending
+
+
+
+
+# GLOBAL, as in `entries.Global`
+seq: transient(uint256)
+time: transient(uint256)
+tick: transient(uint256)
+last_class: transient(uint256)
+queue_state: transient(uint256)
+breaker_level: transient(uint256)
+breaker_until: transient(uint256)
+excess: transient(uint256)
+withdrawals: transient(uint256)
+inbox_hash: transient(bytes32)
+inbox_count: transient(uint256)
+fund: transient(uint256)
+treasury: transient(uint256)
+pool: transient(uint256)
+deficit: transient(uint256)
+taker: transient(uint256)  # packed; 0: none
+
+global_stored: transient(uint256)  # value of GLOBAL's leaf as it was read
+params_at: transient(uint256)  # calldata offset of PARAMS' words
+stored: transient(uint256)  # value of the hashed leaf that `_load` has read last
+calls: transient(uint256)  # of this transaction: what an earlier call has proved must not serve a later one
+page_at: transient(HashMap[uint256, uint256])  # calls << 64 | page id -> calldata offset of its words; 0: not read
+
+
+@internal
+def _open():
+    """
+    @notice Reads GLOBAL and PARAMS.
+    """
+    self.calls = unsafe_add(self.calls, 1)
+    words: DynArray[uint256, LEAF_WORDS_MAX] = self._words(GLOBAL_WORDS)
+    self.global_stored = self._hash(words)
+    cmap._prove(constants.KEY_GLOBAL, self.global_stored)
+    word: uint256 = words[0]
+    self.seq = word & U40
+    self.time = (word >> 40) & U32
+    self.tick = (word >> 72) & U40
+    self.last_class = (word >> 112) & 255
+    self.queue_state = (word >> 120) & 255
+    self.breaker_level = (word >> 128) & 255
+    self.breaker_until = (word >> 136) & U32
+    self.excess = (word >> 168) & U40
+    self.withdrawals = (word >> 208) & U32
+    self.inbox_hash = convert(words[1], bytes32)
+    word = words[2]
+    self.inbox_count = word & U40
+    self.fund = (word >> 40) & U64
+    self.treasury = (word >> 104) & U64
+    self.pool = words[3] & U64
+    self.deficit = words[3] >> 64
+    self.taker = words[4]
+    self.params_at = cmap.cursor
+    words = self._words(params.PARAMS_WORDS)
+    cmap._prove(constants.KEY_PARAMS, self._hash(words))
+
+
+@internal
+def _close():
+    """
+    @notice Writes GLOBAL.
+    """
+    first: uint256 = (
+        self.seq
+        | (self.time << 40)
+        | (self.tick << 72)
+        | (self.last_class << 112)
+        | (self.queue_state << 120)
+        | (self.breaker_level << 128)
+        | (self.breaker_until << 136)
+        | (self.excess << 168)
+        | (self.withdrawals << 208)
+    )
+    second: uint256 = self.inbox_count | (self.fund << 40) | (self.treasury << 104)
+    third: uint256 = self.pool | (self.deficit << 64)
+    entry: uint256 = convert(keccak256(abi_encode(first, self.inbox_hash, second, third, self.taker)), uint256)
+    cmap._write(constants.KEY_GLOBAL, self.global_stored, entry)
+
+
+@internal
+@view
+def _param(index: uint256) -> uint256:
+    """
+    @notice An integer field of PARAMS (`params.vy`).
+    """
+    word: uint256 = unsafe_add(params.FEED_KEYS_WORDS, index >> 3)
+    return (cmap._word_at(unsafe_add(self.params_at, word << 5)) >> ((index & 7) << 5)) & U32
+
+
+@internal
+@view
+def _feed_key(index: uint256) -> uint256:
+    """
+    @notice Address of feed `index` < FEEDS_MAX; 0: there is none.
+    """
+    return cmap._word_at(unsafe_add(self.params_at, index << 5))
+
+
+# --- leaves -----------------------------------------------------------------------------------------------------------
+
+
+@internal
+@pure
+def _hash(words: DynArray[uint256, LEAF_WORDS_MAX]) -> uint256:
+    """
+    @notice Value of the leaf that has these words, one at least.
+    """
+    return convert(keccak256(slice(abi_encode(words), 64, len(words) << 5)), uint256)
+
+
+@internal
+def _words(count: uint256) -> DynArray[uint256, LEAF_WORDS_MAX]:
+    """
+    @notice The next `count` words of the witness.
+    """
+    assert count <= LEAF_WORDS_MAX, "witness: words"
+    words: DynArray[uint256, LEAF_WORDS_MAX] = []
+    offset: uint256 = cmap.cursor
+    for _: uint256 in range(count, bound=LEAF_WORDS_MAX):
+        words.append(cmap._word_at(offset))
+        offset = unsafe_add(offset, 32)
+    cmap.cursor = offset
+    return words
+
+
+@internal
+def _load(key: uint256) -> DynArray[uint256, LEAF_WORDS_MAX]:
+    """
+    @notice Words of a hashed leaf, whose value is then in `stored`; none when it is absent (`stored` is 0).
+    """
+    count: uint256 = cmap._word()
+    if count == 0:
+        cmap._absent(key, 0)
+        self.stored = 0
+        return []
+    words: DynArray[uint256, LEAF_WORDS_MAX] = self._words(count)
+    entry: uint256 = self._hash(words)
+    cmap._prove(key, entry)
+    self.stored = entry
+    return words
+
+
+@internal
+def _store(key: uint256, old: uint256, words: DynArray[uint256, LEAF_WORDS_MAX]):
+    """
+    @notice Writes a hashed leaf that had the value `old`; 0: there was none.
+    """
+    entry: uint256 = self._hash(words)
+    if old == 0:
+        cmap._insert(key, entry)
+    else:
+        cmap._write(key, old, entry)
+
+
+@internal
+def _inline(key: uint256) -> (uint256, uint256):
+    """
+    @notice Value of an inline leaf, and its path, which is 0 when the leaf is absent.
+    """
+    shown: uint256 = cmap._word()
+    if shown == 0:
+        cmap._absent(key, 0)
+        return 0, 0
+    assert shown == 1, "witness: inline"
+    entry: uint256 = cmap._word()
+    return entry, cmap._prove(key, entry)
+
+
+@internal
+def _page(page_id: uint256) -> uint256:
+    """
+    @notice Calldata offset of a page's words, which are read once a record; 0 when there is no such page.
+    """
+    slot: uint256 = (self.calls << 64) | page_id
+    found: uint256 = self.page_at[slot]
+    if found != 0:
+        return found
+    start: uint256 = unsafe_add(cmap.cursor, 32)
+    if len(self._load(constants.KEY_PAGE | page_id)) == 0:
+        return 0
+    self.page_at[slot] = start
+    return start
+
+
+# --- accounts ---------------------------------------------------------------------------------------------------------
+
+
+@internal
+def _account(number: uint256) -> Account:
+    """
+    @notice Reads an account, which must not have been read before in this record; `stored` is 0 when there is none.
+    """
+    words: DynArray[uint256, LEAF_WORDS_MAX] = self._load(constants.KEY_ACCOUNT | number)
+    account: Account = empty(Account)
+    account.number = number
+    if len(words) == 0:
+        return account
+    account.stored = self.stored
+    word: uint256 = words[0]
+    account.position_count = word & 255
+    account.signer_count = (word >> 8) & 255
+    account.auction_start = (word >> 16) & U32
+    account.order_floor = (word >> 56) & U40
+    account.owner = word >> 96
+    account.cash = convert(convert(words[1], bytes32), int256)
+    word = words[2]
+    account.reserved = word & U64
+    account.nonce_floor = word >> 64
+    account.nonce_bitmap = words[3]
+    at: uint256 = 4
+    for i: uint256 in range(account.signer_count, bound=4):
+        account.signers[i] = words[at]
+        at = unsafe_add(at, 1)
+    for i: uint256 in range(account.position_count, bound=64):
+        account.positions[i] = words[at]
+        at = unsafe_add(at, 1)
+    return account
+
+
+@internal
+def _put_account(account: Account):
+    """
+    @notice Writes an account.
+    """
+    words: DynArray[uint256, LEAF_WORDS_MAX] = [
+        account.position_count
+        | (account.signer_count << 8)
+        | (account.auction_start << 16)
+        | (account.order_floor << 56)
+        | (account.owner << 96),
+        convert(convert(account.cash, bytes32), uint256),
+        account.reserved | (account.nonce_floor << 64),
+        account.nonce_bitmap,
+    ]
+    for i: uint256 in range(account.signer_count, bound=4):
+        words.append(account.signers[i])
+    for i: uint256 in range(account.position_count, bound=64):
+        words.append(account.positions[i])
+    self._store(constants.KEY_ACCOUNT | account.number, account.stored, words)
+
+
+@internal
+@pure
+def _instrument(position: uint256) -> uint256:
+    """
+    @notice Instrument of a packed position.
+    """
+    return position >> 64
+
+
+@internal
+@pure
+def _quantity(position: uint256) -> int256:
+    """
+    @notice Lots of a packed position; |lots| <= 2^44.
+    """
+    return convert(convert(unsafe_sub(position & U64, constants.QUANTITY_BIAS), bytes32), int256)
+
+
+@internal
+@pure
+def _find(account: Account, instrument: uint256) -> uint256:
+    """
+    @notice Place of the first position that is not below `instrument`.
+    """
+    for i: uint256 in range(account.position_count, bound=64):
+        if account.positions[i] >> 64 >= instrument:
+            return i
+    return account.position_count
+
+
+@internal
+@pure
+def _held(account: Account, instrument: uint256) -> int256:
+    """
+    @notice Lots that the account holds; 0: none.
+    """
+    place: uint256 = self._find(account, instrument)
+    if place < account.position_count and account.positions[place] >> 64 == instrument:
+        return self._quantity(account.positions[place])
+    return 0
+
+
+@internal
+@pure
+def _set_position(account: Account, instrument: uint256, quantity: int256) -> Account:
+    """
+    @notice The account with `quantity` lots of `instrument`; a new position must have room (`margin._can_hold`).
+    """
+    changed: Account = account
+    count: uint256 = changed.position_count
+    place: uint256 = self._find(changed, instrument)
+    packed: uint256 = (instrument << 64) | unsafe_add(convert(convert(quantity, bytes32), uint256), constants.QUANTITY_BIAS)
+    if place < count and changed.positions[place] >> 64 == instrument:
+        if quantity != 0:
+            changed.positions[place] = packed
+            return changed
+        changed.position_count = unsafe_sub(count, 1)  # count > place
+        for i: uint256 in range(63):
+            if i >= place:
+                changed.positions[i] = changed.positions[unsafe_add(i, 1)]  # what moves in from beyond is never read
+        return changed
+    if quantity == 0 or count >= constants.POSITIONS_MAX:
+        return changed
+    changed.position_count = unsafe_add(count, 1)  # <= 64
+    carried: uint256 = packed
+    for i: uint256 in range(place, unsafe_add(count, 1), bound=64):
+        next: uint256 = changed.positions[i]
+        changed.positions[i] = carried
+        carried = next
+    return changed
+
+
+@internal
+@pure
+def _expiry_time(day: uint256) -> uint256:
+    """
+    @notice 08:00:00 UTC of `day` (uint16, days since 1970), in seconds.
+    """
+    return unsafe_add(unsafe_mul(day, constants.DAY_S), constants.EXPIRY_OF_DAY_S)
+
+
+@internal
+@pure
+def _instrument_expiry_time(instrument: uint256) -> uint256:
+    """
+    @notice Expiry of an instrument, from its number alone, in seconds.
+    """
+    return self._expiry_time((instrument >> 12) & constants.U16_MAX)

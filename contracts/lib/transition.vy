@@ -1,0 +1,59 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title What is common to all kinds: the checks before a handler, the end after it
+@license MIT
+@notice Twin of `sequencer/protocol/transition.py`, in its order. A record that does not hold is a no-op with a reason; it
+        still takes its sequence number.
+@custom:security A handler that returns another reason than OK has changed no field of GLOBAL (but a DEPOSIT, what the
+                 inbox has sent); what it has changed of the root is undone here.
+@custom:kill Nothing: it holds no state and no privilege.
+"""
+
+from . import cmap
+from . import codec
+from . import constants
+from . import kind
+from . import reason
+from . import state
+
+uses: cmap
+uses: state
+
+WITNESS_AT: constant(uint256) = 196  # calldata offset: selector and six words
+
+
+@internal
+def _open(pre_root: bytes32, length: uint256) -> (uint256, uint256):
+    """
+    @notice Opens the state of `pre_root`. Returns the record's kind, and OK when its handler is to decide, else why not.
+    """
+    cmap._begin(pre_root, WITNESS_AT)
+    state._open()
+    of_kind: uint256 = 0
+    why: uint256 = 0
+    of_kind, why = codec._decode(length)
+    if why != reason.OK or of_kind == kind.PROCEED:
+        return of_kind, why
+    if state.taker != 0:
+        return of_kind, reason.TAKER_PENDING
+    if of_kind != kind.TICK and codec._record_class(of_kind) < state.last_class:
+        return of_kind, reason.CLASS_ORDER
+    return of_kind, reason.OK
+
+
+@internal
+def _close(pre_root: bytes32, of_kind: uint256, why: uint256) -> bytes32:
+    """
+    @notice Root after the record, whose outcome is `why`. The witness must end here.
+    """
+    if why != reason.OK:
+        cmap.root = pre_root
+    elif of_kind != kind.PROCEED and of_kind != kind.TICK:
+        state.last_class = codec._record_class(of_kind)
+    if state.seq < constants.U40_MAX:
+        state.seq = unsafe_add(state.seq, 1)
+    state._close()
+    assert cmap.cursor == len(msg.data), "witness: surplus"
+    return cmap.root

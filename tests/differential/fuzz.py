@@ -1,0 +1,174 @@
+"""Drives both twins with the same records: roots and reasons must be equal, and no correct witness may revert.
+
+`fuzz(records, seed)` builds random worlds with the Python core and lets an adversary draw records against them; each
+goes through `Tracer`, and its witness through the bytecode of the verifier contract of its kind.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+HERE: Final = Path(__file__).resolve().parent
+for folder in ("property", "protocol", "twins", "differential"):
+    sys.path.insert(0, str(HERE.parent / folder))
+
+from exchange import CALM, DOMAIN, FEEDS, address, key_of
+from hostile import ROLES, Adversary, populated
+from runner import creation_code, new_evm
+
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.codec import LAYOUTS
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.hashing import keccak
+from sequencer.witness import Tracer, Witness
+
+TRADE: Final = (Kind.PLACE, Kind.CONTINUE, Kind.CANCEL, Kind.CANCEL_ALL, Kind.SWEEP)
+RISK: Final = (Kind.TICK, Kind.FEED, Kind.SURFACE, Kind.LIST, Kind.RISK, Kind.FIX)
+VERIFIER_OF: Final = {
+    **{kind: "VerifierAccount" for kind in LAYOUTS},
+    **{kind: "VerifierTrade" for kind in TRADE},
+    **{kind: "VerifierRisk" for kind in RISK},
+}
+RECORD_BYTES_MAX: Final = 124
+SELECTOR: Final = keccak(b"apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)")[:4]
+KEYS: Final = {
+    address(role): key_of(role) for role in (*ROLES, "session", "stranger", *(f"feed {i}" for i in range(FEEDS + 1)))
+}
+RENEW_EVERY: Final = 2_500
+
+
+def verifier_of(raw: bytes) -> str:
+    """Contract that judges a record."""
+    return VERIFIER_OF.get(raw[0], "VerifierRisk") if raw else "VerifierRisk"  # type: ignore[call-overload]
+
+
+def calldata(witness: Witness) -> bytes:
+    """Call of `apply` on a verifier."""
+    length = len(witness.record)
+    record = witness.record[:RECORD_BYTES_MAX].ljust(128, b"\0")
+    return b"".join((SELECTOR, witness.pre_root, length.to_bytes(32, "big"), record, witness.data()))
+
+
+class Judge:
+    """The verifier contracts, deployed."""
+
+    def __init__(self, domain: bytes = DOMAIN, only: tuple[str, ...] = ()) -> None:
+        self.evm = new_evm()
+        names = only or tuple(sorted(set(VERIFIER_OF.values())))
+        self.addresses = {name: self.evm.deploy(creation_code(name) + domain) for name in names}
+
+    def call(self, witness: Witness, data: bytes | None = None) -> Any:
+        """What the contract of the record's kind makes of it."""
+        return self.evm.call(self.addresses[verifier_of(witness.record)], calldata(witness) if data is None else data)
+
+
+def expected(witness: Witness) -> bytes:
+    """Return data that equals what Python says."""
+    return witness.post_root + int(witness.outcome.reason).to_bytes(32, "big")
+
+
+def name_of(raw: bytes) -> str:
+    """Name of the record's kind."""
+    return Kind(raw[0]).name if raw and raw[0] in LAYOUTS else "UNKNOWN"
+
+
+def signed(raw: bytes, signer: bytes | None) -> bytes:
+    """`raw` with a true signature of `signer`, where there is a key and a place for it."""
+    key = KEYS.get(signer) if signer else None
+    return codec.sign(raw, DOMAIN, key) if key and codec.signing_digest(raw, DOMAIN) else raw
+
+
+def compare(judge: Judge, witness: Witness, report: dict[str, Any]) -> None:
+    """Runs one witness and writes into the report what came of it."""
+    data = calldata(witness)
+    result = judge.call(witness, data)
+    name = name_of(witness.record)
+    report["records"] += 1
+    report["kinds"][name] = report["kinds"].get(name, 0) + 1
+    outcome = f"{name} {witness.outcome.reason.name}"
+    report["outcomes"][outcome] = report["outcomes"].get(outcome, 0) + 1
+    report["max_gas"][name] = max(report["max_gas"].get(name, 0), result.gas)
+    report["max_calldata"][name] = max(report["max_calldata"].get(name, 0), len(data))
+    if result.ok and result.output == expected(witness):
+        return
+    found = f"reason {int.from_bytes(result.output[32:], 'big')}" if result.ok else f"revert '{result.reason()}'"
+    where = f"{outcome}: {found}, record {witness.record.hex()}"
+    report["divergences" if result.ok else "python_ok_vyper_revert"].append(where)
+
+
+def new_report() -> dict[str, Any]:
+    """An empty report."""
+    return {
+        "records": 0,
+        "kinds": {},
+        "outcomes": {},
+        "divergences": [],
+        "python_ok_vyper_revert": [],
+        "max_gas": {},
+        "max_calldata": {},
+    }
+
+
+def fuzz(records: int, seed: int, only: tuple[str, ...] = (), progress: int = 0) -> dict[str, Any]:
+    """Compares the twins on `records` records; `only` names contracts whose records are compared.
+
+    The report: records compared, {kind: count}, {kind and reason: count}, divergences and reverts of correct witnesses
+    (texts that hold the record), greatest gas and calldata by kind.
+    """
+    random = Random(seed)
+    judge = Judge(only=only)
+    report = new_report()
+    made = 0
+    exchange, adversary = _new(random)
+    while report["records"] < records:
+        if made and made % RENEW_EVERY == 0:
+            exchange, adversary = _new(random)
+        made += 1
+        for raw, signer in adversary.keep_going() if made % 60 == 59 else [adversary.draw()]:
+            record = signed(raw, signer)
+            witness = exchange.state.witness(record)
+            if only and verifier_of(record) not in only:
+                continue
+            before = report["records"]
+            compare(judge, witness, report)
+            if progress and before % progress == progress - 1:
+                bad = len(report["divergences"]) + len(report["python_ok_vyper_revert"])
+                print(f"{before + 1} records, {bad} divergences", flush=True)
+    return report
+
+
+def _new(random: Random) -> tuple[Any, Adversary]:
+    changes: dict[str, int] = random.choice(
+        (
+            {},
+            CALM,
+            {"maker_fee_ppm": 200, **CALM},
+            {"target_per_s": 1, "congested_excess": 10, "restricted_excess": 90},
+        )
+    )
+    exchange = populated(**changes)
+    exchange.state = Tracer.of(exchange.state)
+    return exchange, Adversary(exchange, random)
+
+
+def main() -> int:
+    """Command line: records, seed."""
+    report = fuzz(int(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3:]), progress=1_000)
+    reasons: Counter[str] = Counter(report["outcomes"])
+    for outcome, count in sorted(reasons.items()):
+        print(f"{count:>7}  {outcome}")
+    for name in sorted(report["kinds"]):
+        print(f"{name:<12} {report['kinds'][name]:>6}  gas <= {report['max_gas'][name]:>9,}  calldata <= {report['max_calldata'][name]:>7,}")
+    for text in (*report["divergences"][:20], *report["python_ok_vyper_revert"][:20]):
+        print("DIFFERS", text)
+    print(report["records"], "records,", len(report["divergences"]), "divergences,", len(report["python_ok_vyper_revert"]), "reverts")
+    return 1 if report["divergences"] or report["python_ok_vyper_revert"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
