@@ -1,0 +1,301 @@
+"""The service and a log that refuses now and then: code 1102, nothing of it kept, and it goes on."""
+
+import asyncio
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sequencer import service as service_module
+from sequencer.bench import key_of, owner_of
+from sequencer.clock import ManualClock
+from sequencer.errors import Code
+from sequencer.ipc import connect
+from sequencer.l1.follower import InboxMessage
+from sequencer.log import Entry, LogError, LogLost, SqliteLog
+from sequencer.protocol import codec
+from sequencer.protocol.constants import Kind
+from sequencer.service import Service, ServiceConfig
+from sequencer.snapshots import recover
+from tests.simulation.little import PARAMS, Little, deposit, genesis
+from tests.simulation.world import Client, order
+
+CONTRACT = b"\x22" * 20  # of little's domain
+
+
+class FaultyLog(SqliteLog):
+    """Asks `fault(offset)` before each append; sleeps `delay_s` first, so that a tick gets in behind."""
+
+    fault: Any = staticmethod(lambda _offset: None)
+    delay_s = 0.0
+
+    def append(self, entry: Entry, expected_offset: int) -> bytes:
+        time.sleep(self.delay_s)
+        error = self.fault(expected_offset)
+        if error is not None:
+            raise error
+        return super().append(entry, expected_offset)
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> type[FaultyLog]:
+    class Own(FaultyLog):
+        pass
+
+    monkeypatch.setattr(service_module, "SqliteLog", Own)
+    return Own
+
+
+def start(folder: Path, batch_interval_s: float = 0.05) -> Service:
+    """A service on a folder that holds the little exchange already."""
+    if not (folder / "log.sqlite").exists():
+        log = SqliteLog(folder / "log.sqlite")
+        for entry in Little().entries:
+            log.append(entry, log.end)
+        log.close()
+    config = ServiceConfig(
+        folder, PARAMS, chain_id=31_337, verifying_contract=CONTRACT, batch_interval_s=batch_interval_s
+    )
+    return Service(config, ManualClock(0))
+
+
+async def client_of(service: Service, path: str) -> Client:
+    await service.start(path)
+    client = Client()
+    client.connection = await connect(path, client.on_message, client.on_lost)
+    return client
+
+
+def make_orders(service: Service, count: int) -> list[tuple[bytes, bytes]]:
+    instrument = min(service.state.instruments.values())
+    return [
+        order(service.domain, number % 4, number % 4 + 1, number // 4, instrument, number)
+        for number in range(count)
+    ]
+
+
+def logged(folder: Path) -> tuple[list[bytes], bytes]:
+    """(records, root) of the log, by a replay of its own."""
+    log = SqliteLog(folder / "log.sqlite")
+    state, _ = recover(folder / "none", log, genesis())
+    raws = [raw for entry in log.read(0) for raw in entry.raws()]
+    log.close()
+    return raws, state.root()
+
+
+def test_log_error__refuses_its_tick_and_the_one_behind_it_with_1102(
+    tmp_path: Path, faulty: type[FaultyLog]
+) -> None:
+    async def play() -> None:
+        service = start(tmp_path, 60.0)  # a batch between the two would wait for the first
+        client = await client_of(service, str(tmp_path / "s"))
+        first, second, third, fourth = make_orders(service, 4)
+        client.submit([first])
+        assert (await client.answer())[1]
+        fail_at = service.log.end
+        faulty.fault = staticmethod(lambda at: LogError("disk is full") if at == fail_at else None)
+        faulty.delay_s = 0.15
+        root = service.state.root()
+        client.submit([second])
+        await asyncio.sleep(0.08)
+        client.submit([third])  # applied while the append of `second` is on its way
+        for expected in (second, third):
+            raw, ok, body = await client.answer()
+            assert (raw, ok, body["code"]) == (expected[0], False, Code.NOT_READY)
+            assert "disk is full" in body["message"]
+        assert service.state.root() == root
+        assert service.driver.metrics.log_errors == 1
+
+        faulty.fault = staticmethod(lambda _at: None)
+        client.submit([second, third, fourth])
+        assert [(await client.answer())[1] for _ in range(3)] == [True] * 3
+        await service.stop()
+        raws, at_end = logged(tmp_path)
+        assert [raws.count(one[0]) for one in (first, second, third, fourth)] == [1] * 4
+        assert at_end == service.state.root()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_log_that_fails_at_random__acknowledges_what_it_holds_and_nothing_else(
+    tmp_path: Path, faulty: type[FaultyLog], seed: int
+) -> None:
+    dice = random.Random(seed)
+
+    async def play() -> None:
+        service = start(tmp_path)
+        service_module.asyncio.sleep = _short_sleep  # type: ignore[attr-defined]
+        client = await client_of(service, str(tmp_path / "s"))
+        faulty.fault = staticmethod(lambda _at: LogError("no room") if dice.random() < 0.3 else None)
+        open_ = make_orders(service, 120)
+        acked: dict[int, bytes] = {}
+        signers = dict(open_)
+        waiting = list(open_)
+        while waiting or client.waiting or client.answers:
+            if waiting:
+                client.submit([waiting.pop(0) for _ in range(min(len(waiting), dice.randint(1, 9)))])
+            await asyncio.sleep(0.002)
+            while client.answers:
+                raw, ok, body = client.answers.popleft()
+                if ok:
+                    assert body["seq"] not in acked
+                    acked[body["seq"]] = raw
+                else:
+                    assert body["code"] == Code.NOT_READY, body
+                    waiting.append((raw, signers[raw]))
+        assert service.driver.metrics.log_errors > 0
+        await service.stop()
+        raws, root = logged(tmp_path)
+        assert len(acked) == 120
+        assert all(raws[seq] == raw for seq, raw in acked.items())
+        assert all(raws.count(raw) == 1 for raw in signers)
+        assert root == service.state.root()
+
+    real_sleep = asyncio.sleep
+
+    async def _short_sleep(delay: float, result: object = None) -> object:
+        return await real_sleep(min(delay, 0.01), result)
+
+    try:
+        asyncio.run(play())
+    finally:
+        service_module.asyncio.sleep = real_sleep  # type: ignore[attr-defined]
+
+
+def test_deposit__in_a_tick_that_is_lost__is_brought_again_and_credited_once(
+    tmp_path: Path, faulty: type[FaultyLog]
+) -> None:
+    async def play() -> None:
+        service = start(tmp_path)
+        await service.start(str(tmp_path / "s"), run=False)
+        count, running = service._inbox_position()
+        cash = service.state.accounts[1].cash
+        records = [deposit(0, amount=10**6 * (number + 1)) for number in range(3)]
+        messages = []
+        for number, raw in enumerate(records):
+            running = codec.inbox_hash(running, raw)
+            messages.append(InboxMessage(count + number, raw, running, 1, "0x"))
+        faulty.fault = staticmethod(lambda _at: LogError("disk is full"))
+        service._queue_messages(messages[:2])
+        await service.driver.tick()
+        service._queue_messages(messages)  # the third has come, and the first two are looked at again
+        await service.driver.tick()
+        await service.driver.flush()
+        assert service._inbox_position() == (count, service.state.globals.inbox_hash)
+        assert service.state.accounts[1].cash == cash
+
+        faulty.fault = staticmethod(lambda _at: None)
+        for _ in range(3):  # however often the L1 thread brings them
+            at = service._inbox_position()[0] - count
+            service._queue_messages(messages[at:])
+            service._queue_messages(messages[at:])
+            await service.driver.tick()
+            await service.driver.flush()
+        assert service._inbox_position() == (count + 3, running)
+        assert service.state.globals.inbox_hash == running
+        assert service.state.accounts[1].cash == cash + 6 * 10**6
+        await service.stop()
+
+    asyncio.run(play())
+
+
+def test_deposit__that_credits_nothing__moves_the_position_and_the_next_one_follows(
+    tmp_path: Path, faulty: type[FaultyLog]
+) -> None:
+    async def play() -> None:
+        service = start(tmp_path)
+        await service.start(str(tmp_path / "s"), run=False)
+        count, running = service._inbox_position()
+        for number, raw in enumerate((deposit(0, account=0), deposit(0, amount=10**6))):
+            running = codec.inbox_hash(running, raw)
+            service._queue_messages([InboxMessage(count + number, raw, running, 1, "0x")])
+            await service.driver.tick()
+            await service.driver.flush()
+            assert service._inbox_position() == (count + number + 1, running)
+            assert service.state.globals.inbox_hash == running
+        service.make_batches()
+        await service.stop()
+
+    asyncio.run(play())
+
+
+def test_log_that_is_lost__lets_its_gateways_go_and_says_why(tmp_path: Path, faulty: type[FaultyLog]) -> None:
+    async def play() -> None:
+        service = start(tmp_path)
+        client = await client_of(service, str(tmp_path / "s"))
+        faulty.fault = staticmethod(lambda _at: LogLost("another writer has appended"))
+        client.submit(make_orders(service, 1))
+        await asyncio.wait_for(client.lost.wait(), 5)
+        assert not client.answers
+        await asyncio.wait_for(service.ended.wait(), 5)
+        assert isinstance(service.failure, LogLost)
+        await service.stop()
+
+    asyncio.run(play())
+
+
+def test_listing__lost_with_its_tick__is_wanted_again(tmp_path: Path, faulty: type[FaultyLog]) -> None:
+    async def play() -> None:
+        service = start(tmp_path)
+        terms = (0, 20_009, 4_600_000, False)
+        service.keeper.wanted = [terms]
+        service._wanted = [terms]
+        await service.start(str(tmp_path / "s"), run=False)
+        faulty.fault = staticmethod(lambda _at: LogError("disk is full"))
+        now = service.state.globals.time
+        service.driver.offer_system(service.keeper.pass_one(now))
+        await service.driver.tick()
+        service.keeper.pass_one(now)  # it looks at a state that holds the listing
+        await service.driver.flush()
+        assert service.keeper.wanted == [terms]
+        faulty.fault = staticmethod(lambda _at: None)
+        service.driver.offer_system(service.keeper.pass_one(now))
+        await service.driver.tick()
+        await service.driver.flush()
+        assert any(one >> 32 & 0xFFFF == 20_009 for one in service.state.instruments)
+        await service.stop()
+
+    asyncio.run(play())
+
+
+def test_stop__answers_what_waits_and_refuses_what_comes_later(
+    tmp_path: Path, faulty: type[FaultyLog]
+) -> None:
+    async def play() -> None:
+        service = start(tmp_path)
+        client = await client_of(service, str(tmp_path / "s"))
+        faulty.delay_s = 0.05
+        orders = make_orders(service, 12)
+        client.submit(orders[:8])
+        await asyncio.sleep(0.02)
+        stopping = asyncio.create_task(service.stop())
+        await asyncio.sleep(0)
+        client.submit(orders[8:])
+        await stopping
+        await asyncio.wait_for(client.lost.wait(), 5)
+        answers = {raw: (ok, body) for raw, ok, body in client.answers}
+        assert [answers[raw][0] for raw, _ in orders] == [True] * 8 + [False] * 4
+        assert {answers[raw][1]["code"] for raw, _ in orders[8:]} == {Code.NOT_READY}
+        raws, root = logged(tmp_path)
+        assert root == service.state.root()
+        assert [raws.count(raw) for raw, _ in orders] == [1] * 8 + [0] * 4
+
+    asyncio.run(play())
+
+
+def test_record__signed_by_another_key__is_no_order(tmp_path: Path, faulty: type[FaultyLog]) -> None:
+    """The gateway vouches for the signer; the account's owner is the engine's to compare."""
+
+    async def play() -> None:
+        service = start(tmp_path)
+        client = await client_of(service, str(tmp_path / "s"))
+        raw = codec.encode(Kind.CANCEL_ALL, account=1, nonce_floor=0, nonce=0, expires=0)
+        client.submit([(codec.sign(raw, service.domain, key_of(3)), owner_of(3))])
+        _, ok, body = await client.answer()
+        assert (ok, body["data"]["reason"]) == (False, "BAD_SIGNATURE")
+        await service.stop()
+
+    asyncio.run(play())
