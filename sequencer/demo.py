@@ -51,7 +51,7 @@ class DemoFailed(Exception):
 
 @dataclass(slots=True)
 class Settled:
-    """An expiry that was settled: price in ticks; by account what it was paid (1e-6 USD) and its positions before (lots)."""
+    """A settled expiry: price in ticks; by account what it was paid (1e-6 USD) and its positions before (lots)."""
 
     underlying: int
     day: int
@@ -96,7 +96,7 @@ class Report:
 
 @dataclass(slots=True)
 class DemoConfig:
-    """`tape` None: the seeded generator. `until_day`: how far the index runs on. `trades_max`: fewer trades, for tests."""
+    """`tape` None: the seeded generator. `until_day`: how far the index runs. `trades_max`: fewer, for tests."""
 
     chain: str = "pyevm"
     tape: Path | None = None

@@ -33,6 +33,7 @@ TRADERS: Final = (1, 2, 3)
 LIQUIDATOR: Final = 9
 LIQUIDATOR_CASH: Final = 100_000_000_000_000
 INDEX_WAIT_S: Final = 10
+MARKS_WAIT_S: Final = 10
 
 
 class UpError(Exception):
@@ -213,6 +214,7 @@ async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> Non
     for index in TRADERS:
         accounts[devnet_signer(index).address] = await _funded(devnet, index, TRADER_CASH)
     devnet.liquidator(await _funded(devnet, LIQUIDATOR, LIQUIDATOR_CASH), devnet_key(LIQUIDATOR))
+    await _marked(devnet)
     info = {
         "api": devnet.url,
         "websocket": devnet.ws_url,
@@ -231,6 +233,14 @@ async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> Non
         await asyncio.sleep(2.0)
         if devnet.config.chain in OWN_CHAINS:
             await asyncio.to_thread(devnet.chain.mine, 1)
+
+
+async def _marked(devnet: Devnet) -> None:
+    """Waits for the first marks, without which nothing trades; not for ever: a feed may bring its surfaces later."""
+    for _ in range(MARKS_WAIT_S * 10):
+        if any(page.time for page in devnet.service.state.pages.values()):
+            return
+        await asyncio.sleep(0.1)
 
 
 async def _funded(devnet: Devnet, index: int, amount: int) -> int:

@@ -110,8 +110,10 @@ def demo(chain: str, tape: Path | None, seed: int, json_target: str | None) -> N
 )
 def replay(l1_url: str | None, deployment: Path, json_target: str | None) -> None:
     """Rebuild the whole state from L1 data alone and compare every root."""
+    from sequencer.contracts import load
     from sequencer.devnet import devnet_params
     from sequencer.engine import ReplayError
+    from sequencer.l1.abi import Contract
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.l1.follower import Follower, PostedBatch
@@ -119,20 +121,20 @@ def replay(l1_url: str | None, deployment: Path, json_target: str | None) -> Non
     from sequencer.protocol import codec
     from sequencer.replay import replay as rebuild
 
-    try:
-        rpc = Rpc(l1_url_of(deployment, l1_url))
-        at = Deployment.load(deployment)
-        at.check(rpc)
-        follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
-        domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
-        with bars() as progress:
+    with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc, bars() as progress:
 
-            def shown(batch: PostedBatch) -> None:
-                progress("replay", batch.batch_id, batch.batch_id)
+        def shown(batch: PostedBatch) -> None:
+            progress("replay", batch.batch_id, last)
 
+        try:
+            at = Deployment.load(deployment)
+            at.check(rpc)
+            last = Contract(load("Rollup").abi).read(rpc, at.rollup, "next_batch") - 1
+            follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
+            domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
             rebuilt = rebuild(follower.batches(at.deploy_block), domain, devnet_params(), shown)
-    except (L1Error, ReplayError) as error:
-        raise fail(str(error)) from error
+        except (L1Error, ReplayError) as error:
+            raise fail(str(error)) from error
     g = rebuilt.state.globals
     result = {
         "root": "0x" + rebuilt.final_root.hex(),

@@ -85,28 +85,31 @@ def write_json(target: str | None, value: Any) -> None:
 
 def show(title: str, rows: dict[str, Any]) -> None:
     """A two-column table for people."""
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a root is of use as a whole only
     for name, value in rows.items():
         table.add_row(name, _cell(name, value))
-    _out().print(table)
+    _print(title, table)
 
 
 def show_rows(title: str, rows: list[dict[str, Any]]) -> None:
     """A table of alike rows for people."""
     if not rows:
-        _out().print(f"{title}: none")
+        sys.stdout.write(f"{title}: none\n")
         return
-    table = Table(*rows[0], title=title, title_justify="left")
+    table = Table(*rows[0])
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
-    _out().print(table)
+    _print(title, table)
 
 
-def _out() -> Console:
+def _print(title: str, table: Table) -> None:
     console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    console.print(title, markup=False, highlight=False)
+    console.print(table)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -5,8 +5,9 @@ FAIRSTRIKE_KEY, or from --devnet-key N, one of the development chains' well-know
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -308,16 +309,22 @@ def l1_url_of(deployment: Path, l1_url: str | None) -> str:
         ) from None
 
 
-def _wallet(deployment: Path, l1_url: str | None, key: bytes) -> Any:
+@contextlib.contextmanager
+def _wallet(deployment: Path, l1_url: str | None, key: bytes) -> Iterator[Any]:
+    """A wallet on L1; its errors as one line."""
     from sequencer.l1.deploy import Deployment
+    from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
     from sequencer.l1.wallet import Wallet
 
-    rpc = Rpc(l1_url_of(deployment, l1_url))
-    at = Deployment.load(deployment)
-    at.check(rpc)
-    return Wallet(rpc, Signer(key), at)
+    with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
+        try:
+            at = Deployment.load(deployment)
+            at.check(rpc)
+            yield Wallet(rpc, Signer(key), at)
+        except L1Error as error:
+            raise fail(str(error)) from error
 
 
 @click.command()
@@ -337,17 +344,13 @@ def deposit(
 ) -> None:
     """Deposit AMOUNT USD into the vault, in one transaction with a permit."""
     from sequencer.jsonrpc import CASH_DECIMALS, to_units
-    from sequencer.l1.errors import L1Error
 
     units = to_units(amount, CASH_DECIMALS)
-    try:
-        wallet = _wallet(deployment, l1_url, _key(keystore, devnet_key))
+    with _wallet(deployment, l1_url, _key(keystore, devnet_key)) as wallet:
         if mint:
             wallet.mint(units)
         index = wallet.deposit_with_permit(units)
         number = wallet.account()
-    except L1Error as error:
-        raise fail(str(error)) from error
     _print("deposit", {"account": number, "inbox_index": index, "amount": amount}, as_json)
 
 
@@ -366,12 +369,10 @@ def claim(
     devnet_key: int | None,
 ) -> None:
     """Claim withdrawal NUMBER on L1 by its Merkle proof; anybody may pay the gas, the owner gets the money."""
-    from sequencer.l1.errors import L1Error
-
     key = _key(keystore, devnet_key)
     proof = _ask(api, "withdrawal", number=number)
-    try:
-        mined = _wallet(deployment, l1_url, key).claim(
+    with _wallet(deployment, l1_url, key) as wallet:
+        mined = wallet.claim(
             proof["batch_id"],
             proof["number"],
             proof["owner"],
@@ -379,7 +380,5 @@ def claim(
             int(proof["bitmap"], 16),
             [bytes.fromhex(one[2:]) for one in proof["siblings"]],
         )
-    except L1Error as error:
-        raise fail(str(error)) from error
     result = {"number": number, "owner": proof["owner"], "tx": mined.tx_hash, "gas": mined.gas_used}
     _print("claimed", result, as_json)
