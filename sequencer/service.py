@@ -6,6 +6,7 @@ which batches still have to go out.
 
 import asyncio
 import contextlib
+import gc
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,10 @@ class Service:
     async def start(self, socket_path: str, run: bool = True) -> None:
         """Listens for gateways at `socket_path`; ticks by itself if `run`."""
         self._loop = asyncio.get_running_loop()
+        # What was recovered stays; the collector need not look at it again, nor after every few hundred records.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 100)
         await self.ipc.start(socket_path)
         if self.worker is not None:
             self.worker.start()
