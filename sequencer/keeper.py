@@ -203,7 +203,7 @@ class Keeper:
                 if equity >= margin.initial(state, account):
                     yield codec.encode(Kind.LIQUIDATE, account=number)
                 continue
-            need = margin.maintenance(state, account)
+            need = margin.maintenance(state, account) + account.reserved
             if equity < need:
                 short.append(((equity - need) * c.PPM // max(need, 1), number))
         for _, number in sorted(short):
