@@ -41,6 +41,7 @@ from .world import Client, Node, World, order, withdrawal
 TRADERS = 8
 OUTSTANDING = 12
 WITHDRAWAL_EACH = 25
+REFUSAL_EACH = 31  # a quantity of none
 STARTING_SHARE = 0.2  # of the kills: before the process listens
 STARTING_S = 0.7
 SERVING_S = 0.25
@@ -147,6 +148,7 @@ class Simulation:
             nonce,
             self.instruments[number // 4 % len(self.instruments)],
             number,
+            is_good=number % REFUSAL_EACH != 0,
         )
 
     async def load(self, client: Client) -> None:
@@ -412,7 +414,10 @@ async def simulate(kills: int, points: list[str], seed: int, folder: Path) -> Re
             if sys.stderr.isatty():
                 print(f"\r{done}/{len(plan)} kills, {run.report.acked} acks", end="", file=sys.stderr)
         if not run.report.failures:
-            await run.finish()
+            try:
+                await run.finish()
+            except (AssertionError, ConnectionError) as error:
+                run.fail(f"the end: {error}\n{world.log_tail()}")
         run.report.seconds = round(time.monotonic() - began, 1)
         return run.report
     finally:

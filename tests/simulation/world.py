@@ -252,9 +252,12 @@ def withdrawal(domain: bytes, place: int, account: int, nonce: int) -> tuple[byt
 
 
 def order(
-    domain: bytes, place: int, account: int, nonce: int, instrument: int, number: int
+    domain: bytes, place: int, account: int, nonce: int, instrument: int, number: int, is_good: bool = True
 ) -> tuple[bytes, bytes]:
-    """(record, signer) of order `number`: of each four, two rest beside the market and two cross it."""
+    """(record, signer) of order `number`: of each four, two rest beside the market and two cross it.
+
+    One that is not good has no quantity, and is refused.
+    """
     side = (c.BUY, c.SELL)[number % 2]
     outward = -1 if side == c.BUY else 1
     if number % 4 < 2:
@@ -269,7 +272,7 @@ def order(
         instrument=instrument,
         flags=flags,
         price=price,
-        quantity=quantity,
+        quantity=quantity if is_good else 0,
         nonce=nonce,
         expires=0,
         fee_max=65_535,
