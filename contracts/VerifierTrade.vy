@@ -12,8 +12,12 @@
 from lib import auth
 from lib import book
 from lib import cmap
+from lib import insurance
 from lib import kind
+from lib import margin
+from lib import matching
 from lib import orders
+from lib import queue
 from lib import reason
 from lib import state
 from lib import transition
@@ -22,6 +26,12 @@ initializes: cmap
 initializes: state[cmap := cmap]
 initializes: auth[state := state]
 initializes: book[cmap := cmap]
+initializes: insurance[state := state]
+initializes: margin[state := state]
+initializes: queue[state := state]
+initializes: matching[
+    auth := auth, book := book, cmap := cmap, insurance := insurance, margin := margin, queue := queue, state := state
+]
 initializes: orders[auth := auth, cmap := cmap, state := state]
 initializes: transition[cmap := cmap, state := state]
 
@@ -49,7 +59,11 @@ def apply(
     why: uint256 = 0
     of_kind, why = transition._open(pre_root, length)
     if why == reason.OK:
-        if of_kind == kind.CANCEL:
+        if of_kind == kind.PLACE:
+            why = matching._place(DOMAIN)
+        elif of_kind == kind.PROCEED:
+            why = matching._proceed()
+        elif of_kind == kind.CANCEL:
             why = orders._cancel(DOMAIN)
         elif of_kind == kind.CANCEL_ALL:
             why = orders._cancel_all(DOMAIN)

@@ -242,16 +242,18 @@ def _free(account: state.Account, sums: Sums) -> int256:
 @internal
 @pure
 def _recovers(
-    before: state.Account, sums_before: Sums, after: state.Account, sums_after: Sums, fees: uint256
+    free_before: int256,
+    equity_before: int256,
+    risk_before: int256,
+    free_after: int256,
+    equity_after: int256,
+    risk_after: int256,
 ) -> bool:
     """
     @notice Whether a change of an account that is short of margin leaves it no worse: neither free nor equity / IM falls.
+            What is after has paid its fees. Products are below 2^180.
     """
-    paid: int256 = self._lots(fees)
-    if unsafe_sub(self._free(after, sums_after), paid) < self._free(before, sums_before):
-        return False
-    equity_after: int256 = unsafe_sub(self._equity(after, sums_after), paid)
-    return unsafe_mul(equity_after, sums_before.risk) >= unsafe_mul(self._equity(before, sums_before), sums_after.risk)
+    return free_after >= free_before and unsafe_mul(equity_after, risk_before) >= unsafe_mul(equity_before, risk_after)
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------

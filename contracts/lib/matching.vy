@@ -1,0 +1,391 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title PLACE and CONTINUE: price-time priority, at most STEPS_MAX fills or sweeps a record
+@license MIT
+@notice Twin of `sequencer/protocol/matching.py`: a record is planned on copies of the accounts, and committed when it holds.
+@custom:security Total; bounds stand beside the arithmetic. Until a plan is committed, no field of GLOBAL has changed.
+@custom:kill Nothing: it holds no state and no privilege.
+"""
+
+from . import auth
+from . import book
+from . import cmap
+from . import codec
+from . import constants
+from . import insurance
+from . import margin
+from . import params
+from . import queue
+from . import reason
+from . import state
+
+uses: auth
+uses: book
+uses: cmap
+uses: insurance
+uses: margin
+uses: queue
+uses: state
+
+PLACE_TYPE: constant(bytes32) = keccak256(
+    "Place(uint32 account,uint32 instrument,uint8 flags,uint32 price,uint40 quantity,uint32 nonce,uint32 expires,uint16 feeMax)"
+)
+
+# what becomes of a resting order that is met
+FILLS: constant(uint256) = 0
+DROPS: constant(uint256) = 1  # and its reserve is free
+ENDS: constant(uint256) = 2  # the taker, and the order stays
+
+
+struct Taker:
+    account: uint256
+    instrument: uint256
+    flags: uint256
+    price: uint256  # ticks
+    quantity: uint256  # what remains, lots
+    expires: uint256
+    seq: uint256
+
+
+struct Plan:
+    taker: Taker
+    page: uint256  # calldata offset of the instrument's page
+    sums: margin.Sums  # of the taker's account before the record
+    equity: int256  # likewise
+    free: int256  # likewise
+    count: uint256  # accounts
+    accounts: state.Account[4]  # the taker's, then the makers' as they were met
+    fee_count: uint256
+    fee_payers: uint256[7]  # places in `accounts`
+    fee_amounts: uint256[7]  # 1e-6 USD
+    pays_sequencing: bool  # the first fee
+    has_filled: bool
+    more: bool  # still crosses after STEPS_MAX steps
+    ended: bool  # the rest must not rest: self-trade, limits
+
+
+@internal
+@pure
+def _reducible(account: state.Account, instrument: uint256, side: uint256) -> uint256:
+    """
+    @notice Lots that an order of `side` can close of the account's position.
+    """
+    held: int256 = state._held(account, instrument)
+    if side == constants.BUY:
+        held = unsafe_sub(0, held)
+    return margin._bits(max(held, 0))
+
+
+@internal
+@view
+def _trading_fee(page: uint256, price: uint256, quantity: uint256, rate: uint256) -> uint256:
+    """
+    @notice Fee of a fill, 1e-6 USD: `rate` (a field of PARAMS) of the index, at most cap of the premium; rounded up. Below
+            2^104.
+    """
+    part: uint256 = unsafe_mul(margin._page_index(page), state._param(rate))
+    return margin._ceil_ppm(quantity, min(part, unsafe_mul(price, state._param(params.FEE_CAP_PPM))))
+
+
+@internal
+def _place(domain: bytes32) -> uint256:
+    """
+    @notice PLACE: an order that trades what it crosses and rests, waits for CONTINUE, or ends.
+    """
+    number: uint256 = codec._field(1, 4)
+    instrument: uint256 = codec._field(5, 4)
+    flags: uint256 = codec._field(9, 1)
+    price: uint256 = codec._field(10, 4)
+    quantity: uint256 = codec._field(14, 5)
+    nonce: uint256 = codec._field(19, 4)
+    expires: uint256 = codec._field(23, 4)
+    fee_max: uint256 = codec._field(27, 2)
+    tif: uint256 = (flags >> constants.FLAG_TIF_SHIFT) & 3
+    if (
+        flags & constants.FLAGS_UNUSED != 0
+        or tif > constants.TIF_FOK
+        or (flags & constants.FLAG_POST_ONLY != 0 and tif != constants.TIF_GTC)
+    ):
+        return reason.FLAGS
+    if quantity == 0:
+        return reason.QUANTITY
+    if price == 0:
+        return reason.PRICE
+    digest: bytes32 = keccak256(
+        abi_encode(PLACE_TYPE, number, instrument, flags, price, quantity, nonce, expires, fee_max)
+    )
+    signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
+    why: uint256 = 0
+    account: state.Account = empty(state.Account)
+    why, account = auth._authorise(number, signer, constants.SCOPE_TRADE, nonce, expires)
+    if why != reason.OK:
+        return why
+    is_reducing: bool = flags & constants.FLAG_REDUCE_ONLY != 0
+    if state.queue_state == constants.QUEUE_HALTED or state.seq == constants.U40_MAX:
+        return reason.HALTED
+    if state.queue_state == constants.QUEUE_RESTRICTED and not is_reducing:
+        return reason.RESTRICTED
+    page: uint256 = state._page(instrument >> 5)
+    if page == 0 or instrument & 31 >= cmap._word_at(page) & 255:
+        return reason.UNKNOWN_INSTRUMENT
+    if state.time >= state._instrument_expiry_time(instrument):
+        return reason.INSTRUMENT_EXPIRED
+    fee: uint256 = queue._sequencing_fee()
+    if fee > unsafe_mul(fee_max, constants.FEE_MAX_UNIT):
+        return reason.FEE_ABOVE_MAX
+    if unsafe_add(margin._page_time(page), state._param(params.RISK_AGE_MAX_S)) < state.time:
+        return reason.RISK_STALE
+    if account.auction_start != 0:
+        return reason.UNHEALTHY
+    side: uint256 = flags & constants.FLAG_SIDE
+    if is_reducing:
+        quantity = min(quantity, self._reducible(account, instrument, side))
+        if quantity == 0:
+            return reason.REDUCE_ONLY
+    else:
+        delta: int256 = margin._lots(quantity)
+        if side == constants.SELL:
+            delta = unsafe_sub(0, delta)
+        if not margin._can_hold(account, instrument, delta):
+            return reason.POSITION_LIMIT
+    account.nonce_floor, account.nonce_bitmap = auth._use_nonce(account.nonce_floor, account.nonce_bitmap, nonce)
+    taker: Taker = Taker(
+        account=number,
+        instrument=instrument,
+        flags=flags,
+        price=price,
+        quantity=quantity,
+        expires=expires,
+        seq=state.seq,
+    )
+    why = self._trade(taker, page, account, fee)
+    if why == reason.OK:
+        queue._count_order()
+    return why
+
+
+@internal
+def _proceed() -> uint256:
+    """
+    @notice CONTINUE: the pending taker goes on. If its margin would break, its fills are left out and the order ends.
+    """
+    word: uint256 = state.taker
+    if word == 0:
+        return reason.NO_TAKER
+    state.taker = 0
+    taker: Taker = Taker(
+        account=(word >> 112) & constants.U32_MAX,
+        instrument=(word >> 144) & constants.U32_MAX,
+        flags=(word >> 104) & 255,
+        price=(word >> 40) & constants.U32_MAX,
+        quantity=word & constants.U40_MAX,
+        expires=(word >> 72) & constants.U32_MAX,
+        seq=(word >> 176) & constants.U40_MAX,
+    )
+    start: bytes32 = cmap.root
+    page: uint256 = state._page(taker.instrument >> 5)
+    account: state.Account = state._account(taker.account)
+    if self._trade(taker, page, account, 0) != reason.OK:
+        cmap.root = start
+    return reason.OK
+
+
+@internal
+def _trade(given: Taker, page: uint256, account: state.Account, fee: uint256) -> uint256:
+    """
+    @notice Walks at most STEPS_MAX steps along the other side of the book, then rests, checks and commits (`_finish`). Not
+            OK: no field of GLOBAL has changed.
+    @param fee For its place in the queue; 0: none.
+    """
+    plan: Plan = empty(Plan)
+    plan.taker = given
+    plan.page = page
+    plan.sums = margin._refresh(account)
+    plan.equity = margin._equity(account, plan.sums)
+    plan.free = margin._free(account, plan.sums)
+    plan.count = 1
+    plan.accounts[0] = account
+    if fee != 0:
+        plan.pays_sequencing = True
+        plan.fee_count = 1
+        plan.fee_amounts[0] = fee
+    instrument: uint256 = given.instrument
+    side: uint256 = given.flags & constants.FLAG_SIDE
+    other: uint256 = unsafe_sub(1, side)
+    steps: uint256 = 0
+    for _: uint256 in range(4):  # STEPS_MAX + 1: each turn is a step or the last
+        if plan.taker.quantity == 0:
+            break
+        key: uint256 = 0
+        entry: uint256 = 0
+        path: uint256 = 0
+        key, entry, path = book._best(instrument, other)
+        price: uint256 = book._price(key)
+        if path == 0 or (price > given.price if side == constants.BUY else price < given.price):
+            break
+        if steps == constants.STEPS_MAX:
+            plan.more = True
+            break
+        number: uint256 = entry >> 112
+        place: uint256 = 0
+        for i: uint256 in range(plan.count, bound=4):
+            if plan.accounts[i].number == number:
+                break
+            place = unsafe_add(place, 1)
+        if place == plan.count:  # <= 1 + steps
+            plan.accounts[place] = state._account(number)
+            plan.count = unsafe_add(place, 1)
+        steps = unsafe_add(steps, 1)
+        if key & constants.U40_MAX < plan.accounts[place].order_floor:  # its reserve went with CANCEL_ALL
+            cmap._remove(key, path)
+            continue
+        verdict: uint256 = DROPS
+        quantity: uint256 = entry & constants.U40_MAX
+        leaves: bool = True
+        if not self._is_dead(page, plan.accounts[place], instrument, other, price, entry):
+            if place != 0:
+                if given.flags & constants.FLAG_POST_ONLY != 0:
+                    return reason.POST_ONLY_CROSSES
+                verdict, quantity, leaves = self._match(
+                    plan.accounts[0], plan.accounts[place], instrument, side, plan.taker.quantity, entry
+                )
+            elif given.flags & constants.FLAG_STP_TAKER != 0:
+                verdict = ENDS
+        if verdict == ENDS:
+            plan.ended = True
+            break
+        rate: uint256 = (entry >> 40) & constants.U32_MAX
+        freed: uint256 = book._reserve(entry) if leaves else unsafe_mul(rate, quantity)
+        plan.accounts[place].reserved = unsafe_sub(plan.accounts[place].reserved, freed)  # it was reserved for it
+        if leaves:
+            cmap._remove(key, path)
+        else:
+            cmap._replace(key, unsafe_sub(entry, quantity), path)  # less than what rests
+        if verdict == FILLS:
+            delta: int256 = margin._lots(quantity)
+            if side == constants.SELL:
+                delta = unsafe_sub(0, delta)
+            cash: int256 = unsafe_mul(margin._lots(price), delta)  # < 2^72
+            plan.accounts[0].cash = unsafe_sub(plan.accounts[0].cash, cash)
+            plan.accounts[place].cash = unsafe_add(plan.accounts[place].cash, cash)
+            plan.accounts[0] = margin._move(plan.accounts[0], instrument, delta)
+            plan.accounts[place] = margin._move(plan.accounts[place], instrument, unsafe_sub(0, delta))
+            count: uint256 = plan.fee_count  # <= 5: one, and two for each fill before
+            plan.fee_payers[count] = place
+            plan.fee_amounts[count] = self._trading_fee(page, price, quantity, params.MAKER_FEE_PPM)
+            count = unsafe_add(count, 1)
+            plan.fee_amounts[count] = self._trading_fee(page, price, quantity, params.TAKER_FEE_PPM)
+            plan.fee_count = unsafe_add(count, 1)
+            plan.taker.quantity = unsafe_sub(plan.taker.quantity, quantity)
+            plan.has_filled = True
+    if (given.flags >> constants.FLAG_TIF_SHIFT) & 3 == constants.TIF_FOK and plan.taker.quantity != 0:
+        return reason.FOK_UNFILLED
+    return self._finish(plan)
+
+
+@internal
+@view
+def _is_dead(
+    page: uint256, maker: state.Account, instrument: uint256, side: uint256, price: uint256, entry: uint256
+) -> bool:
+    """
+    @notice Whether a resting order is past its time, or its reserve does not bear its fill.
+    """
+    expires: uint256 = (entry >> 72) & constants.U32_MAX
+    if expires != 0 and state.time >= expires:
+        return True
+    return not margin._is_backed(page, maker, instrument, side, price, entry)
+
+
+@internal
+@view
+def _match(
+    account: state.Account, maker: state.Account, instrument: uint256, side: uint256, wanted: uint256, entry: uint256
+) -> (uint256, uint256, bool):
+    """
+    @notice What a taker that wants so many lots makes of a maker's order: FILLS, DROPS when the maker's limits forbid it, or
+            ENDS when its own do; lots; whether the order leaves the book.
+    """
+    resting: uint256 = entry & constants.U40_MAX
+    quantity: uint256 = min(wanted, resting)
+    leaves: bool = quantity == resting
+    if (entry >> 104) & constants.FLAG_REDUCE_ONLY != 0:
+        closes: uint256 = self._reducible(maker, instrument, unsafe_sub(1, side))
+        if closes == 0:
+            return DROPS, resting, True
+        if closes < quantity:  # what is left of it can close nothing, and must not stand before the taker's rest
+            quantity = closes
+            leaves = True
+    delta: int256 = margin._lots(quantity)
+    if side == constants.SELL:
+        delta = unsafe_sub(0, delta)
+    if not margin._can_hold(account, instrument, delta):
+        return ENDS, 0, False
+    if not margin._can_hold(maker, instrument, unsafe_sub(0, delta)):
+        return DROPS, resting, True
+    return FILLS, quantity, leaves
+
+
+@internal
+def _finish(plan: Plan) -> uint256:
+    """
+    @notice Rests what is to rest, checks margin and the pool, commits. Not OK: no field of GLOBAL has changed.
+    """
+    flags: uint256 = plan.taker.flags
+    side: uint256 = flags & constants.FLAG_SIDE
+    instrument: uint256 = plan.taker.instrument
+    quantity: uint256 = plan.taker.quantity
+    account: state.Account = plan.accounts[0]
+    is_reducing: bool = flags & constants.FLAG_REDUCE_ONLY != 0
+    is_pending: bool = plan.more and not plan.ended and quantity > 0
+    if is_reducing:
+        quantity = min(quantity, self._reducible(account, instrument, side))
+    is_gtc: bool = (flags >> constants.FLAG_TIF_SHIFT) & 3 == constants.TIF_GTC
+    rests: bool = is_gtc and not plan.ended and not is_pending and quantity != 0
+    rate: uint256 = 0
+    if rests:
+        is_covered: bool = is_reducing and margin._is_covered(account)
+        rate = margin._reserve_rate(plan.page, instrument & 31, side, plan.taker.price, is_covered)
+        account.reserved = unsafe_add(account.reserved, unsafe_mul(rate, quantity))  # < 2^64 + 2^72
+    fees: uint256 = 0
+    own_fees: uint256 = 0
+    for i: uint256 in range(plan.fee_count, bound=7):
+        fees = unsafe_add(fees, plan.fee_amounts[i])  # each below 2^104
+        if plan.fee_payers[i] == 0:
+            own_fees = unsafe_add(own_fees, plan.fee_amounts[i])
+    if fees > state.pool:
+        return reason.POOL
+    sums: margin.Sums = plan.sums
+    if plan.has_filled:
+        sums = margin._refresh(account)
+    if sums.is_stale:
+        return reason.RISK_STALE
+    if account.reserved > constants.U64_MAX:
+        return reason.MARGIN
+    free: int256 = unsafe_sub(margin._free(account, sums), margin._lots(own_fees))
+    if free < 0:
+        equity: int256 = unsafe_sub(margin._equity(account, sums), margin._lots(own_fees))
+        if not is_reducing or rests:
+            return reason.MARGIN
+        if not margin._recovers(plan.free, plan.equity, plan.sums.risk, free, equity, sums.risk):
+            return reason.MARGIN
+    share: uint256 = state._param(params.FUND_SHARE_PPM)
+    for i: uint256 in range(plan.fee_count, bound=7):
+        insurance._charge(plan.fee_amounts[i], 0 if plan.pays_sequencing and i == 0 else share)
+    account.cash = unsafe_sub(account.cash, margin._lots(own_fees))
+    state._put_account(account)
+    for place: uint256 in range(1, plan.count, bound=3):
+        account = plan.accounts[place]
+        for i: uint256 in range(plan.fee_count, bound=7):
+            if plan.fee_payers[i] == place:
+                account.cash = unsafe_sub(account.cash, margin._lots(plan.fee_amounts[i]))
+        state._put_account(account)
+    common: uint256 = quantity | (plan.taker.expires << 72) | (flags << 104) | (plan.taker.account << 112)
+    if rests:
+        key: uint256 = book._order_key(instrument, side, plan.taker.price, plan.taker.seq)
+        cmap._insert(key, common | (rate << 40))
+    if is_pending:
+        state.taker = common | (plan.taker.price << 40) | (instrument << 144) | (plan.taker.seq << 176)
+    return reason.OK
