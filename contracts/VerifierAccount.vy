@@ -12,11 +12,12 @@
 from lib import auth
 from lib import cash
 from lib import cmap
-from lib import codec
 from lib import insurance
 from lib import kind
+from lib import liquidation
 from lib import margin
 from lib import reason
+from lib import settlement
 from lib import state
 from lib import transition
 
@@ -26,6 +27,8 @@ initializes: auth[state := state]
 initializes: insurance[state := state]
 initializes: margin[state := state]
 initializes: cash[auth := auth, cmap := cmap, insurance := insurance, margin := margin, state := state]
+initializes: liquidation[auth := auth, insurance := insurance, margin := margin, state := state]
+initializes: settlement[insurance := insurance, state := state]
 initializes: transition[cmap := cmap, state := state]
 
 DOMAIN: immutable(bytes32)  # EIP-712 domain separator under which records are signed
@@ -62,6 +65,12 @@ def apply(
             why = cash._collect()
         elif of_kind == kind.SET_SIGNER:
             why = cash._set_signer(DOMAIN)
+        elif of_kind == kind.SETTLE:
+            why = settlement._settle()
+        elif of_kind == kind.LIQUIDATE:
+            why = liquidation._liquidate()
+        elif of_kind == kind.BID:
+            why = liquidation._bid(DOMAIN)
         else:
             raise "verifier: kind"
     return transition._close(pre_root, of_kind, why), why

@@ -20,6 +20,7 @@ SOURCES = {
     "TestToken": "test/TestToken.vy",
     "Vault": "Vault.vy",
     "VerifierAccount": "VerifierAccount.vy",
+    "VerifierRisk": "VerifierRisk.vy",
     "VerifierTrade": "VerifierTrade.vy",
 }
 VYPER_VERSION = "0.4.3"
