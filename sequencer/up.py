@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -41,32 +40,20 @@ class UpError(Exception):
 
 
 class BackgroundSource:
-    """A source that may be slow or fail, polled on a thread of its own: the exchange goes on without it meanwhile.
+    """A source that may be slow, polled on a thread of its own: the exchange goes on meanwhile."""
 
-    A failure is told once, until it is another one.
-    """
-
-    def __init__(self, source: FeedSource, warn: Callable[[str], None]) -> None:
+    def __init__(self, source: FeedSource) -> None:
         self._source = source
-        self._warn = warn
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._polling: Future[list[Report]] | None = None
-        self._told = ""
 
     def poll(self, now_s: int) -> list[Report]:
-        """What the poll before this one has brought, if it has ended."""
-        reports: list[Report] = []
-        if self._polling is not None:
-            if not self._polling.done():
-                return []
-            try:
-                reports = self._polling.result()
-            except FeedError as error:
-                if str(error) != self._told:
-                    self._told = str(error)
-                    self._warn(f"feed: {error}")
+        """What the poll before this one has brought, if it has ended. Raises its FeedError."""
+        ended = self._polling
+        if ended is not None and not ended.done():
+            return []
         self._polling = self._executor.submit(self._source.poll, now_s)
-        return reports
+        return [] if ended is None else ended.result()
 
     def close(self) -> None:
         """Ends the thread after its present poll."""
@@ -83,7 +70,7 @@ class _Primed:
     def poll(self, now_s: int) -> list[Report]:
         """See FeedSource."""
         reports, self._reports = self._reports, []
-        return reports + self._source.poll(now_s)
+        return reports or self._source.poll(now_s)
 
 
 def grid(now_s: int, index_ticks: int, step_ticks: int = 100_000) -> list[Terms]:
@@ -102,17 +89,21 @@ def grid(now_s: int, index_ticks: int, step_ticks: int = 100_000) -> list[Terms]
 async def _first_index(source: FeedSource, clock: SystemClock) -> tuple[int, list[Report]]:
     """The first index of BTC that a source brings, and all that came until then. Raises UpError when none comes."""
     reports: list[Report] = []
+    why = "it brings none"
     for _ in range(INDEX_WAIT_S * 5):
-        reports += source.poll(clock.now_s())
+        try:
+            reports += source.poll(clock.now_s())
+        except FeedError as error:
+            why = str(error)
         for report in reports:
             if isinstance(report, IndexReport) and report.underlying == 0:
                 return report.price_ticks, reports
         await asyncio.sleep(0.2)
-    raise UpError(f"the feed has brought no index of BTC in {INDEX_WAIT_S} s")
+    raise UpError(f"--feed: no index of BTC in {INDEX_WAIT_S} s: {why}")
 
 
 async def _feed(
-    feed: str, clock: SystemClock, warn: Callable[[str], None], ending: contextlib.ExitStack
+    feed: str, clock: SystemClock, ending: contextlib.ExitStack
 ) -> tuple[FeedSource, list[Terms]]:
     """The source that `feed` names, and what to list around its index. Raises UpError."""
     kind, _, rest = feed.partition(":")
@@ -133,7 +124,7 @@ async def _feed(
         source = HttpSource(feed)
     else:
         raise UpError(f"--feed must be flat:USD, file:PATH or a URL, got {feed!r}")
-    background = BackgroundSource(source, warn)
+    background = BackgroundSource(source)
     ending.callback(background.close)
     index_ticks, reports = await _first_index(background, clock)
     return _Primed(background, reports), grid(clock.now_s(), index_ticks)
@@ -176,14 +167,13 @@ async def run_up(
     feed: str,
     ready: Callable[[dict[str, Any]], None],
     stop: asyncio.Event,
-    warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),  # noqa: T201  # for people
 ) -> None:
     """Runs until `stop` is set. Raises UpError, and what Devnet raises."""
     clock = SystemClock()
     with contextlib.ExitStack() as ending:
         ending.enter_context(_only_one(folder))
         _check_port(port)
-        source, wanted = await _feed(feed, clock, warn, ending)
+        source, wanted = await _feed(feed, clock, ending)
         if chain in OWN_CHAINS:
             _set_aside(folder / "devnet")
         config = DevnetConfig(
@@ -196,16 +186,27 @@ async def run_up(
         devnet = Devnet(config, clock, [source], wanted)
         try:
             async with devnet:
-                work = asyncio.create_task(_serve(devnet, ready))
-                stopping = asyncio.create_task(stop.wait())
-                await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (work, stopping):
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
+                await _until_the_end(devnet, ready, stop)
         finally:
             if hasattr(devnet, "chain"):  # whatever went wrong: no process is left behind
                 await asyncio.to_thread(devnet.chain.stop)
+
+
+async def _until_the_end(
+    devnet: Devnet, ready: Callable[[dict[str, Any]], None], stop: asyncio.Event
+) -> None:
+    """Serves until `stop`, or until something ends by itself, and then raises what."""
+    work = asyncio.create_task(_serve(devnet, ready))
+    stopping = asyncio.create_task(stop.wait())
+    ended = asyncio.create_task(devnet.service.ended.wait())
+    tasks = (work, stopping, ended)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    if devnet.service.failure is not None:
+        raise UpError(f"the sequencer has stopped: {devnet.service.failure}")
 
 
 async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> None:

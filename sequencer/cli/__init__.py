@@ -10,6 +10,8 @@ _COMMANDS = {
     "demo": "sequencer.cli.operate:demo",
     "replay": "sequencer.cli.operate:replay",
     "bench": "sequencer.cli.operate:bench",
+    "node": "sequencer.node:main",
+    "gateway": "sequencer.gateway:main",
     "status": "sequencer.cli.trade:status",
     "instruments": "sequencer.cli.trade:instruments",
     "book": "sequencer.cli.trade:book",

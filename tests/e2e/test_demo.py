@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sequencer.demo import MAKERS, TAKERS, Demo, DemoConfig, Settled, as_json
+from sequencer.demo import MAKERS, TAKERS, Demo, DemoConfig, DemoFailed, Settled, as_json
 
 DAY = 18_993  # 2022-01-01
 EXPIRY_S = DAY * 86_400 + 8 * 3_600
@@ -233,13 +233,14 @@ def test_demo__every_expiry__long_payments_are_short_payments(demo):
 
 @pytest.mark.node
 @pytest.mark.parametrize("chain", ["anvil", "hardhat"])
-def test_demo__a_few_trades_on_a_development_node__settle_and_are_claimed(chain, data_dir):
-    one = Demo(DemoConfig(chain=chain, tape=data_dir, trades_max=6, until_day=18_998))
-    report = asyncio.run(one.run())
+def test_demo__past_the_first_expiry_on_a_development_node__all_holds_but_the_liquidation(chain, data_dir):
+    one = Demo(DemoConfig(chain=chain, tape=data_dir, trades_max=40, until_day=DAY + 1))
+    with pytest.raises(DemoFailed, match=r"^checks that did not hold: an_account_was_liquidated$"):
+        asyncio.run(one.run())  # the index falls four days later
+    report = one.report
     assert report.chain == chain
-    assert report.real_trades == report.tape_trades == 6
+    assert report.real_trades == report.tape_trades == 40
     assert report.replayed_root == report.final_root
     assert report.vault_balance == report.l2_liabilities
-    assert report.settled_expiries >= 1
-    assert report.liquidations >= 1
-    assert report.withdrawals_claimed >= 2
+    assert report.settled_expiries == 1
+    assert report.withdrawals_claimed == 5
