@@ -6,6 +6,7 @@ chain. The second part is the engine alone, at growing numbers of accounts.
 """
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -219,6 +220,8 @@ def engine_table(accounts_max: int, progress: Progress) -> list[dict[str, float]
             Submission(raw, owner_of(i % ACCOUNTS_SIGNING), None, 0, 2 if raw[9] & c.FLAG_POST_ONLY else 3)
             for i, raw in enumerate(raws)
         ]
+        gc.collect()
+        gc.freeze()  # as the service does at its start
         began = time.perf_counter()
         refused = 0
         for start in range(0, len(submissions), 64):
@@ -234,6 +237,7 @@ def engine_table(accounts_max: int, progress: Progress) -> list[dict[str, float]
                 "leaves": len(state.map),
             }
         )
+        gc.unfreeze()
         size *= 10
     return table
 

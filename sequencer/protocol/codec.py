@@ -96,18 +96,10 @@ class Layout:
 
     def merge(self, values: tuple[int | bytes, ...]) -> tuple[int | bytes, ...]:
         """Joins the halves of 40- and 48-bit values that struct has read in two."""
-        if not self.wide:
-            return values
-        out: list[int | bytes] = []
-        index = 0
-        while index < len(values):
-            value = values[index]
-            if index in self.wide:
-                value = (value << 32) | values[index + 1]  # type: ignore[operator]  # both are ints here
-                index += 1
-            out.append(value)
-            index += 1
-        return tuple(out)
+        for at in reversed(self.wide):
+            joined = values[at] << 32 | values[at + 1]  # type: ignore[operator]  # both are ints here
+            values = (*values[:at], joined, *values[at + 2 :])
+        return values
 
     def split(self, values: tuple[int | bytes, ...]) -> tuple[int | bytes, ...]:
         """Inverse of `merge`."""
