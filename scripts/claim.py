@@ -1,7 +1,7 @@
 """`ape run claim`: pays a withdrawal out of the vault.
 
 The proof is a JSON file, as the sequencer's API (or a watcher, from L1 data alone) gives it:
-{"batch_id": 7, "n": 0, "owner": "0x…", "amount": 1000000, "bitmap": "0x…", "siblings": ["0x…", …]}
+{"batch_id": 7, "number": 0, "owner": "0x…", "amount": 1000000, "bitmap": "0x…", "siblings": ["0x…", …]}
 """
 
 import json
@@ -23,7 +23,7 @@ def arguments_of(proof: dict[str, Any]) -> tuple[int, int, str, int, int, list[b
     """Arguments of `Vault.claim`."""
     return (
         integer(proof["batch_id"]),
-        integer(proof["n"]),
+        integer(proof["number"]),
         proof["owner"],
         integer(proof["amount"]),
         integer(proof["bitmap"]),

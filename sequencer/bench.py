@@ -1,8 +1,8 @@
 """How fast it is: signed orders a second from WebSocket to acknowledgement, beside what one core recovers signers at.
 
 The load comes from a process of its own, over the public port: pre-signed records in binary frames, a fixed number
-outstanding. The exchange is the real one: durable log, matching, margin, a root after each order, batches posted to the embedded
-chain. The second part is the engine alone, at growing numbers of accounts.
+outstanding. The exchange is the real one: durable log, matching, margin, a root after each
+order, batches stored. The second part is the engine alone, at growing numbers of accounts.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sequencer.devnet import FEEDS, Devnet, DevnetConfig, devnet_params, feed_key
+from sequencer.devnet import FEEDS, Devnet, DevnetConfig, devnet_params, feed_key, wait_for
 from sequencer.driver import DriverConfig
 from sequencer.engine import Engine, Submission
 from sequencer.feeds import IndexReport, Report, SurfaceReport
@@ -60,7 +60,16 @@ class FlatSource:
                 variance = int(0.65**2 * years * 1e12)
                 out.append(
                     SurfaceReport(
-                        underlying, day, now_s, self._index_ticks, self._index_ticks, variance, 0, 0, 0, 10**11
+                        underlying,
+                        day,
+                        now_s,
+                        self._index_ticks,
+                        self._index_ticks,
+                        variance,
+                        0,
+                        0,
+                        0,
+                        10**11,
                     )
                 )
         return out
@@ -90,7 +99,7 @@ def signed_orders(
     The accounts take turns, so that their nonces stay inside the window however the ticks sort them.
     """
     out = []
-    mids = {instrument: 200_000 for instrument in instruments}
+    mids = dict.fromkeys(instruments, 200000)
     for i in range(count):
         turn, place = divmod(i, len(accounts))
         instrument = instruments[i // 4 % len(instruments)]
@@ -263,8 +272,7 @@ async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progres
             for number in range(ACCOUNTS_SIGNING):
                 progress("fund", number, ACCOUNTS_SIGNING)
                 accounts.append(await devnet.fund_key(key_of(number), CASH))
-            while len(devnet.service.state.instruments) < len(wanted):
-                await asyncio.sleep(0.1)
+            await wait_for(lambda: len(devnet.service.state.instruments) == len(wanted), 30.0, "the listings")
             await asyncio.sleep(1.5)
             instruments = sorted(devnet.service.state.instruments.values())
             progress("sign", 0, config.orders)
@@ -282,7 +290,7 @@ async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progres
             (folder / "heavy.bin").write_bytes(b"".join(raws))
             (folder / "light.bin").write_bytes(b"".join(light))
             progress("load", 0, config.orders)
-            # Batches are built and stored as ever; only the embedded chain, which would be elsewhere, gets none to execute.
+            # Batches are built and stored as ever; only the embedded chain, which would be elsewhere, gets none.
             assert devnet.service.worker is not None
             devnet.service.worker.paused = True
             before = _cpu_s(devnet)

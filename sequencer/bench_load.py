@@ -76,7 +76,7 @@ class Load(WSListener):
 
 async def drive(path: str, url: str, outstanding: int, connections: int) -> dict[str, Any]:
     """Runs the load; its figures."""
-    data = Path(path).read_bytes()  # noqa: ASYNC240  # before anything is timed
+    data = Path(path).read_bytes()  # before anything is timed
     run = Run([data[at : at + RECORD_BYTES] for at in range(0, len(data), RECORD_BYTES)])
     listeners: list[Load] = []
     for _ in range(connections):
@@ -91,7 +91,7 @@ async def drive(path: str, url: str, outstanding: int, connections: int) -> dict
     took = time.perf_counter() - began
     used = resource.getrusage(resource.RUSAGE_SELF)
     if run.first_refusal:
-        print(run.first_refusal.decode(), file=sys.stderr)
+        sys.stderr.write(run.first_refusal.decode() + "\n")
     latencies = sorted(run.took_ns)
     return {
         "orders_per_s": len(run.raws) / took,
@@ -105,4 +105,5 @@ async def drive(path: str, url: str, outstanding: int, connections: int) -> dict
 
 if __name__ == "__main__":
     uvloop.install()
-    print(json.dumps(asyncio.run(drive(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))))
+    figures = asyncio.run(drive(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    sys.stdout.write(json.dumps(figures) + "\n")

@@ -1,7 +1,7 @@
 """One machine's exchange: a chain, the contracts on it, a sequencer, a gateway, and accounts with money to try it.
 
-Everything here is for development: the chain's keys are the well-known ones of the test mnemonic, the feeds sign with keys
-derived from them, and the test token can be minted by anybody.
+Everything here is for development: the chain's keys are the well-known ones of the test mnemonic, the feeds sign
+with keys derived from a constant, and the test token can be minted by anybody.
 """
 
 import asyncio
@@ -160,13 +160,7 @@ class Devnet:
     async def _start_gateway(self, socket_path: str) -> None:
         port = self.config.port or free_port()
         log_path = self.folder / "gateway.log"
-        with log_path.open("wb") as log:
-            self.gateway = subprocess.Popen(
-                [sys.executable, "-m", "sequencer.gateway", "--listen", f"127.0.0.1:{port}", "--sequencer", socket_path],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
+        self.gateway = await asyncio.to_thread(_spawn_gateway, port, socket_path, log_path)
         self.url = f"http://127.0.0.1:{port}"
         for _ in range(int(GATEWAY_READY_S / 0.05)):
             if self.gateway.poll() is not None:
@@ -204,7 +198,7 @@ class Devnet:
         return int(token.read(self.chain.rpc, self.deployment.token, "balanceOf", self.deployment.vault))
 
     async def fund(self, signer: Signer, amount: int) -> int:
-        """Mints and deposits `amount` (1e-6 USD) for `signer`; its account number, once the exchange has credited it."""
+        """Mints and deposits `amount` (1e-6 USD) for `signer`; its account number, once it is credited."""
 
         def on_l1() -> int:
             wallet = self.wallet(signer)
@@ -217,7 +211,9 @@ class Devnet:
         index = await asyncio.to_thread(on_l1)
         if self.service.worker is not None:
             self.service.worker.wake()
-        await wait_for(lambda: self.service.state.globals.inbox_count > index, 30.0, "a deposit to be credited")
+        await wait_for(
+            lambda: self.service.state.globals.inbox_count > index, 30.0, "a deposit to be credited"
+        )
         return await asyncio.to_thread(lambda: self.wallet(signer).account())
 
     async def fund_key(self, private_key: bytes, amount: int) -> int:
@@ -260,6 +256,13 @@ async def wait_for(condition: object, timeout_s: float, what: str) -> None:
         if loop.time() > until:
             raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
         await asyncio.sleep(0.005)
+
+
+def _spawn_gateway(port: int, socket_path: str, log_path: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "sequencer.gateway"]
+    command += ["--listen", f"127.0.0.1:{port}", "--sequencer", socket_path]
+    with log_path.open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 
 def free_port() -> int:

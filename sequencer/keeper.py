@@ -20,7 +20,7 @@ Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
 
 @dataclass(frozen=True, slots=True)
 class KeeperConfig:
-    """When marks are made anew: after `risk_move_ppm` of the index, or `risk_refresh_s`. At most `records_max` a pass."""
+    """Marks are made anew after `risk_move_ppm` of the index, or `risk_refresh_s`. At most `records_max` a pass."""
 
     risk_move_ppm: int = 1_000
     risk_refresh_s: int = 900
@@ -60,7 +60,9 @@ class Keeper:
             except FeedError as error:  # a feed that fails is silent; the index goes stale by rule
                 self.feed_error = str(error)
         out = self._signed(report for report in reports if isinstance(report, IndexReport))
-        moved = {report.underlying: report.price_ticks for report in reports if isinstance(report, IndexReport)}
+        moved = {
+            report.underlying: report.price_ticks for report in reports if isinstance(report, IndexReport)
+        }
         for report in reports:
             if isinstance(report, SurfaceReport):
                 # A surface of an expiry that is not listed yet waits for the listing.

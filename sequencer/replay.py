@@ -33,13 +33,15 @@ def replay(
     params: Params,
     progress: Callable[[PostedBatch], None] = lambda _batch: None,
 ) -> Replayed:
-    """The state after all `posted` batches. Raises ReplayError at the first root or header that is not what L1 holds."""
+    """The state after all `posted` batches. Raises ReplayError at the first root or header that L1 does not hold."""
     out = Replayed(genesis_state(domain, params))
     state = out.state
     for one in posted:
         where = f"batch {one.batch_id}"
         if state.globals.seq != one.first_seq:
-            raise ReplayError(f"{where}: begins at seq {one.first_seq}, the state stands at {state.globals.seq}")
+            raise ReplayError(
+                f"{where}: begins at seq {one.first_seq}, the state stands at {state.globals.seq}"
+            )
         try:
             segments = batches.decode(one.payload, one.segments)
         except batches.BatchError as error:

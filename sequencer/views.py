@@ -1,4 +1,4 @@
-"""What people see of the state: answers to queries, acknowledgements, events. Reads only; amounts as exact decimal strings.
+"""What people see of the state: answers to queries, acknowledgements, events. Reads only; amounts as exact decimals.
 
 Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
 """
@@ -118,7 +118,9 @@ class Views:
             try:
                 terms = parse_instrument(asked)
             except ValueError as error:
-                raise QueryError("instrument", f"must be a name like BTC-2JAN22-48000-C: {error}", asked) from None
+                raise QueryError(
+                    "instrument", f"must be a name like BTC-2JAN22-48000-C: {error}", asked
+                ) from None
             found = find_instrument(self.state, terms.underlying, terms.day, terms.strike_ticks, terms.is_put)
             if found is not None:
                 return found
@@ -416,7 +418,11 @@ class Views:
                     self._open.setdefault(rested.account, {})[rested.seq] = rested
                     changed[rested.instrument] = None
                     out.append(
-                        (f"account.{rested.account}", rested.account, b'{"order":' + self._rested(rested) + b"}")
+                        (
+                            f"account.{rested.account}",
+                            rested.account,
+                            b'{"order":' + self._rested(rested) + b"}",
+                        )
                     )
                 for gone in outcome.removed:
                     changed[gone.instrument] = None

@@ -1,7 +1,7 @@
-"""Witnesses: what a verifier contract needs to re-execute one record from a root, in the order in which it consumes it.
+"""Witnesses: what a verifier contract needs to re-execute one record from a root, in the order of its use.
 
-The transition itself says what it reads: `Tracer` is a State that notes each first read and each write while a record is
-applied; the notes are then replayed on a map that stands where the record began, and give paths.
+The transition itself says what it reads: `Tracer` is a State that notes each first read and each write while a record
+is applied; the notes are then replayed on a map that stands where the record began, and give paths.
 
 Words of a witness (32 bytes each), one after the other:
 
@@ -68,8 +68,12 @@ class Tracer(State):
         leaves: Iterator[tuple[int, bytes]] = iter(list(state.preimages()))
         one = cls.from_preimages(state.domain, leaves)
         assert isinstance(one, Tracer)
-        one._shadow = Map.build(sorted(one.map.items()))
+        one.stand()
         return one
+
+    def stand(self) -> None:
+        """Begins the shadow where the state stands."""
+        self._shadow = Map.build(sorted(self.map.items()))
 
     def witness(self, raw: bytes, signer: bytes | None = None) -> Witness:
         """Applies `raw` and gives its witness."""

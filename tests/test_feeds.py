@@ -300,4 +300,3 @@ def test_signed_records_decode_to_the_reports_and_their_signer() -> None:
     assert index.signer == surface.signer == address_of(public_key_of(key))
     with pytest.raises(ValueError, match="feed must be an integer from 0 to 255"):
         sign_reports([INDEX], 256, key, domain)
-

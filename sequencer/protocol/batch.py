@@ -16,7 +16,7 @@ class BatchError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Records (bytes each) between two committed roots; `root` is the state's root after the last, 32 bytes or its top 31."""
+    """Records (bytes each) between two committed roots; `root`: the state's after the last, 32 bytes or its top 31."""
 
     root: bytes
     records: tuple[bytes, ...]

@@ -114,8 +114,7 @@ class Book:
                 ranks.append(rank)
             else:
                 ranks.insert(bisect_left(ranks, rank), rank)
-            if seq > self._newest:
-                self._newest = seq
+            self._newest = max(self._newest, seq)
         else:
             if not level:
                 self._idle[side] -= 1

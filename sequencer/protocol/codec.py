@@ -139,8 +139,11 @@ def _layouts() -> dict[int, Layout]:
         (Kind.FEED, (("underlying", u8), ("feed", u8), ("time", u32), ("price", u32)), True),
         (
             Kind.SURFACE,
-            (("underlying", u8), ("feed", u8), ("day", u16), ("time", u32), ("forward", u32), ("index", u32))
-            + tuple((name, i64) for name in ("a", "b", "rho", "m", "sigma")),
+            (
+                *(("underlying", u8), ("feed", u8), ("day", u16)),
+                *(("time", u32), ("forward", u32), ("index", u32)),
+                *((name, i64) for name in ("a", "b", "rho", "m", "sigma")),
+            ),
             True,
         ),
         (Kind.RISK, (*expiry, ("page", u8)), False),
@@ -152,8 +155,11 @@ def _layouts() -> dict[int, Layout]:
         (Kind.SWEEP, (("instrument", u32), ("side", u8), ("price", u32), ("seq", u40)), False),
         (
             Kind.PLACE,
-            (("account", u32), ("instrument", u32), ("flags", u8), ("price", u32), ("quantity", u40))
-            + (*tail, ("fee_max", u16)),
+            (
+                *(("account", u32), ("instrument", u32), ("flags", u8), ("price", u32), ("quantity", u40)),
+                *tail,
+                ("fee_max", u16),
+            ),
             True,
         ),
         (Kind.CONTINUE, (), False),
@@ -189,9 +195,7 @@ class Record:
 
     __slots__ = ("fields", "kind", "raw", "signer")
 
-    def __init__(
-        self, raw: bytes, kind: int, fields: tuple[int, ...], signer: bytes | None
-    ) -> None:
+    def __init__(self, raw: bytes, kind: int, fields: tuple[int, ...], signer: bytes | None) -> None:
         self.raw = raw
         self.kind = kind
         self.fields = fields

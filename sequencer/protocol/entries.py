@@ -261,7 +261,7 @@ Row = tuple[int, tuple[int, ...]]
 
 
 class Page:
-    """Marks and scenario P&Ls of up to 32 instruments of one expiry. `terms` are strike | put << 31; rows are (mark, 16 P&Ls)."""
+    """Marks and scenario P&Ls of up to 32 instruments of one expiry. Terms: strike | put << 31. Rows: (mark, P&Ls)."""
 
     __slots__ = ("forward", "index", "rows", "terms", "time")
 
@@ -412,7 +412,13 @@ class SurfaceReport:
     def words(self) -> bytes:
         """Two words."""
         s = self.surface
-        first = self.time | self.forward << 32 | self.index << 64 | (s.a_e12 & _U64) << 96 | (s.b_e12 & _U64) << 160
+        first = (
+            self.time
+            | self.forward << 32
+            | self.index << 64
+            | (s.a_e12 & _U64) << 96
+            | (s.b_e12 & _U64) << 160
+        )
         second = (s.rho_e12 & _U64) | (s.m_e12 & _U64) << 64 | (s.sigma_e12 & _U64) << 128
         return _word(first) + _word(second)
 
@@ -463,5 +469,7 @@ class Expiry:
                     m_e12=_signed(second >> 64 & _U64, 64),
                     sigma_e12=_signed(second >> 128 & _U64, 64),
                 )
-                one.reports[feed] = SurfaceReport(first & _U32, first >> 32 & _U32, first >> 64 & _U32, surface)
+                one.reports[feed] = SurfaceReport(
+                    first & _U32, first >> 32 & _U32, first >> 64 & _U32, surface
+                )
         return one

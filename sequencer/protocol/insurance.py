@@ -2,8 +2,8 @@
 
 `pool` is the vault's money that belongs to the accounts together; `deficit` is what their cash adds up to beyond it.
 While there is a deficit every withdrawal pays its part of it: amount x pool / (pool + deficit). That ratio stays the
-same for all who remain, so that the loss is shared pro rata by when-ever they leave; a deposit is credited the other way
-round, so that newcomers bear none. Income of the fund fills the deficit first.
+same for all who remain, so that the loss is shared pro rata whenever they leave; a deposit is credited the other
+way round, so that newcomers bear none. Income of the fund fills the deficit first.
 """
 
 from typing import Final

@@ -58,7 +58,7 @@ def can_hold(account: Account, instrument: int, delta: int) -> bool:
 
 
 def move(account: Account, page: Page, instrument: int, delta: int) -> None:
-    """Changes a position by `delta` lots (which `can_hold` has allowed) and the sums, if they are of the present pages."""
+    """Changes a position by `delta` lots, which `can_hold` has allowed, and the sums if they are fresh."""
     positions = account.positions
     held = positions.get(instrument, 0)
     after = held + delta
@@ -114,7 +114,9 @@ def recovers(state: State, before: Account, after: Account, fees: int) -> bool:
 
 def is_stale(state: State, account: Account) -> bool:
     """Whether a page that the account's sums rest on is older than risk_age_max_s."""
-    return bool(account.positions) and account.sums[_OLDEST] + state.params.risk_age_max_s < state.globals.time
+    return (
+        bool(account.positions) and account.sums[_OLDEST] + state.params.risk_age_max_s < state.globals.time
+    )
 
 
 def reserve_rate(state: State, page: Page, row: int, side: int, price: int, covered: bool) -> int:

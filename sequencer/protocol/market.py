@@ -4,7 +4,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import risk_array, surface
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.entries import Expiry, Page, Snapshot, SurfaceReport, Underlying
+from sequencer.protocol.entries import Snapshot, SurfaceReport, Underlying
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import watch_velocity
 from sequencer.protocol.state import State, expiry_time
@@ -12,7 +12,7 @@ from sequencer.protocol.surface import Surface
 
 
 def feed(state: State, record: Record) -> Reason:
-    """FEED: one feed's index. The index is the median of the fresh reports (an even count: the mean of the middle two, floor)."""
+    """FEED: one feed's index. The index is the median of the fresh reports; of an even count the middle two's mean, floor."""
     number, source, time, price = record.fields
     underlying = state.underlying(number)
     if underlying is None or not _is_feed(state, source, record.signer):
@@ -40,7 +40,7 @@ def _is_feed(state: State, source: int, signer: bytes | None) -> bool:
 
 
 def _advance(underlying: Underlying, time: int) -> None:
-    """Integrates the index up to `time`, and takes the TWAP snapshots of the bounds (07:30, 08:00 UTC) that it passes."""
+    """Integrates the index up to `time`; takes the TWAP snapshots of the bounds (07:30, 08:00 UTC) that it passes."""
     start, index = underlying.time, underlying.index
     underlying.time = time
     if start == 0 or time == start:
@@ -90,7 +90,7 @@ def report_surface(state: State, record: Record) -> Reason:
 
 
 def list_instrument(state: State, record: Record, out: Outcome) -> Reason:
-    """LIST: anyone may ask for what the rule in PARAMS allows: an expiry at 08:00 UTC, a strike on the grid around the index."""
+    """LIST: anyone may ask for what the rule in PARAMS allows: an expiry at 08:00 UTC, a strike on the grid."""
     number, day, put, strike = record.fields
     underlying = state.underlying(number)
     if underlying is None or underlying.index == 0:
@@ -143,7 +143,8 @@ def risk(state: State, record: Record) -> Reason:
         return Reason.UNKNOWN_INSTRUMENT
     time = state.globals.time
     underlying, expiry = state.underlying(number), state.expiry(number << 16 | day)
-    assert underlying is not None and expiry is not None  # a page has both
+    assert underlying is not None  # a page has both
+    assert expiry is not None
     if expiry.settled:
         page.rows = [risk_array.settled(expiry.settlement, *_terms(terms)) for terms in page.terms]
         page.forward = expiry.settlement

@@ -177,7 +177,9 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     leaves = quantity == order.quantity
     if order.flags & c.FLAG_REDUCE_ONLY:
         closes = reducible(maker, instrument, order.side)
-        if closes < quantity:  # what is left of it can close nothing, and must not stand before the taker's rest
+        if (
+            closes < quantity
+        ):  # what is left of it can close nothing, and must not stand before the taker's rest
             quantity, leaves = closes, True
     delta = -quantity if side else quantity
     if not margin.can_hold(account, instrument, delta):
@@ -204,7 +206,16 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
         state.trace_reduce(order, quantity)
     plan.fills.append(
         Fill(
-            instrument, side, order.account, order.seq, taker.account, taker.seq, price, quantity, maker_fee, taker_fee
+            instrument,
+            side,
+            order.account,
+            order.seq,
+            taker.account,
+            taker.seq,
+            price,
+            quantity,
+            maker_fee,
+            taker_fee,
         )
     )
     taker.quantity -= quantity

@@ -73,7 +73,9 @@ def sweep(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.UNKNOWN_ORDER
     owner = state.owner(order.account)
     time = state.globals.time
-    is_dead = order.seq < owner.order_floor or time >= instrument_expiry_time(instrument) or is_idle(owner, order)
+    is_dead = (
+        order.seq < owner.order_floor or time >= instrument_expiry_time(instrument) or is_idle(owner, order)
+    )
     if not is_dead and (order.expires == 0 or time < order.expires):
         return Reason.ORDER_ALIVE
     _remove(state, owner, order)

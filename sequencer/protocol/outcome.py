@@ -49,7 +49,8 @@ class Outcome:
     """`reason` OK or why the record was a no-op; what it traded, rested and removed.
 
     `pending`: the taker still crosses, CONTINUE must follow. `amount`: cash that a DEPOSIT credited, a WITHDRAW will
-    pay, a BID paid (negative: received), a SETTLE paid to the account, a COLLECT collected. `number`: the new instrument, withdrawal, ….
+    pay, a BID paid (negative: received), a SETTLE paid to the account, a COLLECT collected. `number`: the new
+    instrument, withdrawal, account or settlement price.
     """
 
     __slots__ = ("amount", "fee", "fills", "number", "pending", "reason", "removed", "rested", "seq")

@@ -72,7 +72,11 @@ class Params:
             ("fund_share_ppm", self.fund_share_ppm <= c.PPM, "<= 1000000"),
             ("fee_doubling_excess", self.fee_doubling_excess > 0, "> 0"),
             ("restricted_excess", self.restricted_excess >= self.congested_excess, ">= congested_excess"),
-            ("breaker_halt_ppm", self.breaker_halt_ppm >= self.breaker_restrict_ppm, ">= breaker_restrict_ppm"),
+            (
+                "breaker_halt_ppm",
+                self.breaker_halt_ppm >= self.breaker_restrict_ppm,
+                ">= breaker_restrict_ppm",
+            ),
             ("short_floor_ppm", self.short_floor_ppm <= c.PPM, "<= 1000000"),
             ("maintenance_ppm", 0 < self.maintenance_ppm < c.PPM, "in 1..999999"),
             ("auction_duration_s", self.auction_duration_s > 0, "> 0"),
@@ -83,7 +87,9 @@ class Params:
             if not held:
                 raise ValueError(f"{name} must be {relation}")
         if not risk_array.is_valid(self.shocks):
-            raise ValueError("price_range_ppm, vol_up_ppm, vol_down_ppm, extreme_range_ppm, extreme_weight_ppm: out of range")
+            raise ValueError(
+                "price_range_ppm, vol_up_ppm, vol_down_ppm, extreme_range_ppm, extreme_weight_ppm: out of range"
+            )
 
     @property
     def shocks(self) -> Shocks:

@@ -1,4 +1,4 @@
-"""Rules of the queue that belong to the transition: ticks, classes, the sequencing fee, states, the velocity breaker."""
+"""Rules of the queue that belong to the transition: ticks, classes, sequencing fee, states, velocity breaker."""
 
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import Record
@@ -60,7 +60,10 @@ def watch_velocity(state: State, underlying: Underlying, previous: int) -> None:
     A window begins at the `previous` index (0 = none yet), so that a jump at its turn is seen like any other.
     """
     params, g = state.params, state.globals
-    if underlying.reference_price == 0 or underlying.time - underlying.reference_time >= params.breaker_window_s:
+    if (
+        underlying.reference_price == 0
+        or underlying.time - underlying.reference_time >= params.breaker_window_s
+    ):
         underlying.reference_price = previous or underlying.index
         underlying.reference_time = underlying.time
     distance = abs(underlying.index - underlying.reference_price) * c.PPM

@@ -118,7 +118,7 @@ def _valued(forward: int, strike: int, variance_e12: int, shocks: Shocks) -> lis
 
 def _time_value_e10(forward_e10: int, strike_e10: int, x: int, stdev: int) -> int:
     """Time value in 1e-10 USD, floored; x is ln(F/K) in Q56, signed; 0 if stdev is 0."""
-    low = forward_e10 if forward_e10 < strike_e10 else strike_e10
+    low = min(strike_e10, forward_e10)
     return low * time_value_q56(x if x >= 0 else -x, stdev) >> 56
 
 

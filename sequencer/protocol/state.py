@@ -45,7 +45,9 @@ class State:
         self.map = Map()
         self.globals = Global()
         self.accounts: dict[int, Account] = {}
-        self.holders: dict[int, Account] = {}  # whom LIQUIDATE may concern: positions, debts, orders beyond their cash
+        self.holders: dict[
+            int, Account
+        ] = {}  # whom LIQUIDATE may concern: positions, debts, orders beyond their cash
         self.pages: dict[int, Page] = {}
         self.underlyings: dict[int, Underlying] = {}
         self.expiries: dict[int, Expiry] = {}

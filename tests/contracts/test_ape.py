@@ -129,7 +129,7 @@ def write_proof(path: Path, batch_id: int, state: Map) -> Path:
         json.dumps(
             {
                 "batch_id": batch_id,
-                "n": 0,
+                "number": 0,
                 "owner": TRADER,
                 "amount": 3 * USD,
                 "bitmap": hex(siblings.bitmap),

@@ -74,10 +74,8 @@ def test_sequencing_fee__is_linear_between_doublings(excess: int, least: int, st
     exchange = Exchange(audits=False, sequencing_fee_min=least, fee_doubling_excess=step)
     exchange.state.globals.excess = excess
     whole = excess // step
-    if whole >= 20:
-        expected = least * 2**20
-    else:
-        expected = int(least * 2**whole * (1 + Fraction(excess - whole * step, step)))
+    within = least * 2 ** min(whole, 20) * (1 + Fraction(excess - whole * step, step))
+    expected = least * 2**20 if whole >= 20 else int(within)
     assert queue.sequencing_fee(exchange.state) == expected
 
 

@@ -172,7 +172,7 @@ def _counted(name: str) -> Any:
 
     def operation(self: int, *others: int) -> Any:
         if name in ("__floordiv__", "__rfloordiv__"):
-            assert self >= 0 and others[0] >= 0, "division of a negative number"
+            assert min(self, others[0]) >= 0, "division of a negative number"
         result = plain(int(self), *(int(other) for other in others))
         assert -(2**127) < result < 2**127, f"{name}({self}, {others}) exceeds 127 bits"
         Counted.greatest = max(Counted.greatest, abs(result))
@@ -218,7 +218,7 @@ def test_integer_core__over_its_full_ranges__stays_below_two_to_the_127(
         )
         surface.variance_e12(svi, forward, strike)
         surface.at_time(variance, Counted(generator.choice([0, 1, 2**32 - 1])), Counted(2**32 - 1))
-    for x in range(0, 71):  # Hart's rational is largest at its end, just above 7.07
+    for x in range(71):  # Hart's rational is largest at its end, just above 7.07
         black76.hart_ratio_q56(Counted(black76.HART_SPLIT_Q56 * x // 70 - (x == 70)))
     assert 2**120 < Counted.greatest < 2**127
 
