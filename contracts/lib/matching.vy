@@ -79,6 +79,17 @@ def _reducible(account: state.Account, instrument: uint256, side: uint256) -> ui
 
 
 @internal
+@pure
+def _is_idle(account: state.Account, instrument: uint256, side: uint256, entry: uint256) -> bool:
+    """
+    @notice Whether a resting order is reduce-only and its account holds nothing any more that it could close.
+    """
+    if (entry >> 104) & constants.FLAG_REDUCE_ONLY == 0:
+        return False
+    return self._reducible(account, instrument, side) == 0
+
+
+@internal
 @view
 def _trading_fee(page: uint256, price: uint256, quantity: uint256, rate: uint256) -> uint256:
     """
@@ -291,10 +302,10 @@ def _is_dead(
     page: uint256, maker: state.Account, instrument: uint256, side: uint256, price: uint256, entry: uint256
 ) -> bool:
     """
-    @notice Whether a resting order is past its time, or its reserve does not bear its fill.
+    @notice Whether a resting order is past its time, idle, or its reserve does not bear its fill.
     """
     expires: uint256 = (entry >> 72) & constants.U32_MAX
-    if expires != 0 and state.time >= expires:
+    if (expires != 0 and state.time >= expires) or self._is_idle(maker, instrument, side, entry):
         return True
     return not margin._is_backed(page, maker, instrument, side, price, entry)
 
@@ -313,9 +324,7 @@ def _match(
     leaves: bool = quantity == resting
     if (entry >> 104) & constants.FLAG_REDUCE_ONLY != 0:
         closes: uint256 = self._reducible(maker, instrument, unsafe_sub(1, side))
-        if closes == 0:
-            return DROPS, resting, True
-        if closes < quantity:  # what is left of it can close nothing, and must not stand before the taker's rest
+        if closes < quantity:  # closes > 0: it is not idle; what is left of it can close nothing, and must not stand before the taker's rest
             quantity = closes
             leaves = True
     delta: int256 = margin._lots(quantity)

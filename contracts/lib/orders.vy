@@ -14,6 +14,7 @@ from . import book
 from . import cmap
 from . import codec
 from . import constants
+from . import matching
 from . import reason
 from . import state
 
@@ -121,22 +122,26 @@ def _cancel_all(domain: bytes32) -> uint256:
 @internal
 def _sweep() -> uint256:
     """
-    @notice SWEEP: anyone may have a dead order taken out: cancelled by floor, past its time, or of an expired instrument.
+    @notice SWEEP: anyone may have a dead order taken out: cancelled by floor, past its time, of an expired instrument, or
+            reduce-only with nothing left to reduce.
     """
     instrument: uint256 = codec._field(1, 4)
     key: uint256 = 0
     entry: uint256 = 0
     path: uint256 = 0
-    key, entry, path = self._find_order(
-        instrument, codec._field(5, 1), codec._field(6, 4), codec._field(10, 5)
-    )
+    side: uint256 = codec._field(5, 1)
+    key, entry, path = self._find_order(instrument, side, codec._field(6, 4), codec._field(10, 5))
     if path == 0:
         return reason.UNKNOWN_ORDER
     owner: state.Account = state._account(entry >> 112)
-    if key & constants.U40_MAX >= owner.order_floor and state.time < state._instrument_expiry_time(instrument):
-        expires: uint256 = (entry >> 72) & constants.U32_MAX
-        if expires == 0 or state.time < expires:
-            return reason.ORDER_ALIVE
+    is_dead: bool = (
+        key & constants.U40_MAX < owner.order_floor
+        or state.time >= state._instrument_expiry_time(instrument)
+        or matching._is_idle(owner, instrument, side, entry)
+    )
+    expires: uint256 = (entry >> 72) & constants.U32_MAX
+    if not is_dead and (expires == 0 or state.time < expires):
+        return reason.ORDER_ALIVE
     owner = self._remove(owner, key, entry, path)
     state._put_account(owner)
     return reason.OK
