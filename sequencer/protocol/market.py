@@ -12,7 +12,7 @@ from sequencer.protocol.surface import Surface
 
 
 def feed(state: State, record: Record) -> Reason:
-    """FEED: one feed's index. The index is the median of the fresh reports; of an even count the mean of the middle two."""
+    """FEED: one feed's index. The index is the median of the fresh reports; of an even count, the middle two's mean."""
     number, source, time, price = record.fields
     underlying = state.underlying(number)
     if underlying is None or not _is_feed(state, source, record.signer):
