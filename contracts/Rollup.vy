@@ -7,14 +7,19 @@
 @notice The sequencer posts batches: a post-state root, and in calldata the records that lead to it with a root after
         each segment of them. The contract checks what can be checked without executing, computes the data root
         itself, and keeps one hash of the header. A batch is final when its challenge window has passed.
-@dev `post` reads the payload from the transaction's own calldata, in the one canonical ABI form.
-@custom:security No batch is re-executed here, and this contract has no way to roll one back: until a fraud proof is
-        attached, whoever claims against a final root trusts the sequencer, or a watcher who would have shouted.
+@dev `post` reads the payload from the transaction's own calldata, in the one canonical ABI form. The arbiter knows this
+     contract's address and is named here after both are deployed, once, for the reasons given in `Inbox`; until then
+     nothing can be posted, so that no batch exists that nobody could challenge.
+@custom:security A root is what the sequencer says until the window has passed. The `Arbiter`, and nobody else, takes a
+        batch back, with all that follow, and only before it is final.
 @custom:kill The sequencer can stop posting, and can take its bond back when all it posted is final; posting is then
         shut until a bond stands again. It cannot change or withdraw a posted batch, shorten the window, or touch
-        collateral except through a root. Nobody else has any privilege; nothing can be upgraded.
+        collateral except through a root. The arbiter can delete batches that are not final and slash the bond; it can
+        neither write a root nor touch a final batch or collateral. The deployer names the arbiter, once. Nobody else
+        has any privilege; nothing can be upgraded.
 """
 
+from lib import batch as payloads
 from lib import codec
 from lib import constants
 
@@ -23,22 +28,24 @@ interface IInbox:
     def hash_at(i: uint256) -> bytes32: view
 
 
+interface IArbiter:
+    def rollup() -> address: view
+
+
 struct Batch:
     header_hash: bytes32
     post_root: bytes32
     posted_at: uint256  # seconds
 
 
-# Calldata of a batch stays below 120 KiB, of the 128 KiB that nodes relay: 123 whole chunks and 292 bytes of ABI head.
-PAYLOAD_BYTES_MAX: constant(uint256) = 122_016
 PAYLOAD_HEAD: constant(uint256) = 260  # calldata position of the payload's length: selector and 8 words
 PAYLOAD_START: constant(uint256) = 292
-LEAVES_MAX: constant(uint256) = 128  # next power of two of 123 chunks
-LEVELS: constant(uint256) = 7
+BURN: constant(address) = 0x000000000000000000000000000000000000dEaD
 WINDOW_MAX_S: constant(uint256) = 30 * 86_400
 
 sequencer: public(immutable(address))
 inbox: public(immutable(address))
+arbiter_setter: public(immutable(address))
 challenge_window_s: public(immutable(uint256))
 bond_min: public(immutable(uint256))  # wei
 drift_max_s: public(immutable(uint256))
@@ -53,29 +60,45 @@ event Unbonded:
     amount: uint256
 
 
+event ArbiterSet:
+    arbiter: indexed(address)
+
+
 event BatchPosted:
     batch_id: indexed(uint256)
+    pre_root: bytes32
     post_root: bytes32
     data_root: bytes32
-    header_hash: bytes32
+    elements: uint256
     segments: uint256
     records: uint256
     first_seq: uint256
     time: uint256
     inbox_count: uint256
+    inbox_hash: bytes32
+    header_hash: bytes32
 
 
-# Where the last batch ended: 0..39 next batch id, 40..79 next seq, 80..111 time (s), 112..151 inbox count.
-# Written by post.
-_tip: uint256
-# What the sequencer stands to lose, wei. Written by bond and unbond; not self.balance, which anybody can raise.
+event RolledBack:
+    batch_id: indexed(uint256)
+    challenger: indexed(address)
+    slashed: uint256
+
+
+# Id of the batch to be posted next; what the maps below hold from it on is void. Written by the constructor, post and
+# roll_back.
+next_batch: public(uint256)
+# What the sequencer stands to lose, wei; not self.balance, which anybody can raise. Written by bond, unbond, roll_back.
 bond_total: public(uint256)
 # Header hash of a batch. Written by post.
 _header_hashes: HashMap[uint256, bytes32]
 # State root after a batch; [0] is genesis. Written by the constructor and post.
 _roots: HashMap[uint256, bytes32]
-# When a batch was posted: 8 times of 32 bits (s) a word, batch id at word id / 8, bits 32 * (id % 8). Written by post.
-_posted: HashMap[uint256, uint256]
+# Where a batch ended: 0..39 next seq, 40..71 time (s), 72..111 inbox count, 112..143 when it was posted (s). One word a
+# batch, so that a roll-back restores the end before it without being told. Written by the constructor and post.
+_ends: HashMap[uint256, uint256]
+# The only caller of roll_back. Written once by set_arbiter; without the "once", the deployer could take the bond.
+arbiter: public(address)
 
 
 @deploy
@@ -109,8 +132,22 @@ def __init__(
     bond_min = bond_min_
     drift_max_s = drift_max_s_
     self._roots[0] = genesis_root
-    self._posted[0] = block.timestamp
-    self._tip = 1
+    arbiter_setter = msg.sender
+    self._ends[0] = block.timestamp << 112
+    self.next_batch = 1
+
+
+@external
+def set_arbiter(arbiter: address):
+    """
+    @notice Names the contract that judges batches.
+    @custom:kill Once only, by the deployer; it cannot be changed or revoked.
+    """
+    assert msg.sender == arbiter_setter, "rollup: caller is not the deployer"
+    assert self.arbiter == empty(address), "rollup: arbiter is set already"
+    assert arbiter.is_contract and staticcall IArbiter(arbiter).rollup() == self, "rollup: arbiter has another rollup"
+    self.arbiter = arbiter
+    log ArbiterSet(arbiter=arbiter)
 
 
 @external
@@ -132,7 +169,7 @@ def unbond():
     """
     assert msg.sender == sequencer, "rollup: caller is not the sequencer"
     # Batches become final in order: the last one being final, all are.
-    assert self._is_final(unsafe_sub(self._tip & constants.U40_MAX, 1)), "rollup: last batch is not final"
+    assert self._is_final(unsafe_sub(self.next_batch, 1)), "rollup: last batch is not final"  # next_batch >= 1
     amount: uint256 = self.bond_total
     assert amount > 0, "rollup: no bond"
     self.bond_total = 0
@@ -149,7 +186,7 @@ def post(
     first_seq: uint256,
     time: uint256,
     inbox_count: uint256,
-    payload: Bytes[PAYLOAD_BYTES_MAX],
+    payload: Bytes[payloads.PAYLOAD_BYTES_MAX],
 ):
     """
     @notice Posts the next batch.
@@ -169,13 +206,26 @@ def post(
 
 
 @external
-@view
-@reentrant
-def next_batch() -> uint256:
+def roll_back(batch_id: uint256, challenger: address) -> uint256:
     """
-    @notice Id of the batch to be posted next; the first is 1.
+    @notice Deletes `batch_id` and every batch after it, and slashes the whole bond: half is paid to the caller, for the
+            challenger, half is burned. With all of it paid out, a sequencer that challenged itself would lie for free.
+    @dev It does not fail for want of a bond: a wrong batch goes even when one after it has cost the bond already.
+    @return What the caller was paid, wei.
+    @custom:kill The arbiter alone, on proof; final batches are out of its reach.
     """
-    return self._tip & constants.U40_MAX
+    # An unset arbiter is the zero address, which cannot call.
+    assert msg.sender == self.arbiter, "rollup: caller is not the arbiter"
+    self._check_known(batch_id)
+    assert not self._is_final(batch_id), "rollup: batch is final"  # genesis is
+    slashed: uint256 = self.bond_total
+    paid: uint256 = slashed >> 1
+    self.next_batch = batch_id
+    self.bond_total = 0
+    log RolledBack(batch_id=batch_id, challenger=challenger, slashed=slashed)
+    raw_call(BURN, b"", value=unsafe_sub(slashed, paid))  # paid <= slashed
+    raw_call(msg.sender, b"", value=paid)
+    return paid
 
 
 @external
@@ -185,12 +235,8 @@ def tip() -> (uint256, uint256, uint256):
     """
     @notice Where the last batch ended: next sequence number, time (seconds), inbox count.
     """
-    packed: uint256 = self._tip
-    return (
-        (packed >> 40) & constants.U40_MAX,
-        (packed >> 80) & constants.U32_MAX,
-        (packed >> 112) & constants.U40_MAX,
-    )
+    end: uint256 = self._ends[unsafe_sub(self.next_batch, 1)]  # next_batch >= 1
+    return end & constants.U40_MAX, (end >> 40) & constants.U32_MAX, (end >> 72) & constants.U40_MAX
 
 
 @external
@@ -227,7 +273,7 @@ def is_final(batch_id: uint256) -> bool:
     """
     @notice Whether a batch is known and its challenge window has passed. Genesis is final from the start.
     """
-    return batch_id < self._tip & constants.U40_MAX and self._is_final(batch_id)
+    return batch_id < self.next_batch and self._is_final(batch_id)
 
 
 @external
@@ -238,7 +284,7 @@ def last_final() -> uint256:
     @notice The highest final batch id, 0 (genesis) when no batch is final. Times ascend: a binary search finds it.
     """
     low: uint256 = 0
-    high: uint256 = self._tip & constants.U40_MAX  # exclusive
+    high: uint256 = self.next_batch  # exclusive
     for _: uint256 in range(40):
         if high - low == 1:
             break
@@ -278,50 +324,53 @@ def _post(
     # could be made in memory, where only a tracing node would see it.
     assert msg.sender == tx.origin and msg.sender.codesize == 0, "rollup: payload is not transaction calldata"
     assert self.bond_total >= bond_min, "rollup: bond below the minimum"
+    assert self.arbiter != empty(address), "rollup: no arbiter"
 
-    tip: uint256 = self._tip
-    assert batch_id == tip & constants.U40_MAX, "rollup: not the next batch"
-    assert first_seq == (tip >> 40) & constants.U40_MAX, "rollup: first seq is not the next"
-    assert time >= (tip >> 80) & constants.U32_MAX, "rollup: time falls"
+    assert batch_id == self.next_batch, "rollup: not the next batch"
+    end: uint256 = self._ends[unsafe_sub(batch_id, 1)]  # batch_id >= 1
+    assert first_seq == end & constants.U40_MAX, "rollup: first seq is not the next"
+    assert time >= (end >> 40) & constants.U32_MAX, "rollup: time falls"
     assert time <= block.timestamp + drift_max_s, "rollup: time ahead of the block"
-    assert inbox_count >= (tip >> 112) & constants.U40_MAX, "rollup: inbox count falls"
+    assert inbox_count >= (end >> 72) & constants.U40_MAX, "rollup: inbox count falls"
     inbox_hash: bytes32 = staticcall IInbox(inbox).hash_at(inbox_count)  # reverts beyond the inbox's count
 
     length: uint256 = self._word(PAYLOAD_HEAD)
     self._check_payload(length, post_root, segments, records)
-    data_root: bytes32 = self._data_root(length)
-    header_hash: bytes32 = keccak256(
-        abi_encode(
-            batch_id,
-            self._roots[unsafe_sub(batch_id, 1)],  # batch_id >= 1
-            post_root,
-            data_root,
-            segments,
-            records,
-            first_seq,
-            time,
-            inbox_count,
-            inbox_hash,
-        )
-    )
-
-    next_seq: uint256 = first_seq + records
-    assert next_seq <= constants.U40_MAX, "rollup: sequence numbers exhausted"
-    # Fits: an id below 2^40 batches of 2^15 gas, a time near the block's (32 bits until 2106), a count of paid deposits.
-    self._tip = (batch_id + 1) | (next_seq << 40) | (time << 80) | (inbox_count << 112)
-    self._roots[batch_id] = post_root
-    self._header_hashes[batch_id] = header_hash
-    self._posted[batch_id >> 3] |= block.timestamp << ((batch_id & 7) << 5)
-    log BatchPosted(
+    header: payloads.Header = payloads.Header(
         batch_id=batch_id,
+        pre_root=self._roots[unsafe_sub(batch_id, 1)],
         post_root=post_root,
-        data_root=data_root,
-        header_hash=header_hash,
+        data_root=self._data_root(length),
+        elements=length // payloads.ELEMENT_BYTES,
         segments=segments,
         records=records,
         first_seq=first_seq,
         time=time,
         inbox_count=inbox_count,
+        inbox_hash=inbox_hash,
+    )
+    header_hash: bytes32 = payloads._header_hash(header)
+
+    next_seq: uint256 = first_seq + records
+    assert next_seq <= constants.U40_MAX, "rollup: sequence numbers exhausted"
+    # Fits: a time near the block's (32 bits until 2106), a count of paid deposits.
+    self._ends[batch_id] = next_seq | (time << 40) | (inbox_count << 72) | (block.timestamp << 112)
+    self._roots[batch_id] = post_root
+    self._header_hashes[batch_id] = header_hash
+    self.next_batch = unsafe_add(batch_id, 1)  # one a transaction: cannot reach 2^256
+    log BatchPosted(
+        batch_id=batch_id,
+        pre_root=header.pre_root,
+        post_root=post_root,
+        data_root=header.data_root,
+        elements=header.elements,
+        segments=segments,
+        records=records,
+        first_seq=first_seq,
+        time=time,
+        inbox_count=inbox_count,
+        inbox_hash=inbox_hash,
+        header_hash=header_hash,
     )
 
 
@@ -330,30 +379,30 @@ def _post(
 def _check_payload(length: uint256, post_root: bytes32, segments: uint256, records: uint256):
     """
     @notice Checks the form of the calldata and the payload's tables against the header.
-    @dev Vyper has checked length <= PAYLOAD_BYTES_MAX when it decoded the argument, wherever its offset points;
-         the first line makes that the place that is read here.
+    @dev Vyper has checked length <= PAYLOAD_BYTES_MAX when it decoded the argument, wherever its offset points; the
+         first line makes that the place that is read here.
     """
     assert (
         self._word(PAYLOAD_HEAD - 32) == PAYLOAD_HEAD - 4
         and len(msg.data) == PAYLOAD_START + ((length + 31) & ~convert(31, uint256))
     ), "rollup: calldata is not canonical"
-    assert length % constants.ELEMENT_BYTES == 0, "rollup: payload is not whole elements"
+    assert length % payloads.ELEMENT_BYTES == 0, "rollup: payload is not whole elements"
     assert segments > 0, "rollup: no segment"
-    elements: uint256 = length // constants.ELEMENT_BYTES  # <= 3936
+    elements: uint256 = length // payloads.ELEMENT_BYTES  # <= 3936
     assert segments <= elements, "rollup: payload shorter than its tables"  # keeps what follows from overflow
-    tables: uint256 = segments + (segments + constants.OFFSETS_PER_ELEMENT - 1) // constants.OFFSETS_PER_ELEMENT
+    tables: uint256 = payloads._tables(segments)
     assert tables <= elements, "rollup: payload shorter than its tables"
     # A record has at least one element, a segment at least one record.
     assert segments <= records and records <= elements - tables, "rollup: record count does not fit"
 
     last: uint256 = segments - 1
-    root_position: uint256 = PAYLOAD_START + last * constants.ELEMENT_BYTES
+    root_position: uint256 = PAYLOAD_START + last * payloads.ELEMENT_BYTES
     assert self._word(root_position) >> 8 == convert(post_root, uint256) >> 8, "rollup: last root is not the post-root"
     # An offset beyond the payload would name records that nobody could open in a challenge.
     offset_position: uint256 = (
         PAYLOAD_START
-        + (segments + last // constants.OFFSETS_PER_ELEMENT) * constants.ELEMENT_BYTES
-        + (last % constants.OFFSETS_PER_ELEMENT) * constants.OFFSET_BYTES
+        + (segments + last // payloads.OFFSETS_PER_ELEMENT) * payloads.ELEMENT_BYTES
+        + (last % payloads.OFFSETS_PER_ELEMENT) * payloads.OFFSET_BYTES
     )
     assert self._word(offset_position) >> 232 == elements - tables, "rollup: last offset is not the end"
 
@@ -364,30 +413,30 @@ def _data_root(length: uint256) -> bytes32:
     """
     @notice Merkle root over the payload's chunks of 992 bytes, the last one zero padded, with zero leaves up to the
             next power of two.
-    @param length Bytes of the payload, which lies at PAYLOAD_START; 0 < length <= PAYLOAD_BYTES_MAX.
+    @param length Bytes of the payload, which lies at PAYLOAD_START; 0 < length <= payloads.PAYLOAD_BYTES_MAX.
     """
-    nodes: bytes32[LEAVES_MAX] = empty(bytes32[LEAVES_MAX])
-    whole: uint256 = length // constants.CHUNK_BYTES
+    nodes: bytes32[payloads.LEAVES_MAX] = empty(bytes32[payloads.LEAVES_MAX])
+    whole: uint256 = length // payloads.CHUNK_BYTES
     position: uint256 = PAYLOAD_START
-    for i: uint256 in range(whole, bound=LEAVES_MAX):
-        nodes[i] = keccak256(slice(msg.data, position, constants.CHUNK_BYTES))
-        position = unsafe_add(position, constants.CHUNK_BYTES)  # <= PAYLOAD_START + length
+    for i: uint256 in range(whole, bound=payloads.LEAVES_MAX):
+        nodes[i] = keccak256(slice(msg.data, position, payloads.CHUNK_BYTES))
+        position = unsafe_add(position, payloads.CHUNK_BYTES)  # <= PAYLOAD_START + length
     count: uint256 = whole
-    rest: uint256 = length % constants.CHUNK_BYTES
+    rest: uint256 = length % payloads.CHUNK_BYTES
     if rest > 0:
         nodes[whole] = self._last_leaf(position, rest)
         count = unsafe_add(whole, 1)  # <= 123
 
     width: uint256 = 1
-    for _: uint256 in range(LEVELS):
+    for _: uint256 in range(payloads.LEVELS):
         if width >= count:
             break
         width = width << 1
-    for _: uint256 in range(LEVELS):
+    for _: uint256 in range(payloads.LEVELS):
         if width == 1:
             break
         width = width >> 1
-        for i: uint256 in range(width, bound=LEAVES_MAX):
+        for i: uint256 in range(width, bound=payloads.LEAVES_MAX):
             j: uint256 = i << 1
             nodes[i] = keccak256(abi_encode(nodes[j], nodes[unsafe_add(j, 1)]))
     return nodes[0]
@@ -401,10 +450,10 @@ def _last_leaf(position: uint256, rest: uint256) -> bytes32:
     @dev The canonical form pads the payload to a whole word; whatever stands in that padding is masked away, or one
          payload would have many data roots.
     """
-    words: bytes32[constants.CHUNK_WORDS] = empty(bytes32[constants.CHUNK_WORDS])
+    words: bytes32[payloads.CHUNK_WORDS] = empty(bytes32[payloads.CHUNK_WORDS])
     whole: uint256 = rest >> 5
     at: uint256 = position
-    for i: uint256 in range(whole, bound=constants.CHUNK_WORDS):
+    for i: uint256 in range(whole, bound=payloads.CHUNK_WORDS):
         words[i] = convert(self._word(at), bytes32)
         at = unsafe_add(at, 32)  # <= position + rest
     bits: uint256 = (rest & 31) << 3
@@ -428,7 +477,7 @@ def _posted_at(batch_id: uint256) -> uint256:
     """
     @notice When a known batch was posted, seconds.
     """
-    return (self._posted[batch_id >> 3] >> ((batch_id & 7) << 5)) & constants.U32_MAX
+    return (self._ends[batch_id] >> 112) & constants.U32_MAX
 
 
 @internal
@@ -446,4 +495,4 @@ def _check_known(batch_id: uint256):
     """
     @notice Reverts unless the batch has been posted or is genesis.
     """
-    assert batch_id < self._tip & constants.U40_MAX, "rollup: unknown batch"
+    assert batch_id < self.next_batch, "rollup: unknown batch"

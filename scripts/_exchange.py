@@ -11,7 +11,7 @@ from ethpm_types import ContractType
 from web3 import Web3
 
 from sequencer.contracts import load
-from sequencer.l1.deploy import Deployment
+from sequencer.l1.deploy import VERIFIERS, Deployment
 from sequencer.l1.errors import DeploymentError
 
 DEVNET_CHAIN_IDS = (1337, 31337)  # py-evm in ape; anvil and hardhat
@@ -21,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "drift_max_s": 15,
     "deposit_min": 10**6,
     "deposits_total_max": 10**15,
+    "reveal_blocks": 50,
 }
 
 
@@ -59,7 +60,7 @@ def deploy_exchange(
     bond: int = 0,
     **settings: int,
 ) -> Deployment:
-    """Deploys inbox, rollup, vault (and a test token when none is given), and wires them."""
+    """Deploys the contracts (and a test token when none is given), and wires them."""
     settings = DEFAULTS | settings
     if token is None and not is_devnet():
         raise click.UsageError("a test token is for development networks: give --token")
@@ -81,6 +82,17 @@ def deploy_exchange(
         settings["drift_max_s"],
     )
     vault = create("Vault", token, rollup.address, settings["deposit_min"], settings["deposits_total_max"])
+    data_source = create("DataSourceCalldata")
+    domain = rollup.domain_separator()
+    verifiers = [create(name, domain) for name in VERIFIERS]
+    arbiter = create(
+        "Arbiter",
+        rollup.address,
+        data_source.address,
+        *(one.address for one in verifiers),
+        settings["reveal_blocks"],
+    )
+    rollup.set_arbiter(arbiter.address, sender=deployer, required_confirmations=0)
     inbox.set_vault(vault.address, sender=deployer, required_confirmations=0)
     if bond:
         rollup.bond(sender=deployer, value=bond, required_confirmations=0)
@@ -90,6 +102,11 @@ def deploy_exchange(
         vault=vault.address,
         inbox=inbox.address,
         rollup=rollup.address,
+        data_source=data_source.address,
+        verifier_trade=verifiers[0].address,
+        verifier_account=verifiers[1].address,
+        verifier_risk=verifiers[2].address,
+        arbiter=arbiter.address,
         sequencer=Web3.to_checksum_address(sequencer),
         deploy_block=deploy_block,
         challenge_window_s=settings["challenge_window_s"],

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = ROOT / "contracts"
 ARTIFACTS = ROOT / "sequencer" / "artifacts"
 SOURCES = {
+    "Arbiter": "Arbiter.vy",
+    "DataSourceCalldata": "DataSourceCalldata.vy",
     "Inbox": "Inbox.vy",
     "Rollup": "Rollup.vy",
     "TestToken": "test/TestToken.vy",
@@ -112,7 +114,7 @@ def main() -> int:
         elif not path.exists() or path.read_text() != text:
             stale.append(name)
         share = artifact["deployed_bytes"] / DEPLOYED_BYTES_MAX
-        print(f"{name:<10} {artifact['deployed_bytes']:>6} bytes deployed ({share:.0%} of EIP-170)")
+        print(f"{name:<18} {artifact['deployed_bytes']:>6} bytes deployed ({share:.0%} of EIP-170)")
     if stale:
         print(f"compile_contracts: artifacts differ from sources: {', '.join(stale)}", file=sys.stderr)
     return 1 if stale else 0

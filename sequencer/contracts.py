@@ -10,7 +10,17 @@ from typing import Any, Final
 
 import msgspec
 
-NAMES: Final = ("Inbox", "Rollup", "TestToken", "Vault")
+NAMES: Final = (
+    "Arbiter",
+    "DataSourceCalldata",
+    "Inbox",
+    "Rollup",
+    "TestToken",
+    "Vault",
+    "VerifierAccount",
+    "VerifierRisk",
+    "VerifierTrade",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Deploys the contracts and keeps their addresses in a JSON file.
 
-Order: token (unless there is one), inbox, rollup, vault, `set_vault`, bond. Addresses follow from the deployer's
-nonces, so that all transactions are sent at once and only the receipts are waited for.
+Order: token (unless there is one), inbox, rollup, vault, data source, verifiers, arbiter, `set_vault`, `set_arbiter`,
+bond. Addresses follow from the deployer's nonces, so that all transactions are sent at once and only the receipts are
+waited for.
 """
 
 import time
@@ -19,16 +20,34 @@ from sequencer.l1.abi import Contract
 from sequencer.l1.errors import DeploymentError
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.signing import Content, Fees, Signer
+from sequencer.protocol.codec import domain_separator
 
-DEPLOY_GAS: Final = 5_500_000
+DEPLOY_GAS: Final = 6_500_000  # 24 KiB of code at 200 gas a byte, and its calldata
 CALL_GAS: Final = 300_000
 TIP_WEI: Final = 10**9
 RECEIPT_TIMEOUT_S: Final = 120.0
 
 
+CONTRACTS: Final = (
+    "token",
+    "vault",
+    "inbox",
+    "rollup",
+    "data_source",
+    "verifier_trade",
+    "verifier_account",
+    "verifier_risk",
+    "arbiter",
+)
+VERIFIERS: Final = ("VerifierTrade", "VerifierAccount", "VerifierRisk")
+
+
 @dataclass(frozen=True, slots=True)
 class DeployConfig:
-    """`bond_wei` is posted at once; amounts of the vault are 1e-6 USD. `token` None deploys the test token."""
+    """`bond_wei` is posted at once; amounts of the vault are 1e-6 USD. `token` None deploys the test token.
+
+    `reveal_blocks`: for how long a commitment to a challenge is good, and its reward can be contested.
+    """
 
     genesis_root: bytes
     sequencer: str
@@ -38,6 +57,7 @@ class DeployConfig:
     bond_wei: int = 10**18
     deposit_min: int = 1_000_000
     deposits_total_max: int = 2**60
+    reveal_blocks: int = 50
     token: str | None = None
 
 
@@ -50,6 +70,11 @@ class Deployment:
     vault: str
     inbox: str
     rollup: str
+    data_source: str
+    verifier_trade: str
+    verifier_account: str
+    verifier_risk: str
+    arbiter: str
     sequencer: str
     deploy_block: int
     challenge_window_s: int
@@ -76,7 +101,7 @@ class Deployment:
         chain_id = rpc.chain_id()
         if chain_id != self.chain_id:
             raise DeploymentError(f"deployed on chain {self.chain_id}, the node is on {chain_id}")
-        for name in ("token", "vault", "inbox", "rollup"):
+        for name in CONTRACTS:
             if rpc.call("eth_getCode", getattr(self, name), "latest") == "0x":
                 raise DeploymentError(f"no {name} at {getattr(self, name)} on chain {chain_id}")
 
@@ -88,7 +113,9 @@ def create_address(sender: bytes, nonce: int) -> str:
 
 def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     """Deploy, wire, bond. Raises DeploymentError when a transaction fails."""
-    inbox, rollup, vault = (Contract(load(name).abi) for name in ("Inbox", "Rollup", "Vault"))
+    inbox, rollup, vault, arbiter = (
+        Contract(load(name).abi) for name in ("Inbox", "Rollup", "Vault", "Arbiter")
+    )
     sender = _Sender(rpc, deployer)
     deploy_block = rpc.block_number() + 1
     token_at = config.token or sender.create("TestToken", b"")
@@ -107,7 +134,15 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     vault_at = sender.create(
         "Vault", vault.encode_constructor(token_at, rollup_at, config.deposit_min, config.deposits_total_max)
     )
+    data_source_at = sender.create("DataSourceCalldata", b"")
+    domain = domain_separator(sender.chain_id, to_bytes(rollup_at))
+    verifiers_at = [sender.create(name, domain) for name in VERIFIERS]
+    arbiter_at = sender.create(
+        "Arbiter",
+        arbiter.encode_constructor(rollup_at, data_source_at, *verifiers_at, config.reveal_blocks),
+    )
     sender.send("set_vault", inbox_at, inbox.encode("set_vault", vault_at), 0, CALL_GAS)
+    sender.send("set_arbiter", rollup_at, rollup.encode("set_arbiter", arbiter_at), 0, CALL_GAS)
     if config.bond_wei:
         sender.send("bond", rollup_at, rollup.encode("bond"), config.bond_wei, CALL_GAS)
     sender.wait()
@@ -117,6 +152,11 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         vault=vault_at,
         inbox=inbox_at,
         rollup=rollup_at,
+        data_source=data_source_at,
+        verifier_trade=verifiers_at[0],
+        verifier_account=verifiers_at[1],
+        verifier_risk=verifiers_at[2],
+        arbiter=arbiter_at,
         sequencer=config.sequencer,
         deploy_block=deploy_block,
         challenge_window_s=config.challenge_window_s,

@@ -38,18 +38,37 @@ class PostedBatch:
     """A batch as L1 has it: the event, and the payload from the transaction's calldata."""
 
     batch_id: int
+    pre_root: bytes
     post_root: bytes
     data_root: bytes
     header_hash: bytes
+    elements: int
     segments: int
     records: int
     first_seq: int
     time_s: int
     inbox_count: int
+    inbox_hash: bytes
     payload: bytes
     block_number: int
     block_hash: str
     tx_hash: str
+
+    def header(self) -> tuple[int | bytes, ...]:
+        """As the contracts take it."""
+        return (
+            self.batch_id,
+            self.pre_root,
+            self.post_root,
+            self.data_root,
+            self.elements,
+            self.segments,
+            self.records,
+            self.first_seq,
+            self.time_s,
+            self.inbox_count,
+            self.inbox_hash,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +93,7 @@ class Follower:
         self._rollup_contract = Contract(load("Rollup").abi)
         self._message = self._inbox_contract.event("Message")
         self._posted = self._rollup_contract.event("BatchPosted")
+        self._rolled_back = self._rollup_contract.event("RolledBack")
         self._messages: list[InboxMessage] = []
         self._checkpoints: list[_Checkpoint] = []
         self._reported = 0
@@ -180,11 +200,13 @@ class Follower:
     def batches(self, from_block: int, to_block: int | None = None) -> Iterator[PostedBatch]:
         """Posted batches in order, up to `to_block` or the head minus confirmations, checked against their calldata.
 
+        What was rolled back by `to_block` is left out, so that an id comes once.
         Raises PayloadMismatch when a batch was not posted by calling `Rollup.post` directly, or its calldata
         contradicts the event; ids must be consecutive.
         """
         last_block = self._rpc.block_number() - self._confirmations if to_block is None else to_block
         expected: int | None = None
+        rolled_back = self._rollbacks(from_block, last_block)
         for first in range(from_block, last_block + 1, BLOCKS_PER_QUERY):
             query = {
                 "address": self._rollup,
@@ -193,11 +215,27 @@ class Follower:
                 "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
             }
             for log in self._rpc.call("eth_getLogs", query):
+                if _is_void(log, int(self._posted.decode(log)["batch_id"]), rolled_back):
+                    continue
                 batch = self._posted_batch(log)
                 if expected is not None and batch.batch_id != expected:
                     raise PayloadMismatch(batch.batch_id, f"follows where {expected} was expected")
                 expected = batch.batch_id + 1
                 yield batch
+
+    def _rollbacks(self, from_block: int, last_block: int) -> list[tuple[int, int, int]]:
+        """(block, log index, batch id) of every roll-back."""
+        found = []
+        for first in range(from_block, last_block + 1, BLOCKS_PER_QUERY):
+            query = {
+                "address": self._rollup,
+                "topics": [self._rolled_back.topic],
+                "fromBlock": hex(first),
+                "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
+            }
+            for log in self._rpc.call("eth_getLogs", query):
+                found.append((*_place(log), int(self._rolled_back.decode(log)["batch_id"])))
+        return found
 
     def _posted_batch(self, log: dict[str, Any]) -> PostedBatch:
         event = self._posted.decode(log)
@@ -226,19 +264,31 @@ class Follower:
             raise PayloadMismatch(batch_id, "the payload's data root is not the event's")
         return PostedBatch(
             batch_id=batch_id,
+            pre_root=event["pre_root"],
             post_root=event["post_root"],
             data_root=event["data_root"],
             header_hash=event["header_hash"],
+            elements=event["elements"],
             segments=event["segments"],
             records=event["records"],
             first_seq=event["first_seq"],
             time_s=event["time"],
             inbox_count=event["inbox_count"],
+            inbox_hash=event["inbox_hash"],
             payload=payload,
             block_number=to_int(log["blockNumber"]),
             block_hash=log["blockHash"],
             tx_hash=log["transactionHash"],
         )
+
+
+def _place(log: dict[str, Any]) -> tuple[int, int]:
+    return to_int(log["blockNumber"]), to_int(log["logIndex"])
+
+
+def _is_void(log: dict[str, Any], batch_id: int, rolled_back: list[tuple[int, int, int]]) -> bool:
+    """Whether a batch was rolled back after it was posted."""
+    return any(batch_id >= first and _place(log) < (block, index) for block, index, first in rolled_back)
 
 
 def running_hash(before: bytes, record: bytes) -> bytes:

@@ -16,12 +16,13 @@ from eth_abi import decode, encode
 from eth_account.messages import encode_typed_data
 
 from sequencer.contracts import load
+from sequencer.l1.deploy import VERIFIERS
 from sequencer.protocol.hashing import keccak
 
 USD = 10**6
 ETHER = 10**18
 NO_REASON = "(no reason)"
-HEADER_TYPES = ["uint256", "bytes32", "bytes32", "bytes32", *["uint256"] * 5, "bytes32"]
+HEADER_TYPES = ["uint256", "bytes32", "bytes32", "bytes32", *["uint256"] * 6, "bytes32"]
 
 PERMIT_TYPES = {
     "Permit": [
@@ -82,10 +83,14 @@ class Exchange:
     inbox: Any
     rollup: Any
     vault: Any
+    data_source: Any
+    arbiter: Any
 
 
-def deploy_exchange(sequencer: Any, token: Any = None, **changes: Any) -> Exchange:
-    """Deploys and wires one; `changes` replace constructor arguments."""
+def deploy_exchange(
+    sequencer: Any, token: Any = None, verifiers: tuple[Any, Any, Any] | None = None, **changes: Any
+) -> Exchange:
+    """Deploys and wires one; `changes` replace constructor arguments, `verifiers` those of trade, account, risk."""
     settings = {
         "genesis_root": b"\x11" * 32,
         "challenge_window_s": 600,
@@ -93,6 +98,7 @@ def deploy_exchange(sequencer: Any, token: Any = None, **changes: Any) -> Exchan
         "drift_max_s": 15,
         "deposit_min": USD,
         "deposits_total_max": 10**9 * USD,
+        "reveal_blocks": 10,
     } | changes
     token = token or deploy("TestToken")
     inbox = deploy("Inbox")
@@ -107,7 +113,12 @@ def deploy_exchange(sequencer: Any, token: Any = None, **changes: Any) -> Exchan
     )
     vault = deploy("Vault", token, rollup, settings["deposit_min"], settings["deposits_total_max"])
     inbox.set_vault(vault.address)
-    return Exchange(token, inbox, rollup, vault)
+    data_source = deploy("DataSourceCalldata")
+    domain = rollup.domain_separator()
+    verifiers = verifiers or tuple(deploy(name, domain) for name in VERIFIERS)
+    arbiter = deploy("Arbiter", rollup, data_source, *verifiers, settings["reveal_blocks"])
+    rollup.set_arbiter(arbiter.address)
+    return Exchange(token, inbox, rollup, vault, data_source, arbiter)
 
 
 def sign_permit(
@@ -185,21 +196,20 @@ class Batch:
             self.payload,
         )
 
-    def header_hash(self, pre_root: bytes, inbox_hash: bytes) -> bytes:
-        return keccak(
-            encode(
-                HEADER_TYPES,
-                [
-                    self.batch_id,
-                    pre_root,
-                    self.post_root,
-                    naive_data_root(self.payload),
-                    self.segments,
-                    self.records,
-                    self.first_seq,
-                    self.time,
-                    self.inbox_count,
-                    inbox_hash,
-                ],
-            )
+    def header(self, pre_root: bytes, inbox_hash: bytes = bytes(32)) -> tuple[Any, ...]:
+        return (
+            self.batch_id,
+            pre_root,
+            self.post_root,
+            naive_data_root(self.payload),
+            len(self.payload) // 31,
+            self.segments,
+            self.records,
+            self.first_seq,
+            self.time,
+            self.inbox_count,
+            inbox_hash,
         )
+
+    def header_hash(self, pre_root: bytes, inbox_hash: bytes) -> bytes:
+        return keccak(encode(HEADER_TYPES, list(self.header(pre_root, inbox_hash))))

@@ -16,6 +16,7 @@ from eth_account import Account
 from web3 import EthereumTesterProvider, Web3
 
 from sequencer.contracts import NAMES, load
+from sequencer.l1.deploy import VERIFIERS
 from sequencer.protocol import constants as c
 from sequencer.protocol.cmap import Map
 
@@ -63,7 +64,7 @@ def signature(entry: dict[str, Any]) -> str:
 
     inputs = ",".join(
         type_of(item) + (" indexed" if item.get("indexed") else "") + f" {item['name']}"
-        for item in entry["inputs"]
+        for item in entry.get("inputs", [])  # a fallback has none
     )
     outputs = ",".join(type_of(item) for item in entry.get("outputs", []))
     head = f"{entry['type']} {entry.get('name', '')}({inputs})"
@@ -97,6 +98,11 @@ class Chain:
         self.rollup = self.create("Rollup", b"\x11" * 32, self.sequencer, self.inbox.address, 60, ETHER, 15)
         self.vault = self.create("Vault", self.token.address, self.rollup.address, USD, 10**9 * USD)
         self.send(self.inbox.functions.set_vault(self.vault.address), self.deployer)
+        data_source = self.create("DataSourceCalldata")
+        domain = self.rollup.functions.domain_separator().call()
+        verifiers = [self.create(name, domain).address for name in VERIFIERS]
+        self.arbiter = self.create("Arbiter", self.rollup.address, data_source.address, *verifiers, 10)
+        self.send(self.rollup.functions.set_arbiter(self.arbiter.address), self.deployer)
         self.send(self.rollup.functions.bond(), self.deployer, value=ETHER)
         self.seq = 0
 

@@ -13,6 +13,13 @@ from sequencer.protocol.codec import domain_separator
 
 PAYLOAD_MAX = 122_016
 GENESIS = b"\x11" * 32
+ROLE = "0x" + "c4" * 20
+BURN = "0x000000000000000000000000000000000000dEaD"
+
+
+def deploy_arbiter(rollup: Any) -> Any:
+    anything = deploy("DataSourceCalldata")
+    return deploy("Arbiter", rollup, anything, anything, anything, anything, 10)
 
 
 def post(exchange: Exchange, sequencer: Any, batch: Batch) -> None:
@@ -30,16 +37,10 @@ def test_post__two_batches__chain_and_are_kept(exchange: Exchange, sequencer: An
     first = Batch(1, b"\x22" * 32, segments=2, records=5, time=now, inbox_count=1)
     post(exchange, sequencer, first)
     event = events_of(rollup, "BatchPosted")[0]
-    assert tuple(event)[-9:] == (
-        1,
-        first.post_root,
-        naive_data_root(first.payload),
-        first.header_hash(GENESIS, exchange.inbox.hash_at(1)),
-        2,
-        5,
-        0,
-        now,
-        1,
+    inbox_hash = exchange.inbox.hash_at(1)
+    assert tuple(event)[-12:] == (
+        *first.header(GENESIS, inbox_hash),
+        first.header_hash(GENESIS, inbox_hash),
     )
     boa.env.time_travel(seconds=7)
     second = Batch(2, b"\x33" * 32, segments=1, records=1, first_seq=5, time=now + 7, inbox_count=2)
@@ -115,6 +116,7 @@ def test_post__sequencer_behind_code__reverts(
 ) -> None:
     contract = hostile("Proxy")
     rollup = deploy("Rollup", GENESIS, contract, exchange.inbox, 600, 1, 15)
+    rollup.set_arbiter(deploy_arbiter(rollup).address)
     rollup.bond(value=1)
     message = rollup.post.prepare_calldata(*Batch().arguments())
     with reverts("rollup: payload is not transaction calldata"):
@@ -269,6 +271,115 @@ def test_bond__by_anybody__adds_up(exchange: Exchange, stranger: Any) -> None:
     exchange.rollup.bond(value=5, sender=stranger)
     event = events_of(exchange.rollup, "Bonded")[0]
     assert (event.amount, event.total, exchange.rollup.bond_total()) == (5, ETHER + 5, ETHER + 5)
+
+
+# ------------------------------------------------------------------------------------------------ roll-back
+
+
+def roll_back(exchange: Exchange, batch_id: int) -> int:
+    """As the arbiter does on a fraud."""
+    paid: int = exchange.rollup.roll_back(batch_id, ROLE, sender=str(exchange.arbiter.address))
+    return paid
+
+
+def test_roll_back__deletes_the_batch_and_all_after_it(
+    exchange: Exchange, sequencer: Any, trader: Any
+) -> None:
+    rollup = exchange.rollup
+    now = boa.env.timestamp
+    exchange.vault.deposit(5 * USD, sender=trader)
+    for number in (1, 2, 3):
+        post(
+            exchange, sequencer, Batch(number, bytes([number]) * 32, first_seq=number - 1, time=now + number)
+        )
+    post(exchange, sequencer, Batch(4, b"\4" * 32, first_seq=3, time=now + 4, inbox_count=1))
+    roll_back(exchange, 2)
+    event = events_of(rollup, "RolledBack")[0]
+    assert (event.batch_id, str(event.challenger).lower(), event.slashed) == (2, ROLE, ETHER)
+    assert rollup.next_batch() == 2
+    assert rollup.tip() == (1, now + 1, 0)
+    for number in (2, 3, 4):
+        with reverts("rollup: unknown batch"):
+            rollup.batch(number)
+    assert rollup.batch(1).post_root == b"\1" * 32
+
+
+def test_roll_back__halves_the_bond_between_challenger_and_fire(exchange: Exchange, sequencer: Any) -> None:
+    rollup = exchange.rollup
+    rollup.bond(value=3)
+    post(exchange, sequencer, Batch())
+    burned = boa.env.get_balance(BURN)
+    assert roll_back(exchange, 1) == (ETHER + 3) // 2
+    assert boa.env.get_balance(str(exchange.arbiter.address)) == (ETHER + 3) // 2
+    assert boa.env.get_balance(BURN) == burned + (ETHER + 3 + 1) // 2
+    assert rollup.bond_total() == boa.env.get_balance(rollup.address) == 0
+
+
+def test_roll_back__posting_goes_on_with_a_new_bond_and_a_new_clock(
+    exchange: Exchange, sequencer: Any
+) -> None:
+    rollup = exchange.rollup
+    window = rollup.challenge_window_s()
+    post(exchange, sequencer, Batch())
+    boa.env.time_travel(seconds=window - 1)
+    roll_back(exchange, 1)
+    with reverts("rollup: bond below the minimum"):
+        post(exchange, sequencer, Batch())
+    rollup.bond(value=ETHER)
+    honest = Batch(1, b"\x33" * 32)
+    post(exchange, sequencer, honest)
+    assert rollup.batch(1).header_hash == honest.header_hash(GENESIS, bytes(32))
+    boa.env.time_travel(seconds=window - 1)
+    assert not rollup.is_final(1)
+    boa.env.time_travel(seconds=1)
+    assert rollup.final_root(1) == honest.post_root
+
+
+def test_roll_back__several_wrong_batches__needs_no_bond_for_the_earlier(
+    exchange: Exchange, sequencer: Any
+) -> None:
+    for number in (1, 2, 3):
+        post(exchange, sequencer, Batch(number, bytes([number]) * 32, first_seq=number - 1))
+    assert [roll_back(exchange, number) for number in (3, 2, 1)] == [ETHER // 2, 0, 0]
+    assert exchange.rollup.next_batch() == 1
+    assert exchange.rollup.tip() == (0, 0, 0)
+
+
+def test_roll_back__of_what_is_final_or_unknown__reverts(exchange: Exchange, sequencer: Any) -> None:
+    window = exchange.rollup.challenge_window_s()
+    post(exchange, sequencer, Batch())
+    for number in (2, 2**256 - 1):
+        with reverts("rollup: unknown batch"):
+            roll_back(exchange, number)
+    boa.env.time_travel(seconds=window)
+    for number in (0, 1):
+        with reverts("rollup: batch is final"):
+            roll_back(exchange, number)
+
+
+def test_roll_back__by_others__reverts(exchange: Exchange, sequencer: Any, stranger: Any) -> None:
+    post(exchange, sequencer, Batch())
+    for caller in (stranger, sequencer, exchange.rollup.arbiter_setter()):
+        with reverts("rollup: caller is not the arbiter"):
+            exchange.rollup.roll_back(1, ROLE, sender=caller)
+
+
+def test_post__without_an_arbiter__reverts(exchange: Exchange, sequencer: Any) -> None:
+    rollup = deploy("Rollup", GENESIS, sequencer, exchange.inbox, 600, ETHER, 15)
+    rollup.bond(value=ETHER)
+    with reverts("rollup: no arbiter"):
+        rollup.post(*Batch().arguments(), sender=sequencer)
+
+
+def test_set_arbiter__once_by_the_deployer_and_only_its_own(exchange: Exchange, stranger: Any) -> None:
+    with reverts("rollup: arbiter is set already"):
+        exchange.rollup.set_arbiter(exchange.arbiter.address)
+    rollup = deploy("Rollup", GENESIS, stranger, exchange.inbox, 600, ETHER, 15)
+    with reverts("rollup: caller is not the deployer"):
+        rollup.set_arbiter(exchange.arbiter.address, sender=stranger)
+    for other in (exchange.arbiter.address, stranger):
+        with reverts("rollup: arbiter has another rollup"):
+            rollup.set_arbiter(other)
 
 
 # -------------------------------------------------------------------------------------------- construction

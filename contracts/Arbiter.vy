@@ -1,0 +1,453 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title Arbiter: judges what the sequencer has posted, in one transaction
+@license MIT
+@notice Three checks say whether a posted batch is wrong, and anybody may call them: `check_segment` executes the records
+        of a segment again and compares the root that was committed after them, `check_form` looks at a segment's
+        bounds, and `check_header` compares the header with GLOBAL under the post-root. `challenge` runs one of them for
+        good: on a fraud, Rollup deletes the batch and all after it, and half the bond goes to the challenger.
+        A challenger commits to the challenge a block or more before it makes it, so that nobody earns by copying it out
+        of the pool: the copy has no commitment. Who holds back another's challenge to commit to it first gains nothing
+        either, for the older commitment takes the reward while the contest is open.
+@dev A challenge is the calldata of a check, whole, so that what was tried as a call is what is sent. Verifiers work in
+     transient storage, which a static call may not write: hence the calls to them, and the check that makes them, are
+     plain ones.
+@custom:security A wrong witness or proof reverts, in the verifier, the data source or here. A right one never does, or
+        a wrong root could stand: verifiers are total, and everything here is bounded. Roots inside a batch are
+        committed by 248 bits; two states that share them cost 2^124 work to find.
+@custom:kill It can delete batches that are not final, by proof only; nobody has a privilege over it, and nothing here
+        can be changed. Rewards wait here for their challengers and for nobody else.
+"""
+
+from lib import batch
+from lib import cmap
+from lib import constants
+
+
+struct Batch:
+    header_hash: bytes32
+    post_root: bytes32
+    posted_at: uint256
+
+
+interface IRollup:
+    def batch(batch_id: uint256) -> Batch: view
+    def is_final(batch_id: uint256) -> bool: view
+    def roll_back(batch_id: uint256, challenger: address) -> uint256: nonpayable
+
+
+interface IDataSource:
+    def segment(
+        data_root: bytes32, elements: uint256, segments: uint256, index: uint256, proof: Bytes[batch.PROOF_BYTES_MAX]
+    ) -> batch.Segment: view
+
+
+# What a check finds. `root`: after the records, for a segment; otherwise 0.
+struct Verdict:
+    fraud: bool
+    batch_id: uint256
+    challenge_id: bytes32  # what a commitment is about: hash of header hash, check and segment
+    root: bytes32
+
+
+struct Reward:
+    challenge_id: bytes32
+    challenger: address
+    amount: uint256  # wei; 0 once it is collected
+    committed_at: uint256  # block
+    challenged_at: uint256  # block
+
+
+# Of 110 KiB of calldata, what is not proof, header and heads.
+WITNESS_BYTES_MAX: constant(uint256) = 100_000
+CALL_BYTES_MAX: constant(uint256) = 112_000
+KEY_GLOBAL: constant(uint256) = 0
+HEAD_BYTES: constant(uint256) = 196  # of a message to a verifier, before the witness words
+
+CHECK_SEGMENT: constant(bytes4) = method_id(
+    "check_segment((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256,bytes32,bytes,bytes)",
+    output_type=bytes4,
+)
+CHECK_FORM: constant(bytes4) = method_id(
+    "check_form((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256,bytes)",
+    output_type=bytes4,
+)
+CHECK_HEADER: constant(bytes4) = method_id(
+    "check_header((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256[5],uint256,bytes32[])",
+    output_type=bytes4,
+)
+APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)", output_type=bytes4)
+
+# Kinds by verifier, a bit a kind; what is in neither goes to VerifierRisk, unknown kinds included.
+TRADE_KINDS: constant(uint256) = (
+    (1 << 24) | (1 << 32) | (1 << 33) | (1 << 34) | (1 << 35)  # SWEEP, PLACE, CONTINUE, CANCEL, CANCEL_ALL
+)
+ACCOUNT_KINDS: constant(uint256) = (
+    (1 << 2) | (1 << 21) | (1 << 22) | (1 << 23)  # DEPOSIT, SETTLE, LIQUIDATE, COLLECT
+    | (1 << 36) | (1 << 37) | (1 << 38) | (1 << 39)  # SET_SIGNER, TRANSFER, WITHDRAW, BID
+)
+
+rollup: public(immutable(address))
+data_source: public(immutable(address))
+verifier_trade: public(immutable(address))
+verifier_account: public(immutable(address))
+verifier_risk: public(immutable(address))
+reveal_blocks: public(immutable(uint256))
+
+
+event Committed:
+    commitment: indexed(bytes32)
+
+
+event Challenged:
+    batch_id: indexed(uint256)
+    challenger: indexed(address)
+    reward: indexed(uint256)
+    challenge_id: bytes32
+    amount: uint256
+
+
+event Contested:
+    reward: indexed(uint256)
+    challenger: indexed(address)
+
+
+event Collected:
+    reward: indexed(uint256)
+    challenger: indexed(address)
+    amount: uint256
+
+
+# Block of a commitment; 0 = none. Written by commit, challenge and contest.
+committed_at: public(HashMap[bytes32, uint256])
+# Rewards by number, from 0. A batch posted again after a roll-back can be challenged under the same id: hence a number.
+# Written by challenge, contest and collect.
+rewards: public(HashMap[uint256, Reward])
+# How many there are. Written by challenge.
+rewards_count: public(uint256)
+
+
+@deploy
+def __init__(
+    rollup_: address,
+    data_source_: address,
+    verifier_trade_: address,
+    verifier_account_: address,
+    verifier_risk_: address,
+    reveal_blocks_: uint256,
+):
+    """
+    @param rollup_ Whose batches are judged.
+    @param data_source_ Proves what their payloads say.
+    @param verifier_trade_ Executes PLACE, CONTINUE, CANCEL, CANCEL_ALL and SWEEP.
+    @param verifier_account_ Executes DEPOSIT, WITHDRAW, TRANSFER, COLLECT, SET_SIGNER, SETTLE, LIQUIDATE and BID.
+    @param verifier_risk_ Executes every other record.
+    @param reveal_blocks_ Blocks for which a commitment is good, and for which a reward can be contested.
+    """
+    # A call to an address without code succeeds and says nothing.
+    assert rollup_.is_contract, "arbiter: rollup is not a contract"
+    assert data_source_.is_contract, "arbiter: data source is not a contract"
+    assert (
+        verifier_trade_.is_contract and verifier_account_.is_contract and verifier_risk_.is_contract
+    ), "arbiter: verifier is not a contract"
+    assert reveal_blocks_ > 0, "arbiter: no block to reveal in"
+    rollup = rollup_
+    data_source = data_source_
+    verifier_trade = verifier_trade_
+    verifier_account = verifier_account_
+    verifier_risk = verifier_risk_
+    reveal_blocks = reveal_blocks_
+
+
+@external
+@payable
+@reentrant
+def __default__():
+    """
+    @notice Takes what the rollup pays for a challenge, in the middle of it.
+    """
+    assert msg.sender == rollup, "arbiter: caller is not the rollup"
+
+
+@external
+def commit(commitment: bytes32):
+    """
+    @notice Announces a challenge without showing it.
+    @param commitment keccak256(abi_encode(challenger, challenge id, salt)), salt being 32 bytes that nobody can guess.
+    """
+    # Whoever copies a commitment gains nothing, the challenger's address being in it, and must not make it younger.
+    committed: uint256 = self.committed_at[commitment]
+    assert committed == 0 or block.number > committed + reveal_blocks, "arbiter: committed already"
+    self.committed_at[commitment] = block.number
+    log Committed(commitment=commitment)
+
+
+@external
+def challenge(salt: bytes32, check: Bytes[CALL_BYTES_MAX]) -> uint256:
+    """
+    @notice Rolls a wrong batch back.
+    @param salt That of the caller's commitment, one block old or more.
+    @param check Calldata of `check_segment`, `check_form` or `check_header`.
+    @return Number of the reward, to be collected when it can be contested no more.
+    """
+    # Any other function would let the caller write the verdict.
+    selector: bytes4 = convert(slice(check, 0, 4), bytes4)
+    assert selector == CHECK_SEGMENT or selector == CHECK_FORM or selector == CHECK_HEADER, "arbiter: not a check"
+    verdict: Verdict = abi_decode(raw_call(self, check, max_outsize=128), Verdict)
+    assert verdict.fraud, "arbiter: no fraud"
+
+    commitment: bytes32 = keccak256(abi_encode(msg.sender, verdict.challenge_id, salt))
+    committed: uint256 = self.committed_at[commitment]
+    assert committed != 0, "arbiter: no commitment"
+    assert block.number > committed, "arbiter: commitment is of this block"
+    assert block.number <= committed + reveal_blocks, "arbiter: commitment has expired"
+    self.committed_at[commitment] = 0
+
+    number: uint256 = self.rewards_count
+    self.rewards_count = unsafe_add(number, 1)  # one a transaction: cannot reach 2^256
+    # The rollup is ours, and the lock is held.
+    amount: uint256 = extcall IRollup(rollup).roll_back(verdict.batch_id, msg.sender)
+    self.rewards[number] = Reward(
+        challenge_id=verdict.challenge_id,
+        challenger=msg.sender,
+        amount=amount,
+        committed_at=committed,
+        challenged_at=block.number,
+    )
+    log Challenged(
+        batch_id=verdict.batch_id,
+        challenger=msg.sender,
+        reward=number,
+        challenge_id=verdict.challenge_id,
+        amount=amount,
+    )
+    return number
+
+
+@external
+def contest(number: uint256, salt: bytes32):
+    """
+    @notice Takes over a reward by an older commitment to the same challenge, good when the challenge was made.
+    @param number The reward.
+    @param salt That of the caller's commitment.
+    """
+    reward: Reward = self.rewards[number]
+    assert reward.amount > 0, "arbiter: no such reward"
+    assert block.number <= reward.challenged_at + reveal_blocks, "arbiter: contest is over"
+    commitment: bytes32 = keccak256(abi_encode(msg.sender, reward.challenge_id, salt))
+    committed: uint256 = self.committed_at[commitment]
+    assert committed != 0, "arbiter: no commitment"
+    assert committed < reward.committed_at, "arbiter: commitment is not older"
+    assert reward.challenged_at <= committed + reveal_blocks, "arbiter: commitment had expired"
+    self.committed_at[commitment] = 0
+    self.rewards[number].challenger = msg.sender
+    self.rewards[number].committed_at = committed
+    log Contested(reward=number, challenger=msg.sender)
+
+
+@external
+def collect(number: uint256):
+    """
+    @notice Pays a reward that can be contested no more to its challenger; anybody may ask for it.
+    @param number The reward.
+    """
+    reward: Reward = self.rewards[number]
+    assert reward.amount > 0, "arbiter: no such reward"
+    assert block.number > reward.challenged_at + reveal_blocks, "arbiter: contest is open"
+    self.rewards[number].amount = 0
+    log Collected(reward=number, challenger=reward.challenger, amount=reward.amount)
+    raw_call(reward.challenger, b"", value=reward.amount)
+
+
+@external
+@reentrant
+def check_segment(
+    header: batch.Header,
+    index: uint256,
+    pre_root: bytes32,
+    proof: Bytes[batch.PROOF_BYTES_MAX],
+    witness: Bytes[WITNESS_BYTES_MAX],
+) -> Verdict:
+    """
+    @notice Executes segment `index` again. Fraud is another root than the one committed after it, of which the segment
+            has the top 248 bits and, after the last segment, the header all 256.
+    @param header Of a posted batch that is not final.
+    @param pre_root State root before the segment; its top 248 bits are committed, or all 256 in the header.
+    @param proof For the data source.
+    @param witness For each record 32 bytes of length and the message to its verifier: selector, pre-root, length of the
+           record, the record in four words, witness words.
+    """
+    segment: batch.Segment = self._segment(header, index, proof)
+    assert self._is_well_formed(segment), "arbiter: segment is malformed"
+    if index == 0:
+        assert pre_root == header.pre_root, "arbiter: pre-root is not the committed one"
+    else:
+        assert convert(pre_root, uint256) >> 8 == segment.before, "arbiter: pre-root is not the committed one"
+
+    root: bytes32 = pre_root
+    element: uint256 = 0
+    at: uint256 = 0
+    for _: uint256 in range(batch.SEGMENT_RECORDS_MAX):
+        if element == len(segment.records):
+            break
+        assert at + 32 + HEAD_BYTES <= len(witness), "arbiter: witness too short"
+        length: uint256 = convert(extract32(witness, at), uint256)
+        at = unsafe_add(at, 32)  # <= len(witness)
+        assert length <= len(witness) - at, "arbiter: witness too short"
+        size: uint256 = batch._layout(batch._kind(segment.records[element]))[0]
+        # The message is sent as it stands in the witness: writing it anew would cost the memory once more.
+        assert (
+            keccak256(slice(witness, at, HEAD_BYTES)) == self._head_hash(root, segment, element, size)
+        ), "arbiter: message is not about this record"
+        result: Bytes[64] = raw_call(
+            self._verifier(batch._kind(segment.records[element])), slice(witness, at, length), max_outsize=64
+        )
+        root = extract32(result, 0)
+        at = unsafe_add(at, length)
+        element = unsafe_add(element, size)  # <= len(records): no record is cut off
+    assert at == len(witness), "arbiter: surplus witness"
+
+    fraud: bool = convert(root, uint256) >> 8 != segment.root or (
+        unsafe_add(index, 1) == header.segments and root != header.post_root
+    )
+    return Verdict(
+        fraud=fraud, batch_id=header.batch_id, challenge_id=self._id(header, CHECK_SEGMENT, index), root=root
+    )
+
+
+@external
+@view
+@reentrant
+def check_form(header: batch.Header, index: uint256, proof: Bytes[batch.PROOF_BYTES_MAX]) -> Verdict:
+    """
+    @notice Looks at the bounds of segment `index`. Fraud is a segment that is empty, ends before it starts or past the
+            payload, weighs too much, or whose last record is cut off.
+    @param header Of a posted batch that is not final.
+    @param proof For the data source.
+    """
+    segment: batch.Segment = self._segment(header, index, proof)
+    return Verdict(
+        fraud=not self._is_well_formed(segment),
+        batch_id=header.batch_id,
+        challenge_id=self._id(header, CHECK_FORM, index),
+        root=empty(bytes32),
+    )
+
+
+@external
+@view
+@reentrant
+def check_header(
+    header: batch.Header, words: uint256[5], bitmap: uint256, siblings: DynArray[bytes32, cmap.PATH_MAX]
+) -> Verdict:
+    """
+    @notice Compares a header with GLOBAL under its post-root. Fraud is another time, inbox count, inbox hash or next
+            sequence number. The header's inbox hash is the Inbox's own: Rollup has put it there.
+    @param header Of a posted batch that is not final.
+    @param words Of GLOBAL.
+    @param bitmap Branch bits of GLOBAL's path.
+    @param siblings Hash beside the path at each of those bits, the lowest bit first.
+    """
+    self._check_posted(header)
+    entry: uint256 = convert(keccak256(abi_encode(words)), uint256)
+    assert cmap._read(header.post_root, KEY_GLOBAL, entry, bitmap, siblings), "arbiter: wrong path of GLOBAL"
+    fraud: bool = (
+        words[0] & constants.U40_MAX != header.first_seq + header.records
+        or (words[0] >> 40) & constants.U32_MAX != header.time
+        or words[2] & constants.U40_MAX != header.inbox_count
+        or convert(words[1], bytes32) != header.inbox_hash
+    )
+    return Verdict(
+        fraud=fraud,
+        batch_id=header.batch_id,
+        challenge_id=self._id(header, CHECK_HEADER, 0),
+        root=empty(bytes32),
+    )
+
+
+@internal
+@view
+def _check_posted(header: batch.Header):
+    """
+    @notice Reverts unless `header` is that of a batch which stands and is not final.
+    """
+    posted: Batch = staticcall IRollup(rollup).batch(header.batch_id)
+    assert batch._header_hash(header) == posted.header_hash, "arbiter: header is not the posted one"
+    assert not staticcall IRollup(rollup).is_final(header.batch_id), "arbiter: batch is final"
+
+
+@internal
+@view
+def _segment(header: batch.Header, index: uint256, proof: Bytes[batch.PROOF_BYTES_MAX]) -> batch.Segment:
+    """
+    @notice A segment of a posted batch.
+    """
+    self._check_posted(header)
+    return staticcall IDataSource(data_source).segment(
+        header.data_root, header.elements, header.segments, index, proof
+    )
+
+
+@internal
+@pure
+def _is_well_formed(segment: batch.Segment) -> bool:
+    """
+    @notice Whether a segment is what an honest sequencer makes: not empty, inside the payload, whole records, within
+            the weight. The data source opens records exactly where the bounds hold.
+    """
+    if len(segment.records) == 0:
+        return False
+    elements: uint256 = len(segment.records)
+    element: uint256 = 0
+    weights: uint256 = 0
+    for _: uint256 in range(batch.SEGMENT_ELEMENTS_MAX):
+        if element >= elements:
+            break
+        size: uint256 = 0
+        weight: uint256 = 0
+        size, weight = batch._layout(batch._kind(segment.records[element]))
+        element = unsafe_add(element, size)  # <= 42 * 4
+        weights = unsafe_add(weights, weight)  # <= 42 * 31
+    return element == elements and weights <= batch.SEGMENT_WEIGHT_MAX
+
+
+@internal
+@pure
+def _head_hash(root: bytes32, segment: batch.Segment, first: uint256, size: uint256) -> bytes32:
+    """
+    @notice Hash of the head of the message about the record of `size` elements that begins at element `first`.
+    """
+    words: uint256[batch.RECORD_ELEMENTS_MAX] = empty(uint256[batch.RECORD_ELEMENTS_MAX])
+    for i: uint256 in range(size, bound=batch.RECORD_ELEMENTS_MAX):
+        element: uint256 = segment.records[unsafe_add(first, i)]
+        # 31 bytes at byte 31 * i of the four words: the rest of word i, and the front of the word before.
+        words[i] = element << (8 * (i + 1))
+        if i > 0:
+            words[unsafe_sub(i, 1)] |= element >> (248 - 8 * i)
+    return keccak256(
+        concat(APPLY, abi_encode(root, size * batch.ELEMENT_BYTES, words[0], words[1], words[2], words[3]))
+    )
+
+
+@internal
+@view
+def _verifier(kind: uint256) -> address:
+    """
+    @notice Who executes records of a kind (one byte).
+    """
+    if (TRADE_KINDS >> kind) & 1 == 1:
+        return verifier_trade
+    if (ACCOUNT_KINDS >> kind) & 1 == 1:
+        return verifier_account
+    return verifier_risk
+
+
+@internal
+@pure
+def _id(header: batch.Header, check: bytes4, index: uint256) -> bytes32:
+    """
+    @notice What a commitment to this check is about.
+    """
+    return keccak256(abi_encode(batch._header_hash(header), check, index))
