@@ -1,6 +1,7 @@
 """Challenges: from a posted batch and the state before one of its segments to the calldata that `Arbiter` judges.
 
-A challenge is the calldata of a check (docs/PROTOCOL.md section 16). Try it with `eth_call` first: a check changes nothing.
+A challenge is the calldata of a check (docs/PROTOCOL.md section 16). Try it with `eth_call` first: a check changes
+nothing.
 """
 
 import functools
