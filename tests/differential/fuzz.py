@@ -16,7 +16,8 @@ HERE: Final = Path(__file__).resolve().parent
 for folder in ("property", "protocol", "twins", "differential"):
     sys.path.insert(0, str(HERE.parent / folder))
 
-from exchange import CALM, DOMAIN, FEEDS, address, key_of
+from crowd import Crowd, crowded
+from exchange import CALM, DOMAIN, FEEDS, address, key_of, reopened
 from hostile import ROLES, Adversary, populated
 from runner import creation_code, new_evm
 
@@ -35,11 +36,12 @@ VERIFIER_OF: Final = {
     **{kind: "VerifierRisk" for kind in RISK},
 }
 RECORD_BYTES_MAX: Final = 124
+WITNESS_AT: Final = 196
 SELECTOR: Final = keccak(b"apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)")[:4]
 KEYS: Final = {
     address(role): key_of(role) for role in (*ROLES, "session", "stranger", *(f"feed {i}" for i in range(FEEDS + 1)))
 }
-RENEW_EVERY: Final = 2_500
+RENEW_EVERY: Final = 800
 
 
 def verifier_of(raw: bytes) -> str:
@@ -101,6 +103,49 @@ def compare(judge: Judge, witness: Witness, report: dict[str, Any]) -> None:
     report["divergences" if result.ok else "python_ok_vyper_revert"].append(where)
 
 
+def tampered(data: bytes, random: Random) -> bytes:
+    """A call whose pre-root or witness is not what it was: a bit, a word, the number or the order of words."""
+    words = [data[at : at + 32] for at in range(WITNESS_AT, len(data), 32)]
+    at = random.randrange(len(words))
+    value = int.from_bytes(words[at], "big")
+    way = random.randrange(9)
+    if way == 0:
+        root = bytearray(data[4:36])
+        root[random.randrange(32)] ^= 1 << random.randrange(8)
+        return data[:4] + bytes(root) + data[36:]
+    if way == 1:
+        del words[at]
+    elif way == 2:
+        words.insert(at, random.choice(words))
+    elif way == 3:
+        words[at] = random.choice((*words, bytes(32), b"\xff" * 32))
+    elif way == 4:
+        other = random.randrange(len(words))
+        words[at], words[other] = words[other], words[at]
+    elif way == 5:
+        words.append(random.choice((bytes(32), words[at])))
+    elif way == 6:
+        words = words[: random.randrange(len(words))]
+    else:
+        words[at] = (value ^ 1 << random.randrange(256)).to_bytes(32, "big")
+        if way == 7:  # a bit of a bitmap comes with a sibling
+            words.insert(min(at + 1 + random.randrange(20), len(words)), random.randbytes(32))
+    return data[:WITNESS_AT] + b"".join(words)
+
+
+def attack(judge: Judge, witness: Witness, random: Random, report: dict[str, Any], times: int = 1) -> None:
+    """Runs wrong witnesses of a record, each of which must revert."""
+    data = calldata(witness)
+    for _ in range(times):
+        wrong = tampered(data, random)
+        if wrong == data:
+            continue
+        report["attacks"] += 1
+        result = judge.call(witness, wrong)
+        if result.ok:
+            report["attacks_accepted"].append(f"{name_of(witness.record)}: {wrong.hex()}")
+
+
 def new_report() -> dict[str, Any]:
     """An empty report."""
     return {
@@ -109,6 +154,8 @@ def new_report() -> dict[str, Any]:
         "outcomes": {},
         "divergences": [],
         "python_ok_vyper_revert": [],
+        "attacks": 0,
+        "attacks_accepted": [],  # wrong witnesses that did not revert
         "max_gas": {},
         "max_calldata": {},
     }
@@ -136,6 +183,8 @@ def fuzz(records: int, seed: int, only: tuple[str, ...] = (), progress: int = 0)
                 continue
             before = report["records"]
             compare(judge, witness, report)
+            if random.random() < 0.25:
+                attack(judge, witness, random, report)
             if progress and before % progress == progress - 1:
                 bad = len(report["divergences"]) + len(report["python_ok_vyper_revert"])
                 print(f"{before + 1} records, {bad} divergences", flush=True)
@@ -143,6 +192,10 @@ def fuzz(records: int, seed: int, only: tuple[str, ...] = (), progress: int = 0)
 
 
 def _new(random: Random) -> tuple[Any, Adversary]:
+    if random.random() < 0.6:
+        exchange = crowded(random)
+        exchange.state = Tracer.of(reopened(exchange.state))
+        return exchange, Crowd(exchange, random)
     changes: dict[str, int] = random.choice(
         (
             {},
@@ -166,8 +219,9 @@ def main() -> int:
         print(f"{name:<12} {report['kinds'][name]:>6}  gas <= {report['max_gas'][name]:>9,}  calldata <= {report['max_calldata'][name]:>7,}")
     for text in (*report["divergences"][:20], *report["python_ok_vyper_revert"][:20]):
         print("DIFFERS", text)
+    print(report["attacks"], "wrong witnesses,", len(report["attacks_accepted"]), "accepted")
     print(report["records"], "records,", len(report["divergences"]), "divergences,", len(report["python_ok_vyper_revert"]), "reverts")
-    return 1 if report["divergences"] or report["python_ok_vyper_revert"] else 0
+    return 1 if any(report[what] for what in ("divergences", "python_ok_vyper_revert", "attacks_accepted")) else 0
 
 
 if __name__ == "__main__":

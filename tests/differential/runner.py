@@ -6,7 +6,9 @@ One state, contracts deployed into it, calls with calldata: return data or rever
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,6 +47,7 @@ class PyEvm:
     name = "py-evm"
 
     def __init__(self) -> None:
+        from eth.constants import BLANK_ROOT_HASH
         from eth.db.atomic import AtomicDB
         from eth.vm.execution_context import ExecutionContext
         from eth.vm.forks.prague import PragueVM
@@ -61,8 +64,8 @@ class PyEvm:
             base_fee_per_gas=0,
             excess_blob_gas=0,
         )
-        self._state: Any = PragueVM.get_state_class()(AtomicDB(), context, bytes(32))
-        self._deployed = 0
+        self._state: Any = PragueVM.get_state_class()(AtomicDB(), context, BLANK_ROOT_HASH)
+        self._deployed = 0xC0DE00  # beyond the precompiles
 
     def deploy(self, initcode: bytes) -> bytes:
         """Address of a contract whose creation code, arguments appended, is `initcode`."""
@@ -75,12 +78,19 @@ class PyEvm:
         return address
 
     def call(self, address: bytes, data: bytes) -> Result:
-        """One transaction's worth of execution; nothing it does stays."""
-        snapshot = self._state.snapshot()
-        computation = self._run(address, data, self._state.get_code(address))
-        self._state.revert(snapshot)
+        """One transaction of one call."""
+        return self.calls(address, (data,))[0]
+
+    def calls(self, address: bytes, datas: tuple[bytes, ...]) -> list[Result]:
+        """One transaction of some calls, which share transient storage; nothing it does stays."""
+        results = []
+        code = self._state.get_code(address)
+        for data in datas:
+            computation = self._run(address, data, code)
+            gas = computation.get_gas_used()
+            results.append(Result(not computation.is_error, bytes(computation.output), gas))
         self._state.clear_transient_storage()
-        return Result(not computation.is_error, bytes(computation.output), computation.get_gas_used())
+        return results
 
     def _run(self, address: bytes, data: bytes, code: bytes) -> Any:
         from eth.vm.message import Message
@@ -104,21 +114,25 @@ class PyRevm:
         return bytes.fromhex(str(self._evm.deploy(self._sender, initcode))[2:])
 
     def call(self, address: bytes, data: bytes) -> Result:
-        """One transaction's worth of execution; nothing it does stays."""
-        snapshot = self._evm.snapshot()
+        """One transaction of one call."""
+        return self.calls(address, (data,))[0]
+
+    def calls(self, address: bytes, datas: tuple[bytes, ...]) -> list[Result]:
+        """One transaction of some calls, which share transient storage; nothing it does stays."""
+        results = [self._call("0x" + address.hex(), data) for data in datas]
+        self._evm.reset_transient_storage()
+        return results
+
+    def _call(self, address: str, data: bytes) -> Result:
         intrinsic = 21_000 + sum(16 if byte else 4 for byte in data)
         try:
-            output = bytes(
-                self._evm.message_call(self._sender, "0x" + address.hex(), calldata=data, gas=GAS, gas_price=0)
-            )
-            ok, gas = True, int(self._evm.result.gas_used)
+            output = bytes(self._evm.message_call(self._sender, address, calldata=data, gas=GAS, gas_price=0))
         except RuntimeError as error:  # its words are all that pyrevm tells
             words = _REVERT.search(str(error))
-            ok, output = False, bytes.fromhex(words[2]) if words else b""
-            gas = int(words[1]) if words else GAS
-        self._evm.revert(snapshot)
-        self._evm.reset_transient_storage()
-        return Result(ok, output, gas - intrinsic)
+            if words is None:
+                return Result(ok=False, output=b"", gas=GAS)
+            return Result(ok=False, output=bytes.fromhex(words[2]), gas=int(words[1]) - intrinsic)
+        return Result(ok=True, output=output, gas=int(self._evm.result.gas_used) - intrinsic)
 
 
 def new_evm() -> PyEvm | PyRevm:
@@ -128,10 +142,12 @@ def new_evm() -> PyEvm | PyRevm:
 
 @cache
 def creation_code(name: str) -> bytes:
-    """Creation code of contracts/<name>.vy, from its sources as they stand."""
-    import sys
-
+    """Creation code of contracts/<name>.vy as it stands: the artifact's when it is of these sources, else compiled."""
     sys.path.insert(0, str(ROOT / "scripts"))
-    from compile_contracts import compile_contract
+    from compile_contracts import ARTIFACTS, CONTRACTS, SOURCES, compile_contract, source_hash
 
-    return bytes.fromhex(compile_contract(name)["bytecode"][2:])
+    path = ARTIFACTS / f"{name}.json"
+    artifact = json.loads(path.read_text()) if path.exists() else {}
+    if artifact.get("source_sha256") != source_hash(CONTRACTS / SOURCES[name]):
+        artifact = compile_contract(name)
+    return bytes.fromhex(artifact["bytecode"][2:])

@@ -1,0 +1,170 @@
+"""Records drawn to meet each other: few accounts, instruments and prices, short lives, thin margins, all flags.
+
+`hostile.Adversary` looks for what breaks a handler; this one for interactions of what is valid, where twins could differ.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+HERE: Final = Path(__file__).resolve().parent
+for folder in ("property", "protocol", "twins", "differential"):
+    sys.path.insert(0, str(HERE.parent / folder))
+
+from exchange import FEEDS, INDEX, address
+from hostile import ROLES, Adversary, Drawn, populated
+
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol import margin
+from sequencer.protocol.constants import Kind
+from sequencer.protocol.state import instrument_expiry_time
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from exchange import Exchange
+
+_KINDS: Final = (
+    (Kind.PLACE, 100),
+    (Kind.CANCEL, 8),
+    (Kind.CANCEL_ALL, 4),
+    (Kind.SWEEP, 8),
+    (Kind.LIQUIDATE, 10),
+    (Kind.BID, 10),
+    (Kind.SETTLE, 4),
+    (Kind.WITHDRAW, 4),
+    (Kind.TRANSFER, 3),
+    (Kind.DEPOSIT, 3),
+    (Kind.SET_SIGNER, 2),
+    (Kind.COLLECT, 1),
+    (Kind.TICK, 4),
+)
+
+
+def crowded(random: Random) -> Exchange:
+    """An exchange whose counters, fund and parameters stand somewhere in their ranges."""
+    congested, restricted = random.choice(((5, 50), (20, 400_000), (20_000, 400_000)))
+    exchange = populated(
+        maker_fee_ppm=random.choice((0, 0, 100, 5_000)),
+        taker_fee_ppm=random.choice((0, 300, 20_000)),
+        fee_cap_ppm=random.choice((0, 125_000, 1_000_000)),
+        fund_share_ppm=random.choice((0, 333_333, 500_000, 1_000_000)),
+        sequencing_fee_min=random.choice((0, 1, 100, 7_777)),
+        target_per_s=random.choice((1, 50, 2_000)),
+        congested_excess=congested,
+        restricted_excess=restricted,
+        fee_doubling_excess=random.choice((1, 7, 20_000)),
+        short_floor_ppm=random.choice((0, 10_000, 60_000)),
+        maintenance_ppm=random.choice((1, 500_000, 800_000, 999_999)),
+        auction_fraction_max=random.choice((1, 64, 256)),
+        auction_discount_max_ppm=random.choice((0, 1_000_000, 4_000_000)),
+        liquidation_fee_ppm=random.choice((0, 20_000, 1_000_000)),
+        breaker_restrict_ppm=c.U32_MAX,
+        breaker_halt_ppm=c.U32_MAX,
+        feed_age_max_s=random.choice((180, 100_000)),
+    )
+    g = exchange.state.globals
+    if random.random() < 0.3:
+        g.deficit = random.choice((1, 10**6, 10**12, 2**64))
+        g.fund = random.choice((0, 0, 10**6))
+    if random.random() < 0.2:
+        g.pool = random.choice((0, 1, 10**9))
+    if random.random() < 0.15:
+        g.seq = c.U40_MAX - random.randint(0, 900)
+    if random.random() < 0.1:
+        g.tick = c.U40_MAX - random.randint(0, 9)
+        g.inbox_count = c.U40_MAX - random.randint(0, 9)
+        g.withdrawals = c.U32_MAX - random.randint(0, 9)
+    return exchange
+
+
+class Crowd(Adversary):
+    """Draws records that nearly always are well formed and signed."""
+
+    def __init__(self, exchange: Exchange, random: Random) -> None:
+        super().__init__(exchange, random)
+        self.instruments = random.sample(sorted(exchange.state.instruments.values()), random.choice((1, 2, 4)))
+
+    def draw(self) -> Drawn:
+        """CONTINUE when it is due; a TICK where a class asks for one; else a record."""
+        state, draw = self.exchange.state, self.random
+        if state.globals.taker is not None and draw.random() < 0.95:
+            return codec.encode(Kind.CONTINUE), None
+        kinds, weights = zip(*_KINDS, strict=True)
+        raw, signer = self.formed(draw.choices(kinds, weights)[0])
+        record = codec.decode(raw, state.domain, signer or bytes(20))
+        assert isinstance(record, codec.Record)
+        if codec.record_class(record) < state.globals.last_class and draw.random() < 0.97:
+            return self.formed(Kind.TICK)
+        return raw, signer
+
+    def _instrument(self) -> int:
+        return self.random.choice(self.instruments)
+
+    def _account(self) -> int:
+        return self.random.randint(1, len(ROLES))
+
+    def _field_expires(self, fields: dict[str, Any]) -> int:
+        return self.random.choice((0, 0, 0, self._soon(self.random.randint(0, 4))))
+
+    def _tick(self) -> dict[str, int]:
+        return {"time": self._soon(self.random.choice((0, 0, 1, 1, 2)))}
+
+    def _place(self) -> dict[str, Any]:
+        draw, instrument, number = self.random, self._instrument(), self._account()
+        mark = self.exchange.mark(instrument)
+        flags = draw.choice((0, 0, 0, 2, 4, 8)) | draw.choice((0, 0, 16)) | draw.choice((0, 0, 0, 32)) | draw.randint(0, 1)
+        account = self.exchange.state.accounts.get(number)
+        if account and flags & c.FLAG_REDUCE_ONLY and account.positions.get(instrument) and draw.random() < 0.8:
+            flags = flags & ~1 | (account.positions[instrument] > 0)
+        spread = draw.choice((0, 1, 2, 3, 3, mark // 50, mark // 4, mark))
+        price = mark + draw.choice((-1, 1)) * spread
+        return {
+            "account": number,
+            "instrument": instrument,
+            "flags": flags,
+            "price": min(max(price, 1), c.U32_MAX),
+            "quantity": draw.choice((1, 2, 3, 5, 8, draw.randint(1, 40), draw.randint(1, 9_000))),
+            "fee_max": draw.choice((65_535, 65_535, 65_535, 100)),
+        }
+
+    def _amount(self, account: int) -> int:
+        """Now and then all that is free, to the unit: what comes next stands at the edge of its margin."""
+        held = self.exchange.state.accounts.get(account)
+        if held is None or self.random.random() < 0.3:
+            return super()._amount(account)
+        margin.refresh(self.exchange.state, held)
+        free = min(margin.free(self.exchange.state, held), held.cash)
+        return min(max(free + self.random.choice((0, 0, 1, -1_000_000)), 0), c.U64_MAX)
+
+    # --- the world goes on ----------------------------------------------------------------------
+
+    def keep_going(self) -> list[Drawn]:
+        """A new index, near or far, fresh marks, and who falls below its margin is liquidated; seldom, days pass."""
+        state, draw = self.exchange.state, self.random
+        if draw.random() < 0.15:
+            records = super().keep_going()
+            self.instruments = [self._alive() for _ in range(2)]
+            return records
+        self.instruments = [self._alive() for _ in range(draw.choice((1, 2, 4)))]
+        time = self._soon(draw.choice((1, 1, 30, 130)))
+        price = state.underlyings[0].index * draw.choice((100, 101, 99, 110, 91, 125, 80)) // 100
+        price = min(max(price, INDEX // 3), INDEX * 3)
+        out: list[Drawn] = [(codec.encode(Kind.CONTINUE), None)] * (40 if state.globals.taker else 0)
+        out.append((codec.encode(Kind.TICK, time=time), None))
+        for feed in range(draw.choice((1, 2, FEEDS))):
+            fields = {"underlying": 0, "feed": feed, "time": time, "price": price + feed}
+            out.append((codec.encode(Kind.FEED, **fields), address(f"feed {feed}")))
+        for page in state.pages:
+            fields = {"underlying": page >> 23, "day": page >> 7 & 0xFFFF, "page": page & 127}
+            out.append((codec.encode(Kind.RISK, **fields), None))
+        out += [(codec.encode(Kind.LIQUIDATE, account=number), None) for number in state.accounts]
+        return out
+
+    def _alive(self) -> int:
+        time = self.exchange.state.globals.time
+        known = sorted(self.exchange.state.instruments.values())
+        return self.random.choice([one for one in known if instrument_expiry_time(one) > time] or known)

@@ -1,0 +1,221 @@
+"""The twins are equal: what Python makes of a record, the verifier contracts make of it too, and nothing else.
+
+A short form; `python tests/differential/fuzz.py RECORDS SEED` goes on as long as one likes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import pytest
+
+HERE: Final = Path(__file__).resolve().parent
+for folder in ("property", "protocol", "twins", "differential"):
+    sys.path.insert(0, str(HERE.parent / folder))
+
+import worlds
+from exchange import DOMAIN, INDEX, NEAR, START, Exchange, key_of
+from fuzz import (
+    VERIFIER_OF,
+    WITNESS_AT,
+    Judge,
+    attack,
+    calldata,
+    compare,
+    expected,
+    fuzz,
+    new_report,
+)
+
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.entries import Account
+from sequencer.witness import Tracer, Witness
+
+IS_LONG: Final = os.environ.get("FAIRSTRIKE_LONG", "0") not in ("", "0")
+GAS_MAX: Final = 8_000_000
+CALLDATA_MAX: Final = 110_000
+ROLES: Final = ("rich", "maker", "poor", "debtor", "treasury")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge()
+
+
+@pytest.fixture(scope="module")
+def heavy() -> Tracer:
+    """Five accounts of 64 positions in 16 pages each, and one of none (number 6)."""
+    tracer = worlds.heavy(Random(1), ROLES, crowd=2_000)
+    account = Account(worlds.address("empty"))
+    account.cash = 10**13
+    tracer.put_account(6, account)
+    tracer.globals.pool += 10**13
+    return Tracer.of(_rooted(tracer))
+
+
+def _rooted(state: Any) -> Any:
+    state.root()
+    return state
+
+
+def signed(kind: Kind, role: str, **fields: int) -> bytes:
+    return codec.sign(codec.encode(kind, expires=0, **fields), DOMAIN, key_of(role))
+
+
+def equal(judge: Judge, witness: Witness, reason: Reason) -> int:
+    """Gas of a record with which both twins end as `reason`, within the limits."""
+    assert witness.outcome.reason is reason
+    result = judge.call(witness)
+    assert result.ok, result.reason()
+    assert result.output == expected(witness)
+    assert result.gas < GAS_MAX
+    assert len(calldata(witness)) < CALLDATA_MAX
+    return int(result.gas)
+
+
+def test_fuzz__short_form__finds_no_difference() -> None:
+    report = fuzz(20_000 if IS_LONG else 250, seed=7)
+    assert report["divergences"] == []
+    assert report["python_ok_vyper_revert"] == []
+    assert report["attacks_accepted"] == []
+    assert report["records"] >= 250
+    assert len(report["kinds"]) > 10
+
+
+def test_place__of_every_size__is_equal_and_within_the_limits(judge: Judge, heavy: Tracer) -> None:
+    instrument = sorted(heavy.accounts[1].positions)[40]
+    order = {"instrument": instrument, "flags": 0, "fee_max": 65_535}
+    light = heavy.witness(signed(Kind.PLACE, "empty", account=6, nonce=0, price=100, quantity=10, **order))
+    assert equal(judge, light, Reason.OK) < 200_000
+    rests = signed(Kind.PLACE, "rich", account=1, nonce=0, price=100, quantity=10, **order)
+    assert equal(judge, heavy.witness(rests), Reason.OK) < 1_000_000
+    for step in range(8):
+        worlds.rest(heavy, 3 + step % 3, instrument, c.SELL, 1_000 + step, 5)
+    world = Tracer.of(_rooted(heavy))
+    takes = signed(Kind.PLACE, "rich", account=1, nonce=1, price=2_000, quantity=33, **order)
+    witness = world.witness(takes)
+    assert witness.outcome.pending
+    assert equal(judge, witness, Reason.OK) < 1_500_000
+    report = new_report()
+    attack(judge, witness, Random(3), report, times=20)
+    assert report["attacks_accepted"] == []
+    proceeds = world.witness(codec.encode(Kind.CONTINUE))
+    assert len(proceeds.outcome.fills) == c.STEPS_MAX
+    assert equal(judge, proceeds, Reason.OK) < 1_500_000
+
+
+def test_bid__between_the_largest_accounts__is_equal_and_within_the_limits(judge: Judge) -> None:
+    world = worlds.heavy(Random(2), ("rich", "poor"), crowd=100)
+    buyer, target = world.accounts[1], world.accounts[2]
+    buyer.cash = 10**16
+    target.cash = -3 * 10**10
+    for number, account in ((1, buyer), (2, target)):
+        world.put_account(number, account)
+    state = Tracer.of(_rooted(world))
+    equal(judge, state.witness(codec.encode(Kind.LIQUIDATE, account=2)), Reason.OK)
+    offer = {"account": 1, "target": 2, "fraction": 64, "cash_max": 2**63 - 1}
+    witness = state.witness(signed(Kind.BID, "rich", nonce=0, **offer))
+    assert len(calldata(witness)) > 80_000  # two accounts, 32 pages
+    equal(judge, witness, Reason.POSITION_LIMIT)
+    buyer, target = state.accounts[1], state.accounts[2]
+    buyer.positions = dict(target.positions)
+    state.put_account(1, buyer)
+    state = Tracer.of(_rooted(state))
+    equal(judge, state.witness(signed(Kind.BID, "rich", nonce=1, **offer)), Reason.OK)
+
+
+def test_risk__of_a_full_page__is_equal_and_within_the_limits(judge: Judge) -> None:
+    world = worlds.heavy(Random(4), ("rich",), crowd=10)
+    equal(judge, world.witness(codec.encode(Kind.RISK, underlying=0, day=NEAR, page=0)), Reason.OK)
+
+
+def test_witness__of_another_record_or_root__reverts(judge: Judge) -> None:
+    world = Tracer.of(Exchange(audits=False).state)
+    first = world.witness(codec.encode(Kind.TICK, time=START + 1))
+    second = world.witness(codec.encode(Kind.TICK, time=START + 2))
+    equal(judge, first, Reason.OK)
+    mixed = calldata(second)[:WITNESS_AT] + calldata(first)[WITNESS_AT:]
+    result = judge.call(first, mixed)
+    assert (result.ok, result.reason()) == (False, "witness: path")
+    result = judge.call(first, calldata(first) + bytes(32))
+    assert (result.ok, result.reason()) == (False, "witness: surplus")
+    assert not judge.call(first, calldata(first)[:-1]).ok
+
+
+def test_record__of_another_contracts_kind__reverts(judge: Judge) -> None:
+    world = Tracer.of(Exchange(audits=False).state)
+    witness = world.witness(codec.encode(Kind.LIQUIDATE, account=1))
+    for name, address in judge.addresses.items():
+        result = judge.evm.call(address, calldata(witness))
+        if name == VERIFIER_OF[Kind.LIQUIDATE]:
+            assert result.output == expected(witness)
+        else:
+            assert (result.ok, result.reason()) == (False, "verifier: kind")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\x00",
+        bytes([Kind.TICK]),
+        bytes([Kind.PLACE]) + bytes(93),
+        bytes([Kind.PLACE]) + bytes(91),
+        bytes([Kind.SURFACE]) + bytes(122),
+        bytes([Kind.SURFACE]) + bytes(58) + b"\x01" + bytes(64),
+        bytes([Kind.SURFACE]) + bytes(56) + b"\x01" + bytes(66),
+        bytes([Kind.SET_SIGNER]) + bytes(37) + b"\x01" + bytes(85),
+        bytes([Kind.TICK]) + bytes(29) + b"\x01",
+        bytes([Kind.COLLECT]) + b"\x01" + bytes(29),
+        b"\xff" * 124,
+        b"\x40" + bytes(30),
+        bytes([Kind.QUOTE]) + bytes(92),
+    ],
+    ids=range(14),
+)
+def test_bytes__that_are_no_record__are_a_no_op_everywhere(judge: Judge, raw: bytes) -> None:
+    world = Tracer.of(Exchange(audits=False).state)
+    witness = world.witness(raw)
+    for address in judge.addresses.values():
+        result = judge.evm.call(address, calldata(witness))
+        assert result.ok, result.reason()
+        assert result.output == expected(witness)
+
+
+def test_pages__proved_in_an_earlier_call__do_not_serve_a_later_one(judge: Judge) -> None:
+    """Transient storage outlives a call: a page read by the first must be proved again by the second."""
+    exchange = Exchange(audits=False)
+    (instrument,) = exchange.open((NEAR, INDEX, 0))
+    exchange.deposit("rich", 1_000)
+    world = Tracer.of(exchange.state)
+    order = {"account": 1, "instrument": instrument, "flags": 0, "price": 5, "quantity": 1, "fee_max": 65_535}
+    first = world.witness(signed(Kind.PLACE, "rich", nonce=0, **order))
+    second = world.witness(signed(Kind.PLACE, "rich", nonce=1, **order))
+    address = judge.addresses["VerifierTrade"]
+    both = judge.evm.calls(address, (calldata(first), calldata(second)))
+    assert [result.output for result in both] == [expected(first), expected(second)]
+    page = next(iter(world.pages.values())).words()
+    data = calldata(second)
+    start = data.index(page)
+    length = 32 * (1 + int.from_bytes(data[start + len(page) :][:32], "big").bit_count())
+    unproved = data[: start - 32] + data[start + len(page) + length :]
+    results = judge.evm.calls(address, (calldata(first), unproved))
+    assert results[0].ok
+    assert not results[1].ok
+
+
+def test_report__counts_what_it_compares(judge: Judge) -> None:
+    world = Tracer.of(Exchange(audits=False).state)
+    witness = world.witness(codec.encode(Kind.TICK, time=START + 1))
+    report = new_report()
+    compare(judge, witness, report)
+    lie = Witness(witness.pre_root, witness.record, witness.words, bytes(32), witness.outcome)
+    compare(judge, lie, report)
+    assert (report["records"], report["kinds"]) == (2, {"TICK": 2})
+    assert len(report["divergences"]) == 1
