@@ -1,6 +1,6 @@
 """Records drawn to meet each other: few accounts, instruments and prices, short lives, thin margins, all flags.
 
-`hostile.Adversary` looks for what breaks a handler; this one for interactions of what is valid, where twins could differ.
+`hostile.Adversary` looks for what breaks a handler; this one for how valid ones interact, where twins could differ.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-HERE: Final = Path(__file__).resolve().parent
-for folder in ("property", "protocol", "twins", "differential"):
-    sys.path.insert(0, str(HERE.parent / folder))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "property"))
 
 from exchange import FEEDS, INDEX, address
 from hostile import ROLES, Adversary, Drawn, populated
 
-from sequencer.protocol import codec
+from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import instrument_expiry_time
 
@@ -86,7 +84,9 @@ class Crowd(Adversary):
 
     def __init__(self, exchange: Exchange, random: Random) -> None:
         super().__init__(exchange, random)
-        self.instruments = random.sample(sorted(exchange.state.instruments.values()), random.choice((1, 2, 4)))
+        self.instruments = random.sample(
+            sorted(exchange.state.instruments.values()), random.choice((1, 2, 4))
+        )
 
     def draw(self) -> Drawn:
         """CONTINUE when it is due; a TICK where a class asks for one; else a record."""
@@ -116,9 +116,19 @@ class Crowd(Adversary):
     def _place(self) -> dict[str, Any]:
         draw, instrument, number = self.random, self._instrument(), self._account()
         mark = self.exchange.mark(instrument)
-        flags = draw.choice((0, 0, 0, 2, 4, 8)) | draw.choice((0, 0, 16)) | draw.choice((0, 0, 0, 32)) | draw.randint(0, 1)
+        flags = (
+            draw.choice((0, 0, 0, 2, 4, 8))
+            | draw.choice((0, 0, 16))
+            | draw.choice((0, 0, 0, 32))
+            | draw.randint(0, 1)
+        )
         account = self.exchange.state.accounts.get(number)
-        if account and flags & c.FLAG_REDUCE_ONLY and account.positions.get(instrument) and draw.random() < 0.8:
+        if (
+            account
+            and flags & c.FLAG_REDUCE_ONLY
+            and account.positions.get(instrument)
+            and draw.random() < 0.8
+        ):
             flags = flags & ~1 | (account.positions[instrument] > 0)
         spread = draw.choice((0, 1, 2, 3, 3, mark // 50, mark // 4, mark))
         price = mark + draw.choice((-1, 1)) * spread

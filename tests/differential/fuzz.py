@@ -7,14 +7,13 @@ goes through `Tracer`, and its witness through the bytecode of the verifier cont
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-HERE: Final = Path(__file__).resolve().parent
-for folder in ("property", "protocol", "twins", "differential"):
-    sys.path.insert(0, str(HERE.parent / folder))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "property"))
 
 from crowd import Crowd, crowded
 from exchange import CALM, DOMAIN, FEEDS, address, key_of, reopened
@@ -22,24 +21,24 @@ from hostile import ROLES, Adversary, populated
 from runner import creation_code, new_evm
 
 from sequencer.protocol import codec
-from sequencer.protocol import constants as c
 from sequencer.protocol.codec import LAYOUTS
-from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import keccak
 from sequencer.witness import Tracer, Witness
 
 TRADE: Final = (Kind.PLACE, Kind.CONTINUE, Kind.CANCEL, Kind.CANCEL_ALL, Kind.SWEEP)
 RISK: Final = (Kind.TICK, Kind.FEED, Kind.SURFACE, Kind.LIST, Kind.RISK, Kind.FIX)
 VERIFIER_OF: Final = {
-    **{kind: "VerifierAccount" for kind in LAYOUTS},
-    **{kind: "VerifierTrade" for kind in TRADE},
-    **{kind: "VerifierRisk" for kind in RISK},
+    **dict.fromkeys(LAYOUTS, "VerifierAccount"),
+    **dict.fromkeys(TRADE, "VerifierTrade"),
+    **dict.fromkeys(RISK, "VerifierRisk"),
 }
 RECORD_BYTES_MAX: Final = 124
 WITNESS_AT: Final = 196
 SELECTOR: Final = keccak(b"apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)")[:4]
 KEYS: Final = {
-    address(role): key_of(role) for role in (*ROLES, "session", "stranger", *(f"feed {i}" for i in range(FEEDS + 1)))
+    address(role): key_of(role)
+    for role in (*ROLES, "session", "stranger", *(f"feed {i}" for i in range(FEEDS + 1)))
 }
 RENEW_EVERY: Final = 800
 
@@ -66,7 +65,9 @@ class Judge:
 
     def call(self, witness: Witness, data: bytes | None = None) -> Any:
         """What the contract of the record's kind makes of it."""
-        return self.evm.call(self.addresses[verifier_of(witness.record)], calldata(witness) if data is None else data)
+        return self.evm.call(
+            self.addresses[verifier_of(witness.record)], calldata(witness) if data is None else data
+        )
 
 
 def expected(witness: Witness) -> bytes:
@@ -98,7 +99,9 @@ def compare(judge: Judge, witness: Witness, report: dict[str, Any]) -> None:
     report["max_calldata"][name] = max(report["max_calldata"].get(name, 0), len(data))
     if result.ok and result.output == expected(witness):
         return
-    found = f"reason {int.from_bytes(result.output[32:], 'big')}" if result.ok else f"revert '{result.reason()}'"
+    found = (
+        f"reason {int.from_bytes(result.output[32:], 'big')}" if result.ok else f"revert '{result.reason()}'"
+    )
     where = f"{outcome}: {found}, record {witness.record.hex()}"
     report["divergences" if result.ok else "python_ok_vyper_revert"].append(where)
 
@@ -212,16 +215,27 @@ def _new(random: Random) -> tuple[Any, Adversary]:
 def main() -> int:
     """Command line: records, seed."""
     report = fuzz(int(sys.argv[1]), int(sys.argv[2]), tuple(sys.argv[3:]), progress=1_000)
-    reasons: Counter[str] = Counter(report["outcomes"])
-    for outcome, count in sorted(reasons.items()):
+    for outcome, count in sorted(report["outcomes"].items()):
         print(f"{count:>7}  {outcome}")
-    for name in sorted(report["kinds"]):
-        print(f"{name:<12} {report['kinds'][name]:>6}  gas <= {report['max_gas'][name]:>9,}  calldata <= {report['max_calldata'][name]:>7,}")
+    for name, count in sorted(report["kinds"].items()):
+        gas, size = report["max_gas"][name], report["max_calldata"][name]
+        print(f"{name:<12} {count:>6}  gas <= {gas:>9,}  calldata <= {size:>7,}")
     for text in (*report["divergences"][:20], *report["python_ok_vyper_revert"][:20]):
         print("DIFFERS", text)
     print(report["attacks"], "wrong witnesses,", len(report["attacks_accepted"]), "accepted")
-    print(report["records"], "records,", len(report["divergences"]), "divergences,", len(report["python_ok_vyper_revert"]), "reverts")
-    return 1 if any(report[what] for what in ("divergences", "python_ok_vyper_revert", "attacks_accepted")) else 0
+    print(
+        report["records"],
+        "records,",
+        len(report["divergences"]),
+        "divergences,",
+        len(report["python_ok_vyper_revert"]),
+        "reverts",
+    )
+    return (
+        1
+        if any(report[what] for what in ("divergences", "python_ok_vyper_revert", "attacks_accepted"))
+        else 0
+    )
 
 
 if __name__ == "__main__":

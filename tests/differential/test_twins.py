@@ -13,9 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-HERE: Final = Path(__file__).resolve().parent
-for folder in ("property", "protocol", "twins", "differential"):
-    sys.path.insert(0, str(HERE.parent / folder))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 
 import worlds
 from exchange import DOMAIN, INDEX, NEAR, START, Exchange, key_of

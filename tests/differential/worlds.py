@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-HERE: Final = Path(__file__).resolve().parent
-for folder in ("property", "protocol", "twins", "differential"):
-    sys.path.insert(0, str(HERE.parent / folder))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 
 from exchange import DOMAIN, INDEX, NEAR, START, USD, address, params
 
@@ -65,7 +63,10 @@ def _page(state: State, random: Random, day: int) -> int:
     for row in range(c.PAGE_ROWS):
         page.terms.append((INDEX + STEP * (row // 2 - 8)) | (row & 1) << 31)
         page.rows.append(
-            (random.randint(1_000, 300_000), tuple(random.randint(-200_000, 200_000) for _ in range(c.SCENARIOS)))
+            (
+                random.randint(1_000, 300_000),
+                tuple(random.randint(-200_000, 200_000) for _ in range(c.SCENARIOS)),
+            )
         )
     page_id = day << 7
     state.pages[page_id] = page
@@ -79,7 +80,9 @@ def _page(state: State, random: Random, day: int) -> int:
     return page_id
 
 
-def rest(state: State, number: int, instrument: int, side: int, price: int, quantity: int, flags: int = 0) -> Order:
+def rest(
+    state: State, number: int, instrument: int, side: int, price: int, quantity: int, flags: int = 0
+) -> Order:
     """Rests an order of account `number` with a reserve that bears any fill."""
     g = state.globals
     rate = 3_000_000
