@@ -17,6 +17,7 @@ from web3 import HTTPProvider, Web3
 from sequencer.contracts import NAMES, load
 from sequencer.devnet import devnet_params
 from sequencer.genesis import genesis_root
+from sequencer.l1 import chains
 from sequencer.l1.deploy import Deployment
 from sequencer.protocol import constants as c
 from sequencer.protocol.cmap import Map
@@ -26,7 +27,6 @@ TEST_CHAIN = "ethereum:local:test"
 GENESIS = "0x" + "11" * 32
 WINDOW_S = 20  # not below the default drift
 TRADER = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"  # TEST::2
-DEVNETS = ROOT / "sequencer" / "l1" / "devnets" / "node_modules" / ".bin"
 
 pytest.importorskip("ape", reason="ape is an optional extra: pip install fairstrike[ape]")
 
@@ -65,7 +65,9 @@ def ape(tmp_path: Path) -> Run:
 @pytest.fixture(scope="module")
 def anvil() -> Iterator[str]:
     """URL of an anvil of our own."""
-    path = shutil.which("anvil", path=os.pathsep.join([os.environ["PATH"], str(DEVNETS)]))
+    path = shutil.which("anvil")
+    if path is None and chains.is_installed():
+        path = chains._anvil(chains.install_dir())
     if path is None:
         pytest.skip("anvil is not on the PATH: npm install @foundry-rs/anvil@1.7.1")
     with socket.socket() as free:
