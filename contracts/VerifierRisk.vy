@@ -14,8 +14,10 @@ from lib import cmap
 from lib import insurance
 from lib import kind
 from lib import market
+from lib import pages
 from lib import queue
 from lib import reason
+from lib import reports
 from lib import settlement
 from lib import state
 from lib import transition
@@ -24,7 +26,9 @@ initializes: cmap
 initializes: state[cmap := cmap]
 initializes: insurance[state := state]
 initializes: queue[state := state]
-initializes: market[cmap := cmap, queue := queue, state := state]
+initializes: pages[state := state]
+initializes: reports[state := state]
+initializes: market[cmap := cmap, pages := pages, queue := queue, reports := reports, state := state]
 initializes: settlement[insurance := insurance, state := state]
 initializes: transition[cmap := cmap, state := state]
 

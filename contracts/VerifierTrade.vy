@@ -12,6 +12,7 @@
 from lib import auth
 from lib import book
 from lib import cmap
+from lib import fills
 from lib import insurance
 from lib import kind
 from lib import margin
@@ -28,9 +29,17 @@ initializes: auth[state := state]
 initializes: book[cmap := cmap]
 initializes: insurance[state := state]
 initializes: margin[state := state]
+initializes: fills[margin := margin, state := state]
 initializes: queue[state := state]
 initializes: matching[
-    auth := auth, book := book, cmap := cmap, insurance := insurance, margin := margin, queue := queue, state := state
+    auth := auth,
+    book := book,
+    cmap := cmap,
+    fills := fills,
+    insurance := insurance,
+    margin := margin,
+    queue := queue,
+    state := state
 ]
 initializes: orders[auth := auth, cmap := cmap, state := state]
 initializes: transition[cmap := cmap, state := state]

@@ -10,6 +10,7 @@
 """
 
 from . import constants
+from . import entries
 from . import reason
 from . import state
 
@@ -19,11 +20,11 @@ uses: state
 @internal
 def _authorise(
     number: uint256, signer: uint256, scope: uint256, nonce: uint256, expires: uint256
-) -> (uint256, state.Account):
+) -> (uint256, entries.Account):
     """
     @notice OK and the account, if `signer` may act for it in `scope` now with this nonce; else why not.
     """
-    account: state.Account = state._account(number)
+    account: entries.Account = state._account(number)
     if account.stored == 0:
         return reason.UNKNOWN_ACCOUNT, account
     time: uint256 = state.time
@@ -92,12 +93,12 @@ def _raise_floor(lowest: uint256, bitmap: uint256, new_floor: uint256) -> (uint2
 @internal
 @pure
 def _set_signer(
-    account: state.Account, signer: uint256, scope: uint256, expires: uint256
-) -> (uint256, state.Account):
+    account: entries.Account, signer: uint256, scope: uint256, expires: uint256
+) -> (uint256, entries.Account):
     """
     @notice Grants, changes or (scope 0) removes a session key; at most SIGNERS_MAX stand.
     """
-    changed: state.Account = account
+    changed: entries.Account = account
     if scope > constants.SCOPE_TRADE | constants.SCOPE_WITHDRAW or signer == account.owner:
         return reason.SCOPE, changed
     count: uint256 = 0

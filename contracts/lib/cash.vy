@@ -13,6 +13,7 @@ from . import auth
 from . import cmap
 from . import codec
 from . import constants
+from . import entries
 from . import insurance
 from . import margin
 from . import params
@@ -51,7 +52,7 @@ def _deposit() -> uint256:
     held: uint256 = unsafe_add(unsafe_add(state.pool, state.fund), state.treasury)
     if unsafe_add(held, amount) > VAULT_MAX:
         return reason.AMOUNT
-    account: state.Account = state._account(number)
+    account: entries.Account = state._account(number)
     if account.stored == 0:
         account.owner = owner
     credited: uint256 = insurance._credit(amount)  # amount .. amount << 16
@@ -65,11 +66,11 @@ def _deposit() -> uint256:
 @internal
 def _take(
     signer: uint256, scope: uint256, number: uint256, amount: uint256, nonce: uint256, expires: uint256
-) -> (uint256, state.Account):
+) -> (uint256, entries.Account):
     """
     @notice OK and the account when it has paid `amount`: authorised, solvent in cash, within its margin.
     """
-    account: state.Account = empty(state.Account)
+    account: entries.Account = empty(entries.Account)
     if amount == 0:
         return reason.AMOUNT, account
     why: uint256 = 0
@@ -102,7 +103,7 @@ def _withdraw(domain: bytes32) -> uint256:
     digest: bytes32 = keccak256(abi_encode(WITHDRAW_TYPE, number, amount, nonce, expires))
     signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
     why: uint256 = 0
-    account: state.Account = empty(state.Account)
+    account: entries.Account = empty(entries.Account)
     why, account = self._take(signer, constants.SCOPE_WITHDRAW, number, amount, nonce, expires)
     if why != reason.OK:
         return why
@@ -131,13 +132,13 @@ def _transfer(domain: bytes32) -> uint256:
     digest: bytes32 = keccak256(abi_encode(TRANSFER_TYPE, number, to, amount, nonce, expires))
     signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
     why: uint256 = 0
-    account: state.Account = empty(state.Account)
+    account: entries.Account = empty(entries.Account)
     why, account = self._take(signer, constants.SCOPE_OWNER, number, amount, nonce, expires)
     if why != reason.OK:
         return why
     if to == number:
         return reason.UNKNOWN_ACCOUNT
-    receiver: state.Account = state._account(to)
+    receiver: entries.Account = state._account(to)
     if receiver.stored == 0:
         return reason.UNKNOWN_ACCOUNT
     receiver.cash = unsafe_add(receiver.cash, margin._lots(amount))
@@ -154,7 +155,7 @@ def _collect() -> uint256:
     amount: uint256 = state.treasury
     if amount == 0:
         return reason.NOTHING_TO_COLLECT
-    account: state.Account = state._account(state._param(params.TREASURY_ACCOUNT))
+    account: entries.Account = state._account(state._param(params.TREASURY_ACCOUNT))
     if account.stored == 0:
         return reason.UNKNOWN_ACCOUNT
     account.cash = unsafe_add(account.cash, margin._lots(amount))
@@ -180,7 +181,7 @@ def _set_signer(domain: bytes32) -> uint256:
     )
     by: uint256 = codec._signer(domain, digest, codec.BODY_124)
     why: uint256 = 0
-    account: state.Account = empty(state.Account)
+    account: entries.Account = empty(entries.Account)
     why, account = auth._authorise(number, by, constants.SCOPE_OWNER, nonce, expires)
     if why != reason.OK:
         return why

@@ -10,6 +10,7 @@
 """
 
 from . import constants
+from . import entries
 from . import state
 
 uses: state
@@ -31,11 +32,11 @@ def _charge(amount: uint256, fund_share_ppm: uint256):
 
 
 @internal
-def _cover(account: state.Account) -> state.Account:
+def _cover(account: entries.Account) -> entries.Account:
     """
     @notice An account without positions that owes money is brought to zero: by the fund, then by all (deficit).
     """
-    covered: state.Account = account
+    covered: entries.Account = account
     if account.position_count != 0 or account.cash >= 0:
         return covered
     need: uint256 = convert(convert(unsafe_sub(0, account.cash), bytes32), uint256)

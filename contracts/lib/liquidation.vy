@@ -12,8 +12,10 @@
 from . import auth
 from . import codec
 from . import constants
+from . import entries
 from . import insurance
 from . import margin
+from . import pages
 from . import params
 from . import reason
 from . import state
@@ -34,7 +36,7 @@ def _liquidate() -> uint256:
     @notice LIQUIDATE: anyone may start the auction of an account with equity < MM, and end it once equity is IM again. All
             its orders die already when equity < MM + reserved. An account with nothing but debts is covered at once.
     """
-    account: state.Account = state._account(codec._field(1, 4))
+    account: entries.Account = state._account(codec._field(1, 4))
     if account.stored == 0:
         return reason.UNKNOWN_ACCOUNT
     sums: margin.Sums = margin._refresh(account)
@@ -86,13 +88,13 @@ def _bid(domain: bytes32) -> uint256:
     digest: bytes32 = keccak256(abi_encode(BID_TYPE, number, target_number, fraction, cash_max, nonce, expires))
     signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
     why: uint256 = 0
-    buyer: state.Account = empty(state.Account)
+    buyer: entries.Account = empty(entries.Account)
     why, buyer = auth._authorise(number, signer, constants.SCOPE_TRADE, nonce, expires)
     if why != reason.OK:
         return why
     if target_number == number:
         return reason.UNKNOWN_ACCOUNT
-    target: state.Account = state._account(target_number)
+    target: entries.Account = state._account(target_number)
     if target.stored == 0:
         return reason.UNKNOWN_ACCOUNT
     if buyer.auction_start != 0:
@@ -114,18 +116,18 @@ def _bid(domain: bytes32) -> uint256:
 
 @internal
 def _take_over(
-    target: state.Account, bidder: state.Account, risk: int256, fraction: uint256, cash_max: int256
+    target: entries.Account, bidder: entries.Account, risk: int256, fraction: uint256, cash_max: int256
 ) -> uint256:
     """
     @notice Moves fraction/256 of every position (towards zero) from `target`, whose IM is `risk`, and settles.
     """
-    seller: state.Account = target
-    buyer: state.Account = bidder
+    seller: entries.Account = target
+    buyer: entries.Account = bidder
     worth: int256 = 0
     has_moved: bool = False
     for i: uint256 in range(target.position_count, bound=64):
         instrument: uint256 = target.positions[i] >> 64
-        held: int256 = state._quantity(target.positions[i])
+        held: int256 = entries._quantity(target.positions[i])
         lots: uint256 = margin._bits(held if held > 0 else unsafe_sub(0, held))
         part: int256 = margin._lots(unsafe_mul(lots, fraction) >> 8)
         if part == 0:
@@ -136,7 +138,7 @@ def _take_over(
             return reason.POSITION_LIMIT
         seller = margin._move(seller, instrument, unsafe_sub(0, part))
         buyer = margin._move(buyer, instrument, part)
-        mark: int256 = margin._lots(margin._mark(state._page(instrument >> 5), instrument & 31))
+        mark: int256 = margin._lots(pages._mark(state._page(instrument >> 5), instrument & 31))
         worth = unsafe_add(worth, unsafe_mul(part, mark))
         has_moved = True
     sums: margin.Sums = margin._refresh(seller)

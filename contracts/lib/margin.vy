@@ -14,6 +14,8 @@
 
 from . import cmap
 from . import constants
+from . import entries
+from . import pages
 from . import params
 from . import reason
 from . import state
@@ -58,70 +60,11 @@ def _ceil_ppm(amount: uint256, ppm: uint256) -> uint256:
     return unsafe_div(unsafe_add(unsafe_mul(amount, ppm), constants.PPM - 1), constants.PPM)
 
 
-# --- pages: calldata offset of the words ------------------------------------------------------------------------------
-
-
-@internal
-@view
-def _tables(page: uint256) -> uint256:
-    """
-    @notice Bytes of a page's table of terms, and of the one of marks.
-    """
-    return (unsafe_add(cmap._word_at(page) & 255, 7) >> 3) << 5
-
-
-@internal
-@view
-def _mark(page: uint256, row: uint256) -> uint256:
-    """
-    @notice Mark of a row, ticks.
-    """
-    at: uint256 = unsafe_add(unsafe_add(page, 32), unsafe_add(self._tables(page), (row >> 3) << 5))
-    return (cmap._word_at(at) >> ((row & 7) << 5)) & constants.U32_MAX
-
-
-@internal
-@view
-def _terms(page: uint256, row: uint256) -> (uint256, bool):
-    """
-    @notice Strike of a row in ticks, and whether it is a put.
-    """
-    word: uint256 = cmap._word_at(unsafe_add(unsafe_add(page, 32), (row >> 3) << 5)) >> ((row & 7) << 5)
-    return word & (2**31 - 1), (word >> 31) & 1 == 1
-
-
-@internal
-@view
-def _pnl_at(page: uint256, row: uint256) -> uint256:
-    """
-    @notice Calldata offset of the two words of a row's scenario P&Ls.
-    """
-    return unsafe_add(unsafe_add(page, 32), unsafe_add(self._tables(page) << 1, row << 6))
-
-
-@internal
-@view
-def _page_time(page: uint256) -> uint256:
-    """
-    @notice Time of a page's last RISK.
-    """
-    return (cmap._word_at(page) >> 8) & constants.U32_MAX
-
-
-@internal
-@view
-def _page_index(page: uint256) -> uint256:
-    """
-    @notice Index of a page's last RISK, ticks.
-    """
-    return (cmap._word_at(page) >> 40) & constants.U32_MAX
-
-
 # --- an account -------------------------------------------------------------------------------------------------------
 
 
 @internal
-def _refresh(account: state.Account) -> Sums:
+def _refresh(account: entries.Account) -> Sums:
     """
     @notice What the account's positions come to at the present pages; reads those that the record has not read.
     """
@@ -144,7 +87,7 @@ def _refresh(account: state.Account) -> Sums:
             oldest = min(oldest, (head >> 8) & constants.U32_MAX)
             page = unsafe_add(page, 32)
         row: uint256 = (packed >> 64) & 31
-        quantity: int256 = state._quantity(packed)
+        quantity: int256 = entries._quantity(packed)
         q: uint256 = self._bits(quantity)
         mark: uint256 = cmap._word_at(unsafe_add(page, unsafe_add(tables, (row >> 3) << 5)))
         mark = (mark >> ((row & 7) << 5)) & constants.U32_MAX
@@ -180,41 +123,41 @@ def _refresh(account: state.Account) -> Sums:
 
 @internal
 @pure
-def _can_hold(account: state.Account, instrument: uint256, delta: int256) -> bool:
+def _can_hold(account: entries.Account, instrument: uint256, delta: int256) -> bool:
     """
     @notice Whether the position may change by `delta` lots: size, number of positions, number of pages.
     """
-    place: uint256 = state._find(account, instrument)
+    place: uint256 = entries._find(account, instrument)
     limit: int256 = convert(constants.POSITION_LOTS_MAX, int256)
     if place < account.position_count and account.positions[place] >> 64 == instrument:
-        after: int256 = unsafe_add(state._quantity(account.positions[place]), delta)
+        after: int256 = unsafe_add(entries._quantity(account.positions[place]), delta)
         return -limit <= after and after <= limit
     if account.position_count >= constants.POSITIONS_MAX or delta < -limit or delta > limit:
         return False
-    pages: uint256 = 0
+    count: uint256 = 0
     last: uint256 = max_value(uint256)
     for i: uint256 in range(account.position_count, bound=64):
         page_id: uint256 = account.positions[i] >> 69
         if page_id == instrument >> 5:
             return True
         if page_id != last:
-            pages = unsafe_add(pages, 1)
+            count = unsafe_add(count, 1)
             last = page_id
-    return pages < constants.PAGES_MAX
+    return count < constants.PAGES_MAX
 
 
 @internal
 @pure
-def _move(account: state.Account, instrument: uint256, delta: int256) -> state.Account:
+def _move(account: entries.Account, instrument: uint256, delta: int256) -> entries.Account:
     """
     @notice Changes a position by `delta` lots, which `_can_hold` has allowed.
     """
-    return state._set_position(account, instrument, unsafe_add(state._held(account, instrument), delta))
+    return entries._set_position(account, instrument, unsafe_add(entries._held(account, instrument), delta))
 
 
 @internal
 @pure
-def _equity(account: state.Account, sums: Sums) -> int256:
+def _equity(account: entries.Account, sums: Sums) -> int256:
     """
     @notice Cash and marks.
     """
@@ -232,7 +175,7 @@ def _maintenance(sums: Sums) -> int256:
 
 @internal
 @pure
-def _free(account: state.Account, sums: Sums) -> int256:
+def _free(account: entries.Account, sums: Sums) -> int256:
     """
     @notice Equity less IM and the resting orders' reserve.
     """
@@ -266,14 +209,14 @@ def _short_risk(page: uint256, row: uint256) -> uint256:
     @notice Ticks per lot that selling an option adds to IM at most: its greatest gain in a scenario, and the short floor.
     """
     most: uint256 = 2**31  # of P&L + 2^31: no gain
-    at: uint256 = self._pnl_at(page, row)
+    at: uint256 = pages._pnl_at(page, row)
     for half: uint256 in range(2):
         word: uint256 = cmap._word_at(unsafe_add(at, half << 5)) ^ FLIP
         for _: uint256 in range(8):
             most = max(most, word & constants.U32_MAX)
             word >>= 32
     return unsafe_add(
-        unsafe_sub(most, 2**31), self._ceil_ppm(self._page_index(page), state._param(params.SHORT_FLOOR_PPM))
+        unsafe_sub(most, 2**31), self._ceil_ppm(pages._index(page), state._param(params.SHORT_FLOOR_PPM))
     )
 
 
@@ -288,7 +231,7 @@ def _reserve_rate(page: uint256, row: uint256, side: uint256, price: uint256, is
         fee = self._ceil_ppm(price, state._param(params.FEE_CAP_PPM))
     loss: uint256 = price
     if side == constants.SELL:
-        worth: uint256 = self._mark(page, row)
+        worth: uint256 = pages._mark(page, row)
         if not is_covered:
             worth = unsafe_add(worth, self._short_risk(page, row))  # < 2^34
         loss = unsafe_sub(worth, price) if worth > price else 0
@@ -297,21 +240,21 @@ def _reserve_rate(page: uint256, row: uint256, side: uint256, price: uint256, is
 
 @internal
 @pure
-def _is_covered(account: state.Account) -> bool:
+def _is_covered(account: entries.Account) -> bool:
     """
     @notice Whether selling what it holds cannot bare a short or call a loan: no short position, no debt.
     """
     if account.cash < 0:
         return False
     for i: uint256 in range(account.position_count, bound=64):
-        if state._quantity(account.positions[i]) <= 0:
+        if entries._quantity(account.positions[i]) <= 0:
             return False
     return True
 
 
 @internal
 @view
-def _is_backed(page: uint256, account: state.Account, instrument: uint256, side: uint256, price: uint256, entry: uint256) -> bool:
+def _is_backed(page: uint256, account: entries.Account, instrument: uint256, side: uint256, price: uint256, entry: uint256) -> bool:
     """
     @notice Whether a resting order's reserve still bears its fill at the present marks; if not, it is dead when met.
     @param entry The order's leaf.
@@ -319,7 +262,7 @@ def _is_backed(page: uint256, account: state.Account, instrument: uint256, side:
     if side == constants.BUY:
         return True
     row: uint256 = instrument & 31
-    need: uint256 = self._mark(page, row)
+    need: uint256 = pages._mark(page, row)
     if (entry >> 104) & constants.FLAG_REDUCE_ONLY == 0 or not self._is_covered(account):
         need = unsafe_add(need, self._ceil_ppm(self._short_risk(page, row), state._param(params.MAINTENANCE_PPM)))
     return need <= unsafe_add(price, (entry >> 40) & constants.U32_MAX)  # need - price <= reserve rate

@@ -14,8 +14,11 @@ from . import book
 from . import cmap
 from . import codec
 from . import constants
+from . import entries
+from . import fills
 from . import insurance
 from . import margin
+from . import pages
 from . import params
 from . import queue
 from . import reason
@@ -24,6 +27,7 @@ from . import state
 uses: auth
 uses: book
 uses: cmap
+uses: fills
 uses: insurance
 uses: margin
 uses: queue
@@ -32,11 +36,6 @@ uses: state
 PLACE_TYPE: constant(bytes32) = keccak256(
     "Place(uint32 account,uint32 instrument,uint8 flags,uint32 price,uint40 quantity,uint32 nonce,uint32 expires,uint16 feeMax)"
 )
-
-# what becomes of a resting order that is met
-FILLS: constant(uint256) = 0
-DROPS: constant(uint256) = 1  # and its reserve is free
-ENDS: constant(uint256) = 2  # the taker, and the order stays
 
 
 struct Taker:
@@ -56,7 +55,7 @@ struct Plan:
     equity: int256  # likewise
     free: int256  # likewise
     count: uint256  # accounts
-    accounts: state.Account[4]  # the taker's, then the makers' as they were met
+    accounts: entries.Account[4]  # the taker's, then the makers' as they were met
     fee_count: uint256
     fee_payers: uint256[7]  # places in `accounts`
     fee_amounts: uint256[7]  # 1e-6 USD
@@ -64,40 +63,6 @@ struct Plan:
     has_filled: bool
     more: bool  # still crosses after STEPS_MAX steps
     ended: bool  # the rest must not rest: self-trade, limits
-
-
-@internal
-@pure
-def _reducible(account: state.Account, instrument: uint256, side: uint256) -> uint256:
-    """
-    @notice Lots that an order of `side` can close of the account's position.
-    """
-    held: int256 = state._held(account, instrument)
-    if side == constants.BUY:
-        held = unsafe_sub(0, held)
-    return margin._bits(max(held, 0))
-
-
-@internal
-@pure
-def _is_idle(account: state.Account, instrument: uint256, side: uint256, entry: uint256) -> bool:
-    """
-    @notice Whether a resting order is reduce-only and its account holds nothing any more that it could close.
-    """
-    if (entry >> 104) & constants.FLAG_REDUCE_ONLY == 0:
-        return False
-    return self._reducible(account, instrument, side) == 0
-
-
-@internal
-@view
-def _trading_fee(page: uint256, price: uint256, quantity: uint256, rate: uint256) -> uint256:
-    """
-    @notice Fee of a fill, 1e-6 USD: `rate` (a field of PARAMS) of the index, at most cap of the premium; rounded up. Below
-            2^104.
-    """
-    part: uint256 = unsafe_mul(margin._page_index(page), state._param(rate))
-    return margin._ceil_ppm(quantity, min(part, unsafe_mul(price, state._param(params.FEE_CAP_PPM))))
 
 
 @internal
@@ -129,7 +94,7 @@ def _place(domain: bytes32) -> uint256:
     )
     signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
     why: uint256 = 0
-    account: state.Account = empty(state.Account)
+    account: entries.Account = empty(entries.Account)
     why, account = auth._authorise(number, signer, constants.SCOPE_TRADE, nonce, expires)
     if why != reason.OK:
         return why
@@ -146,13 +111,13 @@ def _place(domain: bytes32) -> uint256:
     fee: uint256 = queue._sequencing_fee()
     if fee > unsafe_mul(fee_max, constants.FEE_MAX_UNIT):
         return reason.FEE_ABOVE_MAX
-    if unsafe_add(margin._page_time(page), state._param(params.RISK_AGE_MAX_S)) < state.time:
+    if unsafe_add(pages._time(page), state._param(params.RISK_AGE_MAX_S)) < state.time:
         return reason.RISK_STALE
     if account.auction_start != 0:
         return reason.UNHEALTHY
     side: uint256 = flags & constants.FLAG_SIDE
     if is_reducing:
-        quantity = min(quantity, self._reducible(account, instrument, side))
+        quantity = min(quantity, fills._reducible(account, instrument, side))
         if quantity == 0:
             return reason.REDUCE_ONLY
     else:
@@ -197,14 +162,14 @@ def _proceed() -> uint256:
     )
     start: bytes32 = cmap.root
     page: uint256 = state._page(taker.instrument >> 5)
-    account: state.Account = state._account(taker.account)
+    account: entries.Account = state._account(taker.account)
     if self._trade(taker, page, account, 0) != reason.OK:
         cmap.root = start
     return reason.OK
 
 
 @internal
-def _trade(given: Taker, page: uint256, account: state.Account, fee: uint256) -> uint256:
+def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) -> uint256:
     """
     @notice Walks at most STEPS_MAX steps along the other side of the book, then rests, checks and commits (`_finish`). Not
             OK: no field of GLOBAL has changed.
@@ -252,19 +217,19 @@ def _trade(given: Taker, page: uint256, account: state.Account, fee: uint256) ->
         if key & constants.U40_MAX < plan.accounts[place].order_floor:  # its reserve went with CANCEL_ALL
             cmap._remove(key, path)
             continue
-        verdict: uint256 = DROPS
+        verdict: uint256 = fills.DROPS
         quantity: uint256 = entry & constants.U40_MAX
         leaves: bool = True
-        if not self._is_dead(page, plan.accounts[place], instrument, other, price, entry):
+        if not fills._is_dead(page, plan.accounts[place], instrument, other, price, entry):
             if place != 0:
                 if given.flags & constants.FLAG_POST_ONLY != 0:
                     return reason.POST_ONLY_CROSSES
-                verdict, quantity, leaves = self._match(
+                verdict, quantity, leaves = fills._match(
                     plan.accounts[0], plan.accounts[place], instrument, side, plan.taker.quantity, entry
                 )
             elif given.flags & constants.FLAG_STP_TAKER != 0:
-                verdict = ENDS
-        if verdict == ENDS:
+                verdict = fills.ENDS
+        if verdict == fills.ENDS:
             plan.ended = True
             break
         rate: uint256 = (entry >> 40) & constants.U32_MAX
@@ -274,7 +239,7 @@ def _trade(given: Taker, page: uint256, account: state.Account, fee: uint256) ->
             cmap._remove(key, path)
         else:
             cmap._replace(key, unsafe_sub(entry, quantity), path)  # less than what rests
-        if verdict == FILLS:
+        if verdict == fills.FILLS:
             delta: int256 = margin._lots(quantity)
             if side == constants.SELL:
                 delta = unsafe_sub(0, delta)
@@ -285,56 +250,15 @@ def _trade(given: Taker, page: uint256, account: state.Account, fee: uint256) ->
             plan.accounts[place] = margin._move(plan.accounts[place], instrument, unsafe_sub(0, delta))
             count: uint256 = plan.fee_count  # <= 5: one, and two for each fill before
             plan.fee_payers[count] = place
-            plan.fee_amounts[count] = self._trading_fee(page, price, quantity, params.MAKER_FEE_PPM)
+            plan.fee_amounts[count] = fills._trading_fee(page, price, quantity, params.MAKER_FEE_PPM)
             count = unsafe_add(count, 1)
-            plan.fee_amounts[count] = self._trading_fee(page, price, quantity, params.TAKER_FEE_PPM)
+            plan.fee_amounts[count] = fills._trading_fee(page, price, quantity, params.TAKER_FEE_PPM)
             plan.fee_count = unsafe_add(count, 1)
             plan.taker.quantity = unsafe_sub(plan.taker.quantity, quantity)
             plan.has_filled = True
     if (given.flags >> constants.FLAG_TIF_SHIFT) & 3 == constants.TIF_FOK and plan.taker.quantity != 0:
         return reason.FOK_UNFILLED
     return self._finish(plan)
-
-
-@internal
-@view
-def _is_dead(
-    page: uint256, maker: state.Account, instrument: uint256, side: uint256, price: uint256, entry: uint256
-) -> bool:
-    """
-    @notice Whether a resting order is past its time, idle, or its reserve does not bear its fill.
-    """
-    expires: uint256 = (entry >> 72) & constants.U32_MAX
-    if (expires != 0 and state.time >= expires) or self._is_idle(maker, instrument, side, entry):
-        return True
-    return not margin._is_backed(page, maker, instrument, side, price, entry)
-
-
-@internal
-@view
-def _match(
-    account: state.Account, maker: state.Account, instrument: uint256, side: uint256, wanted: uint256, entry: uint256
-) -> (uint256, uint256, bool):
-    """
-    @notice What a taker that wants so many lots makes of a maker's order: FILLS, DROPS when the maker's limits forbid it, or
-            ENDS when its own do; lots; whether the order leaves the book.
-    """
-    resting: uint256 = entry & constants.U40_MAX
-    quantity: uint256 = min(wanted, resting)
-    leaves: bool = quantity == resting
-    if (entry >> 104) & constants.FLAG_REDUCE_ONLY != 0:
-        closes: uint256 = self._reducible(maker, instrument, unsafe_sub(1, side))
-        if closes < quantity:  # closes > 0: it is not idle; what is left of it can close nothing, and must not stand before the taker's rest
-            quantity = closes
-            leaves = True
-    delta: int256 = margin._lots(quantity)
-    if side == constants.SELL:
-        delta = unsafe_sub(0, delta)
-    if not margin._can_hold(account, instrument, delta):
-        return ENDS, 0, False
-    if not margin._can_hold(maker, instrument, unsafe_sub(0, delta)):
-        return DROPS, resting, True
-    return FILLS, quantity, leaves
 
 
 @internal
@@ -346,11 +270,11 @@ def _finish(plan: Plan) -> uint256:
     side: uint256 = flags & constants.FLAG_SIDE
     instrument: uint256 = plan.taker.instrument
     quantity: uint256 = plan.taker.quantity
-    account: state.Account = plan.accounts[0]
+    account: entries.Account = plan.accounts[0]
     is_reducing: bool = flags & constants.FLAG_REDUCE_ONLY != 0
     is_pending: bool = plan.more and not plan.ended and quantity > 0
     if is_reducing:
-        quantity = min(quantity, self._reducible(account, instrument, side))
+        quantity = min(quantity, fills._reducible(account, instrument, side))
     is_gtc: bool = (flags >> constants.FLAG_TIF_SHIFT) & 3 == constants.TIF_GTC
     rests: bool = is_gtc and not plan.ended and not is_pending and quantity != 0
     rate: uint256 = 0

@@ -14,7 +14,8 @@ from . import book
 from . import cmap
 from . import codec
 from . import constants
-from . import matching
+from . import entries
+from . import fills
 from . import reason
 from . import state
 
@@ -45,11 +46,11 @@ def _find_order(instrument: uint256, side: uint256, price: uint256, seq: uint256
 
 
 @internal
-def _remove(owner: state.Account, key: uint256, entry: uint256, path: uint256) -> state.Account:
+def _remove(owner: entries.Account, key: uint256, entry: uint256, path: uint256) -> entries.Account:
     """
     @notice Takes the order out, frees its reserve unless CANCEL_ALL has freed it.
     """
-    freed: state.Account = owner
+    freed: entries.Account = owner
     if key & constants.U40_MAX >= owner.order_floor:
         freed.reserved = unsafe_sub(freed.reserved, book._reserve(entry))  # a part of what is reserved
     cmap._remove(key, path)
@@ -73,7 +74,7 @@ def _cancel(domain: bytes32) -> uint256:
     )
     signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
     why: uint256 = 0
-    found: state.Account = empty(state.Account)
+    found: entries.Account = empty(entries.Account)
     why, found = auth._authorise(number, signer, constants.SCOPE_TRADE, nonce, expires)
     if why != reason.OK:
         return why
@@ -103,7 +104,7 @@ def _cancel_all(domain: bytes32) -> uint256:
     digest: bytes32 = keccak256(abi_encode(CANCEL_ALL_TYPE, number, new_floor, nonce, expires))
     signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
     why: uint256 = 0
-    found: state.Account = empty(state.Account)
+    found: entries.Account = empty(entries.Account)
     why, found = auth._authorise(number, signer, constants.SCOPE_TRADE, nonce, expires)
     if why != reason.OK:
         return why
@@ -133,11 +134,11 @@ def _sweep() -> uint256:
     key, entry, path = self._find_order(instrument, side, codec._field(6, 4), codec._field(10, 5))
     if path == 0:
         return reason.UNKNOWN_ORDER
-    owner: state.Account = state._account(entry >> 112)
+    owner: entries.Account = state._account(entry >> 112)
     is_dead: bool = (
         key & constants.U40_MAX < owner.order_floor
         or state.time >= state._instrument_expiry_time(instrument)
-        or matching._is_idle(owner, instrument, side, entry)
+        or fills._is_idle(owner, instrument, side, entry)
     )
     expires: uint256 = (entry >> 72) & constants.U32_MAX
     if not is_dead and (expires == 0 or state.time < expires):

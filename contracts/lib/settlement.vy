@@ -12,8 +12,10 @@
 from . import black76
 from . import codec
 from . import constants
+from . import entries
 from . import insurance
 from . import margin
+from . import pages
 from . import reason
 from . import state
 
@@ -62,7 +64,7 @@ def _settle() -> uint256:
     words: DynArray[uint256, state.LEAF_WORDS_MAX] = state._load(constants.KEY_EXPIRY | expiry)
     if len(words) == 0:
         return reason.UNKNOWN_INSTRUMENT
-    account: state.Account = state._account(codec._field(4, 4))
+    account: entries.Account = state._account(codec._field(4, 4))
     if account.stored == 0:
         return reason.UNKNOWN_ACCOUNT
     if (words[0] >> 16) & 255 == 0:
@@ -80,9 +82,9 @@ def _settle() -> uint256:
         page: uint256 = state._page(position >> 69)
         strike: uint256 = 0
         is_put: bool = False
-        strike, is_put = margin._terms(page, (position >> 64) & 31)
+        strike, is_put = pages._terms(page, (position >> 64) & 31)
         intrinsic: uint256 = black76._intrinsic(settlement, strike, is_put)
-        paid = unsafe_add(paid, unsafe_mul(state._quantity(position), margin._lots(intrinsic)))  # < 2^82
+        paid = unsafe_add(paid, unsafe_mul(entries._quantity(position), margin._lots(intrinsic)))  # < 2^82
     if kept == held:
         return reason.NOTHING_TO_SETTLE
     account.position_count = kept
