@@ -134,6 +134,56 @@ def test_risk__of_a_full_page__is_equal_and_within_the_limits(judge: Judge) -> N
     equal(judge, world.witness(codec.encode(Kind.RISK, underlying=0, day=NEAR, page=0)), Reason.OK)
 
 
+@pytest.mark.parametrize("used", [0, 1, 255, 2**255 - 1, 2**256 - 2, 2**256 - 1 - 2**77, 2**200 - 1 - 2**8])
+def test_nonces__of_any_window__move_the_floor_alike(judge: Judge, used: int) -> None:
+    exchange = Exchange(audits=False)
+    exchange.deposit("rich", 1_000)
+    account = exchange.account("rich")
+    account.nonce_floor, account.nonce_bitmap = 40, used
+    exchange.state.put_account(1, account)
+    world = Tracer.of(_rooted(exchange.state))
+    free = next(offset for offset in range(256) if not used >> offset & 1)
+    for nonce, floor in ((40 + free, 0), (42 + free, 50 + free), (51 + free, 51 + free), (54 + free, 300)):
+        raw = signed(Kind.CANCEL_ALL, "rich", account=1, nonce_floor=floor, nonce=nonce)
+        witness = world.witness(raw)
+        equal(judge, witness, witness.outcome.reason)
+    assert world.accounts[1].nonce_floor > 40
+
+
+def test_place__at_the_limit_of_pages__is_refused_alike(judge: Judge) -> None:
+    world = worlds.heavy(Random(5), ("rich", "maker", "poor"), crowd=10)
+    pages = sorted(world.pages)
+    account = world.accounts[1]
+    account.positions = {page << 5: 10 for page in pages[:16]}
+    world.put_account(1, account)
+    world = Tracer.of(_rooted(world))
+    order = {"account": 1, "flags": 0, "price": 5, "quantity": 1, "fee_max": 65_535}
+    for nonce, (page, reason) in enumerate(
+        ((pages[20], Reason.POSITION_LIMIT), (pages[3], Reason.OK), (pages[15], Reason.OK))
+    ):
+        raw = signed(Kind.PLACE, "rich", instrument=page << 5 | 7, nonce=nonce, **order)
+        equal(judge, world.witness(raw), reason)
+    account = world.accounts[1]
+    account.positions[pages[3] << 5] = c.POSITION_LOTS_MAX
+    world.put_account(1, account)
+    world = Tracer.of(_rooted(world))
+    raw = signed(Kind.PLACE, "rich", instrument=pages[3] << 5, nonce=9, **order)
+    equal(judge, world.witness(raw), Reason.POSITION_LIMIT)
+
+
+def test_place__that_reserves_beyond_64_bits__is_refused_alike(judge: Judge) -> None:
+    world = worlds.heavy(Random(6), ("rich",), crowd=10)
+    account = world.accounts[1]
+    account.reserved, account.cash = c.U64_MAX - 10, 2**100
+    world.put_account(1, account)
+    world = Tracer.of(_rooted(world))
+    order = {"account": 1, "instrument": min(world.pages) << 5, "flags": 0, "price": 1, "fee_max": 65_535}
+    raw = signed(Kind.PLACE, "rich", nonce=0, quantity=11, **order)
+    equal(judge, world.witness(raw), Reason.MARGIN)
+    raw = signed(Kind.PLACE, "rich", nonce=0, quantity=10, **order)
+    equal(judge, world.witness(raw), Reason.OK)
+
+
 def test_witness__of_another_record_or_root__reverts(judge: Judge) -> None:
     world = Tracer.of(Exchange(audits=False).state)
     first = world.witness(codec.encode(Kind.TICK, time=START + 1))
