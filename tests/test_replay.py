@@ -34,14 +34,17 @@ def posted(little: Little, tmp_path: Path) -> list[PostedBatch]:
         out.append(
             PostedBatch(
                 one.batch_id,
+                bytes(32),
                 one.post_root,
                 batch.data_root(one.payload),
                 bytes(32),
+                len(one.payload) // 31,
                 one.segments,
                 one.records,
                 one.first_seq,
                 one.time_s,
                 one.inbox_count,
+                bytes(32),
                 one.payload,
                 one.batch_id,
                 "0x",
