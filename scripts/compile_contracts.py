@@ -16,6 +16,7 @@ CONTRACTS = ROOT / "contracts"
 ARTIFACTS = ROOT / "sequencer" / "artifacts"
 SOURCES = {
     "Arbiter": "Arbiter.vy",
+    "DataSourceBlob": "DataSourceBlob.vy",
     "DataSourceCalldata": "DataSourceCalldata.vy",
     "Inbox": "Inbox.vy",
     "Rollup": "Rollup.vy",

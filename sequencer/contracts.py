@@ -12,6 +12,7 @@ import msgspec
 
 NAMES: Final = (
     "Arbiter",
+    "DataSourceBlob",
     "DataSourceCalldata",
     "Inbox",
     "Rollup",
