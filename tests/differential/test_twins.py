@@ -134,6 +134,39 @@ def test_risk__of_a_full_page__is_equal_and_within_the_limits(judge: Judge) -> N
     equal(judge, world.witness(codec.encode(Kind.RISK, underlying=0, day=NEAR, page=0)), Reason.OK)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_surfaces__of_random_shapes__are_ranked_and_used_alike(judge: Judge, seed: int) -> None:
+    random = Random(seed)
+    exchange = Exchange(audits=False)
+    exchange.open((NEAR, INDEX, 0), (NEAR, INDEX, 1), (NEAR, INDEX // 2, 0), (NEAR, INDEX * 2, 1))
+    world = Tracer.of(exchange.state)
+    for step in range(4):
+        time = world.globals.time + random.randint(1, 3_000)
+        equal(judge, world.witness(codec.encode(Kind.TICK, time=time)), Reason.OK)
+        records = []
+        for feed in range(3):
+            price = INDEX * random.randint(50, 200) // 100
+            shape = {
+                "a": random.randint(-(10**10), 10**11),
+                "b": random.randint(0, 10**11),
+                "rho": random.randint(-(10**12), 10**12),
+                "m": random.randint(-(10**11), 10**11),
+                "sigma": random.randint(1, 10**12),
+            }
+            if step == 3:
+                shape = {name: random.choice((-1, 1)) * 16 * 10**12 + random.randint(-1, 1) for name in shape}
+            fields = {"underlying": 0, "feed": feed, "time": time}
+            quote = {"day": NEAR, "forward": price, "index": INDEX * random.randint(50, 200) // 100}
+            raw = codec.encode(Kind.SURFACE, **fields, **quote, **shape)
+            records.append(codec.sign(raw, DOMAIN, key_of(f"feed {feed}")))
+            raw = codec.encode(Kind.FEED, **fields, price=price)
+            records.append(codec.sign(raw, DOMAIN, key_of(f"feed {feed}")))
+        records.append(codec.encode(Kind.RISK, underlying=0, day=NEAR, page=0))
+        for raw in records:
+            witness = world.witness(raw)
+            equal(judge, witness, witness.outcome.reason)
+
+
 @pytest.mark.parametrize("used", [0, 1, 255, 2**255 - 1, 2**256 - 2, 2**256 - 1 - 2**77, 2**200 - 1 - 2**8])
 def test_nonces__of_any_window__move_the_floor_alike(judge: Judge, used: int) -> None:
     exchange = Exchange(audits=False)
