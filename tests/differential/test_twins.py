@@ -79,11 +79,11 @@ def equal(judge: Judge, witness: Witness, reason: Reason) -> int:
 
 
 def test_fuzz__short_form__finds_no_difference() -> None:
-    report = fuzz(20_000 if IS_LONG else 250, seed=7)
+    report = fuzz(20_000 if IS_LONG else 200, seed=7)
     assert report["divergences"] == []
     assert report["python_ok_vyper_revert"] == []
     assert report["attacks_accepted"] == []
-    assert report["records"] >= 250
+    assert report["records"] >= 200
     assert len(report["kinds"]) > 10
 
 
@@ -102,7 +102,7 @@ def test_place__of_every_size__is_equal_and_within_the_limits(judge: Judge, heav
     assert witness.outcome.pending
     assert equal(judge, witness, Reason.OK) < 1_500_000
     report = new_report()
-    attack(judge, witness, Random(3), report, times=20)
+    attack(judge, witness, Random(3), report, times=20 if judge.evm.name == "revm" else 3)
     assert report["attacks_accepted"] == []
     proceeds = world.witness(codec.encode(Kind.CONTINUE))
     assert len(proceeds.outcome.fills) == c.STEPS_MAX
@@ -134,7 +134,7 @@ def test_risk__of_a_full_page__is_equal_and_within_the_limits(judge: Judge) -> N
     equal(judge, world.witness(codec.encode(Kind.RISK, underlying=0, day=NEAR, page=0)), Reason.OK)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(40 if IS_LONG else 3))
 def test_surfaces__of_random_shapes__are_ranked_and_used_alike(judge: Judge, seed: int) -> None:
     random = Random(seed)
     exchange = Exchange(audits=False)
