@@ -83,10 +83,12 @@ APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes
 # Kinds by verifier, a bit a kind; what is in neither goes to VerifierRisk, unknown kinds included.
 TRADE_KINDS: constant(uint256) = (
     (1 << 24) | (1 << 32) | (1 << 33) | (1 << 34) | (1 << 35)  # SWEEP, PLACE, CONTINUE, CANCEL, CANCEL_ALL
+    | (1 << 4) | (1 << 5)  # FORCED_CANCEL_ALL, FORCED_ORDER
 )
 ACCOUNT_KINDS: constant(uint256) = (
     (1 << 2) | (1 << 21) | (1 << 22) | (1 << 23)  # DEPOSIT, SETTLE, LIQUIDATE, COLLECT
     | (1 << 36) | (1 << 37) | (1 << 38) | (1 << 39)  # SET_SIGNER, TRANSFER, WITHDRAW, BID
+    | (1 << 3) | (1 << 6)  # FORCED_WITHDRAW, FORCED_LIQUIDATE
 )
 
 rollup: public(immutable(address))
@@ -141,8 +143,8 @@ def __init__(
     """
     @param rollup_ Whose batches are judged.
     @param data_source_ Proves what their payloads say.
-    @param verifier_trade_ Executes PLACE, CONTINUE, CANCEL, CANCEL_ALL and SWEEP.
-    @param verifier_account_ Executes DEPOSIT, WITHDRAW, TRANSFER, COLLECT, SET_SIGNER, SETTLE, LIQUIDATE and BID.
+    @param verifier_trade_ Executes PLACE, FORCED_ORDER, CONTINUE, CANCEL, CANCEL_ALL, FORCED_CANCEL_ALL and SWEEP.
+    @param verifier_account_ Executes DEPOSIT, FORCED_WITHDRAW, FORCED_LIQUIDATE, WITHDRAW, TRANSFER, COLLECT, SET_SIGNER, SETTLE, LIQUIDATE and BID.
     @param verifier_risk_ Executes every other record.
     @param reveal_blocks_ Blocks for which a commitment is good, and for which a reward can be contested.
     """

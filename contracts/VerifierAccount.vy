@@ -2,7 +2,7 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title Verifier of DEPOSIT, WITHDRAW, TRANSFER, COLLECT, SET_SIGNER, SETTLE, LIQUIDATE, BID
+@title Verifier of DEPOSIT, FORCED_WITHDRAW, FORCED_LIQUIDATE, WITHDRAW, TRANSFER, COLLECT, SET_SIGNER, SETTLE, LIQUIDATE, BID
 @license MIT
 @notice Re-executes one record from a witness; twin of `sequencer/protocol/transition.py` for these kinds.
 @custom:security Total: whatever the record holds, a correct witness returns; a wrong one reverts. No storage.
@@ -57,6 +57,8 @@ def apply(
     if why == reason.OK:
         if of_kind == kind.DEPOSIT:
             why = cash._deposit()
+        elif of_kind == kind.FORCED_WITHDRAW:
+            why = cash._forced_withdraw()
         elif of_kind == kind.WITHDRAW:
             why = cash._withdraw(DOMAIN)
         elif of_kind == kind.TRANSFER:
@@ -67,7 +69,7 @@ def apply(
             why = cash._set_signer(DOMAIN)
         elif of_kind == kind.SETTLE:
             why = settlement._settle()
-        elif of_kind == kind.LIQUIDATE:
+        elif of_kind == kind.LIQUIDATE or of_kind == kind.FORCED_LIQUIDATE:
             why = liquidation._liquidate()
         elif of_kind == kind.BID:
             why = liquidation._bid(DOMAIN)

@@ -2,7 +2,7 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title Verifier of PLACE, CONTINUE, CANCEL, CANCEL_ALL, SWEEP
+@title Verifier of FORCED_ORDER, FORCED_CANCEL_ALL, PLACE, CONTINUE, CANCEL, CANCEL_ALL, SWEEP
 @license MIT
 @notice Re-executes one record from a witness; twin of `sequencer/protocol/transition.py` for these kinds.
 @custom:security Total: whatever the record holds, a correct witness returns; a wrong one reverts. No storage.
@@ -70,12 +70,16 @@ def apply(
     if why == reason.OK:
         if of_kind == kind.PLACE:
             why = matching._place(DOMAIN)
+        elif of_kind == kind.FORCED_ORDER:
+            why = matching._forced_order()
         elif of_kind == kind.PROCEED:
             why = matching._proceed()
         elif of_kind == kind.CANCEL:
             why = orders._cancel(DOMAIN)
         elif of_kind == kind.CANCEL_ALL:
             why = orders._cancel_all(DOMAIN)
+        elif of_kind == kind.FORCED_CANCEL_ALL:
+            why = orders._forced_cancel_all()
         elif of_kind == kind.SWEEP:
             why = orders._sweep()
         else:

@@ -13,7 +13,6 @@ from sequencer.log import Log, LogLost
 from sequencer.protocol import batch
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment
-from sequencer.protocol.constants import Kind
 
 PAYLOAD_MAX_BYTES = 100_000
 
@@ -98,7 +97,7 @@ class Batcher:
                 size += more
                 place += 1
                 time_s = entry.time
-                inbox_count += sum(1 for raw in segment.records if raw[0] == Kind.DEPOSIT)
+                inbox_count += sum(1 for raw in segment.records if raw[0] in c.INBOX_KINDS)
             if full:
                 break
             offset, place = offset + 1, 0

@@ -16,9 +16,9 @@ from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
 CONTINUE = codec.encode(Kind.CONTINUE)
-_DEPOSIT = bytes([Kind.DEPOSIT])
-# What a submission cannot be, whoever vouches for it: money from nowhere, and a tick inside the tick.
-_SYSTEM_ALONE = frozenset({_DEPOSIT, bytes([Kind.TICK]), bytes([Kind.CONTINUE])})
+_INBOX = frozenset(bytes([kind]) for kind in c.INBOX_KINDS)
+# What a submission cannot be, whoever vouches for it: what only L1 says, and a tick inside the tick.
+_SYSTEM_ALONE = _INBOX | {bytes([Kind.TICK]), bytes([Kind.CONTINUE])}
 
 
 @dataclass(slots=True)
@@ -78,6 +78,7 @@ class Engine:
             result = Result(Submission(raw, None), [self._try(raw, None)])
             system_results.append(result)
             kept += _is_kept(raw, result.outcomes[0])
+            self._continue(result)
         results: list[Result] = []
         submissions.sort(key=_class)
         for submission in submissions:
@@ -88,14 +89,17 @@ class Engine:
             results.append(result)
             if result.reason is Reason.OK:
                 kept += 1
-                while result.outcomes[-1].pending:
-                    result.outcomes.append(self._try(CONTINUE, None))
+                self._continue(result)
         number = state.globals.tick
         if not kept:
             state.globals = before
             return Tick(number, None, results, system_results)
         root = self._close()
         return Tick(number, Entry(first_seq, time, root, self._segments), results, system_results)
+
+    def _continue(self, result: Result) -> None:
+        while result.outcomes[-1].pending:
+            result.outcomes.append(self._try(CONTINUE, None))
 
     def _try(self, raw: bytes, signer: bytes | None) -> Outcome:
         """Applies `raw`; keeps it in the open segment when it holds, else gives its sequence number back."""
@@ -119,8 +123,8 @@ class Engine:
 
 
 def _is_kept(raw: bytes, out: Outcome) -> bool:
-    """Whether a record is logged: when it holds; a deposit always, for it counts in the inbox, credited or not."""
-    return out.reason is Reason.OK or raw[:1] == _DEPOSIT
+    """Whether a record is logged: when it holds; L1's always, for it counts in the inbox whatever becomes of it."""
+    return out.reason is Reason.OK or raw[:1] in _INBOX
 
 
 def _refused(seq: int, reason: Reason) -> Outcome:

@@ -31,7 +31,7 @@ from sequencer.l1.signing import Signer
 from sequencer.l1_worker import L1Config, L1Worker
 from sequencer.log import SqliteLog
 from sequencer.protocol import codec
-from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.snapshots import recover, save
@@ -228,7 +228,7 @@ class Service:
             self._unbatched_bytes += sum(map(len, tick.entry.raws())) + 62 * len(tick.entry.segments)
         for result in tick.system:
             raw = result.submission.raw
-            if raw[0] == Kind.DEPOSIT:
+            if raw[0] in INBOX_KINDS:
                 count, running = self._inbox_durable
                 self._inbox_durable = (count + 1, codec.inbox_hash(running, raw))
         replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}

@@ -2,9 +2,9 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title DEPOSIT, WITHDRAW, TRANSFER, COLLECT, SET_SIGNER: what an account does with its money and keys
+@title DEPOSIT, WITHDRAW, FORCED_WITHDRAW, TRANSFER, COLLECT, SET_SIGNER: what an account does with its money and keys
 @license MIT
-@notice Twin of `sequencer/protocol/cash.py`, and of SET_SIGNER in `orders.py`. Cash in 1e-6 USD.
+@notice Twin of `sequencer/protocol/cash.py`, of FORCED_WITHDRAW in `forced.py` and of SET_SIGNER in `orders.py`. Cash in 1e-6 USD.
 @custom:security Total; bounds stand beside the arithmetic.
 @custom:kill Nothing: it holds no state and no privilege.
 """
@@ -39,14 +39,11 @@ SET_SIGNER_TYPE: constant(bytes32) = keccak256(
 @internal
 def _deposit() -> uint256:
     """
-    @notice DEPOSIT: the next L1 inbox message. Counted and hashed whatever it holds; opens the account when it is new.
+    @notice DEPOSIT: money that the Vault has taken; opens the account when it is new.
     """
     owner: uint256 = codec._field(1, 20)
     number: uint256 = codec._field(21, 4)
     amount: uint256 = codec._field(25, 6)
-    message: uint256 = codec._field(0, 31) << 8  # the record and a zero byte
-    state.inbox_hash = keccak256(abi_encode(state.inbox_hash, message))
-    state.inbox_count = min(unsafe_add(state.inbox_count, 1), constants.U40_MAX)
     if number == 0:
         return reason.INBOX_ACCOUNT
     held: uint256 = unsafe_add(unsafe_add(state.pool, state.fund), state.treasury)
@@ -77,18 +74,32 @@ def _take(
     why, account = auth._authorise(number, signer, scope, nonce, expires)
     if why != reason.OK:
         return why, account
-    if account.auction_start != 0:
-        return reason.UNHEALTHY, account
-    if account.cash < margin._lots(amount):
-        return reason.MARGIN, account
     account.nonce_floor, account.nonce_bitmap = auth._use_nonce(account.nonce_floor, account.nonce_bitmap, nonce)
-    account.cash = unsafe_sub(account.cash, margin._lots(amount))
+    paid: uint256 = 0
+    why, paid = self._pay(account, amount)
+    account.cash = unsafe_sub(account.cash, margin._lots(paid))
+    return why, account
+
+
+@internal
+def _pay(account: entries.Account, amount: uint256) -> (uint256, uint256):
+    """
+    @notice OK and what the account can pay: `amount`; of 0, all that is free, min(cash, free margin), which must be some.
+    """
+    if account.auction_start != 0:
+        return reason.UNHEALTHY, 0
+    if account.cash < margin._lots(amount):
+        return reason.MARGIN, 0
     sums: margin.Sums = margin._refresh(account)
     if sums.is_stale:
-        return reason.RISK_STALE, account
-    if margin._free(account, sums) < 0:
-        return reason.MARGIN, account
-    return reason.OK, account
+        return reason.RISK_STALE, 0
+    free: int256 = margin._free(account, sums)
+    paid: int256 = margin._lots(amount)
+    if amount == 0:
+        paid = min(account.cash, free)
+    if paid <= 0 or free < paid:
+        return reason.MARGIN, 0
+    return reason.OK, margin._bits(paid)
 
 
 @internal
@@ -107,6 +118,31 @@ def _withdraw(domain: bytes32) -> uint256:
     why, account = self._take(signer, constants.SCOPE_WITHDRAW, number, amount, nonce, expires)
     if why != reason.OK:
         return why
+    return self._pay_out(account, amount)
+
+
+@internal
+def _forced_withdraw() -> uint256:
+    """
+    @notice FORCED_WITHDRAW: as WITHDRAW, of an owner whom L1 has checked; amount 0 = all that is free.
+    """
+    account: entries.Account = state._account(codec._field(1, 4))
+    if account.stored == 0:
+        return reason.UNKNOWN_ACCOUNT
+    why: uint256 = 0
+    amount: uint256 = 0
+    why, amount = self._pay(account, codec._field(5, 8))
+    if why != reason.OK:
+        return why
+    account.cash = unsafe_sub(account.cash, margin._lots(amount))
+    return self._pay_out(account, amount)
+
+
+@internal
+def _pay_out(account: entries.Account, amount: uint256) -> uint256:
+    """
+    @notice Makes the WITHDRAWAL leaf for `amount` (< 2^127) that `account` has paid, and puts the account.
+    """
     paid: uint256 = insurance._payout(amount)
     count: uint256 = state.withdrawals
     if paid == 0 or count == constants.U32_MAX:

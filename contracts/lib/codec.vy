@@ -82,6 +82,10 @@ BODY_124: constant(uint256) = 60
 UNSIGNED: constant(uint256) = (
     (1 << kind.TICK)
     | (1 << kind.DEPOSIT)
+    | (1 << kind.FORCED_WITHDRAW)
+    | (1 << kind.FORCED_CANCEL_ALL)
+    | (1 << kind.FORCED_ORDER)
+    | (1 << kind.FORCED_LIQUIDATE)
     | (1 << kind.RISK)
     | (1 << kind.LIST)
     | (1 << kind.FIX)
@@ -101,6 +105,13 @@ SIGNED: constant(uint256) = (
     | (1 << kind.BID)
 )  # 93 bytes
 LONG: constant(uint256) = (1 << kind.SURFACE) | (1 << kind.SET_SIGNER)  # 124 bytes, signed
+OF_INBOX: constant(uint256) = (
+    (1 << kind.DEPOSIT)
+    | (1 << kind.FORCED_WITHDRAW)
+    | (1 << kind.FORCED_CANCEL_ALL)
+    | (1 << kind.FORCED_ORDER)
+    | (1 << kind.FORCED_LIQUIDATE)
+)
 OF_CANCELS: constant(uint256) = (
     (1 << kind.SWEEP) | (1 << kind.CANCEL) | (1 << kind.CANCEL_ALL) | (1 << kind.SET_SIGNER)
 )
@@ -112,6 +123,10 @@ OF_TAKERS: constant(uint256) = (
 USED_LOW: constant(uint256) = (
     (5 << 8 * kind.TICK)
     | (31 << 8 * kind.DEPOSIT)
+    | (13 << 8 * kind.FORCED_WITHDRAW)
+    | (5 << 8 * kind.FORCED_CANCEL_ALL)
+    | (25 << 8 * kind.FORCED_ORDER)
+    | (5 << 8 * kind.FORCED_LIQUIDATE)
     | (11 << 8 * kind.FEED)
     | (57 << 8 * kind.SURFACE)
     | (5 << 8 * kind.RISK)

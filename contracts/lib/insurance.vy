@@ -54,7 +54,7 @@ def _cover(account: entries.Account) -> entries.Account:
 @view
 def _payout(amount: uint256) -> uint256:
     """
-    @notice What a withdrawal of `amount` (uint64) pays, floor; 0 when the pool cannot carry it.
+    @notice What a withdrawal of `amount` (< 2^127) pays, floor; 0 when the pool cannot carry it.
     """
     if state.deficit == 0:
         return amount if amount <= state.pool else 0

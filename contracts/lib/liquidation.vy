@@ -33,7 +33,7 @@ BID_TYPE: constant(bytes32) = keccak256(
 @internal
 def _liquidate() -> uint256:
     """
-    @notice LIQUIDATE: anyone may start the auction of an account with equity < MM, and end it once equity is IM again. All
+    @notice LIQUIDATE and FORCED_LIQUIDATE: anyone may start the auction of an account with equity < MM, and end it once equity is IM again. All
             its orders die already when equity < MM + reserved. An account with nothing but debts is covered at once.
     """
     account: entries.Account = state._account(codec._field(1, 4))

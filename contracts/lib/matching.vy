@@ -2,9 +2,9 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title PLACE and CONTINUE: price-time priority, at most STEPS_MAX fills or sweeps a record
+@title PLACE, FORCED_ORDER and CONTINUE: price-time priority, at most STEPS_MAX fills or sweeps a record
 @license MIT
-@notice Twin of `sequencer/protocol/matching.py`: a record is planned on copies of the accounts, and committed when it holds.
+@notice Twin of `sequencer/protocol/matching.py`, and of FORCED_ORDER in `forced.py`: a record is planned on copies of the accounts, and committed when it holds.
 @custom:security Total; bounds stand beside the arithmetic. Until a plan is committed, no field of GLOBAL has changed.
 @custom:kill Nothing: it holds no state and no privilege.
 """
@@ -78,6 +78,64 @@ def _place(domain: bytes32) -> uint256:
     nonce: uint256 = codec._field(19, 4)
     expires: uint256 = codec._field(23, 4)
     fee_max: uint256 = codec._field(27, 2)
+    why: uint256 = self._check_form(flags, price, quantity)
+    if why != reason.OK:
+        return why
+    digest: bytes32 = keccak256(
+        abi_encode(PLACE_TYPE, number, instrument, flags, price, quantity, nonce, expires, fee_max)
+    )
+    signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
+    account: entries.Account = empty(entries.Account)
+    why, account = auth._authorise(number, signer, constants.SCOPE_TRADE, nonce, expires)
+    if why != reason.OK:
+        return why
+    account.nonce_floor, account.nonce_bitmap = auth._use_nonce(account.nonce_floor, account.nonce_bitmap, nonce)
+    return self._enter(
+        Taker(
+            account=number,
+            instrument=instrument,
+            flags=flags,
+            price=price,
+            quantity=quantity,
+            expires=expires,
+            seq=state.seq,
+        ),
+        account,
+        fee_max,
+    )
+
+
+@internal
+def _forced_order() -> uint256:
+    """
+    @notice FORCED_ORDER: as PLACE, in the order of its checks, of an owner whom L1 has checked.
+    """
+    taker: Taker = Taker(
+        account=codec._field(1, 4),
+        instrument=codec._field(5, 4),
+        flags=codec._field(9, 1),
+        price=codec._field(10, 4),
+        quantity=codec._field(14, 5),
+        expires=codec._field(19, 4),
+        seq=state.seq,
+    )
+    why: uint256 = self._check_form(taker.flags, taker.price, taker.quantity)
+    if why != reason.OK:
+        return why
+    account: entries.Account = state._account(taker.account)
+    if account.stored == 0:
+        return reason.UNKNOWN_ACCOUNT
+    if taker.expires != 0 and state.time >= taker.expires:
+        return reason.EXPIRED
+    return self._enter(taker, account, codec._field(23, 2))
+
+
+@internal
+@pure
+def _check_form(flags: uint256, price: uint256, quantity: uint256) -> uint256:
+    """
+    @notice What an order must be, whatever the state.
+    """
     tif: uint256 = (flags >> constants.FLAG_TIF_SHIFT) & 3
     if (
         flags & constants.FLAGS_UNUSED != 0
@@ -89,15 +147,18 @@ def _place(domain: bytes32) -> uint256:
         return reason.QUANTITY
     if price == 0:
         return reason.PRICE
-    digest: bytes32 = keccak256(
-        abi_encode(PLACE_TYPE, number, instrument, flags, price, quantity, nonce, expires, fee_max)
-    )
-    signer: uint256 = codec._signer(domain, digest, codec.BODY_93)
-    why: uint256 = 0
-    account: entries.Account = empty(entries.Account)
-    why, account = auth._authorise(number, signer, constants.SCOPE_TRADE, nonce, expires)
-    if why != reason.OK:
-        return why
+    return reason.OK
+
+
+@internal
+def _enter(given: Taker, account: entries.Account, fee_max: uint256) -> uint256:
+    """
+    @notice An order that its account may send: the rules of the queue, of its instrument and of its account; then it trades.
+    @param account With the nonce used, which counts when the order holds.
+    """
+    taker: Taker = given
+    instrument: uint256 = taker.instrument
+    flags: uint256 = taker.flags
     is_reducing: bool = flags & constants.FLAG_REDUCE_ONLY != 0
     if state.queue_state == constants.QUEUE_HALTED or state.seq == constants.U40_MAX:
         return reason.HALTED
@@ -117,26 +178,16 @@ def _place(domain: bytes32) -> uint256:
         return reason.UNHEALTHY
     side: uint256 = flags & constants.FLAG_SIDE
     if is_reducing:
-        quantity = min(quantity, fills._reducible(account, instrument, side))
-        if quantity == 0:
+        taker.quantity = min(taker.quantity, fills._reducible(account, instrument, side))
+        if taker.quantity == 0:
             return reason.REDUCE_ONLY
     else:
-        delta: int256 = margin._lots(quantity)
+        delta: int256 = margin._lots(taker.quantity)
         if side == constants.SELL:
             delta = unsafe_sub(0, delta)
         if not margin._can_hold(account, instrument, delta):
             return reason.POSITION_LIMIT
-    account.nonce_floor, account.nonce_bitmap = auth._use_nonce(account.nonce_floor, account.nonce_bitmap, nonce)
-    taker: Taker = Taker(
-        account=number,
-        instrument=instrument,
-        flags=flags,
-        price=price,
-        quantity=quantity,
-        expires=expires,
-        seq=state.seq,
-    )
-    why = self._trade(taker, page, account, fee)
+    why: uint256 = self._trade(taker, page, account, fee)
     if why == reason.OK:
         queue._count_order()
     return why

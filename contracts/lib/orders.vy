@@ -2,9 +2,9 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title CANCEL, CANCEL_ALL, SET_SIGNER, SWEEP
+@title CANCEL, CANCEL_ALL, FORCED_CANCEL_ALL, SWEEP
 @license MIT
-@notice Twin of `sequencer/protocol/orders.py`; an order's key and leaf are those of `sequencer/protocol/book.py`.
+@notice Twin of `sequencer/protocol/orders.py`, and of FORCED_CANCEL_ALL in `forced.py`; an order's key and leaf are those of `sequencer/protocol/book.py`.
 @custom:security Total; bounds stand beside the arithmetic.
 @custom:kill Nothing: it holds no state and no privilege.
 """
@@ -114,10 +114,31 @@ def _cancel_all(domain: bytes32) -> uint256:
     bitmap: uint256 = 0
     lowest, bitmap = auth._use_nonce(found.nonce_floor, found.nonce_bitmap, nonce)
     found.nonce_floor, found.nonce_bitmap = auth._raise_floor(lowest, bitmap, new_floor)
-    found.order_floor = state.seq
-    found.reserved = 0
-    state._put_account(found)
+    self._end_all(found)
     return reason.OK
+
+
+@internal
+def _forced_cancel_all() -> uint256:
+    """
+    @notice FORCED_CANCEL_ALL: as CANCEL_ALL, of an owner whom L1 has checked; nonces stay.
+    """
+    found: entries.Account = state._account(codec._field(1, 4))
+    if found.stored == 0:
+        return reason.UNKNOWN_ACCOUNT
+    self._end_all(found)
+    return reason.OK
+
+
+@internal
+def _end_all(account: entries.Account):
+    """
+    @notice Every order of `account` that stands is dead from here; its reserve is free.
+    """
+    ended: entries.Account = account
+    ended.order_floor = state.seq
+    ended.reserved = 0
+    state._put_account(ended)
 
 
 @internal

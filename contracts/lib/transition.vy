@@ -6,8 +6,8 @@
 @license MIT
 @notice Twin of `sequencer/protocol/transition.py`, in its order. A record that does not hold is a no-op with a reason; it
         still takes its sequence number.
-@custom:security A handler that returns another reason than OK has changed no field of GLOBAL (but a DEPOSIT, what the
-                 inbox has sent); what it has changed of the root is undone here.
+@custom:security A handler that returns another reason than OK has changed no field of GLOBAL (but what `_open` has
+                 counted of the inbox); what it has changed of the root is undone here.
 @custom:kill Nothing: it holds no state and no privilege.
 """
 
@@ -40,6 +40,10 @@ def _open(pre_root: bytes32, length: uint256) -> (uint256, uint256):
         return of_kind, reason.TAKER_PENDING
     if of_kind != kind.TICK and codec._record_class(of_kind) < state.last_class:
         return of_kind, reason.CLASS_ORDER
+    if codec.OF_INBOX >> of_kind & 1 == 1:  # what L1 sends counts from here, whatever becomes of it
+        message: uint256 = codec._field(0, 31) << 8  # the record and a zero byte
+        state.inbox_hash = keccak256(abi_encode(state.inbox_hash, message))
+        state.inbox_count = min(unsafe_add(state.inbox_count, 1), constants.U40_MAX)
     return of_kind, reason.OK
 
 

@@ -5,7 +5,7 @@ from typing import Final
 from sequencer.protocol import constants as c
 from sequencer.protocol import insurance, margin
 from sequencer.protocol.auth import authorise, use_nonce
-from sequencer.protocol.codec import Record, inbox_hash
+from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
 from sequencer.protocol.entries import Account
 from sequencer.protocol.outcome import Outcome
@@ -15,14 +15,12 @@ VAULT_MAX: Final = 2**62  # what the Vault lets in, all together (1e-6 USD)
 
 
 def deposit(state: State, record: Record, out: Outcome) -> Reason:
-    """DEPOSIT: the next L1 inbox message. Counted and hashed whatever it holds; opens the account when it is new.
+    """DEPOSIT: money that the Vault has taken; opens the account when it is new.
 
     A message that no Vault can have sent (account 0, or more than VAULT_MAX together) credits nothing.
     """
     owner, number, amount = record.fields
     g = state.globals
-    g.inbox_hash = inbox_hash(g.inbox_hash, record.raw)
-    g.inbox_count = min(g.inbox_count + 1, c.U40_MAX)
     if number == 0:
         return Reason.INBOX_ACCOUNT
     if g.pool + g.fund + g.treasury + amount > VAULT_MAX:
@@ -50,18 +48,28 @@ def _take(
     found = authorise(state, number, record.signer, scope, nonce, expires)
     if isinstance(found, Reason):
         return found
+    account = pay(state, found, amount)
+    if not isinstance(account, Reason):
+        use_nonce(account, nonce)
+    return account
+
+
+def pay(state: State, found: Account, amount: int | None) -> Account | Reason:
+    """A copy of `found` that has paid `amount`; None: all that is free, min(cash, free margin), which must be some."""
     if found.auction_start:
         return Reason.UNHEALTHY
-    if found.cash < amount:
+    if found.cash < (amount or 0):
         return Reason.MARGIN
     account = found.clone()
-    use_nonce(account, nonce)
-    account.cash -= amount
     margin.refresh(state, account)
     if margin.is_stale(state, account):
         return Reason.RISK_STALE
-    if margin.free(state, account) < 0:
+    free = margin.free(state, account)
+    if amount is None:
+        amount = min(account.cash, free)
+    if amount <= 0 or free < amount:
         return Reason.MARGIN
+    account.cash -= amount
     return account
 
 
@@ -69,8 +77,11 @@ def withdraw(state: State, record: Record, out: Outcome) -> Reason:
     """WITHDRAW: makes a WITHDRAWAL leaf for the owner, claimed on L1 when a batch that holds it is final."""
     number, amount, nonce, expires = record.fields
     account = _take(state, record, c.SCOPE_WITHDRAW, number, amount, nonce, expires)
-    if isinstance(account, Reason):
-        return account
+    return account if isinstance(account, Reason) else pay_out(state, number, account, amount, out)
+
+
+def pay_out(state: State, number: int, account: Account, amount: int, out: Outcome) -> Reason:
+    """Makes the WITHDRAWAL leaf for `amount` that `account` has paid, and puts the account."""
     g = state.globals
     paid = insurance.payout(g, amount)
     if paid == 0 or g.withdrawals == c.U32_MAX:

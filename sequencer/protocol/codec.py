@@ -136,6 +136,17 @@ def _layouts() -> dict[int, Layout]:
     table: tuple[tuple[Kind, tuple[tuple[str, str], ...], bool], ...] = (
         (Kind.TICK, (("time", u32),), False),
         (Kind.DEPOSIT, (("owner", "address"), ("account", u32), ("amount", u48)), False),
+        (Kind.FORCED_WITHDRAW, (("account", u32), ("amount", u64)), False),
+        (Kind.FORCED_CANCEL_ALL, (("account", u32),), False),
+        (
+            Kind.FORCED_ORDER,
+            (
+                *(("account", u32), ("instrument", u32), ("flags", u8), ("price", u32), ("quantity", u40)),
+                *(("expires", u32), ("fee_max", u16)),
+            ),
+            False,
+        ),
+        (Kind.FORCED_LIQUIDATE, (("account", u32),), False),
         (Kind.FEED, (("underlying", u8), ("feed", u8), ("time", u32), ("price", u32)), True),
         (
             Kind.SURFACE,

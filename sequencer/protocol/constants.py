@@ -85,11 +85,11 @@ class Kind(IntEnum):
 
     TICK = 0x01
     DEPOSIT = 0x02
-    FORCED_WITHDRAW = 0x03  # 0x03-0x07: reserved
+    FORCED_WITHDRAW = 0x03
     FORCED_CANCEL_ALL = 0x04
     FORCED_ORDER = 0x05
     FORCED_LIQUIDATE = 0x06
-    SET_PARAMS = 0x07
+    SET_PARAMS = 0x07  # reserved
     FEED = 0x10
     SURFACE = 0x11
     RISK = 0x12
@@ -112,6 +112,15 @@ class Kind(IntEnum):
     SEAL = 0x2A
     OPEN = 0x2B
     VOID = 0x2C
+
+
+# What L1 sends through its Inbox. They belong at a tick's head, and count there whatever becomes of them.
+INBOX_KINDS: Final = frozenset(
+    (
+        *(Kind.DEPOSIT, Kind.FORCED_WITHDRAW, Kind.FORCED_CANCEL_ALL),
+        *(Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE),
+    )
+)
 
 
 class Reason(IntEnum):
@@ -178,6 +187,10 @@ class Reason(IntEnum):
 LAYOUT: Final[dict[int, tuple[int, int, int]]] = {
     Kind.TICK: (31, 0, 1),
     Kind.DEPOSIT: (31, 0, 2),
+    Kind.FORCED_WITHDRAW: (31, 0, 31),
+    Kind.FORCED_CANCEL_ALL: (31, 0, 3),
+    Kind.FORCED_ORDER: (31, 0, 31),
+    Kind.FORCED_LIQUIDATE: (31, 0, 31),
     Kind.FEED: (93, 0, 3),
     Kind.SURFACE: (124, 0, 3),
     Kind.RISK: (31, 0, 31),

@@ -34,6 +34,18 @@ class Plan:
 def place(state: State, record: Record, out: Outcome) -> Reason:
     """PLACE: an order that trades what it crosses and rests, waits for CONTINUE, or ends."""
     number, instrument, flags, price, quantity, nonce, expires, fee_max = record.fields
+    reason = check_form(flags, price, quantity)
+    if reason:
+        return reason
+    found = authorise(state, number, record.signer, c.SCOPE_TRADE, nonce, expires)
+    if isinstance(found, Reason):
+        return found
+    taker = Taker(number, instrument, flags, price, quantity, expires, state.globals.seq)
+    return enter(state, taker, found, nonce, fee_max, out)
+
+
+def check_form(flags: int, price: int, quantity: int) -> Reason:
+    """What an order must be, whatever the state."""
     tif = flags >> c.FLAG_TIF_SHIFT & 3
     post_only = flags & c.FLAG_POST_ONLY
     if flags & c.FLAGS_UNUSED or tif > c.TIF_FOK or (post_only and tif != c.TIF_GTC):
@@ -42,9 +54,17 @@ def place(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.QUANTITY
     if price == 0:
         return Reason.PRICE
-    found = authorise(state, number, record.signer, c.SCOPE_TRADE, nonce, expires)
-    if isinstance(found, Reason):
-        return found
+    return Reason.OK
+
+
+def enter(
+    state: State, taker: Taker, found: Account, nonce: int | None, fee_max: int, out: Outcome
+) -> Reason:
+    """An order that its account may send: the rules of the queue, of its instrument and of its account; then it trades.
+
+    `nonce` is used when the order holds; None: it comes from L1, which needs none.
+    """
+    instrument, flags, quantity = taker.instrument, taker.flags, taker.quantity
     g = state.globals
     if g.queue_state == QueueState.HALTED or g.seq == c.U40_MAX:  # the last seq is every later record's, too
         return Reason.HALTED
@@ -65,22 +85,22 @@ def place(state: State, record: Record, out: Outcome) -> Reason:
 
     side = flags & c.FLAG_SIDE
     if flags & c.FLAG_REDUCE_ONLY:
-        quantity = min(quantity, reducible(found, instrument, side))
+        quantity = taker.quantity = min(quantity, reducible(found, instrument, side))
         if quantity == 0:
             return Reason.REDUCE_ONLY
     elif not margin.can_hold(found, instrument, -quantity if side else quantity):
         return Reason.POSITION_LIMIT
     margin.refresh(state, found)
     account = found.clone()
-    use_nonce(account, nonce)
-    plan = Plan(Taker(number, instrument, flags, price, quantity, expires, g.seq), account)
+    if nonce is not None:
+        use_nonce(account, nonce)
+    plan = Plan(taker, account)
     if fee:
-        plan.fees.append((number, fee))
+        plan.fees.append((taker.account, fee))
     reason = _walk(state, plan, page)
     if reason:
         return reason
-    taker = plan.taker
-    if tif == c.TIF_FOK and taker.quantity:
+    if flags >> c.FLAG_TIF_SHIFT & 3 == c.TIF_FOK and taker.quantity:
         return Reason.FOK_UNFILLED
     reason = _finish(state, plan, page, fee, out)
     if reason:

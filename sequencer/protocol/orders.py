@@ -43,10 +43,15 @@ def cancel_all(state: State, record: Record) -> Reason:
         return Reason.NONCE_WINDOW
     use_nonce(found, nonce)
     auth.raise_floor(found, nonce_floor)
-    found.order_floor = state.globals.seq
-    found.reserved = 0
-    state.put_account(number, found)
+    end_all(state, number, found)
     return Reason.OK
+
+
+def end_all(state: State, number: int, account: Account) -> None:
+    """Every order of `account` that stands is dead from here; its reserve is free."""
+    account.order_floor = state.globals.seq
+    account.reserved = 0
+    state.put_account(number, account)
 
 
 def set_signer(state: State, record: Record) -> Reason:

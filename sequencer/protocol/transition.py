@@ -3,7 +3,7 @@
 Twin: the verifier contracts. A record that does not hold is a no-op with a reason; it still takes its sequence number.
 """
 
-from sequencer.protocol import cash, liquidation, market, matching, orders, queue, settlement
+from sequencer.protocol import cash, forced, liquidation, market, matching, orders, queue, settlement
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import Record, decode, record_class
 from sequencer.protocol.constants import Kind, Reason
@@ -40,10 +40,29 @@ def _apply(state: State, record: Record, out: Outcome) -> Reason:
     of_class = record_class(record)
     if of_class < g.last_class:
         return Reason.CLASS_ORDER
-    reason = _dispatch(state, record, out)
+    if kind <= Kind.SET_PARAMS:  # what L1 sends counts from here, whatever becomes of it
+        forced.count(g, record.raw)
+        reason = _dispatch_message(state, record, out)
+    else:
+        reason = _dispatch(state, record, out)
     if reason is Reason.OK:
         g.last_class = of_class
     return reason
+
+
+def _dispatch_message(state: State, record: Record, out: Outcome) -> Reason:
+    match record.kind:
+        case Kind.DEPOSIT:
+            return cash.deposit(state, record, out)
+        case Kind.FORCED_WITHDRAW:
+            return forced.withdraw(state, record, out)
+        case Kind.FORCED_CANCEL_ALL:
+            return forced.cancel_all(state, record)
+        case Kind.FORCED_ORDER:
+            return forced.order(state, record, out)
+        case Kind.FORCED_LIQUIDATE:
+            return liquidation.liquidate(state, record)
+    return Reason.UNKNOWN_KIND
 
 
 def _dispatch(state: State, record: Record, out: Outcome) -> Reason:
@@ -58,8 +77,6 @@ def _dispatch(state: State, record: Record, out: Outcome) -> Reason:
             return orders.set_signer(state, record)
         case Kind.SWEEP:
             return orders.sweep(state, record, out)
-        case Kind.DEPOSIT:
-            return cash.deposit(state, record, out)
         case Kind.WITHDRAW:
             return cash.withdraw(state, record, out)
         case Kind.TRANSFER:

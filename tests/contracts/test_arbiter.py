@@ -549,9 +549,13 @@ def test_money__is_taken_from_the_rollup_alone(scene: Scene, stranger: Any) -> N
 
 def test_kinds__go_to_their_verifiers(sequencer: Any, trader: Any, other_trader: Any) -> None:
     """Where one stub stands every witness is believed, where the other stands none."""
-    trade = {Kind.SWEEP, Kind.PLACE, Kind.CONTINUE, Kind.CANCEL, Kind.CANCEL_ALL}
+    trade = {
+        *(Kind.FORCED_CANCEL_ALL, Kind.FORCED_ORDER, Kind.SWEEP),
+        *(Kind.PLACE, Kind.CONTINUE, Kind.CANCEL, Kind.CANCEL_ALL),
+    }
     account = {
-        *(Kind.DEPOSIT, Kind.SETTLE, Kind.LIQUIDATE, Kind.COLLECT),
+        *(Kind.DEPOSIT, Kind.FORCED_WITHDRAW, Kind.FORCED_LIQUIDATE),
+        *(Kind.SETTLE, Kind.LIQUIDATE, Kind.COLLECT),
         *(Kind.SET_SIGNER, Kind.TRANSFER, Kind.WITHDRAW, Kind.BID),
     }
     for place, kinds in enumerate((trade, account, {*range(256)} - trade - account)):

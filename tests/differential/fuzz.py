@@ -26,7 +26,10 @@ from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import keccak
 from sequencer.witness import Tracer, Witness
 
-TRADE: Final = (Kind.PLACE, Kind.CONTINUE, Kind.CANCEL, Kind.CANCEL_ALL, Kind.SWEEP)
+TRADE: Final = (
+    *(Kind.FORCED_CANCEL_ALL, Kind.FORCED_ORDER, Kind.SWEEP),
+    *(Kind.PLACE, Kind.CONTINUE, Kind.CANCEL, Kind.CANCEL_ALL),
+)
 RISK: Final = (Kind.TICK, Kind.FEED, Kind.SURFACE, Kind.LIST, Kind.RISK, Kind.FIX)
 VERIFIER_OF: Final = {
     **dict.fromkeys(LAYOUTS, "VerifierAccount"),

@@ -38,6 +38,10 @@ _KINDS = (
     (Kind.WITHDRAW, 3),
     (Kind.TRANSFER, 3),
     (Kind.DEPOSIT, 2),
+    (Kind.FORCED_ORDER, 6),
+    (Kind.FORCED_WITHDRAW, 2),
+    (Kind.FORCED_CANCEL_ALL, 1),
+    (Kind.FORCED_LIQUIDATE, 2),
     (Kind.SET_SIGNER, 2),
     (Kind.COLLECT, 1),
     (Kind.FEED, 4),
@@ -324,6 +328,18 @@ class Adversary:
             ),
         }
 
+    def _forced_order(self) -> dict[str, int]:
+        return self._place()
+
+    def _forced_withdraw(self) -> dict[str, int]:
+        account = self._account()
+        return {"account": account, "amount": self.random.choice((0, self._amount(account)))}
+
+    def _forced_cancel_all(self) -> dict[str, int]:
+        return self._liquidate()
+
+    _forced_liquidate = _forced_cancel_all
+
     def _set_signer(self) -> dict[str, int | bytes]:
         return {
             "account": self._account(),
@@ -385,4 +401,5 @@ class Adversary:
 
 def explained(raw: bytes, reason: Reason) -> bool:
     """Whether a record may change the state though its reason is not OK: the inbox goes on whatever it says."""
-    return reason in (Reason.INBOX_ACCOUNT, Reason.AMOUNT) and raw[0] == Kind.DEPOSIT
+    uncounted = (Reason.MALFORMED, Reason.UNKNOWN_KIND, Reason.TAKER_PENDING, Reason.CLASS_ORDER)
+    return reason not in uncounted and raw[0] in c.INBOX_KINDS

@@ -61,7 +61,7 @@ class Watched:
         assert Global.from_words(before[c.KEY_GLOBAL]).seq + 1 == exchange.state.globals.seq
         if out.reason is not Reason.OK:
             check_no_op(before, after, raw, out)
-        if raw and raw[0] in (Kind.PLACE, Kind.CONTINUE):
+        if raw and raw[0] in (Kind.PLACE, Kind.FORCED_ORDER, Kind.CONTINUE):
             check_priority(before, out)
         return out
 
@@ -128,6 +128,14 @@ class Transition(RuleBasedStateMachine):
     @rule(seed=SEEDS)
     def place(self, seed: int) -> None:
         self.submit(seed, Kind.PLACE)
+
+    @rule(
+        seed=SEEDS,
+        kind=st.sampled_from([kind for kind in c.INBOX_KINDS if kind is not Kind.DEPOSIT]),
+    )
+    def forced(self, seed: int, kind: Kind) -> None:
+        self.submit(seed, Kind.TICK)
+        self.submit(seed, kind)
 
     @rule(seed=SEEDS)
     def place_and_go_on(self, seed: int) -> None:

@@ -1,0 +1,260 @@
+"""FORCED_WITHDRAW, FORCED_CANCEL_ALL, FORCED_ORDER, FORCED_LIQUIDATE: what L1 makes happen."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sequencer.protocol import codec, margin
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, QueueState, Reason
+from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.state import expiry_time
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from exchange import FAR, FEE_MAX, INDEX, USD, Exchange
+
+FORCED = (Kind.FORCED_WITHDRAW, Kind.FORCED_CANCEL_ALL, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE)
+
+
+@pytest.fixture
+def exchange() -> Exchange:
+    one = Exchange()
+    one.deposit("treasury", 0)
+    one.deposit("owner", 100_000)
+    one.deposit("maker", 1_000_000)
+    return one
+
+
+@pytest.fixture
+def call(exchange: Exchange) -> int:
+    (instrument,) = exchange.open((FAR, INDEX, 0))
+    return instrument
+
+
+def order(exchange: Exchange, role: str, instrument: int, **how: int) -> Outcome:
+    exchange.tick(0)
+    fields = {"flags": 0, "price": 1, "quantity": 1, "expires": 0, "fee_max": FEE_MAX, **how}
+    account = exchange.numbers[role]
+    return exchange.unsigned(Kind.FORCED_ORDER, account=account, instrument=instrument, **fields)
+
+
+def withdraw(exchange: Exchange, role: str, amount: int) -> Outcome:
+    return exchange.system(Kind.FORCED_WITHDRAW, account=exchange.numbers[role], amount=amount)
+
+
+def example(kind: Kind, account: int, instrument: int = 0) -> bytes:
+    fields = {
+        "account": account,
+        "instrument": instrument,
+        "amount": 1,
+        "flags": 0,
+        "price": 1,
+        "quantity": 1,
+        "expires": 0,
+        "fee_max": FEE_MAX,
+    }
+    return codec.encode(kind, **{name: fields[name] for name, _ in codec.LAYOUTS[kind].fields})
+
+
+# --- the inbox ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FORCED)
+@pytest.mark.parametrize("account", [2, 77])
+def test_forced__whatever_becomes_of_it__is_counted_and_hashed(
+    exchange: Exchange, call: int, kind: Kind, account: int
+) -> None:
+    g = exchange.state.globals
+    exchange.tick(0)
+    before, count = g.inbox_hash, g.inbox_count
+    raw = example(kind, account, call)
+    out = exchange.apply(raw)
+    assert (g.inbox_hash, g.inbox_count) == (codec.inbox_hash(before, raw), count + 1)
+    if account == 77:
+        assert out.reason is Reason.UNKNOWN_ACCOUNT
+
+
+@pytest.mark.parametrize("kind", [Kind.DEPOSIT, *FORCED])
+def test_inbox__after_a_higher_class_or_before_a_pending_taker__does_not_count(
+    exchange: Exchange, call: int, kind: Kind
+) -> None:
+    g = exchange.state.globals
+    raw = bytes([kind]) + bytes(30)
+    for number in range(5):
+        exchange.sell("maker", call, 100 + number, 1)
+    count, running = g.inbox_count, g.inbox_hash
+    assert exchange.apply(raw).reason is Reason.CLASS_ORDER
+    assert exchange.buy("owner", call, 200, 5).pending
+    assert exchange.apply(raw).reason is Reason.TAKER_PENDING
+    assert (g.inbox_count, g.inbox_hash) == (count, running)
+
+
+@pytest.mark.parametrize("kind", FORCED)
+def test_forced__malformed__does_not_count(exchange: Exchange, kind: Kind) -> None:
+    g = exchange.state.globals
+    exchange.tick(0)
+    count = g.inbox_count
+    raw = example(kind, 2)
+    assert exchange.apply(raw[:-1] + b"\1").reason is Reason.MALFORMED
+    assert exchange.apply(raw + bytes(31)).reason is Reason.MALFORMED
+    assert g.inbox_count == count
+
+
+# --- withdraw -----------------------------------------------------------------------------------
+
+
+def test_withdraw__of_an_amount__makes_a_leaf_and_leaves_the_nonces(exchange: Exchange) -> None:
+    before = exchange.account("owner")
+    nonces = (before.nonce_floor, before.nonce_bitmap)
+    out = withdraw(exchange, "owner", 300)
+    assert (out.reason, out.amount, out.number) == (Reason.OK, 300, 0)
+    account = exchange.account("owner")
+    assert exchange.state.map.get(c.KEY_WITHDRAWAL) == int.from_bytes(account.owner, "big") << 64 | 300
+    assert account.cash == 100_000 * USD - 300
+    assert (account.nonce_floor, account.nonce_bitmap) == nonces
+
+
+def test_withdraw__of_0__takes_all_cash_of_an_account_without_positions(exchange: Exchange) -> None:
+    out = withdraw(exchange, "owner", 0)
+    assert (out.reason, out.amount) == (Reason.OK, 100_000 * USD)
+    assert exchange.account("owner").cash == 0
+    assert withdraw(exchange, "owner", 0).reason is Reason.MARGIN
+
+
+def test_withdraw__of_0__leaves_the_margin_of_positions_and_orders(exchange: Exchange, call: int) -> None:
+    exchange.trade("maker", "owner", call, exchange.mark(call), 1_000)
+    exchange.sell("owner", call, exchange.mark(call) + 5, 100)
+    assert withdraw(exchange, "owner", 100_000 * USD).reason is Reason.MARGIN
+    out = withdraw(exchange, "owner", 0)
+    account = exchange.account("owner")
+    margin.refresh(exchange.state, account)
+    assert out.reason is Reason.OK
+    assert 0 < out.amount < 100_000 * USD
+    assert margin.free(exchange.state, account) == 0
+    assert withdraw(exchange, "owner", 1).reason is Reason.MARGIN
+
+
+def test_withdraw__of_0__is_bounded_by_cash(exchange: Exchange, call: int) -> None:
+    exchange.trade("owner", "maker", call, exchange.mark(call), 1_000)
+    out = withdraw(exchange, "owner", 0)
+    assert out.reason is Reason.OK
+    assert exchange.account("owner").cash >= 0
+
+
+def test_withdraw__with_stale_marks_or_under_auction__is_refused(exchange: Exchange, call: int) -> None:
+    exchange.trade("owner", "maker", call, exchange.mark(call), 1_000)
+    exchange.tick(exchange.state.params.risk_age_max_s + 1)
+    assert withdraw(exchange, "owner", 0).reason is Reason.RISK_STALE
+    assert withdraw(exchange, "owner", 5).reason is Reason.RISK_STALE
+    exchange.audits = False
+    exchange.account("owner").auction_start = 1
+    assert withdraw(exchange, "owner", 0).reason is Reason.UNHEALTHY
+
+
+# --- cancel all ---------------------------------------------------------------------------------
+
+
+def test_cancel_all__kills_every_older_order_and_frees_the_reserve(exchange: Exchange, call: int) -> None:
+    for price in (5, 6, 7):
+        exchange.buy("owner", call, price, 10)
+    account = exchange.account("owner")
+    nonces = (account.nonce_floor, account.nonce_bitmap)
+    exchange.tick(0)
+    out = exchange.unsigned(Kind.FORCED_CANCEL_ALL, account=exchange.numbers["owner"])
+    account = exchange.account("owner")
+    assert out.reason is Reason.OK
+    assert (account.reserved, account.order_floor) == (0, out.seq)
+    assert (account.nonce_floor, account.nonce_bitmap) == nonces
+    fresh = exchange.buy("owner", call, 8, 1)
+    assert fresh.rested is not None
+    exchange.sell("maker", call, 5, 1)
+    assert exchange.position("owner", call) == 1
+
+
+# --- order --------------------------------------------------------------------------------------
+
+
+def test_order__that_crosses_nothing__rests_under_its_own_seq(exchange: Exchange, call: int) -> None:
+    out = order(exchange, "owner", call, price=50, quantity=7)
+    assert out.reason is Reason.OK
+    assert out.rested is not None
+    assert (out.rested.seq, out.rested.quantity, out.rested.price) == (out.seq, 7, 50)
+    assert exchange.state.globals.last_class == c.CLASS_SYSTEM
+
+
+def test_order__that_crosses_more_than_three__goes_on_with_continue(exchange: Exchange, call: int) -> None:
+    for number in range(5):
+        exchange.sell("maker", call, 100 + number, 1)
+    out = order(exchange, "owner", call, price=200, quantity=5)
+    assert out.pending
+    assert len(out.fills) == c.STEPS_MAX
+    assert exchange.unsigned(Kind.FORCED_CANCEL_ALL, account=2).reason is Reason.TAKER_PENDING
+    out = exchange.proceed()
+    assert (len(out.fills), out.pending) == (2, False)
+    assert exchange.position("owner", call) == 5
+    assert exchange.unsigned(Kind.FORCED_CANCEL_ALL, account=2).reason is Reason.OK
+
+
+def test_order__pays_the_queue_like_any_other(exchange: Exchange, call: int) -> None:
+    g = exchange.state.globals
+    excess, treasury = g.excess, g.treasury
+    out = order(exchange, "owner", call)
+    assert out.fee == g.treasury - treasury > 0
+    assert g.excess == excess + 1
+    assert order(exchange, "owner", call, fee_max=0).reason is Reason.FEE_ABOVE_MAX
+
+
+def test_order__is_refused_for_the_reasons_of_place(exchange: Exchange, call: int) -> None:
+    time = exchange.state.globals.time
+    assert order(exchange, "owner", call, flags=c.FLAGS_UNUSED).reason is Reason.FLAGS
+    assert order(exchange, "owner", call, flags=3 << c.FLAG_TIF_SHIFT).reason is Reason.FLAGS
+    assert order(exchange, "owner", call, quantity=0).reason is Reason.QUANTITY
+    assert order(exchange, "owner", call, price=0).reason is Reason.PRICE
+    assert order(exchange, "owner", call, expires=time).reason is Reason.EXPIRED
+    assert order(exchange, "owner", call + 1).reason is Reason.UNKNOWN_INSTRUMENT
+    assert order(exchange, "owner", call, flags=c.FLAG_REDUCE_ONLY).reason is Reason.REDUCE_ONLY
+    assert order(exchange, "owner", call, price=10**6, quantity=10**6).reason is Reason.MARGIN
+    assert order(exchange, "owner", call, flags=c.TIF_FOK << 1, price=9).reason is Reason.FOK_UNFILLED
+    exchange.sell("maker", call, 100, 1)
+    crossing = order(exchange, "owner", call, flags=c.FLAG_POST_ONLY, price=100)
+    assert crossing.reason is Reason.POST_ONLY_CROSSES
+    exchange.state.globals.breaker_level = QueueState.RESTRICTED
+    assert order(exchange, "owner", call).reason is Reason.RESTRICTED
+    exchange.state.globals.breaker_level = QueueState.HALTED
+    assert order(exchange, "owner", call).reason is Reason.HALTED
+    exchange.state.globals.breaker_level = 0
+    exchange.tick_at(expiry_time(FAR))
+    assert order(exchange, "owner", call).reason is Reason.INSTRUMENT_EXPIRED
+
+
+def test_order__with_stale_marks_or_under_auction__is_refused(exchange: Exchange, call: int) -> None:
+    exchange.audits = False
+    exchange.account("owner").auction_start = 1
+    assert order(exchange, "owner", call).reason is Reason.UNHEALTHY
+    exchange.tick(exchange.state.params.risk_age_max_s + 1)
+    assert order(exchange, "owner", call).reason is Reason.RISK_STALE
+
+
+def test_order__reduce_only__closes_at_most_the_position(exchange: Exchange, call: int) -> None:
+    exchange.trade("owner", "maker", call, exchange.mark(call), 10)
+    exchange.buy("maker", call, 50, 100)
+    flags = c.SELL | c.FLAG_REDUCE_ONLY | c.TIF_IOC << 1
+    out = order(exchange, "owner", call, flags=flags, price=50, quantity=99)
+    assert [fill.quantity for fill in out.fills] == [10]
+    assert exchange.position("owner", call) == 0
+
+
+# --- liquidate ----------------------------------------------------------------------------------
+
+
+def test_liquidate__does_what_liquidate_does(exchange: Exchange, call: int) -> None:
+    exchange.deposit("debtor", 20_000)
+    exchange.trade("maker", "debtor", call, exchange.mark(call), 9_000)
+    debtor = exchange.numbers["debtor"]
+    assert exchange.system(Kind.FORCED_LIQUIDATE, account=debtor).reason is Reason.HEALTHY
+    exchange.remark(INDEX * 13 // 8)
+    g = exchange.state.globals
+    out = exchange.system(Kind.FORCED_LIQUIDATE, account=debtor)
+    assert (out.reason, exchange.account("debtor").auction_start) == (Reason.OK, g.time)
+    assert exchange.system(Kind.FORCED_LIQUIDATE, account=debtor).reason is Reason.UNHEALTHY
