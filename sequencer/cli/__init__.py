@@ -9,6 +9,7 @@ _COMMANDS = {
     "up": "sequencer.cli.operate:up",
     "demo": "sequencer.cli.operate:demo",
     "replay": "sequencer.cli.operate:replay",
+    "watch": "sequencer.cli.watch:watch",
     "bench": "sequencer.cli.operate:bench",
     "node": "sequencer.node:main",
     "gateway": "sequencer.gateway:main",

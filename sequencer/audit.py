@@ -1,0 +1,184 @@
+"""What a batch on L1 must be, checked record by record: the watcher's judgement, without its network.
+
+An `Audit` owns the state that the right batches so far give, takes the next one as L1 holds it, and says the first
+place that can be proved wrong: a `Fault`. It knows nothing of the sequencer's but what was posted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sequencer.l1.follower import PostedBatch
+from sequencer.protocol import batch as batches
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.state import State
+from sequencer.protocol.transition import apply
+
+INBOX_KINDS = frozenset(range(Kind.DEPOSIT, Kind.SET_PARAMS + 1))
+MESSAGES_AHEAD = 256  # how far ahead a skipped message is looked for, to name it
+
+
+class FaultKind(StrEnum):
+    """What is wrong with a batch."""
+
+    ORDER = "order"  # not the next batch: its id or its first sequence number
+    BOUNDS = "bounds"  # a segment that is empty, ends before it begins, or past the payload
+    RECORD = "record"  # a record that is cut off by its segment's end
+    WEIGHT = "weight"  # a segment too heavy to be executed in one transaction
+    ROOT = "root"  # a segment's root is not what its records give
+    POST_ROOT = "post_root"  # the last 8 bits of it, which stand in the header alone
+    INBOX = "inbox"  # an inbox record that is not L1's next message
+    RECORDS = "records"  # the header's number of records
+    TIME = "time"  # the header's time
+    INBOX_COUNT = "inbox_count"  # the header's number of inbox messages
+
+
+FORM_KINDS = frozenset({FaultKind.BOUNDS, FaultKind.RECORD, FaultKind.WEIGHT})
+SEGMENT_KINDS = frozenset({FaultKind.ROOT, FaultKind.POST_ROOT})
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A wrong batch, and where. `segment` and `record` count inside the batch; `record` is the first of the segment
+    unless one record alone is wrong. A claimed root has 31 bytes where it stands in a payload.
+    """
+
+    batch_id: int
+    segment: int
+    kind: FaultKind
+    record: int
+    honest_root: bytes
+    claimed_root: bytes
+    why: str
+
+    def __str__(self) -> str:
+        return f"batch {self.batch_id}, segment {self.segment}, {self.kind}: {self.why}"
+
+
+class Audit:
+    """Checks batches in order. `message(i)`: record of inbox message i as L1 has it, None beyond its end."""
+
+    def __init__(self, state: State, message: Callable[[int], bytes | None]) -> None:
+        self.state = state
+        self._message = message
+        self._inbox: tuple[int, int, str] | None = None  # segment, record, what is wrong
+
+    def check(self, batch: PostedBatch, batch_id: int, inbox_hash: bytes) -> Fault | None:
+        """Applies a batch. `batch_id`: the one that is next; `inbox_hash`: the Inbox's after `batch.inbox_count`.
+
+        After a fault the state stands inside the batch and is of no more use.
+        """
+        state = self.state
+        first_seq = state.globals.seq
+
+        def fault(kind: FaultKind, segment: int, record: int, why: str) -> Fault:
+            return Fault(batch.batch_id, segment, kind, record, state.root(), batch.post_root, why)
+
+        if batch.batch_id != batch_id:
+            return fault(FaultKind.ORDER, 0, 0, f"it stands where batch {batch_id} is next")
+        if batch.first_seq != first_seq:
+            why = f"it begins at seq {batch.first_seq}, the state stands at {first_seq}"
+            return fault(FaultKind.ORDER, 0, 0, why)
+        wrong_form = check_form(batch, state.root())
+        if wrong_form is not None:
+            return wrong_form
+        self._inbox = None
+        record = 0
+        segments = batches.decode(batch.payload, batch.segments)
+        for number, segment in enumerate(segments):
+            found = self._segment(batch, number, segment, record)
+            if found is not None:
+                return found
+            record += len(segment.records)
+        last = len(segments) - 1
+        g = state.globals
+        if state.root() != batch.post_root:
+            return fault(FaultKind.POST_ROOT, last, record - 1, "the post-root is not what the records give")
+        for kind, held, claimed in (
+            (FaultKind.RECORDS, g.seq - first_seq, batch.records),
+            (FaultKind.TIME, g.time, batch.time_s),
+            (FaultKind.INBOX_COUNT, g.inbox_count, batch.inbox_count),
+        ):
+            if held != claimed:
+                return fault(kind, last, record - 1, f"the header says {claimed}, the records give {held}")
+        if g.inbox_hash != inbox_hash:
+            where = self._inbox or (last, record - 1, "GLOBAL's inbox hash is not the Inbox's")
+            return fault(FaultKind.INBOX, *where)
+        return None
+
+    def advance(self, batch: PostedBatch, segments: int | None = None) -> None:
+        """Applies the records of a batch, or of its first `segments`, and judges nothing."""
+        for segment in batches.decode(batch.payload, batch.segments)[:segments]:
+            for raw in segment.records:
+                apply(self.state, raw)
+
+    def _segment(
+        self, batch: PostedBatch, number: int, segment: batches.Segment, first_record: int
+    ) -> Fault | None:
+        state = self.state
+        told: list[str] = []
+        for place, raw in enumerate(segment.records, start=first_record):
+            if raw[0] in INBOX_KINDS and self._inbox is None and (wrong := self._wrong_message(raw)):
+                # Whether it can be proved wrong shows at the end, in the running hash.
+                self._inbox = (number, place, wrong)
+            reason = apply(state, raw).reason
+            told.append(name_of(raw) + ("" if reason is Reason.OK else f" refused {reason.name}"))
+        root = state.root()
+        if root[: c.ELEMENT_BYTES] == segment.root:
+            return None
+        why = f"the root is not what the records give ({', '.join(told)})"
+        return Fault(batch.batch_id, number, FaultKind.ROOT, first_record, root, segment.root, why)
+
+    def _wrong_message(self, raw: bytes) -> str:
+        """Why `raw` is not the inbox's next message; empty when it is."""
+        index = self.state.globals.inbox_count
+        expected = self._message(index)
+        if raw == expected:
+            return ""
+        if expected is None:
+            return f"L1 has no inbox message {index}"
+        for later in range(index + 1, index + MESSAGES_AHEAD):
+            known = self._message(later)
+            if known is None:
+                break
+            if known == raw:
+                return f"message {later} is taken where {index} is next"
+        return f"the record is not inbox message {index}"
+
+
+def check_form(batch: PostedBatch, root: bytes) -> Fault | None:
+    """The first segment whose bounds, records or weight no honest sequencer makes. `root`: before the batch."""
+    tables = -(-batch.segments // batches.OFFSETS_PER_ELEMENT)
+    first = (batch.segments + tables) * c.ELEMENT_BYTES
+    area = batch.payload[first:]
+    begin = record = 0
+    for number in range(batch.segments):
+        element, place = divmod(number, batches.OFFSETS_PER_ELEMENT)
+        at = (batch.segments + element) * c.ELEMENT_BYTES + 3 * place
+        end = int.from_bytes(batch.payload[at : at + 3], "big") * c.ELEMENT_BYTES
+        claimed = batch.payload[number * c.ELEMENT_BYTES : (number + 1) * c.ELEMENT_BYTES]
+
+        def fault(
+            kind: FaultKind, why: str, where: tuple[int, int, bytes] = (number, record, claimed)
+        ) -> Fault:
+            return Fault(batch.batch_id, where[0], kind, where[1], root, where[2], why)
+
+        if not begin < end <= len(area):
+            why = f"it spans bytes {begin} to {end} of the {len(area)} of the records"
+            return fault(FaultKind.BOUNDS, why)
+        records = list(batches.split(area[begin:end]))
+        layout = c.LAYOUT.get(records[-1][0])
+        if layout is not None and len(records[-1]) != layout[0]:
+            return fault(FaultKind.RECORD, f"its last record, {name_of(records[-1])}, is cut off")
+        weight = sum(map(batches.weight, records))
+        if weight > c.SEGMENT_WEIGHT_MAX:
+            return fault(FaultKind.WEIGHT, f"its records weigh {weight}, at most {c.SEGMENT_WEIGHT_MAX}")
+        begin = end
+        record += len(records)
+    return None
+
+
+def name_of(raw: bytes) -> str:
+    """Name of a record's kind."""
+    return Kind(raw[0]).name if raw and raw[0] in c.LAYOUT else "unknown kind"
