@@ -72,8 +72,12 @@ def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) 
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
-def demo(chain: str, tape: Path | None, seed: int, json_target: str | None) -> None:
+@click.option("--lie", help="let the sequencer tell this lie and a watcher find it; `list` names them all")
+def demo(chain: str, tape: Path | None, seed: int, json_target: str | None, lie: str | None) -> None:
     """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
+    if lie is not None:
+        _lie(lie, chain, tape, seed, json_target)
+        return
     from sequencer.demo import Demo, DemoConfig, DemoFailed, as_json
     from sequencer.l1.errors import L1Error
     from sequencer.tape import TRADES_FILE, TapeError
@@ -101,6 +105,31 @@ def demo(chain: str, tape: Path | None, seed: int, json_target: str | None) -> N
         show("checks", {name: "held" if held else "DID NOT HOLD" for name, held in checks.items()})
     if failed:
         raise fail(failed)
+
+
+def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str | None) -> None:
+    """A short run with one lie; fails unless it is caught, slashed and rolled back."""
+    from sequencer.l1.errors import L1Error
+    from sequencer.lie_demo import as_object, tell
+    from sequencer.lies import LIES
+    from sequencer.tape import TRADES_FILE, TapeError
+
+    if name == "list":
+        click.echo("\n".join(LIES))
+        return
+    if name not in LIES:
+        raise fail(f"no lie {name!r}: `fairstrike demo --lie list` names them all")
+    with bars() as progress:
+        try:
+            known = tape if tape is not None and (tape / TRADES_FILE).is_file() else None
+            report = tell(name, chain, known, seed, progress)
+        except (L1Error, TapeError, RuntimeError) as error:
+            raise fail(str(error)) from error
+    write_json(json_target, as_object(report))
+    if json_target != "-":
+        show(f"lie on {chain}: {report.what}", as_object(report))
+    if not report.held:
+        raise fail("the lie was not caught" if not report.caught else f"not rolled back: {report.error}")
 
 
 @click.command()
