@@ -1,0 +1,139 @@
+"""A sequencer that tells one lie in an otherwise honest day is caught, and what it is caught by is what it did."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sequencer.audit import FORM_KINDS, Audit, Fault, FaultKind
+from sequencer.cli import main
+from sequencer.devnet import devnet_key, devnet_params
+from sequencer.genesis import genesis_root, genesis_state
+from sequencer.l1.follower import PostedBatch
+from sequencer.lie_demo import bent, tell
+from sequencer.lies import LIES, Lie, LyingEngine
+from sequencer.log import SqliteLog
+from sequencer.play import DEPOSITS, Play, as_posted, batches_of
+from sequencer.protocol import batch as batches
+from sequencer.protocol import codec
+from sequencer.protocol.constants import Kind
+from sequencer.protocol.hashing import address_of, public_key_of
+from sequencer.tape import open_tape
+
+PARAMS = devnet_params()
+DOMAIN = codec.domain_separator(31_337, b"\x5f" * 20)
+TAPE = open_tape(None, 1)
+INBOX = [
+    codec.encode(
+        Kind.DEPOSIT, owner=address_of(public_key_of(devnet_key(number))), account=number, amount=amount
+    )
+    for number, amount in DEPOSITS
+]
+ALL = sorted(LIES)
+
+
+def perform(folder: Path, lie: Lie | None) -> tuple[LyingEngine, list[PostedBatch]]:
+    log = SqliteLog(folder / "log.sqlite")
+    engine = LyingEngine(genesis_state(DOMAIN, PARAMS), lie)
+    Play(engine, log, TAPE, INBOX).run()
+    made = batches_of(folder, log)
+    log.close()
+    if lie is not None:
+        made = bent(made, lie)
+    return engine, as_posted(made, INBOX, genesis_root(PARAMS))
+
+
+def first_fault(posted: list[PostedBatch]) -> Fault | None:
+    audit = Audit(genesis_state(DOMAIN, PARAMS), lambda index: INBOX[index] if index < len(INBOX) else None)
+    for number, one in enumerate(posted, start=1):
+        if fault := audit.check(one, number, one.inbox_hash):
+            return fault
+    return None
+
+
+def seq_range(posted: list[PostedBatch], fault: Fault) -> range:
+    """Sequence numbers of the segment that the fault names."""
+    batch = posted[fault.batch_id - 1]
+    segments = batches.decode(batch.payload, batch.segments)
+    first = batch.first_seq + sum(len(one.records) for one in segments[: fault.segment])
+    return range(first, first + len(segments[fault.segment].records))
+
+
+def test_honest_day__is_right_to_the_end(tmp_path: Path) -> None:
+    engine, posted = perform(tmp_path, None)
+    assert first_fault(posted) is None
+    assert posted[-1].post_root == engine.state.root()
+    assert len(posted) >= 3
+    kinds = {
+        raw[0]
+        for one in posted
+        for segment in batches.decode(one.payload, one.segments)
+        for raw in segment.records
+    }
+    assert {
+        *(
+            Kind.DEPOSIT,
+            Kind.FEED,
+            Kind.SURFACE,
+            Kind.LIST,
+            Kind.RISK,
+            Kind.PLACE,
+            Kind.CANCEL,
+            Kind.WITHDRAW,
+        ),
+        *(Kind.TRANSFER, Kind.COLLECT, Kind.LIQUIDATE, Kind.BID, Kind.FIX, Kind.SETTLE),
+    } <= kinds
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_lie__told_once__is_caught_where_it_was_told(tmp_path: Path, name: str) -> None:
+    lie = LIES[name]
+    engine, posted = perform(tmp_path, lie)
+    fault = first_fault(posted)
+    assert fault is not None
+    assert fault.kind == lie.fault
+    if engine.told_seq is not None:
+        assert posted[-1].post_root == engine.state.root()  # it keeps to its lie to the end
+        if fault.kind not in FORM_KINDS:
+            assert engine.told_seq in seq_range(posted, fault)
+    if fault.kind is FaultKind.ROOT:
+        assert fault.honest_root[:31] != fault.claimed_root
+
+
+@pytest.mark.parametrize("name", ["margin-ignored", "deposit-dropped", "segment-overweight"])
+def test_lie__on_l1__is_challenged_slashed_rolled_back_and_the_honest_records_survive(name: str) -> None:
+    report = tell(name)
+    assert report.fault is not None
+    assert (report.caught, report.slashed, report.rolled_back, report.watcher_agrees) == (True,) * 4
+    assert report.fault["kind"] == LIES[name].fault
+    assert 0 < report.challenge_gas < 8_000_000
+    assert 0 < report.challenge_bytes < 110 * 1024
+    assert report.honest_records_kept > 20
+    # the order that the account cannot bear, and the liquidation of an account that has not taken it
+    assert report.refused == (["MARGIN", "HEALTHY"] if name == "margin-ignored" else [])
+
+
+def test_demo__lie_list__is_one_name_a_line() -> None:
+    result = CliRunner().invoke(main, ["demo", "--lie", "list"])
+    assert result.exit_code == 0
+    assert result.output.split("\n")[:-1] == list(LIES)
+    assert len(LIES) >= 25
+
+
+def test_demo__an_unknown_lie__is_an_error_of_one_line() -> None:
+    result = CliRunner().invoke(main, ["demo", "--lie", "nothing-of-the-kind"])
+    assert result.exit_code == 1
+    assert "no lie 'nothing-of-the-kind'" in result.output
+
+
+def test_demo__a_lie__is_told_as_json(tmp_path: Path) -> None:
+    target = tmp_path / "lie.json"
+    result = CliRunner().invoke(main, ["demo", "--lie", "header-time", "--json", str(target)])
+    assert result.exit_code == 0, result.output
+    report = json.loads(target.read_text())
+    assert report["lie"] == "header-time"
+    assert report["fault"]["kind"] == "time"
+    assert report["caught"] is report["slashed"] is True
+    assert report["challenge_gas"] > 0
+    assert report["honest_records_kept"] > 0

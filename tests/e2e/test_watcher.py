@@ -1,0 +1,254 @@
+"""The watcher on a chain: silent on honest runs, restarts, reorganisations, late messages, and its status."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sequencer.batcher import Batch
+from sequencer.cli import main
+from sequencer.cli.watch import serve
+from sequencer.devnet import devnet_params, devnet_signer
+from sequencer.l1.errors import DeploymentError
+from sequencer.l1.wallet import Wallet
+from sequencer.lie_demo import CHALLENGER, Stage, bent, stage
+from sequencer.lies import LIES
+from sequencer.tape import open_tape
+from sequencer.watcher import WatchConfig, Watcher
+
+USD = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[tuple[Stage, list[Batch]]]:
+    with stage("pyevm", open_tape(None, 1)) as on:
+        yield on, on.perform(None)[1]
+
+
+@pytest.fixture
+def on(built: tuple[Stage, list[Batch]]) -> Iterator[Stage]:
+    """The chain as it was before any batch."""
+    before = built[0].chain.snapshot()
+    yield built[0]
+    built[0].chain.revert(before)
+
+
+@pytest.fixture
+def made(built: tuple[Stage, list[Batch]]) -> list[Batch]:
+    return built[1]
+
+
+@pytest.fixture
+def name(tmp_path: Path) -> str:
+    """A folder for the watcher."""
+    return str(tmp_path / "watcher")
+
+
+def test_honest_run__raises_nothing_and_challenges_nothing(on: Stage, made: list[Batch], name: str) -> None:
+    on.post(made)
+    watcher = on.watcher(devnet_signer(CHALLENGER), name)
+    watcher.step()
+    watcher.step()
+    status = watcher.status
+    watcher.close()
+    assert (watcher.fault, watcher.challenged, list(watcher.alarms)) == (None, None, [])
+    assert status["ok"] is True
+    assert status["root"] == "0x" + made[-1].post_root.hex()
+    assert status["batches_checked"] == status["batches_posted"] == len(made)
+    assert status["segments_checked"] == sum(one.segments for one in made)
+    assert status["records_checked"] == sum(one.records for one in made)
+    assert status["inbox_taken"] == status["inbox_messages"] == len(on.inbox)
+    assert on.read("next_batch") == len(made) + 1
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["closed", "killed"])
+def test_restart__in_the_middle__goes_on_where_it_stood(
+    on: Stage, made: list[Batch], name: str, is_killed: bool
+) -> None:
+    on.post(made[:2])
+    first = on.watcher(None, name, WatchConfig(confirmations=0, snapshot_batches=1))
+    first.step()
+    assert first.batches == 2
+    if is_killed:
+        first._archive.close()
+    else:
+        first.close()
+    on.post(made[2:])
+    again = on.watcher(None, name)
+    assert again.batches == 2  # from its own snapshot, before it has looked at L1
+    again.step()
+    again.close()
+    assert (again.batches, again.fault) == (len(made), None)
+    assert again.state.root() == made[-1].post_root
+
+
+def test_snapshot__damaged__is_left_out(on: Stage, made: list[Batch], name: str) -> None:
+    on.post(made)
+    first = on.watcher(None, name)
+    first.step()
+    first.close()
+    (snapshot,) = (Path(name) / "snapshots").glob("*.zst")
+    snapshot.write_bytes(snapshot.read_bytes()[:-9])
+    again = on.watcher(None, name)
+    assert again.batches == 0
+    again.step()
+    again.close()
+    assert (again.batches, again.fault) == (len(made), None)
+
+
+def test_reorg__deeper_than_the_confirmations__takes_the_state_back_and_on(
+    on: Stage, made: list[Batch], name: str
+) -> None:
+    on.post(made[:2])
+    watcher = on.watcher(None, name)
+    before = on.chain.snapshot()
+    on.post(made[2:])
+    watcher.step()
+    assert watcher.batches == len(made)
+    on.chain.revert(before)
+    on.chain.mine(3)  # another branch
+    watcher.step()
+    assert watcher.batches == 2
+    assert watcher.state.root() == made[1].post_root
+    assert "reorganised" in watcher.alarms[0].what
+    on.post(made[2:])
+    watcher.step()
+    watcher.close()
+    assert (watcher.batches, watcher.fault) == (len(made), None)
+
+
+def test_batch__not_deep_enough__is_not_looked_at(on: Stage, made: list[Batch], name: str) -> None:
+    on.post(made)
+    watcher = on.watcher(None, name, WatchConfig(confirmations=30))
+    watcher.step()
+    assert watcher.batches == 0
+    on.chain.mine(30)
+    watcher.step()
+    watcher.close()
+    assert watcher.batches == len(made)
+
+
+def test_inbox_message__waiting_too_long__is_an_alarm(on: Stage, made: list[Batch], name: str) -> None:
+    on.post(made)
+    watcher = on.watcher(None, name, WatchConfig(confirmations=0, late_s=600, lag_s=2**32))
+    wallet = Wallet(on.chain.rpc, devnet_signer(1), on.at)
+    wallet.mint(5 * USD)
+    wallet.deposit_with_permit(5 * USD)
+    watcher.step()
+    assert watcher.status["ok"] is True
+    on.chain.set_time(on.chain.head_time_s() + 700)
+    watcher.step()
+    watcher.step()
+    watcher.close()
+    assert watcher.status["ok"] is False
+    assert watcher.status["late"]["index"] == len(on.inbox)
+    assert [alarm.what.split(" has ")[0] for alarm in watcher.alarms] == [f"inbox message {len(on.inbox)}"]
+
+
+def test_clock__far_behind_l1__is_an_alarm_and_no_fault(on: Stage, made: list[Batch], name: str) -> None:
+    on.chain.set_time(made[-1].time_s + 10_000)
+    on.post(made)
+    watcher = on.watcher(None, name)
+    watcher.step()
+    watcher.close()
+    assert watcher.fault is None
+    assert "seconds behind" in watcher.alarms[0].what or "s behind" in watcher.alarms[0].what
+
+
+def test_wrong_batch__without_a_key__is_an_alarm_that_stays(on: Stage, name: str) -> None:
+    lie = LIES["minted-cash"]
+    on.post(bent(on.perform(lie)[1], lie))
+    watcher = on.watcher(None, name)
+    watcher.step()
+    watcher.step()
+    watcher.close()
+    assert watcher.status["mode"] == "alarms only"
+    assert watcher.status["fault"]["kind"] == "root"
+    assert watcher.status["challenge"] is None
+    assert watcher.status["batches_checked"] == watcher.status["fault"]["batch"] - 1
+    assert len(watcher.alarms) == 1
+    again = on.watcher(None, name)
+    again.step()
+    again.close()
+    assert again.fault == watcher.fault
+
+
+def test_several_wrong_batches__are_challenged_from_the_first(
+    on: Stage, made: list[Batch], name: str
+) -> None:
+    """Two liars in a row: the first wrong batch goes, and all after it."""
+    lie = LIES["post-root-tail"]
+    wrong = [lie.of(one) if one.batch_id > 1 and lie.of else one for one in made]
+    on.post(wrong)
+    watcher = on.watcher(devnet_signer(CHALLENGER), name)
+    for _ in range(6):
+        watcher.step()
+        on.chain.mine()
+    assert watcher.challenged is not None
+    assert (watcher.challenged.state, watcher.challenged.batch_id) == ("won", 2)
+    assert on.read("next_batch") == 2
+    assert watcher.fault is None
+    on.bond()
+    on.post(made[1:])
+    watcher.step()
+    watcher.close()
+    assert (watcher.batches, watcher.fault) == (len(made), None)
+
+
+def test_status__over_http__is_a_page_and_json(on: Stage, made: list[Batch], name: str) -> None:
+    on.post(made[:1])
+    watcher = on.watcher(None, name)
+    watcher.step()
+    with serve(watcher, 0) as port:
+
+        def get(path: str) -> tuple[str, bytes]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as response:
+                return response.headers["Content-Type"], response.read()
+
+        kind, body = get("/status.json")
+        assert (kind, json.loads(body)["batches_checked"]) == ("application/json", 1)
+        kind, body = get("/")
+        assert kind.startswith("text/html")
+        assert b"all batches are right" in body
+        with pytest.raises(urllib.error.HTTPError, match="404") as error:
+            get("/x")
+        error.value.close()
+    watcher.close()
+
+
+def test_folder__of_another_deployment__is_refused(on: Stage, tmp_path: Path) -> None:
+    other = Watcher(on.chain.rpc, on.at, on.params, tmp_path)
+    other._archive.put(deployment="another")
+    other._archive.close()
+    with pytest.raises(ValueError, match="the folder's archive is of another"):
+        Watcher(on.chain.rpc, on.at, on.params, tmp_path)
+
+
+def test_parameters__that_are_not_the_deployments__are_refused(on: Stage, tmp_path: Path) -> None:
+    with pytest.raises(DeploymentError, match="parameters are not those"):
+        Watcher(on.chain.rpc, on.at, devnet_params(taker_fee_ppm=1), tmp_path)
+
+
+def test_command__once__prints_the_status_and_tells_by_its_exit(
+    on: Stage, made: list[Batch], tmp_path: Path
+) -> None:
+    deployment = tmp_path / "deployment.json"
+    on.at.save(deployment)
+
+    def watch(folder: str) -> tuple[int, dict[str, object]]:
+        arguments = ["watch", "--l1", on.chain.url, "--deployment", str(deployment), "--confirmations", "0"]
+        result = CliRunner().invoke(main, [*arguments, "--folder", str(tmp_path / folder), "--once"])
+        start = result.stdout.index("{")
+        return result.exit_code, json.loads(result.stdout[start : result.stdout.rindex("}") + 1])
+
+    on.post(made[:1])
+    code, status = watch("a")
+    assert (code, status["ok"], status["batches_checked"]) == (0, True, 1)
+    wrong = LIES["header-time"]
+    on.post([wrong.of(made[1])] if wrong.of else [])
+    code, status = watch("b")
+    assert (code, status["ok"]) == (2, False)
