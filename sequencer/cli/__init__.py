@@ -8,6 +8,7 @@ import click
 _COMMANDS = {
     "up": "sequencer.cli.operate:up",
     "demo": "sequencer.cli.operate:demo",
+    "fuzz": "sequencer.cli.fuzz:fuzz",
     "replay": "sequencer.cli.operate:replay",
     "watch": "sequencer.cli.watch:watch",
     "bench": "sequencer.cli.operate:bench",

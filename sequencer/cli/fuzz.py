@@ -30,7 +30,7 @@ def _fuzz() -> Any:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--json", "json_target", help="write the result as one object to a file (- for standard output)")
 def fuzz(records: int, seed: int, json_target: str | None) -> None:
-    """Python against the verifiers' bytecode: random worlds, valid, invalid and hostile records, and wrong witnesses."""
+    """Python against the verifiers' bytecode: valid, invalid and hostile records, and wrong witnesses."""
     module = _fuzz()
     people.print(f"comparing {records:,} records, seed {seed}, on {type(module.new_evm()).__name__} ...")
     found = module.fuzz(records, seed)

@@ -8,7 +8,7 @@ from sequencer.cli import main
 
 
 def test_fuzz__writes_one_object_and_finds_no_difference() -> None:
-    done = CliRunner().invoke(main, ["fuzz", "--records", "150", "--seed", "9", "--json", "-"])
+    done = CliRunner(mix_stderr=False).invoke(main, ["fuzz", "--records", "150", "--seed", "9", "--json", "-"])
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     assert result["records"] >= 150
