@@ -4,13 +4,17 @@
 """
 @title Vault: holds the collateral
 @license MIT
-@notice Takes deposits, numbers the accounts, and pays withdrawals that a final state root proves.
-@dev Cash is 1e-6 USD, the unit of the token (6 decimals).
-@custom:security Pays nobody but the owner in a WITHDRAWAL leaf, each leaf once, and never more in total than was
-        deposited. It trusts final roots: what makes a root final is for `Rollup` to say. The token must be a plain
-        ERC-20; one that takes a fee on transfer is refused at the deposit, one whose balances rebase must not be used.
-@custom:kill Nobody has any privilege here: no owner, no pause, no upgrade, no sweep. The token's issuer can freeze
-        the vault or a payee with the token's own powers. Tokens sent here without `deposit` are lost.
+@notice Takes deposits, numbers the accounts, and pays withdrawals that a final state root proves, and what `Exit` says
+        once the exchange is frozen.
+@dev Cash is 1e-6 USD, the unit of the token (6 decimals). Exit knows this contract's address and is named here after both
+     are deployed, once, for the reasons given in `Inbox`; until then no deposit is taken, so that whoever deposits can
+     see the only contract beside this one that will ever move the money.
+@custom:security Pays nobody but the owner in a WITHDRAWAL leaf, each leaf once, and whom `Exit` names; never more in
+        total than was deposited. It trusts final roots: what makes a root final is for `Rollup` to say. The token must be
+        a plain ERC-20; one that takes a fee on transfer is refused at the deposit, one whose balances rebase must not be used.
+@custom:kill The deployer names the exit, once, before the first deposit; after that nobody has any privilege here: no
+        owner, no pause, no upgrade, no sweep. The token's issuer can freeze the vault or a payee with the token's own
+        powers. Tokens sent here without `deposit` are lost.
 """
 
 from ethereum.ercs import IERC20
@@ -28,6 +32,10 @@ interface IInbox:
     def push_deposit(owner: address, account: uint256, amount: uint256) -> uint256: nonpayable
 
 
+interface IExit:
+    def vault() -> address: view
+
+
 DEPOSITS_TOTAL_LIMIT: constant(uint256) = 2**62  # 1e-6 USD: L2 sums cash in 64-bit words with room for signs
 
 token: public(immutable(address))
@@ -35,6 +43,7 @@ rollup: public(immutable(address))
 inbox: public(immutable(address))
 deposit_min: public(immutable(uint256))  # 1e-6 USD
 deposits_total_max: public(immutable(uint256))  # 1e-6 USD, deposited and not yet claimed
+exit_setter: public(immutable(address))
 
 
 event Deposited:
@@ -50,16 +59,27 @@ event Claimed:
     amount: uint256
 
 
+event ExitSet:
+    exit: indexed(address)
+
+
+event PaidExit:
+    to: indexed(address)
+    amount: uint256
+
+
 # Account number of an owner, 0 = none yet. Written by _deposit; never reassigned, or L2 cash would change hands.
 account_of: public(HashMap[address, uint256])
 # Owner of an account number. Written by _deposit.
 owner_of: public(HashMap[uint256, address])
 # Accounts so far = the highest account number. Written by _deposit.
 accounts: public(uint256)
-# Deposited minus claimed, 1e-6 USD. Written by _deposit and claim; bounds what a bad root could take.
+# Deposited minus paid, 1e-6 USD. Written by _deposit and _pay; bounds what a bad root could take.
 deposits_total: public(uint256)
 # One bit per withdrawal number, 256 a word. Written by claim; without it a leaf would pay twice.
 _claimed: HashMap[uint256, uint256]
+# The only caller of pay_exit. Written once by set_exit; without the "once", the deployer could take the collateral.
+exit: public(address)
 
 
 @deploy
@@ -81,6 +101,20 @@ def __init__(token_: address, rollup_: address, deposit_min_: uint256, deposits_
     inbox = staticcall IRollup(rollup_).inbox()
     deposit_min = deposit_min_
     deposits_total_max = deposits_total_max_
+    exit_setter = msg.sender
+
+
+@external
+def set_exit(exit: address):
+    """
+    @notice Names the contract that pays everybody out after a freeze.
+    @custom:kill Once only, by the deployer; it cannot be changed or revoked.
+    """
+    assert msg.sender == exit_setter, "vault: caller is not the deployer"
+    assert self.exit == empty(address), "vault: exit is set already"
+    assert exit.is_contract and staticcall IExit(exit).vault() == self, "vault: exit has another vault"
+    self.exit = exit
+    log ExitSet(exit=exit)
 
 
 @external
@@ -140,13 +174,21 @@ def claim(
     assert cmap._read(
         root, codec._withdrawal_key(n), codec._withdrawal_value(owner, amount), bitmap, siblings
     ), "vault: wrong proof"
-    total: uint256 = self.deposits_total
-    assert amount <= total, "vault: claims exceed deposits"
-
     self._claimed[n >> 8] = word | bit
-    self.deposits_total = unsafe_sub(total, amount)  # amount <= total
     log Claimed(n=n, owner=owner, amount=amount)
-    assert extcall IERC20(token).transfer(owner, amount, default_return_value=True), "vault: transfer failed"
+    self._pay(owner, amount)
+
+
+@external
+def pay_exit(to: address, amount: uint256):
+    """
+    @notice Pays `amount` (1e-6 USD) to `to`.
+    @custom:kill Exit alone, which has no owner; its code says whom it pays, and when.
+    """
+    # An unset exit is the zero address, which cannot call.
+    assert msg.sender == self.exit, "vault: caller is not the exit"
+    log PaidExit(to=to, amount=amount)
+    self._pay(to, amount)
 
 
 @external
@@ -159,12 +201,24 @@ def claimed(n: uint256) -> bool:
 
 
 @internal
+def _pay(to: address, amount: uint256):
+    """
+    @notice Pays out of what was deposited, the token last.
+    """
+    total: uint256 = self.deposits_total
+    assert amount <= total, "vault: claims exceed deposits"
+    self.deposits_total = unsafe_sub(total, amount)  # amount <= total
+    assert extcall IERC20(token).transfer(to, amount, default_return_value=True), "vault: transfer failed"
+
+
+@internal
 def _deposit(owner: address, amount: uint256) -> uint256:
     """
     @notice Credits `amount` to `owner`'s account, tells L2, then takes the money; returns the inbox index.
     @dev The token, the one contract here that others wrote, is called last, after all is written. If it pays short,
          everything is undone.
     """
+    assert self.exit != empty(address), "vault: no exit"
     assert amount >= deposit_min, "vault: amount below the minimum"
     assert amount <= constants.U48_MAX, "vault: amount above 48 bits"
     total: uint256 = unsafe_add(self.deposits_total, amount)  # <= 2^62 + 2^48

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "deposit_min": 10**6,
     "deposits_total_max": 10**15,
     "reveal_blocks": 50,
+    "exit": (300, 60, 7 * 86_400, 30 * 86_400, 800_000),  # as DeployConfig.exit_*
 }
 
 
@@ -93,6 +94,8 @@ def deploy_exchange(
         settings["reveal_blocks"],
     )
     rollup.set_arbiter(arbiter.address, sender=deployer, required_confirmations=0)
+    leave = create("Exit", vault.address, *settings["exit"])
+    vault.set_exit(leave.address, sender=deployer, required_confirmations=0)
     inbox.set_vault(vault.address, sender=deployer, required_confirmations=0)
     if bond:
         rollup.bond(sender=deployer, value=bond, required_confirmations=0)
@@ -107,6 +110,7 @@ def deploy_exchange(
         verifier_account=verifiers[1].address,
         verifier_risk=verifiers[2].address,
         arbiter=arbiter.address,
+        exit=leave.address,
         sequencer=Web3.to_checksum_address(sequencer),
         deploy_block=deploy_block,
         challenge_window_s=settings["challenge_window_s"],

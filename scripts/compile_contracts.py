@@ -18,6 +18,7 @@ SOURCES = {
     "Arbiter": "Arbiter.vy",
     "DataSourceBlob": "DataSourceBlob.vy",
     "DataSourceCalldata": "DataSourceCalldata.vy",
+    "Exit": "Exit.vy",
     "Inbox": "Inbox.vy",
     "Rollup": "Rollup.vy",
     "TestToken": "test/TestToken.vy",

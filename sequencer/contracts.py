@@ -14,6 +14,7 @@ NAMES: Final = (
     "Arbiter",
     "DataSourceBlob",
     "DataSourceCalldata",
+    "Exit",
     "Inbox",
     "Rollup",
     "TestToken",

@@ -1,8 +1,8 @@
 """Deploys the contracts and keeps their addresses in a JSON file.
 
-Order: token (unless there is one), inbox, rollup, vault, data source, verifiers, arbiter, `set_vault`, `set_arbiter`,
-bond. Addresses follow from the deployer's nonces, so that all transactions are sent at once and only the receipts are
-waited for.
+Order: token (unless there is one), inbox, rollup, vault, data source, verifiers, arbiter, exit, `set_vault`,
+`set_arbiter`, `set_exit`, bond. Addresses follow from the deployer's nonces, so that all transactions are sent at once
+and only the receipts are waited for.
 """
 
 import time
@@ -38,6 +38,7 @@ CONTRACTS: Final = (
     "verifier_account",
     "verifier_risk",
     "arbiter",
+    "exit",
 )
 VERIFIERS: Final = ("VerifierTrade", "VerifierAccount", "VerifierRisk")
 
@@ -47,6 +48,8 @@ class DeployConfig:
     """`bond_wei` is posted at once; amounts of the vault are 1e-6 USD. `token` None deploys the test token.
 
     `reveal_blocks`: for how long a commitment to a challenge is good, and its reward can be contested.
+    `exit_*`: after a freeze (contracts/Exit.vy): times of reports that price an expiry, how long others can bring
+    earlier ones, after what silence the last index stands in, how long accounts can be declared; part paid at once.
     """
 
     genesis_root: bytes
@@ -58,6 +61,11 @@ class DeployConfig:
     deposit_min: int = 1_000_000
     deposits_total_max: int = 2**60
     reveal_blocks: int = 50
+    exit_report_window_s: int = 300
+    exit_report_delay_s: int = 60
+    exit_silence_s: int = 7 * 86_400
+    exit_declare_window_s: int = 30 * 86_400
+    exit_now_ppm: int = 800_000
     token: str | None = None
 
 
@@ -75,6 +83,7 @@ class Deployment:
     verifier_account: str
     verifier_risk: str
     arbiter: str
+    exit: str
     sequencer: str
     deploy_block: int
     challenge_window_s: int
@@ -113,8 +122,8 @@ def create_address(sender: bytes, nonce: int) -> str:
 
 def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     """Deploy, wire, bond. Raises DeploymentError when a transaction fails."""
-    inbox, rollup, vault, arbiter = (
-        Contract(load(name).abi) for name in ("Inbox", "Rollup", "Vault", "Arbiter")
+    inbox, rollup, vault, arbiter, leave = (
+        Contract(load(name).abi) for name in ("Inbox", "Rollup", "Vault", "Arbiter", "Exit")
     )
     sender = _Sender(rpc, deployer)
     deploy_block = rpc.block_number() + 1
@@ -141,8 +150,20 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         "Arbiter",
         arbiter.encode_constructor(rollup_at, data_source_at, *verifiers_at, config.reveal_blocks),
     )
+    exit_at = sender.create(
+        "Exit",
+        leave.encode_constructor(
+            vault_at,
+            config.exit_report_window_s,
+            config.exit_report_delay_s,
+            config.exit_silence_s,
+            config.exit_declare_window_s,
+            config.exit_now_ppm,
+        ),
+    )
     sender.send("set_vault", inbox_at, inbox.encode("set_vault", vault_at), 0, CALL_GAS)
     sender.send("set_arbiter", rollup_at, rollup.encode("set_arbiter", arbiter_at), 0, CALL_GAS)
+    sender.send("set_exit", vault_at, vault.encode("set_exit", exit_at), 0, CALL_GAS)
     if config.bond_wei:
         sender.send("bond", rollup_at, rollup.encode("bond"), config.bond_wei, CALL_GAS)
     sender.wait()
@@ -157,6 +178,7 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         verifier_account=verifiers_at[1],
         verifier_risk=verifiers_at[2],
         arbiter=arbiter_at,
+        exit=exit_at,
         sequencer=config.sequencer,
         deploy_block=deploy_block,
         challenge_window_s=config.challenge_window_s,

@@ -85,6 +85,7 @@ class Exchange:
     vault: Any
     data_source: Any
     arbiter: Any
+    exit: Any
 
 
 def deploy_exchange(
@@ -99,6 +100,7 @@ def deploy_exchange(
         "deposit_min": USD,
         "deposits_total_max": 10**9 * USD,
         "reveal_blocks": 10,
+        "exit": (300, 60, 3_600, 3_600, 800_000),
     } | changes
     token = token or deploy("TestToken")
     inbox = deploy("Inbox")
@@ -118,7 +120,9 @@ def deploy_exchange(
     verifiers = verifiers or tuple(deploy(name, domain) for name in VERIFIERS)
     arbiter = deploy("Arbiter", rollup, data_source, *verifiers, settings["reveal_blocks"])
     rollup.set_arbiter(arbiter.address)
-    return Exchange(token, inbox, rollup, vault, data_source, arbiter)
+    leave = deploy("Exit", vault, *settings["exit"])
+    vault.set_exit(leave.address)
+    return Exchange(token, inbox, rollup, vault, data_source, arbiter, leave)
 
 
 def sign_permit(
