@@ -4,22 +4,32 @@
 """
 @title Inbox: what L1 tells L2
 @license MIT
-@notice An append-only queue of 31-byte records. L2 must take them in this order: every batch names how many it has
-        taken and `Rollup` puts the running hash of that many into the batch's header.
+@notice An append-only queue of 31-byte records: deposits, and what an owner forces past the sequencer. L2 must take
+        them in this order: every batch names how many it has taken and `Rollup` puts the running hash of that many into
+        the batch's header. Each has a deadline; when a batch that takes it has not come by then, anybody may freeze the
+        `Rollup`.
 @dev Vault, Rollup and Inbox know each other, so that one of the three addresses must be set after deployment. It is
      this one, once, by the deployer, because predicting a CREATE address ties the deployment to the deployer's nonce
      and fails with a half-wired exchange when a transaction in between fails. `set_vault` checks that the vault
      points back here. Until it is called, nothing can be pushed, hence no account can exist.
-@custom:security The hash of every prefix is kept: a batch may lag behind the queue by any number of messages.
+@custom:security The hash of every prefix is kept: a batch may lag behind the queue by any number of messages. Deadlines
+        are not monotone; who calls one overdue names it, so that no loop over messages is ever needed, which others could
+        make long. The nearest expiry is the caller's word: it moves a deadline between delay_min_s and delay_max_s, and
+        nowhere else, so that delay_min_s must be enough for any honest sequencer. A message takes 31 bytes of a batch,
+        some 2,500 gas of calldata; to send it costs twenty times that, and the fee: flooding costs more than serving.
+        The fee goes to nobody. The sequencer must not earn by censoring.
 @custom:kill The deployer chooses the vault, once; after that nobody has any privilege here. Nobody can stop, drop,
         alter or reorder messages.
 """
 
 from lib import codec
+from lib import constants
 
 
 interface IVault:
     def inbox() -> address: view
+    def account_of(owner: address) -> uint256: view
+    def owner_of(account: uint256) -> address: view
 
 
 event VaultSet:
@@ -32,6 +42,16 @@ event Message:
     hash: bytes32
 
 
+FORCED_WITHDRAW: constant(bytes1) = 0x03
+FORCED_CANCEL_ALL: constant(bytes1) = 0x04
+FORCED_ORDER: constant(bytes1) = 0x05
+FORCED_LIQUIDATE: constant(bytes1) = 0x06
+DELAY_MAX_LIMIT_S: constant(uint256) = 30 * 86_400
+DEADLINES_PER_WORD: constant(uint256) = 8
+
+delay_min_s: public(immutable(uint256))
+delay_max_s: public(immutable(uint256))
+message_fee: public(immutable(uint256))  # wei, of what is not a deposit
 vault_setter: public(immutable(address))
 
 # The only caller of push_deposit. Written once by set_vault; without the "once", the deployer could mint collateral.
@@ -40,13 +60,24 @@ vault: public(address)
 _count: uint256
 # Running hash after the first i messages; 0 for i = 0. Written by _push.
 _hashes: HashMap[uint256, bytes32]
+# Deadlines, seconds, 32 bits each, 8 a word, the first lowest. Written by _push.
+_deadlines: HashMap[uint256, uint256]
 
 
 @deploy
-def __init__():
+def __init__(delay_min_s_: uint256, delay_max_s_: uint256, message_fee_: uint256):
     """
     @notice The deployer gets the right to name the vault, once.
+    @param delay_min_s_ Seconds that the sequencer has for any message, however near an expiry is.
+    @param delay_max_s_ Seconds that it has for a message without an expiry near; at most the rollup's silence_max_s.
+    @param message_fee_ Wei that a forced message costs beside its gas: what makes filling the inbox expensive.
     """
+    assert delay_min_s_ > 0, "inbox: delay minimum is zero"
+    assert delay_min_s_ < delay_max_s_, "inbox: delay minimum is not below the maximum"
+    assert delay_max_s_ <= DELAY_MAX_LIMIT_S, "inbox: delay above 30 days"
+    delay_min_s = delay_min_s_
+    delay_max_s = delay_max_s_
+    message_fee = message_fee_
     vault_setter = msg.sender
 
 
@@ -72,7 +103,75 @@ def push_deposit(owner: address, account: uint256, amount: uint256) -> uint256:
     """
     # An unset vault is the zero address, which cannot call.
     assert msg.sender == self.vault, "inbox: caller is not the vault"
-    return self._push(codec._deposit(owner, account, amount))
+    return self._push(codec._deposit(owner, account, amount), delay_max_s)
+
+
+@external
+@payable
+def force_withdraw(amount: uint64) -> uint256:
+    """
+    @notice Forces a withdrawal from the caller's account; it is claimed from the Vault like any other.
+    @param amount 1e-6 USD; 0 = all that is free when L2 takes the message.
+    @return Index of the message.
+    """
+    account: bytes4 = self._account_of_caller()
+    record: Bytes[31] = concat(FORCED_WITHDRAW, account, convert(amount, bytes8), empty(bytes18))
+    return self._push_forced(record, 0)
+
+
+@external
+@payable
+def force_cancel_all() -> uint256:
+    """
+    @notice Forces the end of all resting orders of the caller's account.
+    @return Index of the message.
+    """
+    return self._push_forced(concat(FORCED_CANCEL_ALL, self._account_of_caller(), empty(bytes26)), 0)
+
+
+@external
+@payable
+def force_order(
+    instrument: uint32,
+    flags: uint8,
+    price: uint32,
+    quantity: uint40,
+    expires: uint32,
+    fee_max: uint16,
+    nearest_expiry: uint256,
+) -> uint256:
+    """
+    @notice Forces an order of the caller's account; the fields are those of PLACE, and L2 judges them by its rules.
+    @param nearest_expiry 08:00 UTC of the nearest expiry that matters to the caller, seconds; 0: none.
+    @return Index of the message.
+    """
+    record: Bytes[31] = concat(
+        FORCED_ORDER,
+        self._account_of_caller(),
+        convert(instrument, bytes4),
+        convert(flags, bytes1),
+        convert(price, bytes4),
+        convert(quantity, bytes5),
+        convert(expires, bytes4),
+        convert(fee_max, bytes2),
+        empty(bytes6),
+    )
+    return self._push_forced(record, nearest_expiry)
+
+
+@external
+@payable
+def force_liquidate(account: uint32, nearest_expiry: uint256) -> uint256:
+    """
+    @notice Forces a LIQUIDATE of anybody's account, which L2 refuses when it is healthy.
+    @param account Of whomever.
+    @param nearest_expiry 08:00 UTC of the nearest expiry that matters, seconds; 0: none.
+    @return Index of the message.
+    """
+    # Otherwise messages that name nobody would cost L2 a lookup and nobody a deposit.
+    known: bool = staticcall IVault(self._vault()).owner_of(convert(account, uint256)) != empty(address)
+    assert known, "inbox: unknown account"
+    return self._push_forced(concat(FORCED_LIQUIDATE, convert(account, bytes4), empty(bytes26)), nearest_expiry)
 
 
 @external
@@ -96,14 +195,84 @@ def hash_at(i: uint256) -> bytes32:
     return self._hashes[i]
 
 
-@internal
-def _push(record: Bytes[31]) -> uint256:
+@external
+@view
+@reentrant
+def deadline_at(i: uint256) -> uint256:
     """
-    @notice Appends `record` and returns its index.
+    @notice Until when a batch must have taken message `i`, seconds.
+    """
+    assert i < self._count, "inbox: unknown message"
+    return self._deadline(i)
+
+
+@external
+@view
+@reentrant
+def overdue(inbox_count: uint256, i: uint256) -> bool:
+    """
+    @notice Whether message `i` waits behind the first `inbox_count`, which have been taken, past its deadline.
+    """
+    return inbox_count <= i and i < self._count and block.timestamp > self._deadline(i)
+
+
+@internal
+@view
+def _vault() -> address:
+    """
+    @notice The vault; there is none before set_vault, hence no account.
+    """
+    vault: address = self.vault
+    assert vault != empty(address), "inbox: no vault"
+    return vault
+
+
+@internal
+@view
+def _account_of_caller() -> bytes4:
+    """
+    @notice Number of the caller's account.
+    """
+    account: uint256 = staticcall IVault(self._vault()).account_of(msg.sender)
+    assert account != 0, "inbox: caller has no account"
+    return convert(convert(account, uint32), bytes4)
+
+
+@internal
+@view
+def _deadline(i: uint256) -> uint256:
+    """
+    @notice Deadline of message `i`, which exists.
+    """
+    word: uint256 = self._deadlines[i // DEADLINES_PER_WORD]
+    return (word >> (32 * (i % DEADLINES_PER_WORD))) & constants.U32_MAX
+
+
+@internal
+@payable
+def _push_forced(record: Bytes[31], nearest_expiry: uint256) -> uint256:
+    """
+    @notice Appends a record that has paid the fee, with half the time to `nearest_expiry` as delay, within the bounds.
+    """
+    assert msg.value == message_fee, "inbox: wrong fee"
+    delay: uint256 = delay_max_s
+    if nearest_expiry != 0:
+        assert nearest_expiry % constants.DAY_S == constants.EXPIRY_OF_DAY_S, "inbox: expiry is not 08:00 UTC"
+        assert nearest_expiry > block.timestamp, "inbox: expiry is not in the future"
+        delay = min(max((nearest_expiry - block.timestamp) >> 1, delay_min_s), delay_max_s)
+    return self._push(record, delay)
+
+
+@internal
+def _push(record: Bytes[31], delay: uint256) -> uint256:
+    """
+    @notice Appends `record`, to be taken within `delay` seconds, and returns its index.
     """
     index: uint256 = self._count
     running: bytes32 = codec._inbox_hash(self._hashes[index], record)
     self._count = unsafe_add(index, 1)  # one message per call: cannot reach 2^256
     self._hashes[unsafe_add(index, 1)] = running
+    # Below 2^32 until 2106; the bits of a new message are zero.
+    self._deadlines[index // DEADLINES_PER_WORD] |= (block.timestamp + delay) << (32 * (index % DEADLINES_PER_WORD))
     log Message(index=index, record=record, hash=running)
     return index

@@ -15,7 +15,9 @@
 @custom:kill The sequencer can stop posting, and can take its bond back when all it posted is final; posting is then
         shut until a bond stands again. It cannot change or withdraw a posted batch, shorten the window, or touch
         collateral except through a root. The arbiter can delete batches that are not final and slash the bond; it can
-        neither write a root nor touch a final batch or collateral. The deployer names the arbiter, once. Nobody else
+        neither write a root nor touch a final batch or collateral. Anybody can freeze the rollup, for good, once the
+        sequencer has left a message of the inbox unserved past its deadline, or has been silent too long: nothing is
+        posted then, and `Exit` pays from the last batch. The deployer names the arbiter, once. Nobody else
         has any privilege; nothing can be upgraded.
 """
 
@@ -26,6 +28,8 @@ from lib import constants
 
 interface IInbox:
     def hash_at(i: uint256) -> bytes32: view
+    def overdue(inbox_count: uint256, i: uint256) -> bool: view
+    def delay_max_s() -> uint256: view
 
 
 interface IArbiter:
@@ -42,6 +46,10 @@ PAYLOAD_HEAD: constant(uint256) = 260  # calldata position of the payload's leng
 PAYLOAD_START: constant(uint256) = 292
 BURN: constant(address) = 0x000000000000000000000000000000000000dEaD
 WINDOW_MAX_S: constant(uint256) = 30 * 86_400
+SILENCE_LIMIT_S: constant(uint256) = 30 * 86_400
+# Reasons of a freeze.
+OVERDUE: constant(uint256) = 1  # a message of the inbox waits past its deadline
+SILENCE: constant(uint256) = 2  # nothing was posted for silence_max_s
 
 sequencer: public(immutable(address))
 inbox: public(immutable(address))
@@ -49,6 +57,7 @@ arbiter_setter: public(immutable(address))
 challenge_window_s: public(immutable(uint256))
 bond_min: public(immutable(uint256))  # wei
 drift_max_s: public(immutable(uint256))
+silence_max_s: public(immutable(uint256))
 
 
 event Bonded:
@@ -85,6 +94,11 @@ event RolledBack:
     slashed: uint256
 
 
+event Frozen:
+    reason: indexed(uint256)
+    index: uint256  # of the overdue message; without meaning after a silence
+
+
 # Id of the batch to be posted next; what the maps below hold from it on is void. Written by the constructor, post and
 # roll_back.
 next_batch: public(uint256)
@@ -99,6 +113,10 @@ _roots: HashMap[uint256, bytes32]
 _ends: HashMap[uint256, uint256]
 # The only caller of roll_back. Written once by set_arbiter; without the "once", the deployer could take the bond.
 arbiter: public(address)
+# When freeze ended posting, seconds; 0: it has not. Written once by freeze.
+frozen_at: public(uint256)
+# When a batch was last rolled back, seconds. Written by roll_back: what it has untaken gets a new time to be taken.
+rolled_back_at: public(uint256)
 
 
 @deploy
@@ -109,6 +127,7 @@ def __init__(
     challenge_window_s_: uint256,
     bond_min_: uint256,
     drift_max_s_: uint256,
+    silence_max_s_: uint256,
 ):
     """
     @param genesis_root State root before batch 1.
@@ -117,6 +136,7 @@ def __init__(
     @param challenge_window_s_ Seconds from posting to finality.
     @param bond_min_ Wei that must stand as bond for a batch to be accepted.
     @param drift_max_s_ Seconds that a batch's time may be ahead of the block's.
+    @param silence_max_s_ Seconds without a batch after which anybody may freeze.
     """
     assert genesis_root != empty(bytes32), "rollup: genesis root is zero"
     assert sequencer_ != empty(address), "rollup: sequencer is zero"
@@ -126,11 +146,15 @@ def __init__(
     assert bond_min_ > 0, "rollup: bond minimum is zero"
     # Otherwise a batch could be final before the time it speaks of has come.
     assert drift_max_s_ <= challenge_window_s_, "rollup: drift above the challenge window"
+    assert silence_max_s_ <= SILENCE_LIMIT_S, "rollup: silence above 30 days"
+    # Silence is the last resort: it must not come before what a message can wait for.
+    assert staticcall IInbox(inbox_).delay_max_s() <= silence_max_s_, "rollup: silence below the inbox's delay"
     sequencer = sequencer_
     inbox = inbox_
     challenge_window_s = challenge_window_s_
     bond_min = bond_min_
     drift_max_s = drift_max_s_
+    silence_max_s = silence_max_s_
     self._roots[0] = genesis_root
     arbiter_setter = msg.sender
     self._ends[0] = block.timestamp << 112
@@ -221,11 +245,47 @@ def roll_back(batch_id: uint256, challenger: address) -> uint256:
     slashed: uint256 = self.bond_total
     paid: uint256 = slashed >> 1
     self.next_batch = batch_id
+    self.rolled_back_at = block.timestamp
     self.bond_total = 0
     log RolledBack(batch_id=batch_id, challenger=challenger, slashed=slashed)
     raw_call(BURN, b"", value=unsafe_sub(slashed, paid))  # paid <= slashed
     raw_call(msg.sender, b"", value=paid)
     return paid
+
+
+@external
+def freeze(index: uint256):
+    """
+    @notice Ends posting for good: the Inbox's message `index` waits past its deadline, or no batch has been posted for
+            silence_max_s, whether anything waits or not. Batches that are not final can still be rolled back.
+    @dev A roll-back puts the inbox count back, to messages whose deadlines may be long over; whoever is to post the
+         honest records again has the inbox's longest delay for it. To buy that time by lying costs half the bond.
+    @param index Of the overdue message; any after a silence.
+    @custom:kill Anybody, once the sequencer has failed; it cannot be undone.
+    """
+    assert self.frozen_at == 0, "rollup: frozen"
+    rolled_back_at: uint256 = self.rolled_back_at
+    last: uint256 = max(self._posted_at(unsafe_sub(self.next_batch, 1)), rolled_back_at)  # next_batch >= 1
+    why: uint256 = SILENCE
+    if block.timestamp <= last + silence_max_s:
+        assert block.timestamp > rolled_back_at + staticcall IInbox(inbox).delay_max_s(), "rollup: time to post again"
+        assert staticcall IInbox(inbox).overdue(self._tip_inbox_count(), index), "rollup: nothing is overdue"
+        why = OVERDUE
+    self.frozen_at = block.timestamp
+    log Frozen(reason=why, index=index)
+
+
+@external
+@view
+@reentrant
+def exit_batch() -> uint256:
+    """
+    @notice After a freeze, the batch from whose state everybody leaves: the last one, once no roll-back can reach it.
+    """
+    assert self.frozen_at != 0, "rollup: not frozen"
+    last: uint256 = unsafe_sub(self.next_batch, 1)  # next_batch >= 1
+    assert self._is_final(last), "rollup: last batch is not final"
+    return last
 
 
 @external
@@ -320,6 +380,7 @@ def _post(
     @notice Checks the header against the chain and the payload, and keeps its hash.
     """
     assert msg.sender == sequencer, "rollup: caller is not the sequencer"
+    assert self.frozen_at == 0, "rollup: frozen"
     # Watchers read the payload from the transaction. Behind a contract (or an EIP-7702 delegation, which has code) it
     # could be made in memory, where only a tracing node would see it.
     assert msg.sender == tx.origin and msg.sender.codesize == 0, "rollup: payload is not transaction calldata"
@@ -469,6 +530,15 @@ def _word(position: uint256) -> uint256:
     @notice 32 bytes of calldata; reverts beyond its end.
     """
     return convert(slice(msg.data, position, 32), uint256)
+
+
+@internal
+@view
+def _tip_inbox_count() -> uint256:
+    """
+    @notice Inbox count after the last batch.
+    """
+    return (self._ends[unsafe_sub(self.next_batch, 1)] >> 72) & constants.U40_MAX  # next_batch >= 1
 
 
 @internal

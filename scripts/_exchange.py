@@ -23,6 +23,10 @@ DEFAULTS: dict[str, Any] = {
     "deposits_total_max": 10**15,
     "reveal_blocks": 50,
     "exit": (300, 60, 7 * 86_400, 30 * 86_400, 800_000),  # as DeployConfig.exit_*
+    "delay_min_s": 3_600,  # these, as in DeployConfig
+    "delay_max_s": 86_400,
+    "message_fee_wei": 10**15,
+    "silence_max_s": 3 * 86_400,
 }
 
 
@@ -72,7 +76,7 @@ def deploy_exchange(
     deploy_block = chain.blocks.height + 1
     if token is None:
         token = create("TestToken").address
-    inbox = create("Inbox")
+    inbox = create("Inbox", settings["delay_min_s"], settings["delay_max_s"], settings["message_fee_wei"])
     rollup = create(
         "Rollup",
         genesis_root,
@@ -81,6 +85,7 @@ def deploy_exchange(
         settings["challenge_window_s"],
         settings["bond_min"],
         settings["drift_max_s"],
+        settings["silence_max_s"],
     )
     vault = create("Vault", token, rollup.address, settings["deposit_min"], settings["deposits_total_max"])
     data_source = create("DataSourceCalldata")

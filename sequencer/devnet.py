@@ -71,6 +71,9 @@ class DevnetConfig:
     genesis_time_s: int | None = None
     challenge_window_s: int = 60
     drift_max_s: int = 60
+    delay_min_s: int = 3_600
+    delay_max_s: int = 86_400
+    silence_max_s: int = 3 * 86_400
     confirmations: int = 1
     port: int = 0
     service: dict[str, object] = field(default_factory=dict)
@@ -135,6 +138,9 @@ class Devnet:
                     sequencer=signer.address,
                     challenge_window_s=config.challenge_window_s,
                     drift_max_s=config.drift_max_s,
+                    delay_min_s=config.delay_min_s,
+                    delay_max_s=config.delay_max_s,
+                    silence_max_s=config.silence_max_s,
                 ),
             )
             self.deployment.save(path)

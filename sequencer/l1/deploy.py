@@ -47,6 +47,8 @@ VERIFIERS: Final = ("VerifierTrade", "VerifierAccount", "VerifierRisk")
 class DeployConfig:
     """`bond_wei` is posted at once; amounts of the vault are 1e-6 USD. `token` None deploys the test token.
 
+    `delay_*`, `message_fee_wei`: until when inbox messages must be taken, and what a forced one costs
+    (contracts/Inbox.vy). `silence_max_s`: after what time without a batch anybody may freeze.
     `reveal_blocks`: for how long a commitment to a challenge is good, and its reward can be contested.
     `exit_*`: after a freeze (contracts/Exit.vy): times of reports that price an expiry, how long others can bring
     earlier ones, after what silence the last index stands in, how long accounts can be declared; part paid at once.
@@ -66,6 +68,10 @@ class DeployConfig:
     exit_silence_s: int = 7 * 86_400
     exit_declare_window_s: int = 30 * 86_400
     exit_now_ppm: int = 800_000
+    delay_min_s: int = 3_600
+    delay_max_s: int = 86_400
+    message_fee_wei: int = 10**15
+    silence_max_s: int = 3 * 86_400
     token: str | None = None
 
 
@@ -128,7 +134,9 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     sender = _Sender(rpc, deployer)
     deploy_block = rpc.block_number() + 1
     token_at = config.token or sender.create("TestToken", b"")
-    inbox_at = sender.create("Inbox", b"")
+    inbox_at = sender.create(
+        "Inbox", inbox.encode_constructor(config.delay_min_s, config.delay_max_s, config.message_fee_wei)
+    )
     rollup_at = sender.create(
         "Rollup",
         rollup.encode_constructor(
@@ -138,6 +146,7 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
             config.challenge_window_s,
             config.bond_min_wei,
             config.drift_max_s,
+            config.silence_max_s,
         ),
     )
     vault_at = sender.create(

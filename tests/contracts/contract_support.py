@@ -21,6 +21,7 @@ from sequencer.protocol.hashing import keccak
 
 USD = 10**6
 ETHER = 10**18
+INBOX = (3_600, 86_400, 10**15)  # delay_min_s, delay_max_s, message_fee
 NO_REASON = "(no reason)"
 HEADER_TYPES = ["uint256", "bytes32", "bytes32", "bytes32", *["uint256"] * 6, "bytes32"]
 
@@ -97,13 +98,15 @@ def deploy_exchange(
         "challenge_window_s": 600,
         "bond_min": ETHER,
         "drift_max_s": 15,
+        "silence_max_s": 3 * 86_400,
+        "inbox": INBOX,
         "deposit_min": USD,
         "deposits_total_max": 10**9 * USD,
         "reveal_blocks": 10,
         "exit": (300, 60, 3_600, 3_600, 800_000),
     } | changes
     token = token or deploy("TestToken")
-    inbox = deploy("Inbox")
+    inbox = deploy("Inbox", *settings["inbox"])
     rollup = deploy(
         "Rollup",
         settings["genesis_root"],
@@ -112,6 +115,7 @@ def deploy_exchange(
         settings["challenge_window_s"],
         settings["bond_min"],
         settings["drift_max_s"],
+        settings["silence_max_s"],
     )
     vault = deploy("Vault", token, rollup, settings["deposit_min"], settings["deposits_total_max"])
     inbox.set_vault(vault.address)

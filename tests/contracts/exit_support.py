@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import boa
-from contract_support import USD, deploy
+from contract_support import INBOX, USD, deploy
 from stub_support import deploy_stub
 
 from sequencer.exit import Proofs
@@ -150,7 +150,7 @@ def build(token: Any = None) -> World:
     NONCE.clear()
     token = token or deploy("TestToken")
     rollup = deploy_stub("FrozenRollup")
-    inbox = deploy("Inbox")
+    inbox = deploy("Inbox", *INBOX)
     rollup.set_inbox(inbox.address)
     vault = deploy("Vault", token, rollup, USD, 10**9 * USD)
     inbox.set_vault(vault.address)

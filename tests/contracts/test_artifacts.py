@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_support import ETHER, PERMIT_TYPES, USD, Batch
+from contract_support import ETHER, INBOX, PERMIT_TYPES, USD, Batch
 from eth_account import Account
 from web3 import EthereumTesterProvider, Web3
 
@@ -94,8 +94,10 @@ class Chain:
         self.w3 = Web3(self.provider)
         self.deployer, self.sequencer, self.trader, self.other_trader, *_ = self.w3.eth.accounts
         self.token = self.create("TestToken")
-        self.inbox = self.create("Inbox")
-        self.rollup = self.create("Rollup", b"\x11" * 32, self.sequencer, self.inbox.address, 60, ETHER, 15)
+        self.inbox = self.create("Inbox", *INBOX)
+        self.rollup = self.create(
+            "Rollup", b"\x11" * 32, self.sequencer, self.inbox.address, 60, ETHER, 15, 86_400
+        )
         self.vault = self.create("Vault", self.token.address, self.rollup.address, USD, 10**9 * USD)
         self.send(self.inbox.functions.set_vault(self.vault.address), self.deployer)
         data_source = self.create("DataSourceCalldata")
@@ -147,6 +149,14 @@ def test_gas__equals_the_snapshot() -> None:
     gas["deposit, first of an owner"] = chain.send(vault.deposit(10 * USD), chain.other_trader)
     gas["deposit"] = chain.send(vault.deposit(10 * USD), chain.trader)
 
+    inbox = chain.inbox.functions
+    fee = INBOX[2]
+    gas["force_withdraw"] = chain.send(inbox.force_withdraw(0), chain.trader, fee)
+    gas["force_cancel_all"] = chain.send(inbox.force_cancel_all(), chain.trader, fee)
+    order = inbox.force_order(2**32 - 1, 0, 10_000, 10_000, 2**32 - 1, 65_535, 0)
+    gas["force_order"] = chain.send(order, chain.trader, fee)
+    gas["force_liquidate"] = chain.send(inbox.force_liquidate(2, 0), chain.trader, fee)
+
     key = b"\x07" * 32
     signer = chain.provider.ethereum_tester.add_account("0x" + key.hex())
     chain.w3.eth.send_transaction({"from": chain.deployer, "to": signer, "value": ETHER})
@@ -186,5 +196,8 @@ def test_gas__equals_the_snapshot() -> None:
         path = state.path(c.KEY_WITHDRAWAL | n)
         claim = vault.claim(1, n, chain.trader, USD, path.bitmap, list(path.siblings))
         gas[f"{label}, {len(path.siblings)} siblings"] = chain.send(claim, chain.deployer)
+    overdue = chain.inbox.functions.deadline_at(0).call() + 1
+    chain.provider.ethereum_tester.time_travel(overdue)
+    gas["freeze"] = chain.send(chain.rollup.functions.freeze(0), chain.deployer)
     print(json.dumps(gas, indent=1))
     check_snapshot("gas_snapshot.json", gas)

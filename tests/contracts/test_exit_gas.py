@@ -8,7 +8,7 @@ from typing import Any
 
 import boa
 import pytest
-from contract_support import USD, deploy
+from contract_support import INBOX, USD, deploy
 from exit_support import FEED_KEYS, NOW_PPM, TIMES
 from stub_support import deploy_stub
 from test_artifacts import check_snapshot
@@ -82,7 +82,7 @@ def gas_of(contract: Any, name: str, *arguments: Any) -> tuple[int, int]:
 def test_gas__of_each_step__equals_the_snapshot() -> None:
     with boa.env.anchor():
         boa.env.timestamp = DAY * 86_400
-        token, rollup, inbox = deploy("TestToken"), deploy_stub("FrozenRollup"), deploy("Inbox")
+        token, rollup, inbox = deploy("TestToken"), deploy_stub("FrozenRollup"), deploy("Inbox", *INBOX)
         rollup.set_inbox(inbox.address)
         vault = deploy("Vault", token, rollup, USD, 10**9 * USD)
         inbox.set_vault(vault.address)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from contract_support import USD, Exchange, deploy, events_of, reverts
+from contract_support import INBOX, USD, Exchange, deploy, events_of, reverts
 
 from sequencer.protocol.codec import encode, inbox_hash
 from sequencer.protocol.constants import Kind
@@ -42,7 +42,7 @@ def test_push__by_others__reverts(exchange: Exchange, stranger: Any, sequencer: 
 
 def test_push__before_a_vault_is_set__reverts(exchange: Exchange, stranger: Any) -> None:
     with reverts("inbox: caller is not the vault"):
-        deploy("Inbox").push_deposit(stranger, 1, USD, sender=stranger)
+        deploy("Inbox", *INBOX).push_deposit(stranger, 1, USD, sender=stranger)
 
 
 @pytest.mark.parametrize(("account", "amount"), [(2**32, 1), (1, 2**48)])
@@ -60,11 +60,11 @@ def test_set_vault__twice__reverts(exchange: Exchange) -> None:
 
 def test_set_vault__by_others__reverts(exchange: Exchange, stranger: Any) -> None:
     with reverts("inbox: caller is not the deployer"):
-        deploy("Inbox").set_vault(exchange.vault.address, sender=stranger)
+        deploy("Inbox", *INBOX).set_vault(exchange.vault.address, sender=stranger)
 
 
 def test_set_vault__that_points_elsewhere__reverts(exchange: Exchange, stranger: Any) -> None:
-    inbox = deploy("Inbox")
+    inbox = deploy("Inbox", *INBOX)
     for vault in (exchange.vault.address, stranger, ZERO):
         with reverts("inbox: vault has another inbox"):
             inbox.set_vault(vault)

@@ -13,6 +13,7 @@ from sequencer.protocol.codec import domain_separator
 
 PAYLOAD_MAX = 122_016
 GENESIS = b"\x11" * 32
+SILENCE = 3 * 86_400
 ROLE = "0x" + "c4" * 20
 BURN = "0x000000000000000000000000000000000000dEaD"
 
@@ -115,7 +116,7 @@ def test_post__sequencer_behind_code__reverts(
     exchange: Exchange, hostile: Any, sequencer: Any, stranger: Any
 ) -> None:
     contract = hostile("Proxy")
-    rollup = deploy("Rollup", GENESIS, contract, exchange.inbox, 600, 1, 15)
+    rollup = deploy("Rollup", GENESIS, contract, exchange.inbox, 600, 1, 15, SILENCE)
     rollup.set_arbiter(deploy_arbiter(rollup).address)
     rollup.bond(value=1)
     message = rollup.post.prepare_calldata(*Batch().arguments())
@@ -365,7 +366,7 @@ def test_roll_back__by_others__reverts(exchange: Exchange, sequencer: Any, stran
 
 
 def test_post__without_an_arbiter__reverts(exchange: Exchange, sequencer: Any) -> None:
-    rollup = deploy("Rollup", GENESIS, sequencer, exchange.inbox, 600, ETHER, 15)
+    rollup = deploy("Rollup", GENESIS, sequencer, exchange.inbox, 600, ETHER, 15, SILENCE)
     rollup.bond(value=ETHER)
     with reverts("rollup: no arbiter"):
         rollup.post(*Batch().arguments(), sender=sequencer)
@@ -374,7 +375,7 @@ def test_post__without_an_arbiter__reverts(exchange: Exchange, sequencer: Any) -
 def test_set_arbiter__once_by_the_deployer_and_only_its_own(exchange: Exchange, stranger: Any) -> None:
     with reverts("rollup: arbiter is set already"):
         exchange.rollup.set_arbiter(exchange.arbiter.address)
-    rollup = deploy("Rollup", GENESIS, stranger, exchange.inbox, 600, ETHER, 15)
+    rollup = deploy("Rollup", GENESIS, stranger, exchange.inbox, 600, ETHER, 15, SILENCE)
     with reverts("rollup: caller is not the deployer"):
         rollup.set_arbiter(exchange.arbiter.address, sender=stranger)
     for other in (exchange.arbiter.address, stranger):
@@ -395,12 +396,14 @@ def test_set_arbiter__once_by_the_deployer_and_only_its_own(exchange: Exchange, 
         (3, 30 * 86_400 + 1, "rollup: challenge window above 30 days"),
         (4, 0, "rollup: bond minimum is zero"),
         (5, 601, "rollup: drift above the challenge window"),
+        (6, 30 * 86_400 + 1, "rollup: silence above 30 days"),
+        (6, 86_399, "rollup: silence below the inbox's delay"),
     ],
 )
 def test_constructor__inconsistent_arguments__revert(
     exchange: Exchange, sequencer: Any, position: int, wrong: Any, reason: str
 ) -> None:
-    arguments: list[Any] = [GENESIS, sequencer, exchange.inbox, 600, ETHER, 15]
+    arguments: list[Any] = [GENESIS, sequencer, exchange.inbox, 600, ETHER, 15, SILENCE]
     arguments[position] = wrong
     with reverts(reason):
         deploy("Rollup", *arguments)

@@ -2,16 +2,11 @@
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from vyper.compiler import CompilerData
-from vyper.compiler.input_bundle import FilesystemInputBundle
-from vyper.compiler.output import build_abi_output
-from vyper.compiler.settings import OptimizationLevel, Settings
 
 from sequencer.bench import FlatSource
 from sequencer.cli import main
@@ -21,14 +16,12 @@ from sequencer.contracts import load
 from sequencer.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, feed_key
 from sequencer.driver import DriverConfig
 from sequencer.exit import final_value
-from sequencer.l1 import deploy as l1_deploy
 from sequencer.l1.abi import Contract
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import State, expiry_time
 from sequencer.trader import Trader
 
-ROOT = Path(__file__).resolve().parents[2]
 USD = 10**6
 DAY = 20_000
 START_S = DAY * 86_400
@@ -39,36 +32,6 @@ WANTED = [(0, day, strike, put) for day in EXPIRIES for strike in STRIKES for pu
 DEPOSITS = {1: 200_000, 2: 60_000, 3: 4_000, 4: 25_000}
 HELPER = 9  # sends everything; owns nothing on the exchange
 LATE = 77 * USD
-EXIT_BATCH = '''
-
-@external
-@view
-@reentrant
-def exit_batch() -> uint256:
-    """
-    @notice The last batch once it is final, as if the rollup had been frozen.
-    """
-    last: uint256 = unsafe_sub(self.next_batch, 1)
-    assert self._is_final(last), "rollup: not final"
-    return last
-'''
-
-
-@pytest.fixture
-def can_freeze(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bool:
-    """Whether `Rollup` has a freeze; if not, it is deployed with an `exit_batch` that needs none."""
-    rollup = load("Rollup")
-    if any(entry.get("name") == "freeze" for entry in rollup.abi):
-        return True
-    (tmp_path / "Rollup.vy").write_text((ROOT / "contracts" / "Rollup.vy").read_text() + EXIT_BATCH)
-    bundle = FilesystemInputBundle([ROOT / "contracts", tmp_path])
-    settings = Settings(evm_version="cancun", optimize=OptimizationLevel.GAS, experimental_codegen=False)
-    compiled = CompilerData(
-        bundle.load_file(str(tmp_path / "Rollup.vy")), input_bundle=bundle, settings=settings
-    )
-    stub = replace(rollup, bytecode="0x" + compiled.bytecode.hex(), abi=build_abi_output(compiled))
-    monkeypatch.setattr(l1_deploy, "load", lambda name: stub if name == "Rollup" else load(name))
-    return False
 
 
 async def leave(devnet: Devnet, *options: str) -> dict[str, Any]:
@@ -112,15 +75,14 @@ async def trade(devnet: Devnet, traders: dict[int, Trader]) -> None:
     await other.withdraw("1234.560001")
 
 
-async def freeze(devnet: Devnet, can_freeze: bool) -> None:
-    """Lets the last window pass, and freezes."""
+async def freeze(devnet: Devnet) -> None:
+    """Lets the last window and the silence pass, and freezes."""
     block = devnet.chain.rpc.block("latest")
     assert block is not None
     await devnet.set_chain_time(int(block["timestamp"], 16) + 7_200)
-    if can_freeze:
-        data = Contract(load("Rollup").abi).encode("freeze")
-        wallet = devnet.wallet(devnet_signer(HELPER))
-        await asyncio.to_thread(wallet.transact, "freeze", devnet.deployment.rollup, data)
+    data = Contract(load("Rollup").abi).encode("freeze", 0)
+    wallet = devnet.wallet(devnet_signer(HELPER))
+    await asyncio.to_thread(wallet.transact, "freeze", devnet.deployment.rollup, data)
     devnet.chain.mine(1)
 
 
@@ -134,15 +96,15 @@ def balances(devnet: Devnet) -> dict[int, int]:
     }
 
 
-async def run(
-    folder: Path, prices: tuple[int, int], can_freeze: bool
-) -> tuple[State, dict[int, int], list[Any]]:
+async def run(folder: Path, prices: tuple[int, int]) -> tuple[State, dict[int, int], list[Any]]:
     """The whole story; the exit state, what each had in the end, and all rows."""
     clock = ManualClock(START_S)
     config = DevnetConfig(
         folder=folder,
         params=devnet_params(),
         genesis_time_s=START_S - 3_600,
+        delay_max_s=7_000,
+        silence_max_s=7_000,
         service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
     )
     rows: list[Any] = []
@@ -168,7 +130,7 @@ async def run(
         await asyncio.to_thread(wallet.mint, LATE)
         await asyncio.to_thread(wallet.deposit_with_permit, LATE)
         in_vault = devnet.vault_balance()
-        await freeze(devnet, can_freeze)
+        await freeze(devnet)
 
         first = await leave(devnet, "--dry-run")
         assert first["paid"] > 0
@@ -198,9 +160,9 @@ async def run(
     "prices", [(4_650_000, 4_500_000), (9_500_000, 4_500_000)], ids=["all are solvent", "one is not"]
 )
 def test_exit__sequencer_gone__everybody_gets_out_and_the_vault_ends_empty(
-    tmp_path: Path, can_freeze: bool, prices: tuple[int, int]
+    tmp_path: Path, prices: tuple[int, int]
 ) -> None:
-    state, got, rows = asyncio.run(run(tmp_path / "devnet", prices, can_freeze))
+    state, got, rows = asyncio.run(run(tmp_path / "devnet", prices))
     fixed = dict(zip(EXPIRIES, prices, strict=True))
     values = {index: final_value(state, state.accounts[index], fixed) for index in DEPOSITS}
     g = state.globals
