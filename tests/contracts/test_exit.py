@@ -20,6 +20,7 @@ from exit_support import (
     boa_address,
     build,
 )
+from stub_support import deploy_stub
 
 from sequencer.exit import Proofs, certain_value, final_value, known_price
 from sequencer.protocol import codec
@@ -514,6 +515,24 @@ def test_declare__after_the_window__is_paid_from_what_the_others_do_not_need(fro
     g = frozen.state.globals
     assert frozen.exit.claim_house() == g.treasury
     assert frozen.in_vault() == g.fund + WITHDRAWN  # the fund's rest is for those who are declared late
+
+
+def test_two_calls_of_one_transaction__a_page_of_the_first_does_not_serve_the_second(frozen: World) -> None:
+    for which, price in enumerate(CALM):
+        frozen.fix_by_feeds(which, (price,) * 3)
+    twice, leave, proofs = deploy_stub("Twice"), frozen.exit, frozen.proofs
+    spreader, debtor = NUMBER["spreader"], NUMBER["debtor"]  # their positions are on one page
+    first = leave.declare.prepare_calldata(spreader, proofs.declare(spreader))
+    words = proofs._leaf(c.KEY_ACCOUNT | debtor, frozen.state.accounts[debtor].words())
+    length = len(proofs.declare(spreader))
+    for witness in (
+        words,
+        words + bytes(length - len(words)),
+    ):  # nothing, or forged words, where the page stood
+        with pytest.raises(boa.BoaError):
+            twice.both(leave.address, first, leave.declare.prepare_calldata(debtor, witness))
+    twice.both(leave.address, first, leave.declare.prepare_calldata(debtor, proofs.declare(debtor)))
+    assert leave.declared() == 2
 
 
 # --------------------------------------------------------------------------------------------- refund
