@@ -15,7 +15,9 @@ def _fuzz() -> Any:
     path = Path(__file__).resolve().parents[2] / "tests" / "differential" / "fuzz.py"
     spec = importlib.util.spec_from_file_location("fairstrike_fuzz", path) if path.exists() else None
     if spec is None or spec.loader is None:
-        raise fail("fuzz needs a checkout of the project: its records are drawn by tests/differential/fuzz.py")
+        raise fail(
+            "fuzz needs a checkout of the project: its records are drawn by tests/differential/fuzz.py"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
@@ -28,7 +30,9 @@ def _fuzz() -> Any:
 @click.command()
 @click.option("--records", default=10_000, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=1, show_default=True)
-@click.option("--json", "json_target", help="write the result as one object to a file (- for standard output)")
+@click.option(
+    "--json", "json_target", help="write the result as one object to a file (- for standard output)"
+)
 def fuzz(records: int, seed: int, json_target: str | None) -> None:
     """Python against the verifiers' bytecode: valid, invalid and hostile records, and wrong witnesses."""
     module = _fuzz()
@@ -44,6 +48,7 @@ def fuzz(records: int, seed: int, json_target: str | None) -> None:
         "max_calldata": max(found["max_calldata"].values()),
         "wrong_witnesses": found["attacks"],
         "wrong_witnesses_accepted": len(found["attacks_accepted"]),
+        **{name: found[name] for name in module.SIZES},
         "gas_by_kind": found["max_gas"],
         "calldata_by_kind": found["max_calldata"],
         "outcomes": found["outcomes"],

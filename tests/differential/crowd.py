@@ -9,21 +9,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "property"))
 
-from exchange import FEEDS, INDEX, address
+from exchange import FEEDS, INDEX, Exchange, address
 from hostile import ROLES, Adversary, Drawn, populated
+from worlds import shape, vast
 
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
-from sequencer.protocol.state import instrument_expiry_time
+from sequencer.protocol.state import expiry_time, instrument_expiry_time
 
 if TYPE_CHECKING:
     from random import Random
-
-    from exchange import Exchange
 
 _KINDS: Final = (
     (Kind.PLACE, 100),
@@ -182,3 +182,106 @@ class Crowd(Adversary):
         time = self.exchange.state.globals.time
         known = sorted(self.exchange.state.instruments.values())
         return self.random.choice([one for one in known if instrument_expiry_time(one) > time] or known)
+
+
+def giant(random: Random) -> Exchange:
+    """An exchange of 60,000 accounts, with full portfolios and deep books."""
+    exchange = Exchange(audits=False)
+    exchange.state = vast(random, ROLES)
+    return exchange
+
+
+class Giants(Crowd):
+    """A crowd among the largest portfolios and the deepest books; also moves their marks, and sells them by auction."""
+
+    def __init__(self, exchange: Exchange, random: Random) -> None:
+        super().__init__(exchange, random)
+        self.deep = sorted(exchange.state.books)
+        self.instruments = [self._alive() for _ in range(4)]
+
+    def draw(self) -> Drawn:
+        """As of a crowd; one in six is about marks or auctions."""
+        if self.random.random() < 0.84 or self.exchange.state.globals.taker is not None:
+            raw, signer = super().draw()
+            is_tick = raw[:1] == bytes([Kind.TICK])
+            if is_tick and int.from_bytes(raw[1:5], "big") > self._soon(c.DAY_S):  # all would expire
+                return codec.encode(Kind.TICK, time=self._soon(1)), None
+            return raw, signer
+        kinds = (Kind.SURFACE, Kind.RISK, Kind.LIST, Kind.BID, Kind.BID, Kind.LIQUIDATE)
+        raw, signer = self.formed(self.random.choice(kinds))
+        if self.exchange.state.globals.last_class > c.CLASS_SYSTEM:
+            return self.formed(Kind.TICK)
+        return raw, signer
+
+    def keep_going(self) -> list[Drawn]:
+        """A new index, two new surfaces and their marks; one account comes to stand near its end."""
+        state, draw = self.exchange.state, self.random
+        self.instruments = [self._alive() for _ in range(4)]
+        time = self._soon(draw.choice((1, 30, 130)))
+        index = min(
+            max(state.underlyings[0].index * draw.choice((99, 100, 101)) // 100, INDEX // 2), INDEX * 2
+        )
+        out: list[Drawn] = [(codec.encode(Kind.CONTINUE), None)] * (25 if state.globals.taker else 0)
+        out += self._expire() if draw.random() < 0.04 else self._report(time, index)
+        for _ in range(2):
+            out += [self.formed(Kind.SURFACE), self.formed(Kind.RISK)]
+        out += [(codec.encode(Kind.LIQUIDATE, account=number), None) for number in range(1, len(ROLES) + 1)]
+        return out
+
+    def _expire(self) -> list[Drawn]:
+        """The next expiry comes, is fixed and settled."""
+        state = self.exchange.state
+        days = [
+            day for day in state.expiries if state.globals.time + c.TWAP_S < expiry_time(day) <= c.U32_MAX
+        ]
+        if not days:
+            return []
+        day, index = min(days), state.underlyings[0].index
+        out = self._report(expiry_time(day) - c.TWAP_S, index) + self._report(expiry_time(day), index)
+        out.append((codec.encode(Kind.FIX, underlying=0, day=day), None))
+        for number in range(1, len(ROLES) + 1):
+            out.append((codec.encode(Kind.SETTLE, underlying=0, day=day, account=number), None))
+        return out
+
+    def _report(self, time: int, index: int) -> list[Drawn]:
+        out: list[Drawn] = [(codec.encode(Kind.TICK, time=time), None)]
+        for feed in range(FEEDS):
+            fields = {"underlying": 0, "feed": feed, "time": time, "price": index + feed}
+            out.append((codec.encode(Kind.FEED, **fields), address(f"feed {feed}")))
+        return out
+
+    def _alive(self) -> int:
+        state = self.exchange.state
+        held = [one for number in (1, 2) for one in state.accounts[number].positions]
+        pool = self.deep if self.random.random() < 0.7 else held
+        alive = [one for one in pool if instrument_expiry_time(one) > state.globals.time]
+        return self.random.choice(alive or self.deep)
+
+    def _surface(self) -> dict[str, int]:
+        time, index = self.exchange.state.globals.time, self.exchange.state.underlyings[0].index
+        near = index * self.random.randint(80, 125) // 100
+        fields = {"underlying": 0, "feed": self.random.randrange(FEEDS), "day": self._page_id() >> 7}
+        return {**fields, "time": time, "forward": near, "index": index, **shape(self.random)}
+
+    def _risk(self) -> dict[str, int]:
+        page = self._page_id()
+        return {"underlying": 0, "day": page >> 7, "page": page & 127}
+
+    def _page_id(self) -> int:
+        return self._alive() >> 5
+
+    def _bid(self) -> dict[str, int]:
+        held = range(1, len(ROLES) + 1)
+        accounts = self.exchange.state.accounts
+        auctions = [number for number in held if accounts[number].auction_start]
+        target = self.random.choice(auctions or held)
+        is_same = (
+            self.random.random() < 0.8
+        )  # portfolios of other instruments are more than one account may hold
+        same = [n for n in held if n != target and (n % 2 == target % 2) == is_same]
+        return {
+            "account": self.random.choice(same),
+            "target": target,
+            "fraction": self.random.choice((1, 16, 64, 64, 256)),
+            "cash_max": 2**63 - 1,
+        }

@@ -9,22 +9,26 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "property"))
 
-from crowd import Crowd, crowded
+from crowd import Crowd, Giants, crowded, giant
 from exchange import CALM, DOMAIN, FEEDS, address, key_of, reopened
-from hostile import ROLES, Adversary, populated
+from hostile import ROLES, Adversary, Drawn, populated
 from runner import creation_code, new_evm
 
 from sequencer.protocol import codec
+from sequencer.protocol import constants as c
 from sequencer.protocol.codec import LAYOUTS
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import keccak
 from sequencer.witness import Tracer, Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TRADE: Final = (
     *(Kind.FORCED_CANCEL_ALL, Kind.FORCED_ORDER, Kind.SWEEP),
@@ -43,7 +47,13 @@ KEYS: Final = {
     address(role): key_of(role)
     for role in (*ROLES, "session", "stranger", *(f"feed {i}" for i in range(FEEDS + 1)))
 }
-RENEW_EVERY: Final = 800
+RENEW_EVERY: Final = 800  # draws, of a small world
+VISIT_EVERY: Final = 400  # draws, before the first and between two visits to the vast one
+VISIT: Final = 16  # draws
+VISITS: Final = 40  # after which the vast world is another one
+
+
+SIZES: Final = ("records_vast", "positions_max", "pages_max", "book_depth_max", "leaves_max", "surfaces")
 
 
 def verifier_of(raw: bytes) -> str:
@@ -164,6 +174,12 @@ def new_report() -> dict[str, Any]:
         "attacks_accepted": [],  # wrong witnesses that did not revert
         "max_gas": {},
         "max_calldata": {},
+        "records_vast": 0,  # of worlds with 60,000 accounts
+        "positions_max": 0,  # of an account
+        "pages_max": 0,  # likewise
+        "book_depth_max": 0,  # orders on one side
+        "leaves_max": 0,
+        "surfaces": 0,  # shapes that were accepted
     }
 
 
@@ -171,18 +187,15 @@ def fuzz(records: int, seed: int, only: tuple[str, ...] = (), progress: int = 0)
     """Compares the twins on `records` records; `only` names contracts whose records are compared.
 
     The report: records compared, {kind: count}, {kind and reason: count}, divergences and reverts of correct witnesses
-    (texts that hold the record), greatest gas and calldata by kind.
+    (texts that hold the record), greatest gas and calldata by kind, sizes of the largest states met. Every VISIT_EVERY
+    draws go to small worlds, where records meet each other, then some to a vast one, where they stand at their limits.
     """
     random = Random(seed)
     judge = Judge(only=only)
     report = new_report()
-    made = 0
-    exchange, adversary = _new(random)
-    while report["records"] < records:
-        if made and made % RENEW_EVERY == 0:
-            exchange, adversary = _new(random)
-        made += 1
-        for raw, signer in adversary.keep_going() if made % 60 == 59 else [adversary.draw()]:
+
+    def step(exchange: Any, drawn: list[Drawn]) -> int:
+        for raw, signer in drawn:
             record = signed(raw, signer)
             witness = exchange.state.witness(record)
             if only and verifier_of(record) not in only:
@@ -194,7 +207,45 @@ def fuzz(records: int, seed: int, only: tuple[str, ...] = (), progress: int = 0)
             if progress and before % progress == progress - 1:
                 bad = len(report["divergences"]) + len(report["python_ok_vyper_revert"])
                 print(f"{before + 1} records, {bad} divergences", flush=True)
+        return len(drawn)
+
+    made = 0
+    exchange, adversary = _new(random)
+    vast: Any = None
+    giants: Any = None
+    while report["records"] < records:
+        if made and made % RENEW_EVERY == 0:
+            exchange, adversary = _new(random)
+        made += 1
+        step(exchange, adversary.keep_going() if made % 60 == 59 else [adversary.draw()])
+        if made % VISIT_EVERY == 0:
+            if made // VISIT_EVERY % VISITS == 1:
+                vast = giant(random)
+                giants = Giants(vast, random)
+            measure(exchange.state, report)
+            measure(vast.state, report)
+            report["records_vast"] += step(vast, giants.keep_going())
+            for _ in range(VISIT):
+                report["records_vast"] += step(vast, [giants.draw()])
+            measure(vast.state, report)
+    report["surfaces"] = report["outcomes"].get("SURFACE OK", 0)
     return report
+
+
+def measure(state: Any, report: dict[str, Any]) -> None:
+    """Writes into the report how large a state is."""
+
+    def most(name: str, sizes: Iterable[int]) -> None:
+        report[name] = max(report[name], *sizes, 0)
+
+    most("positions_max", (len(account.positions) for account in state.holders.values()))
+    most("pages_max", (len({one >> 5 for one in each.positions}) for each in state.holders.values()))
+    sides = (c.BUY, c.SELL)
+    most(
+        "book_depth_max",
+        (sum(1 for _ in book.orders(side)) for book in state.books.values() for side in sides),
+    )
+    most("leaves_max", (len(state.map),))
 
 
 def _new(random: Random) -> tuple[Any, Adversary]:
@@ -225,6 +276,8 @@ def main() -> int:
         print(f"{name:<12} {count:>6}  gas <= {gas:>9,}  calldata <= {size:>7,}")
     for text in (*report["divergences"][:20], *report["python_ok_vyper_revert"][:20]):
         print("DIFFERS", text)
+    for name in SIZES:
+        print(f"{name:<14} {report[name]:>9,}")
     print(report["attacks"], "wrong witnesses,", len(report["attacks_accepted"]), "accepted")
     print(
         report["records"],
