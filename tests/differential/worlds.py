@@ -128,6 +128,41 @@ def standing(random: Random, sizes: tuple[int, ...], accounts: int, orders: int)
     return Tracer.of(world)
 
 
+def one_expiry(random: Random, pages: int, accounts: int) -> Tracer:
+    """Account 1 ("rich") can bid for the portfolio of account 2 ("poor"): 64 positions in 16 pages each, none of both,
+    all in one expiry of `pages` full pages, beside expiries whose days part from its own at many bits: deep paths."""
+    state = State(DOMAIN, params(feed_age_max_s=10**6, risk_age_max_s=10**6), (0, 1))
+    g = state.globals
+    g.time, g.tick, g.seq = START, 1, 1_000
+    underlying = state.underlyings[0]
+    underlying.index, underlying.time = INDEX, START
+    base = _page(state, random, NEAR)
+    for bit in range(9):
+        if NEAR ^ 1 << bit > NEAR:
+            _page(state, random, NEAR ^ 1 << bit)
+    for number in range(1, pages):
+        state.pages[base | number] = state.pages[base]
+        state.touch(c.KEY_PAGE | base | number, state.pages[base])
+    state.expiries[NEAR].listed = pages * c.PAGE_ROWS
+    for number, role in ((1, "rich"), (2, "poor")):
+        account = Account(address(role))
+        account.cash = 10**13
+        account.signers = [(random.randbytes(20), 3, c.U32_MAX) for _ in range(4)]
+        for index in range(64):
+            page = base | index % 16 + 16 * (number - 1)
+            account.positions[page << 5 | index // 16] = random.choice((-1, 1)) * 5_000
+        account.positions = dict(sorted(account.positions.items()))
+        if number == 2:
+            margin.refresh(state, account)
+            account.cash -= margin.equity(account) - margin.maintenance(state, account) // 2
+            account.auction_start = START - 1
+        state.put_account(number, account)
+    for number in range(accounts):
+        state.put_account(CROWD_FROM + number, Account(b"\1" * 20))
+    state.root()
+    return Tracer.of(state)
+
+
 def deepen(world: State, random: Random, instrument: int, depth: int, roles: int) -> None:
     """Rests `depth` orders on either side of the mark, one in ten of them of the accounts from 1 to `roles`; some
     are dead already, some reduce only."""
