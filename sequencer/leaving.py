@@ -15,6 +15,7 @@ from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import RpcReverted, TransactionFailed
 from sequencer.l1.follower import Follower, PostedBatch
+from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.wallet import Wallet
 from sequencer.protocol import codec
@@ -24,24 +25,6 @@ from sequencer.protocol.state import State, expiry_time
 from sequencer.replay import replay
 
 STEPS: Final = ("now", "fix", "declare", "claim")
-FREEZE: Final = Contract(
-    [
-        {
-            "type": "function",
-            "name": "exit_batch",
-            "inputs": [],
-            "outputs": [{"type": "uint256"}],
-            "stateMutability": "view",
-        },
-        {
-            "type": "function",
-            "name": "freeze",
-            "inputs": [],
-            "outputs": [],
-            "stateMutability": "nonpayable",
-        },
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +38,9 @@ class Row:
     gas: int = 0
 
 
-def freeze(wallet: Wallet, at: Deployment) -> None:
+def freeze(wallet: Wallet) -> None:
     """Freezes the rollup, when the leader is silent or a deadline has passed. Raises TransactionFailed."""
-    wallet.transact("freeze", at.rollup, FREEZE.encode("freeze"))
+    wallet.freeze()
 
 
 def exit_state(
@@ -68,7 +51,7 @@ def exit_state(
     Raises RpcReverted before the freeze or the end of the last window, ReplayError when a batch does not lead where
     it says.
     """
-    last = int(FREEZE.read(rpc, at.rollup, "exit_batch"))
+    last = int(ROLLUP.read(rpc, at.rollup, "exit_batch"))
     follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
     domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
     posted = takewhile(lambda batch: batch.batch_id <= last, follower.batches(at.deploy_block))
@@ -123,7 +106,7 @@ class Leaving:
     def money(self, accounts: Iterable[int]) -> None:
         """Withdrawals and deposits on their way, of these accounts' owners."""
         owners = {"0x" + self.state.accounts[n].owner.hex() for n in accounts if n in self.state.accounts}
-        batch_id = int(FREEZE.read(self._rpc, self._at.rollup, "exit_batch"))
+        batch_id = int(ROLLUP.read(self._rpc, self._at.rollup, "exit_batch"))
         for n in range(self.state.globals.withdrawals):
             owner, amount, bitmap, siblings = self.proofs.withdrawal(n)
             if owner in owners and not self._vault.read(self._rpc, self._at.vault, "claimed", n):

@@ -22,6 +22,7 @@ _COMMANDS = {
     "deposit": "sequencer.cli.trade:deposit",
     "withdraw": "sequencer.cli.trade:withdraw",
     "claim": "sequencer.cli.trade:claim",
+    "force": "sequencer.cli.force:force",
     "exit": "sequencer.cli.exit:exit_command",
     "price": "sequencer.cli.quant:price",
     "margin": "sequencer.cli.quant:margin",

@@ -69,7 +69,7 @@ def exit_command(
             at.check(rpc)
             wallet = Wallet(rpc, signer, at) if signer else None
             if freezes and wallet and not dry_run:
-                freeze(wallet, at)
+                freeze(wallet)
             with bars() as progress:
                 state = exit_state(rpc, at, devnet_params(), progress)
             leaving = Leaving(rpc, at, state, None if dry_run else wallet, told)

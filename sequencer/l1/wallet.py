@@ -1,4 +1,4 @@
-"""A trader's few transactions on L1: mint (test token), approve, deposit, claim. For the demo and the CLI.
+"""A trader's few transactions on L1: mint (test token), approve, deposit, claim, force. For the demo and the CLI.
 
 Amounts are 1e-6 USD. Each call waits for its receipt; a wallet is not for concurrent use.
 """
@@ -14,6 +14,7 @@ from eth_abi import abi as eth_abi_coder
 from tiny_keccak import keccak256
 
 from sequencer.contracts import load
+from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import DEVNET_MNEMONIC
 from sequencer.l1.deploy import Deployment
@@ -117,6 +118,44 @@ class Wallet:
         """Claim withdrawal `n` of a final batch by its Merkle path."""
         data = self._vault.encode("claim", batch_id, n, owner, amount, bitmap, list(siblings))
         return self.transact("claim", self._at.vault, data, gas=CLAIM_GAS)
+
+    def force_withdraw(self, amount: int) -> int:
+        """Forces a withdrawal, 0 = all that is free; returns the index of the inbox message."""
+        return self._force("force_withdraw", amount)
+
+    def force_cancel_all(self) -> int:
+        """Forces the end of all resting orders; returns the index of the inbox message."""
+        return self._force("force_cancel_all")
+
+    def force_order(
+        self,
+        instrument: int,
+        flags: int,
+        price: int,
+        quantity: int,
+        expires: int = 0,
+        fee_max: int = 65_535,
+        nearest_expiry_s: int = 0,
+    ) -> int:
+        """Forces an order in the units of PLACE; returns the index of the inbox message."""
+        fields = (instrument, flags, price, quantity, expires, fee_max, nearest_expiry_s)
+        return self._force("force_order", *fields)
+
+    def force_liquidate(self, account: int, nearest_expiry_s: int = 0) -> int:
+        """Forces a LIQUIDATE of anybody's account; returns the index of the inbox message."""
+        return self._force("force_liquidate", account, nearest_expiry_s)
+
+    def freeze(self) -> Mined:
+        """Freezes the rollup: a message is overdue, or silence lasts. Raises TransactionFailed when neither is so."""
+        index = inbox.overdue(self._rpc, self._at) or 0
+        return self.transact("freeze", self._at.rollup, inbox.ROLLUP.encode("freeze", index))
+
+    def _force(self, name: str, *arguments: int) -> int:
+        fee = int(inbox.INBOX.read(self._rpc, self._at.inbox, "message_fee"))
+        mined = self.transact(name, self._at.inbox, inbox.INBOX.encode(name, *arguments), fee)
+        event = inbox.INBOX.event("Message")
+        entry = next(item for item in mined.logs if item["topics"][0] == event.topic)
+        return int(event.decode(entry)["index"])
 
     def _inbox_index(self, mined: Mined) -> int:
         event = self._vault.event("Deposited")

@@ -1,0 +1,166 @@
+"""`fairstrike force`: past the sequencer, through L1's inbox. Needs L1, the deployment file and a key with ETH."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sequencer.cli.output import CASH, PRICE, QUANTITY, fail
+from sequencer.cli.trade import API, _ask, _key, _print, _wallet, _with_json, _with_key, l1_url_of, on_l1
+
+
+@click.group()
+def force() -> None:
+    """Make the exchange act on an account though its sequencer does not answer."""
+
+
+def _send(
+    what: str,
+    key: bytes,
+    deployment: Path,
+    l1_url: str | None,
+    as_json: bool,
+    send: Callable[[Any], int],
+) -> None:
+    """Sends one message and tells its index and deadline."""
+    from sequencer.l1.deploy import Deployment
+    from sequencer.l1.inbox import INBOX
+    from sequencer.l1.rpc import Rpc
+
+    with _wallet(deployment, l1_url, key) as wallet:
+        index = send(wallet)
+        at, rpc = Deployment.load(deployment), Rpc(l1_url_of(deployment, l1_url))
+        deadline = int(INBOX.read(rpc, at.inbox, "deadline_at", index))
+        rpc.close()
+    _print(what, {"inbox_index": index, "deadline": deadline}, as_json)
+
+
+@force.command()
+@click.argument("amount")
+@on_l1
+@_with_key
+@_with_json
+def withdraw(
+    amount: str,
+    l1_url: str | None,
+    deployment: Path,
+    as_json: bool,
+    keystore: Path | None,
+    devnet_key: int | None,
+) -> None:
+    """Force a withdrawal of AMOUNT USD, or of `all` that is free when it is taken."""
+    from sequencer.jsonrpc import CASH_DECIMALS, to_units
+
+    units = 0 if amount == "all" else to_units(CASH.convert(amount, None, None), CASH_DECIMALS)
+    if units == 0 and amount != "all":
+        raise fail("AMOUNT must be above 0, or `all`")
+    key = _key(keystore, devnet_key)
+    _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_withdraw(units))
+
+
+@force.command("cancel-all")
+@on_l1
+@_with_key
+@_with_json
+def cancel_all(
+    l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
+) -> None:
+    """Force the end of every resting order of the account."""
+    key = _key(keystore, devnet_key)
+    _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_cancel_all())
+
+
+@force.command()
+@click.argument("side", type=click.Choice(["buy", "sell"]))
+@click.argument("instrument")
+@click.argument("quantity", type=QUANTITY)
+@click.argument("price", type=PRICE)
+@click.option("--tif", type=click.Choice(["GTC", "IOC", "FOK"]), default="GTC", show_default=True)
+@click.option("--reduce-only", is_flag=True)
+@click.option(
+    "--api", default=API, show_default=True, help="any gateway; asked only for an instrument's number"
+)
+@on_l1
+@_with_key
+@_with_json
+def order(
+    side: str,
+    instrument: str,
+    quantity: str,
+    price: str,
+    tif: str,
+    reduce_only: bool,
+    api: str,
+    l1_url: str | None,
+    deployment: Path,
+    as_json: bool,
+    keystore: Path | None,
+    devnet_key: int | None,
+) -> None:
+    """Force an order: SIDE INSTRUMENT QUANTITY PRICE; INSTRUMENT by name or, without a gateway, by number."""
+    from sequencer.jsonrpc import PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
+    from sequencer.protocol import constants as c
+    from sequencer.protocol.state import instrument_expiry_time
+
+    key = _key(keystore, devnet_key)
+    if instrument.isdecimal():
+        number = int(instrument)
+    else:
+        listed = _ask(api, "instruments", expired=True)
+        found = next((one["number"] for one in listed if one["instrument"] == instrument), None)
+        if found is None:
+            raise fail(f"{instrument}: no such instrument is listed")
+        number = int(found)
+    flags = int(side == "sell") | ("GTC", "IOC", "FOK").index(tif) << c.FLAG_TIF_SHIFT
+    flags |= c.FLAG_REDUCE_ONLY if reduce_only else 0
+    ticks, lots = to_units(price, PRICE_DECIMALS), to_units(quantity, QUANTITY_DECIMALS)
+    expiry = instrument_expiry_time(number)
+
+    def send(wallet: Any) -> int:
+        return int(wallet.force_order(number, flags, ticks, lots, nearest_expiry_s=expiry))
+
+    _send("forced", key, deployment, l1_url, as_json, send)
+
+
+@force.command()
+@on_l1
+@_with_json
+def status(l1_url: str | None, deployment: Path, as_json: bool) -> None:
+    """What waits in the inbox and until when, and whether the rollup is frozen."""
+    import contextlib
+
+    from sequencer.l1 import inbox
+    from sequencer.l1.deploy import Deployment
+    from sequencer.l1.errors import L1Error
+    from sequencer.l1.rpc import Rpc
+
+    with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
+        try:
+            at = Deployment.load(deployment)
+            at.check(rpc)
+            result = {
+                "frozen_at": inbox.frozen_at(rpc, at),
+                "overdue": inbox.overdue(rpc, at),
+                "waiting": [
+                    {"inbox_index": one.index, "deadline": one.deadline_s} for one in inbox.waiting(rpc, at)
+                ],
+            }
+        except L1Error as error:
+            raise fail(str(error)) from error
+    if not as_json:
+        result["waiting"] = len(result["waiting"])  # type: ignore[arg-type]  # a list, just made
+    _print("inbox", result, as_json)
+
+
+@force.command()
+@on_l1
+@_with_key
+@_with_json
+def freeze(
+    l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
+) -> None:
+    """Freeze the exchange for good: a message is overdue, or the sequencer has been silent too long."""
+    with _wallet(deployment, l1_url, _key(keystore, devnet_key)) as wallet:
+        mined = wallet.freeze()
+    _print("frozen", {"tx": mined.tx_hash, "gas": mined.gas_used}, as_json)

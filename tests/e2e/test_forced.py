@@ -1,0 +1,156 @@
+"""Past the sequencer: a censored trader gets an order and a withdrawal through L1; who ignores L1 is frozen."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from sequencer.bench import FlatSource
+from sequencer.cli import main
+from sequencer.client import Client
+from sequencer.clock import ManualClock
+from sequencer.contracts import load
+from sequencer.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, wait_for
+from sequencer.driver import DriverConfig
+from sequencer.l1 import inbox
+from sequencer.l1.abi import Contract
+from sequencer.l1.errors import TransactionFailed
+from sequencer.protocol import constants as c
+from sequencer.protocol.state import expiry_time
+from sequencer.trader import Trader
+
+USD = 10**6
+DAY = 20_000
+START_S = DAY * 86_400
+INDEX = 4_600_000
+WANTED = [(0, DAY + 1, 4_600_000, False)]
+CALL = DAY + 1 << 12
+MAKER, CENSORED, ANYBODY = 1, 2, 9
+DELAY_MIN_S, DELAY_MAX_S = 600, 7_000
+
+
+def devnet_config(folder: Path) -> DevnetConfig:
+    return DevnetConfig(
+        folder=folder,
+        params=devnet_params(),
+        genesis_time_s=START_S - 3_600,
+        delay_min_s=DELAY_MIN_S,
+        delay_max_s=DELAY_MAX_S,
+        service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
+    )
+
+
+async def call(devnet: Devnet, *arguments: str, key: int = CENSORED) -> dict[str, Any]:
+    """`fairstrike force`, and what it answers."""
+    args = ["force", *arguments, "--l1", devnet.chain.url, "--json"]
+    args += ["--deployment", str(devnet.folder / "deployment.json")]
+    args += [] if arguments[0] == "status" else ["--devnet-key", str(key)]
+    result = await asyncio.to_thread(CliRunner().invoke, main, args)
+    assert result.exit_code == 0, result.output
+    out: dict[str, Any] = json.loads(result.output)
+    return out
+
+
+async def taken(devnet: Devnet, index: int) -> None:
+    """Waits until the sequencer has taken message `index`."""
+    await asyncio.to_thread(devnet.chain.mine, 1)
+    assert devnet.service.worker is not None
+    devnet.service.worker.wake()
+    await wait_for(lambda: devnet.service.state.globals.inbox_count > index, 30.0, "a message to be taken")
+
+
+async def opened(devnet: Devnet) -> None:
+    """Two accounts with money, a market, and the maker's offers in it."""
+    client = await Client.connect(devnet.ws_url)
+    for index in (MAKER, CENSORED):
+        await devnet.fund(devnet_signer(index), 100_000 * USD)
+    maker = await Trader.open(client, devnet_key(MAKER), 1)
+    for second in range(1, 4):
+        await devnet.service.advance(START_S + second)
+    for price in ("900.00", "901.00", "902.00", "903.00", "904.00"):
+        await maker.place(CALL, "sell", price, "0.1")
+    await client.close()
+
+
+async def censored_trader_is_served(folder: Path) -> None:
+    clock = ManualClock(START_S)
+    async with Devnet(devnet_config(folder), clock, [FlatSource(WANTED, INDEX)], WANTED) as devnet:
+        await opened(devnet)
+        state = devnet.service.state
+        sent = await call(devnet, "order", "buy", str(CALL), "0.5", "950")
+        assert sent["inbox_index"] == 2
+        wallet = devnet.wallet(devnet_signer(CENSORED))
+        before = await asyncio.to_thread(devnet.chain.rpc.block, "latest")
+        assert before is not None
+        to_expiry = expiry_time(DAY + 1) - int(before["timestamp"], 16)
+        assert sent["deadline"] == int(before["timestamp"], 16) + min(to_expiry // 2, DELAY_MAX_S)
+        await taken(devnet, 2)
+        # Five offers: the order itself takes three, CONTINUE the others.
+        assert state.accounts[2].positions == {CALL: 5_000}
+        assert state.globals.taker is None
+        assert len(devnet.service.views.trades) == 5
+
+        resting = await asyncio.to_thread(wallet.force_order, CALL, c.BUY, 10_000, 100)
+        await taken(devnet, resting)
+        assert state.accounts[2].reserved > 0
+        await taken(devnet, (await call(devnet, "cancel-all"))["inbox_index"])
+        assert state.accounts[2].reserved == 0
+        await taken(devnet, await asyncio.to_thread(wallet.force_liquidate, 1))
+        assert state.accounts[1].auction_start == 0
+
+        cash = state.accounts[2].cash
+        await taken(devnet, (await call(devnet, "withdraw", "all"))["inbox_index"])
+        assert state.globals.withdrawals == 1
+        paid = cash - state.accounts[2].cash
+        assert paid > 0
+        assert (await call(devnet, "status"))["overdue"] is None
+        await devnet.set_chain_time(START_S + 60)
+        last = await devnet.post_all()
+        assert (await call(devnet, "status"))["waiting"] == []
+        await devnet.set_chain_time(START_S + 200)
+        await asyncio.to_thread(devnet.chain.mine, 1)
+        proof = devnet.service.answer("withdrawal", {"number": 0})
+        assert (proof["batch_id"], proof["amount"]) == (last, paid)
+        siblings = [bytes.fromhex(one[2:]) for one in proof["siblings"]]
+        bitmap = int(proof["bitmap"], 16)
+        await asyncio.to_thread(wallet.claim, last, 0, proof["owner"], paid, bitmap, siblings)
+        assert wallet.balance() == paid
+
+
+async def ignorant_sequencer_is_frozen(folder: Path) -> None:
+    clock = ManualClock(START_S)
+    async with Devnet(devnet_config(folder), clock, [FlatSource(WANTED, INDEX)], WANTED) as devnet:
+        await opened(devnet)
+        await devnet.set_chain_time(START_S + 60)
+        last = await devnet.post_all()
+        await devnet.service.stop()  # it will not take what comes now
+        del devnet.service
+        sent = await call(devnet, "withdraw", "250")
+        anybody = devnet.wallet(devnet_signer(ANYBODY))
+        await devnet.set_chain_time(sent["deadline"] - 30)
+        await asyncio.to_thread(devnet.chain.mine, 1)
+        with pytest.raises(TransactionFailed, match="rollup: nothing is overdue"):
+            await asyncio.to_thread(anybody.freeze)
+        assert (await call(devnet, "status"))["overdue"] is None
+        await devnet.set_chain_time(sent["deadline"] + 30)
+        await asyncio.to_thread(devnet.chain.mine, 1)
+        status = await call(devnet, "status")
+        assert (status["overdue"], status["frozen_at"]) == (sent["inbox_index"], 0)
+        frozen = await call(devnet, "freeze", key=ANYBODY)
+        assert frozen["gas"] < 100_000
+        assert inbox.frozen_at(devnet.chain.rpc, devnet.deployment) > sent["deadline"]
+        rollup = Contract(load("Rollup").abi)
+        assert rollup.read(devnet.chain.rpc, devnet.deployment.rollup, "exit_batch") == last
+
+
+@pytest.mark.slow
+def test_trader__whom_the_sequencer_does_not_hear__trades_and_withdraws_through_l1(tmp_path: Path) -> None:
+    asyncio.run(censored_trader_is_served(tmp_path / "devnet"))
+
+
+@pytest.mark.slow
+def test_sequencer__that_ignores_a_message__is_frozen_at_its_deadline(tmp_path: Path) -> None:
+    asyncio.run(ignorant_sequencer_is_frozen(tmp_path / "devnet"))
