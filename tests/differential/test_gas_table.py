@@ -494,7 +494,7 @@ def test_contracts__fit_eip_170() -> None:
 
 @pytest.mark.xfail(reason="known limit: docs/GAS.md, A bid that does not fit", strict=True)
 def test_bid__that_shows_32_pages_of_a_crowded_expiry__fits() -> None:
-    world = worlds.one_expiry(Random(1), pages=99, accounts=2_000)
+    world = worlds.one_expiry(Random(1), pages=65, accounts=2_000)
     offer = {"account": 1, "target": 2, "fraction": 64, "cash_max": MAX, "nonce": 0, "expires": 0}
     witness = world.witness(codec.sign(codec.encode(Kind.BID, **offer), DOMAIN, key_of("rich")))
     assert len(message(witness)) + 32 <= WITNESS_MAX

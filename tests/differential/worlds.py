@@ -129,7 +129,7 @@ def standing(random: Random, sizes: tuple[int, ...], accounts: int, orders: int)
 
 
 def one_expiry(random: Random, pages: int, accounts: int) -> Tracer:
-    """Account 1 ("rich") can bid for the portfolio of account 2 ("poor"): 64 positions in 16 pages each, none of both,
+    """Account 1 ("rich") can bid for the portfolio of account 2 ("poor"): 64 positions in 16 pages each, none shared,
     all in one expiry of `pages` full pages, beside expiries whose days part from its own at many bits: deep paths."""
     state = State(DOMAIN, params(feed_age_max_s=10**6, risk_age_max_s=10**6), (0, 1))
     g = state.globals
