@@ -58,17 +58,21 @@ class Batcher:
             "records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, payload BLOB, "
             "next_offset INTEGER, next_segment INTEGER)"
         )
-        row = self._db.execute(
-            "SELECT id, first_seq + records, inbox_count, next_offset, next_segment "
-            "FROM batches ORDER BY id DESC LIMIT 1"
-        ).fetchone()
-        self.cursor = Cursor(row[3], row[4], row[1], row[2], row[0] + 1) if row else Cursor()
-        at = self.cursor
+        at = self.cursor = self._end_cursor()
         if log.end < at.offset + (at.segment > 0):
             self._db.close()
             raise LogLost(
                 f"it ends at offset {log.end}, and batch {at.batch_id - 1} reaches to {at.offset}: restore it"
             )
+
+    def _end_cursor(self, before_id: int = 2**62) -> Cursor:
+        """Where the last batch before this id ends."""
+        row = self._db.execute(
+            "SELECT id, first_seq + records, inbox_count, next_offset, next_segment "
+            "FROM batches WHERE id < ? ORDER BY id DESC LIMIT 1",
+            (before_id,),
+        ).fetchone()
+        return Cursor(row[3], row[4], row[1], row[2], row[0] + 1) if row else Cursor()
 
     def waiting(self) -> int:
         """Log entries that no batch holds whole."""
@@ -154,6 +158,57 @@ class Batcher:
             "SELECT next_offset, next_segment FROM batches WHERE id = ?", (batch_id,)
         ).fetchone()
         return (row[0], row[1]) if row else None
+
+    # --- roll-backs -------------------------------------------------------------------------------
+
+    def start_of(self, batch_id: int) -> Cursor:
+        """Where a batch begins, or would if the one before it were the last."""
+        return self._end_cursor(batch_id)
+
+    def post_root(self, batch_id: int) -> bytes | None:
+        """Root after a stored batch."""
+        row = self._db.execute("SELECT post_root FROM batches WHERE id = ?", (batch_id,)).fetchone()
+        return row[0] if row else None
+
+    def is_as_logged(self, batch_id: int) -> bool:
+        """Whether a stored batch is what the log gives, header and all."""
+        row = self._db.execute(
+            "SELECT id, post_root, segments, records, first_seq, time_s, inbox_count, payload, next_offset, "
+            "next_segment FROM batches WHERE id = ?",
+            (batch_id,),
+        ).fetchone()
+        if row is None:
+            return False
+        end, end_segment = row[8:]
+        start = self.start_of(batch_id)
+        taken: list[Segment] = []
+        time_s, offset, place = 0, start.offset, start.segment
+        for entry in self._log.read(offset) if offset < self._log.end else ():
+            part = entry.batch_segments()[place : end_segment if offset == end else None]
+            taken += part
+            time_s = entry.time if part else time_s
+            offset, place = offset + 1, 0
+            if offset > end:
+                break
+        if not taken:
+            return False
+        records = [raw for segment in taken for raw in segment.records]
+        inbox_count = start.inbox_count + sum(1 for raw in records if raw[0] in c.INBOX_KINDS)
+        return Batch(*row[:8]) == Batch(
+            batch_id,
+            taken[-1].root,
+            len(taken),
+            len(records),
+            start.seq,
+            time_s,
+            inbox_count,
+            batch.encode(taken),
+        )
+
+    def forget(self, batch_id: int) -> None:
+        """Deletes the batch and all after it: they are built again."""
+        self._db.execute("DELETE FROM batches WHERE id >= ?", (batch_id,))
+        self.cursor = self._end_cursor()
 
     def close(self) -> None:
         """Closes the store."""

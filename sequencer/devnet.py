@@ -11,7 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from eth_account import Account
 
 from sequencer.clock import Clock
 from sequencer.contracts import load
+from sequencer.engine import Engine
 from sequencer.feeds import FeedSource
 from sequencer.genesis import genesis_root
 from sequencer.keeper import Liquidator, Terms
@@ -32,6 +33,7 @@ from sequencer.l1.wallet import Wallet
 from sequencer.l1_worker import L1Config
 from sequencer.protocol.hashing import address_of, keccak, public_key_of
 from sequencer.protocol.params import Params
+from sequencer.protocol.state import State
 from sequencer.service import Service, ServiceConfig
 
 FEEDS = 3
@@ -88,11 +90,13 @@ class Devnet:
         clock: Clock | None = None,
         sources: Sequence[FeedSource] = (),
         wanted: Sequence[Terms] = (),
+        engine: Callable[[State], Engine] = Engine,
     ) -> None:
         self.config = config
         self.clock = clock
         self.sources = list(sources)
         self.wanted = list(wanted)
+        self.engine = engine
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self.folder = config.folder or Path()
         self.chain: Chain
@@ -150,7 +154,7 @@ class Devnet:
                 params=config.params,
                 deployment=self.deployment,
                 l1_url=self.chain.url,
-                l1=L1Config(confirmations=config.confirmations, poll_s=0.2),
+                l1=L1Config(confirmations=config.confirmations, poll_s=0.2, rebond=True),
                 **config.service,  # type: ignore[arg-type]  # checked by the dataclass
             ),
             self.clock,
@@ -158,6 +162,7 @@ class Devnet:
             self.sources,
             [feed_key(number) for number in range(FEEDS)] if self.sources else [],
             self.wanted,
+            engine=self.engine,
         )
         socket_path = str(self.folder / "sequencer.sock")
         await self.service.start(socket_path)

@@ -50,7 +50,7 @@ class Metrics:
 @dataclass(slots=True)
 class _QuietWork:
     is_due: Callable[[], bool]
-    work: Callable[[], None]
+    work: Callable[[], Awaitable[None] | None]
     not_before_ns: int = 0
 
 
@@ -89,8 +89,10 @@ class Driver:
         """Asks `source(now_s)` for system records before each tick."""
         self._collectors.append(source)
 
-    def when_quiet(self, is_due: Callable[[], bool], work: Callable[[], None]) -> None:
+    def when_quiet(self, is_due: Callable[[], bool], work: Callable[[], Awaitable[None] | None]) -> None:
         """Runs `work` between ticks, when it is due, with the state and the durable log at the same place.
+
+        No tick begins before it has ended, awaited if need be.
 
         It is put off, not fatal, when there is no room for what it writes.
         """
@@ -171,7 +173,9 @@ class Driver:
                 continue
             await self._settle()
             try:
-                one.work()
+                waiting = one.work()
+                if waiting is not None:
+                    await waiting
             except (OSError, sqlite3.Error) as error:  # a full disk: the log's word counts, this can wait
                 one.not_before_ns = now_ns + int(QUIET_RETRY_S * 1e9)
                 self.metrics.last_error = str(error)

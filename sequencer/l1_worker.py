@@ -12,23 +12,49 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sequencer.batcher import read_stored
+from sequencer.contracts import load
+from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import L1Error
-from sequencer.l1.follower import Follower, InboxMessage
+from sequencer.l1.follower import Follower, InboxMessage, RolledBack
 from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.l1.txstore import State as TxState
+
+BOND_GAS = 100_000
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class L1Config:
-    """`confirmations` before a deposit counts or a batch is settled; `poll_s` between looks."""
+    """`confirmations` before a deposit or a roll-back counts or a batch is settled; `poll_s` between looks.
+
+    `rebond`: after a roll-back the sequencer's key makes up the bond by itself.
+    """
 
     confirmations: int = 1
     poll_s: float = 0.5
+    rebond: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Roll-backs that are deep enough, and all messages of the inbox that are."""
+
+    events: list[RolledBack]
+    inbox: list[bytes]
+
+
+def look(
+    follower: Follower, rpc: Rpc, confirmations: int, fresh: Callable[[list[RolledBack]], list[RolledBack]]
+) -> Notice | None:
+    """What the chain says of roll-backs that `fresh` does not know. Raises L1Error."""
+    head = rpc.block_number()
+    events = fresh(follower.roll_backs(min(head, max(0, head - confirmations + 1))))
+    return Notice(events, [one.record for one in follower.messages_after(0)]) if events else None
 
 
 class L1Worker:
@@ -44,6 +70,9 @@ class L1Worker:
         inbox_position: Callable[[], tuple[int, bytes]],
         on_messages: Callable[[list[InboxMessage]], None],
         on_posted: Callable[[list[Posted]], None],
+        fresh: Callable[[list[RolledBack]], list[RolledBack]] = lambda events: events,
+        on_rolled_back: Callable[[Notice], None] = lambda _notice: None,
+        epoch: int = 0,
     ) -> None:
         self._url = url
         self._deployment = deployment
@@ -53,6 +82,14 @@ class L1Worker:
         self._inbox_position = inbox_position
         self._on_messages = on_messages
         self._on_posted = on_posted
+        self._fresh = fresh
+        self._on_rolled_back = on_rolled_back
+        self._rollup = Contract(load("Rollup").abi)
+        self._epoch = epoch
+        self._told: list[RolledBack] = []  # roll-backs that wait for an answer
+        self._refused = ""  # why there will be none
+        self._seen_next = 0  # the highest batch id that L1 has asked for since the last answer
+        self._gas_before = self._bytes_before = 0  # of posters of earlier epochs
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="l1", daemon=True)
@@ -61,6 +98,8 @@ class L1Worker:
         self.posted = 0
         self.gas_used = 0
         self.bytes_posted = 0
+        self.bond_wei: int | None = None  # as last read
+        self.bond_min_wei = 0
 
     def start(self) -> None:
         """Starts the thread."""
@@ -76,6 +115,18 @@ class L1Worker:
     def wake(self) -> None:
         """Looks now instead of at the next poll."""
         self._wake.set()
+
+    def resume(self, epoch: int) -> None:
+        """The roll-backs told of are answered: the batches that are stored now go out, as those of `epoch`."""
+        self._gas_before, self._bytes_before = self.gas_used, self.bytes_posted
+        self._refused = ""
+        self._epoch = epoch
+        self.wake()
+
+    def refuse(self, reason: str) -> None:
+        """The roll-backs told of have no answer: nothing is posted any more, and `last_error` says why."""
+        self._refused = reason
+        self.wake()
 
     def _run(self) -> None:
         rpc = Rpc(self._url)
@@ -104,38 +155,94 @@ class L1Worker:
         return None
 
     def _follow(self, rpc: Rpc, manager: TxManager) -> None:
-        confirmations = self._config.confirmations
-        poster = Poster(rpc, manager, self._deployment.rollup, PosterConfig(confirmations=confirmations))
         follower = Follower(
             rpc,
             self._deployment.inbox,
             self._deployment.rollup,
             self._deployment.deploy_block,
-            confirmations,
+            self._config.confirmations,
         )
-        offered: int | None = None
         while not self._ended.is_set():
+            self._post(rpc, manager, follower, self._epoch)
+
+    def _post(self, rpc: Rpc, manager: TxManager, follower: Follower, epoch: int) -> None:
+        """Follows and posts until the next roll-back has been answered."""
+        config = PosterConfig(confirmations=self._config.confirmations)
+        poster = Poster(rpc, manager, self._deployment.rollup, config, epoch=epoch)
+        offered: int | None = None
+        self._told, self._seen_next, self.bond_wei = [], 0, None
+        while not self._ended.is_set() and self._epoch == epoch:
             try:
-                count, running = self._inbox_position()
-                messages = follower.messages_after(count, running)
+                if offered is None or (poster.status().next_batch or 0) < self._seen_next or self._told:
+                    self._look(follower, rpc)
+                if self._told and not self._refused:
+                    self.last_error = (
+                        f"batch {self._told[0].batch_id} was rolled back: records are executed again"
+                    )
+                    manager.poll()
+                    self._pause(busy=True)
+                    continue
+                messages = follower.messages_after(*self._inbox_position())
                 if messages:
                     self._on_messages(messages)
+                if self._refused:
+                    self.last_error = self._refused
+                    manager.poll()
+                    self._pause(busy=False)
+                    continue
                 if offered is None:
-                    offered = poster.next_needed()
+                    offered = self._seen_next = poster.next_needed()
                     if offered > 1:  # what an earlier run has posted
                         self._on_posted([Posted(offered - 1, None, None, None)])
-                if not self.paused:
+                is_bonded = self._is_bonded(rpc, manager, epoch)
+                if not self.paused and is_bonded:
                     offered = self._offer(poster, offered)
                 posted = poster.step()
+                status = poster.status()
+                self._seen_next = max(self._seen_next, status.next_batch or 0)
                 if posted:
                     self._count(posted, poster)
-                busy = bool(posted) or poster.status().queued > 0
-                self.last_error = poster.status().reason
+                busy = bool(posted) or status.queued > 0
+                self.last_error = status.reason
+                if not is_bonded:
+                    self.last_error = (
+                        f"the bond is {self.bond_wei} of {self.bond_min_wei} wei: nothing is posted"
+                    )
             except (L1Error, sqlite3.Error, OSError) as error:  # a full disk passes, as an outage of L1 does
                 self._failed(error)
                 continue
-            self._wake.wait(0.02 if busy else self._config.poll_s)
-            self._wake.clear()
+            self._pause(busy)
+
+    def _pause(self, busy: bool) -> None:
+        self._wake.wait(0.02 if busy else self._config.poll_s)
+        self._wake.clear()
+
+    def _look(self, follower: Follower, rpc: Rpc) -> None:
+        """Tells of roll-backs once, and again when there are more of them."""
+        notice = look(follower, rpc, self._config.confirmations, self._fresh)
+        if notice is not None and notice.events != self._told:
+            self._told, self._refused = notice.events, ""
+            self._read_bond(rpc)
+            self._on_rolled_back(notice)
+
+    def _is_bonded(self, rpc: Rpc, manager: TxManager, epoch: int) -> bool:
+        """Whether L1 takes batches; if not, and it is wanted, makes up what a roll-back has cost."""
+        if self.bond_wei is None or self.bond_wei < self.bond_min_wei:
+            self._read_bond(rpc)
+        assert self.bond_wei is not None
+        missing = self.bond_min_wei - self.bond_wei
+        if missing <= 0:
+            return True
+        if self._config.rebond and epoch and manager.get(f"rebond-{epoch}") is None:
+            data = self._rollup.encode("bond")
+            sent = manager.send(f"rebond-{epoch}", self._deployment.rollup, data, missing, BOND_GAS)
+            logger.warning("the bond is made up with %d wei: %s", missing, TxState(sent.state).value)
+        return False
+
+    def _read_bond(self, rpc: Rpc) -> None:
+        self.bond_min_wei, self.bond_wei = (
+            int(self._rollup.read(rpc, self._deployment.rollup, name)) for name in ("bond_min", "bond_total")
+        )
 
     def _failed(self, error: Exception) -> None:
         """Shows the error and waits for what may pass."""
@@ -166,6 +273,6 @@ class L1Worker:
     def _count(self, posted: list[Posted], poster: Poster) -> None:
         status = poster.status()
         self.posted = status.last_confirmed
-        self.gas_used = status.gas_used
-        self.bytes_posted = status.bytes_posted
+        self.gas_used = self._gas_before + status.gas_used
+        self.bytes_posted = self._bytes_before + status.bytes_posted
         self._on_posted(posted)

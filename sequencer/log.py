@@ -5,7 +5,7 @@ read the same bytes that the engine has seen. Appends are fenced by the expected
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -70,6 +70,15 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         return [Segment(root, tuple(records)) for root, records in self.segments]
 
 
+class RollBack(msgspec.Struct, frozen=True):
+    """A roll-back that the log has been rewritten for. `is_done`: the other stores have followed."""
+
+    epoch: int
+    batch_id: int
+    offset: int
+    is_done: bool
+
+
 class Log(Protocol):
     """What every backend offers. Offsets count ticks from 0."""
 
@@ -103,6 +112,16 @@ class SqliteLog:
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS ticks ("
             "offset INTEGER PRIMARY KEY, hash BLOB NOT NULL, records INTEGER NOT NULL, body BLOB NOT NULL)"
+        )
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS rollbacks (epoch INTEGER PRIMARY KEY, batch_id INTEGER NOT NULL, "
+            "offset INTEGER NOT NULL, is_done INTEGER NOT NULL)"
+        )
+        self._db.execute("CREATE TABLE IF NOT EXISTS rollback_events (key TEXT PRIMARY KEY, epoch INTEGER)")
+        # Evidence: what was signed and posted once. Never read by the sequencer.
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS rolled_back (epoch INTEGER, offset INTEGER, hash BLOB NOT NULL, "
+            "records INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (epoch, offset))"
         )
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Entry).decode
@@ -165,6 +184,80 @@ class SqliteLog:
                 previous = chained
                 offset += 1
                 yield self._decode(body)
+
+    # --- roll-backs -------------------------------------------------------------------------------
+
+    def rewrite(self, offset: int, entries: Iterable[Entry], batch_id: int, events: Sequence[str]) -> int:
+        """Puts `entries` in the place of all from `offset` to the end, in one durable transaction; the new epoch.
+
+        With it goes that the L1 `events` which took `batch_id` back have been answered. Old bodies that differ are
+        kept in the table `rolled_back`. An exception out of `entries` leaves all as it was; LogLost says that this
+        writer has to stand down.
+        """
+        db = self._db
+        chained, first = self._hash_before(offset), offset
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                at, head = db.execute(
+                    "SELECT COALESCE(MAX(offset), -1), (SELECT hash FROM ticks ORDER BY offset DESC LIMIT 1) FROM ticks"
+                ).fetchone()
+                if at + 1 != self._end or (head or GENESIS_HASH) != self._hash:
+                    raise LogLost("another writer has appended")
+                epoch = int(db.execute("SELECT COALESCE(MAX(epoch), 0) + 1 FROM rollbacks").fetchone()[0])
+                for entry in entries:
+                    body = self._encode(entry)
+                    chained = keccak(chained + body)
+                    db.execute(
+                        "INSERT INTO rolled_back SELECT ?, * FROM ticks WHERE offset = ? AND body != ?",
+                        (epoch, offset, body),
+                    )
+                    db.execute(
+                        "UPDATE ticks SET hash = ?, records = ?, body = ? WHERE offset = ?",
+                        (chained, entry.records, body, offset),
+                    )
+                    offset += 1
+                if offset != self._end:
+                    raise ValueError(f"entries reach to offset {offset}, the log to {self._end}")
+                db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, 0)", (epoch, batch_id, first))
+                db.executemany("INSERT INTO rollback_events VALUES (?, ?)", [(key, epoch) for key in events])
+            except BaseException:
+                if db.in_transaction:  # a full disk has ended it already
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise LogError(str(error)) from error
+        try:
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LogLost(
+                f"{error}; whether the roll-back of batch {batch_id} is durable is unknown"
+            ) from error
+        self._hash = chained
+        return epoch
+
+    def _hash_before(self, offset: int) -> bytes:
+        if not offset:
+            return GENESIS_HASH
+        row = self._db.execute("SELECT hash FROM ticks WHERE offset = ?", (offset - 1,)).fetchone()
+        if row is None:
+            raise LogError(f"offset {offset} is past the end")
+        return bytes(row[0])
+
+    def rolled_back(self) -> RollBack | None:
+        """The last roll-back that the log has been rewritten for."""
+        row = self._reader.execute(
+            "SELECT epoch, batch_id, offset, is_done FROM rollbacks ORDER BY epoch DESC LIMIT 1"
+        ).fetchone()
+        return RollBack(row[0], row[1], row[2], bool(row[3])) if row else None
+
+    def answered(self) -> frozenset[str]:
+        """L1 events that need nothing more."""
+        return frozenset(row[0] for row in self._reader.execute("SELECT key FROM rollback_events").fetchall())
+
+    def roll_back_done(self, epoch: int) -> None:
+        """The other stores have followed the log."""
+        self._db.execute("UPDATE rollbacks SET is_done = 1 WHERE epoch = ?", (epoch,))
 
     def close(self) -> None:
         """Closes the file."""

@@ -256,6 +256,7 @@ def checked_deployment(path: Path, params: Params, signer: Signer) -> Deployment
 )
 @click.option("--batch-bytes", default=100_000, show_default=True, help="payload of a batch, at most")
 @click.option("--snapshot-ticks", default=5_000, show_default=True, help="log entries between snapshots")
+@click.option("--rebond", is_flag=True, help="after a roll-back, make up the bond with this key")
 @click.option(
     "--manual-clock", "manual_s", type=int, help="the exchange's time stands at this second (tests)"
 )
@@ -277,6 +278,7 @@ def main(
     batch_interval_s: float,
     batch_bytes: int,
     snapshot_ticks: int,
+    rebond: bool,
     manual_s: int | None,
 ) -> None:
     """Run the sequencer on a chain that the exchange is deployed on."""
@@ -291,7 +293,7 @@ def main(
                 params=params,
                 deployment=checked_deployment(deployment, params, signer),
                 l1_url=l1_url,
-                l1=L1Config(confirmations=confirmations, poll_s=poll_s),
+                l1=L1Config(confirmations=confirmations, poll_s=poll_s, rebond=rebond),
                 driver=DriverConfig(tick_ms=tick_ms, tick_records=tick_records),
                 intake=IntakeLimits(rate_per_s=rate_per_s, burst=5 * rate_per_s),
                 batch_interval_s=batch_interval_s,

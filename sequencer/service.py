@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,25 @@ from sequencer import errors
 from sequencer.batcher import PAYLOAD_MAX_BYTES, Batcher
 from sequencer.clock import Clock, SystemClock
 from sequencer.driver import Driver, DriverConfig
-from sequencer.engine import Engine, Submission, Tick
+from sequencer.engine import Engine, ReplayError, Submission, Tick
 from sequencer.feeds import FeedSource
 from sequencer.genesis import genesis_state
 from sequencer.intake import QUEUE_FULL, Intake, IntakeLimits
 from sequencer.ipc import Connection, IpcServer
 from sequencer.keeper import Keeper, KeeperConfig, Liquidator, Terms
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.follower import InboxMessage
+from sequencer.l1.errors import L1Error
+from sequencer.l1.follower import Follower, InboxMessage
 from sequencer.l1.poster import Posted
+from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
-from sequencer.l1_worker import L1Config, L1Worker
-from sequencer.log import SqliteLog
+from sequencer.l1_worker import L1Config, L1Worker, Notice, look
+from sequencer.log import LogError, LogLost, SqliteLog
 from sequencer.protocol import codec
 from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
+from sequencer.rollback import Recovery, Report
 from sequencer.snapshots import recover, save
 from sequencer.views import QueryError, Views
 from sequencer.withdrawals import Withdrawals
@@ -67,7 +71,10 @@ class _Reply:
 
 
 class Service:
-    """One sequencer. `start`, `stop`; between them `driver` ticks, by itself (`run`) or by whoever steps it."""
+    """One sequencer. `start`, `stop`; between them `driver` ticks, by itself (`run`) or by whoever steps it.
+
+    `engine` is for tests of what is done about a dishonest one: a roll-back puts an honest one in its place.
+    """
 
     def __init__(
         self,
@@ -78,6 +85,7 @@ class Service:
         feed_keys: list[bytes] | None = None,
         wanted: list[Terms] | None = None,
         liquidator: Liquidator | None = None,
+        engine: Callable[[State], Engine] = Engine,
     ) -> None:
         self.config = config
         self.clock = clock or SystemClock()
@@ -89,10 +97,20 @@ class Service:
         self.domain = codec.domain_separator(chain_id, contract)
         config.folder.mkdir(parents=True, exist_ok=True)
         self.log = SqliteLog(config.folder / "log.sqlite")
-        state, self.replayed = self._recover()
-        self.engine = Engine(state)
         self.batcher = Batcher(config.folder / "batches.sqlite", self.log, config.batch_payload_bytes)
         self.withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
+        self.recovery = Recovery(config.folder / "snapshots", self.log, self.batcher, self.withdrawals)
+        self.rolled_back: Report | None = None  # the last time, since the start
+        self._notice: Notice | None = None
+        self._is_rolling_back = False
+        try:
+            state, self.replayed = self._recover()
+        except ReplayError:
+            if signer is None or not self._answer_at_start():
+                raise
+            state, self.replayed = self._recover()
+        self.recovery.follow()
+        self.engine = engine(state)
         if (last := self.batcher.last()) is not None:  # a crash may have come between a batch and its proofs
             self.withdrawals.prove(state, *last)
         self.keeper = Keeper(state, sources or [], feed_keys or [], config.keeper, wanted or [], liquidator)
@@ -102,6 +120,7 @@ class Service:
             self.engine, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
         )
         self.driver.collect_from(self._keeper_records)
+        self.driver.when_quiet(self._roll_back_due, self._roll_back)
         self.driver.when_quiet(self._batch_full, self._make_full_batches)
         self.driver.when_quiet(self._batch_due, self.make_batches)
         self.driver.when_quiet(self._snapshot_due, self.snapshot)
@@ -117,6 +136,9 @@ class Service:
                 self._inbox_position,
                 self._on_messages,
                 self._on_posted,
+                self.recovery.fresh,
+                self._on_rolled_back,
+                self.recovery.epoch,
             )
         self.last_posted = 0
         self.ended = asyncio.Event()  # the ticking has: by `stop`, or by an error that only a new start heals
@@ -192,6 +214,11 @@ class Service:
     def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
         if self._stopping:
             body = errors.error_body(errors.Code.NOT_READY, "Not accepted: the sequencer is stopping.")
+            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            return
+        if self._is_rolling_back:
+            why = "a batch was rolled back, and what came after it is executed again"
+            body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
             connection.send_acks([(rid, False, body) for rid, _, _ in items])
             return
         now_ns = self.clock.monotonic_ns()
@@ -335,6 +362,9 @@ class Service:
             "feed_error": self.keeper.feed_error,
             "l1_error": worker.last_error if worker else "",
             "l1_gas": worker.gas_used if worker else 0,
+            "bond_wei": str(worker.bond_wei or 0) if worker else "0",
+            "bond_min_wei": str(worker.bond_min_wei) if worker else "0",
+            "roll_backs": self.recovery.epoch,
         }
 
     # --- keeper -----------------------------------------------------------------------------------
@@ -371,13 +401,15 @@ class Service:
     # --- batches and L1 ---------------------------------------------------------------------------
 
     def _batch_due(self) -> bool:
+        if self.recovery.is_half:
+            return False
         if self._flush_batches:
             return True
         age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
         return age_s >= self.config.batch_interval_s and self.batcher.waiting() > 0
 
     def _batch_full(self) -> bool:
-        return self._unbatched_bytes >= self.config.batch_payload_bytes
+        return self._unbatched_bytes >= self.config.batch_payload_bytes and not self.recovery.is_half
 
     def _make_full_batches(self) -> None:
         """Stores what is full as it becomes full, so that no tick waits for many batches at once."""
@@ -430,3 +462,71 @@ class Service:
 
     def _on_posted(self, posted: list[Posted]) -> None:
         self.last_posted = max(self.last_posted, *(one.batch_id for one in posted))
+
+    # --- roll-backs -------------------------------------------------------------------------------
+
+    def _on_rolled_back(self, notice: Notice) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._note, notice)
+
+    def _note(self, notice: Notice) -> None:
+        self._notice = notice
+
+    def _roll_back_due(self) -> bool:
+        return self._notice is not None or self._is_rolling_back
+
+    async def _roll_back(self) -> None:
+        """Executes what came after the last batch that stands once more, and goes on from there."""
+        assert self.worker is not None
+        self._is_rolling_back = True
+        notice, self._notice = self._notice, None
+        events = self.recovery.fresh(notice.events) if notice else []
+        if notice and events:
+            genesis = genesis_state(self.domain, self.config.params)
+            try:
+                state, self.rolled_back = await asyncio.to_thread(
+                    self.recovery.rewrite, genesis, events, notice.inbox
+                )
+            except ReplayError as error:
+                logger.critical("L1: %s", error)
+                self.worker.refuse(str(error))
+                self._is_rolling_back = False
+                return
+            except LogLost:
+                raise
+            except LogError as error:
+                self._notice = notice
+                raise OSError(error.reason) from error
+            self._adopt(state)
+            self.engine = self.driver.engine = Engine(state)
+        last = self.log.rolled_back()
+        if (events or self.recovery.is_half) and last is not None:
+            self.recovery.follow()
+            self.last_posted = last.batch_id - 1
+            self._unbatched_bytes = 0
+            self._snapshot_at = self.log.end - self.config.snapshot_ticks  # those behind the batch are gone
+            self._flush_batches = True
+            self.worker.resume(last.epoch)
+        self._is_rolling_back = False
+
+    def _answer_at_start(self) -> bool:
+        """The log is not what this code gives. When L1 has rolled that back, it is put right; else False."""
+        deployment, l1 = self.config.deployment, self.config.l1
+        if deployment is None:
+            return False
+        rpc = Rpc(self.config.l1_url)
+        try:
+            follower = Follower(
+                rpc, deployment.inbox, deployment.rollup, deployment.deploy_block, l1.confirmations
+            )
+            notice = look(follower, rpc, l1.confirmations, self.recovery.fresh)
+        except L1Error as error:
+            logger.error("L1: %s", error)
+            return False
+        finally:
+            rpc.close()
+        if notice is None:
+            return False
+        genesis = genesis_state(self.domain, self.config.params)
+        _, self.rolled_back = self.recovery.rewrite(genesis, notice.events, notice.inbox)
+        return True

@@ -77,21 +77,37 @@ def load(path: Path, domain: bytes) -> tuple[State, int]:
     return state, snapshot.offset
 
 
-def recover(folder: Path, log: Log, genesis: State) -> tuple[State, int]:
-    """The state after the whole log, and how many entries were replayed: start and crash recovery alike.
+def newest(folder: Path, log: Log, genesis: State, last_offset: int | None = None) -> tuple[State, int]:
+    """(state, offset of the next log entry) of the newest snapshot that proves itself and fits the log; else `genesis`.
 
-    From the newest snapshot that proves itself and stands where the log's entry before it ends; else from `genesis`.
+    `last_offset`: none that stands behind it is taken.
     """
-    state, offset = genesis, 0
     for path in sorted(folder.glob("state-*.zst"), reverse=True):
+        if last_offset is not None and int(path.stem.removeprefix("state-")) > last_offset:
+            continue
         try:
             found, at = load(path, genesis.domain)
             _check_fits(found, at, log)
         except ReplayError as error:
             logger.warning("snapshot left out: %s", error)
             continue
-        state, offset = found, at
-        break
+        return found, at
+    return genesis, 0
+
+
+def discard(folder: Path, offset: int) -> None:
+    """Deletes the snapshots that stand behind log entry `offset`."""
+    for path in folder.glob("state-*.zst"):
+        if int(path.stem.removeprefix("state-")) > offset:
+            path.unlink()
+
+
+def recover(folder: Path, log: Log, genesis: State) -> tuple[State, int]:
+    """The state after the whole log, and how many entries were replayed: start and crash recovery alike.
+
+    From the newest snapshot that proves itself and stands where the log's entry before it ends; else from `genesis`.
+    """
+    state, offset = newest(folder, log, genesis)
     replayed = 0
     for entry in log.read(offset):
         replay(state, entry)

@@ -58,6 +58,10 @@ class Withdrawals:
             "siblings": ["0x" + one.hex() for one in msgspec.msgpack.decode(row[5], type=list[bytes])],
         }
 
+    def forget(self, batch_id: int) -> None:
+        """Deletes the proofs that rest on a batch or one after it."""
+        self._db.execute("DELETE FROM proofs WHERE batch >= ?", (batch_id,))
+
     def close(self) -> None:
         """Closes the store."""
         self._db.close()

@@ -72,6 +72,16 @@ class PostedBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class RolledBack:
+    """A roll-back: `batch_id` and all after it are gone. `key` names it through reorganisations; `slashed` in wei."""
+
+    key: str
+    batch_id: int
+    slashed: int
+    block_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Checkpoint:
     """A block up to which logs were read, and how many messages there were by then."""
 
@@ -97,6 +107,8 @@ class Follower:
         self._messages: list[InboxMessage] = []
         self._checkpoints: list[_Checkpoint] = []
         self._reported = 0
+        self._events: list[RolledBack] = []
+        self._looked_to = deploy_block - 1
 
     # --- inbox --------------------------------------------------------------------------------
 
@@ -223,8 +235,15 @@ class Follower:
                 expected = batch.batch_id + 1
                 yield batch
 
-    def _rollbacks(self, from_block: int, last_block: int) -> list[tuple[int, int, int]]:
-        """(block, log index, batch id) of every roll-back."""
+    def roll_backs(self, last_block: int) -> list[RolledBack]:
+        """Every roll-back up to `last_block`, oldest first. Blocks that were looked at are not looked at again."""
+        fresh = self._rollbacks(self._looked_to + 1, last_block)
+        self._events += [one for _, _, one in fresh]
+        self._looked_to = max(self._looked_to, last_block)
+        return list(self._events)
+
+    def _rollbacks(self, from_block: int, last_block: int) -> list[tuple[int, int, RolledBack]]:
+        """(block, log index, event) of every roll-back."""
         found = []
         for first in range(from_block, last_block + 1, BLOCKS_PER_QUERY):
             query = {
@@ -234,7 +253,10 @@ class Follower:
                 "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
             }
             for log in self._rpc.call("eth_getLogs", query):
-                found.append((*_place(log), int(self._rolled_back.decode(log)["batch_id"])))
+                event = self._rolled_back.decode(log)
+                batch_id, (block, index) = int(event["batch_id"]), _place(log)
+                key = f"{log['transactionHash']}:{batch_id}"
+                found.append((block, index, RolledBack(key, batch_id, int(event["slashed"]), block)))
         return found
 
     def _posted_batch(self, log: dict[str, Any]) -> PostedBatch:
@@ -286,9 +308,11 @@ def _place(log: dict[str, Any]) -> tuple[int, int]:
     return to_int(log["blockNumber"]), to_int(log["logIndex"])
 
 
-def _is_void(log: dict[str, Any], batch_id: int, rolled_back: list[tuple[int, int, int]]) -> bool:
+def _is_void(log: dict[str, Any], batch_id: int, rolled_back: list[tuple[int, int, RolledBack]]) -> bool:
     """Whether a batch was rolled back after it was posted."""
-    return any(batch_id >= first and _place(log) < (block, index) for block, index, first in rolled_back)
+    return any(
+        batch_id >= event.batch_id and _place(log) < (block, index) for block, index, event in rolled_back
+    )
 
 
 def running_hash(before: bytes, record: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 `offer` queues a batch, `step` does what can be done now: it is called in a loop, never blocks longer than L1's
 answers, and `status` says where it stands. A batch goes through the transaction manager under the intent
-"batch-{id}", so that offering it again after a crash finds the transaction that is already on its way.
+"batch-{id}", so that offering it again after a crash finds the transaction that is already on its way. After a
+roll-back ids come again with other content: the intent then carries the epoch, which counts them.
 """
 
 import threading
@@ -91,11 +92,13 @@ class PosterConfig:
 @dataclass(slots=True)
 class _Queued:
     batch: Batch
+    epoch: int
     retries: int = 0
 
     @property
     def intent_id(self) -> str:
-        return f"batch-{self.batch.batch_id}" + (f"-retry-{self.retries}" if self.retries else "")
+        name = f"batch-{self.batch.batch_id}" + (f"-epoch-{self.epoch}" if self.epoch else "")
+        return name + (f"-retry-{self.retries}" if self.retries else "")
 
 
 def post_gas(data: bytes, payload_bytes: int) -> int:
@@ -108,7 +111,7 @@ def post_gas(data: bytes, payload_bytes: int) -> int:
 
 
 class Poster:
-    """The poster of one rollup. `clock` gives seconds."""
+    """The poster of one rollup, between two roll-backs: `epoch` counts those before. `clock` gives seconds."""
 
     def __init__(
         self,
@@ -117,10 +120,12 @@ class Poster:
         rollup: str,
         config: PosterConfig | None = None,
         clock: Callable[[], float] = time.time,
+        epoch: int = 0,
     ) -> None:
         self._rpc = rpc
         self._txmgr = txmgr
         self._rollup = rollup
+        self._epoch = epoch
         self._config = config or PosterConfig()
         self._clock = clock
         self._contract = Contract(load("Rollup").abi)
@@ -151,7 +156,7 @@ class Poster:
                 raise BatchOutOfOrder(expected, batch.batch_id)
             if len(self._queue) >= self._config.queue_max:
                 return False
-            self._queue.append(_Queued(batch))
+            self._queue.append(_Queued(batch, self._epoch))
             return True
 
     def status(self) -> PosterStatus:

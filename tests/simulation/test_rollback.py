@@ -1,0 +1,418 @@
+"""A wrong batch is rolled back on L1: the sequencer executes what came after it again, and nobody's order is lost."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sequencer.bench import FlatSource, key_of, options, owner_of
+from sequencer.challenge import arbiter, challenge_segment, records_of
+from sequencer.contracts import load
+from sequencer.devnet import FEEDS, devnet_params, devnet_signer, feed_key
+from sequencer.driver import DriverConfig
+from sequencer.engine import Engine
+from sequencer.errors import Code
+from sequencer.genesis import genesis_root, genesis_state
+from sequencer.ipc import connect
+from sequencer.l1.abi import Contract
+from sequencer.l1.chains import start
+from sequencer.l1.deploy import DeployConfig, deploy
+from sequencer.l1.follower import Follower
+from sequencer.l1.signing import Signer
+from sequencer.l1.wallet import Wallet
+from sequencer.l1_worker import L1Config, Notice
+from sequencer.protocol import codec
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.state import State
+from sequencer.protocol.transition import apply
+from sequencer.replay import replay
+from sequencer.rollback import Recovery
+from sequencer.service import Service, ServiceConfig
+from sequencer.snapshots import recover
+from sequencer.witness import Tracer
+from tests.simulation.liar import LIAR, OVERDRAWN, LyingEngine, event
+from tests.simulation.little import deposit
+from tests.simulation.world import Client, World, order
+
+WINDOW_S = 3_600
+SALT = b"\x5a" * 32
+ROLLUP = Contract(load("Rollup").abi)
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    of = devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400)
+    started = start("pyevm", log_dir=tmp_path)
+    try:
+        signer = devnet_signer(0)
+        at = deploy(started.rpc, signer, DeployConfig(genesis_root(of), signer.address, WINDOW_S, 600))
+        domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
+        made = World(tmp_path, started, at, of, domain)
+        for number in range(4):
+            made.fund(number)
+        started.mine()
+        yield made
+    finally:
+        started.stop()
+
+
+class Desk:
+    """A service on a world, with a client, and what has been acknowledged by sequence number."""
+
+    def __init__(self, world: World, rebond: bool = True, confirmations: int = 1) -> None:
+        self.world = world
+        self.confirmations = confirmations
+        self.acked: dict[int, bytes] = {}
+        self.nonces = [0] * 4
+        self.count = 0
+        self.rebond = rebond
+        self.service: Service
+        self.client: Client
+
+    def build(self) -> Service:
+        world = self.world
+        config = ServiceConfig(
+            world.data,
+            world.params,
+            world.deployment,
+            world.chain.url,
+            L1Config(self.confirmations, 0.05, self.rebond),
+            DriverConfig(tick_ms=2.0),
+            batch_interval_s=60.0,
+            snapshot_ticks=20,
+        )
+        wanted = options(int(time.time()))
+        keys = [feed_key(one) for one in range(FEEDS)]
+        return Service(config, None, devnet_signer(0), [FlatSource(wanted)], keys, wanted, engine=LyingEngine)
+
+    async def open(self) -> None:
+        self.service = self.build()
+        await self.service.start(self.world.socket)
+        self.client = Client()
+        self.client.connection = await connect(self.world.socket, self.client.on_message, self.client.on_lost)
+
+        def is_ready() -> bool:
+            return self.service.state.globals.inbox_count >= 4 and len(self.service.state.instruments) >= 8
+
+        await until(is_ready, "listings")
+        await asyncio.sleep(1.1)  # marks
+
+    async def orders(self, count: int) -> None:
+        """Sends orders; each must be acknowledged."""
+        instrument = min(self.service.state.instruments.values())
+        items = []
+        for _ in range(count):
+            place = self.count % 4
+            items.append(
+                order(self.world.domain, place, place + 1, self.nonces[place], instrument, self.count)
+            )
+            self.nonces[place] += 1
+            self.count += 1
+        await self.send(items)
+
+    async def withdraw(self, place: int, amount: int) -> int:
+        """The sequence number of the withdrawal."""
+        nonce, self.nonces[place] = self.nonces[place], self.nonces[place] + 1
+        raw = codec.encode(Kind.WITHDRAW, account=place + 1, amount=amount, nonce=nonce, expires=0)
+        signed = codec.sign(raw, self.world.domain, key_of(place))
+        await self.send([(signed, owner_of(place))])
+        return next(seq for seq, one in self.acked.items() if one == signed)
+
+    async def send(self, items: list[tuple[bytes, bytes]]) -> None:
+        self.client.submit(items)
+        for _ in items:
+            raw, ok, body = await self.client.answer()
+            assert ok, body
+            assert body["seq"] not in self.acked
+            self.acked[body["seq"]] = raw
+
+    async def post(self) -> int:
+        service = self.service
+        stored = service.batcher.cursor.batch_id
+        service.request_batches()
+        await until(lambda: service.batcher.cursor.batch_id > stored, "a batch")
+        last = service.batcher.cursor.batch_id - 1
+        await until(lambda: service.last_posted >= last, f"batch {last} to be posted")
+        return last
+
+    def lie(self) -> None:
+        engine = self.service.engine
+        if not isinstance(engine, LyingEngine):  # a roll-back has put an honest one there
+            engine = self.service.engine = self.service.driver.engine = LyingEngine(self.service.state)
+        engine.is_armed = True
+
+    async def rolled_back(self, epoch: int) -> None:
+        """Waits until that many roll-backs have been answered and all is on L1 again."""
+        service = self.service
+        await until(lambda: service.recovery.epoch == epoch and not service._is_rolling_back, "the answer")
+        last = service.batcher.cursor.batch_id - 1
+        assert last > 0
+        await until(
+            lambda: service.last_posted >= service.batcher.cursor.batch_id - 1 > 0, "L1 to have it again"
+        )
+
+    async def close(self) -> None:
+        self.client.close()
+        await self.service.stop()
+
+    async def check(self, refused: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        """Posts all; log, state and L1 are one, every receipt holds, and the money adds up."""
+        service, world = self.service, self.world
+        service.driver._collectors.clear()
+        await service.driver.flush()
+        await self.post()
+        raws = [raw for entry in service.log.read(0) for raw in entry.raws()]
+        assert all(raws[seq] == raw for seq, raw in self.acked.items())
+        empty = genesis_state(world.domain, world.params)
+        assert recover(world.folder / "none", service.log, empty)[0].root() == service.state.root()
+        rebuilt = replay(posted(world), world.domain, world.params)
+        assert rebuilt.final_root == service.state.root()
+        assert not is_wrong(world)
+        honest = genesis_state(world.domain, world.params)
+        no_ops = {seq for seq, raw in enumerate(raws) if apply(honest, raw).reason is not Reason.OK}
+        assert no_ops & self.acked.keys() == refused
+        g = service.state.globals
+        token = Contract(load("TestToken").abi)
+        held = token.read(world.chain.rpc, world.deployment.token, "balanceOf", world.deployment.vault)
+        assert g.pool == sum(account.cash for account in service.state.accounts.values())
+        owed = sum((service.withdrawals.proof(number) or {})["amount"] for number in range(g.withdrawals))
+        assert g.pool + g.fund + g.treasury + owed == held
+
+
+async def until(condition: Any, what: str, timeout_s: float = 60.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"waited for {what}"
+        await asyncio.sleep(0.01)
+
+
+def posted(world: World) -> list[Any]:
+    at = world.deployment
+    follower = Follower(world.chain.rpc, at.inbox, at.rollup, at.deploy_block, 0)
+    return list(follower.batches(at.deploy_block))
+
+
+def is_wrong(world: World) -> tuple[Any, int] | None:
+    """The first (batch, segment) on L1 whose root is not what its records give."""
+    state = genesis_state(world.domain, world.params)
+    for one in posted(world):
+        for index in range(one.segments):
+            for raw in records_of(one.payload, one.segments, index):
+                apply(state, raw)
+            if state.root()[:31] != one.payload[31 * index : 31 * index + 31]:
+                return one, index
+    return None
+
+
+def challenge(world: World) -> int:
+    """Somebody replays L1, and has the first wrong batch rolled back; its id."""
+    found = is_wrong(world)
+    assert found is not None
+    batch, wrong = found
+    before: State = genesis_state(world.domain, world.params)
+    for one in posted(world)[: batch.batch_id]:
+        for index in range(one.segments if one.batch_id < batch.batch_id else wrong):
+            for raw in records_of(one.payload, one.segments, index):
+                apply(before, raw)
+    check = challenge_segment(batch, wrong, Tracer.of(before))
+    wallet = Wallet(world.chain.rpc, devnet_signer(8), world.deployment)
+    at = world.deployment.arbiter
+    wallet.transact("commit", at, arbiter().encode("commit", check.commitment(wallet.address, SALT)))
+    wallet.transact("challenge", at, check.calldata(SALT), gas=12_000_000)
+    return int(batch.batch_id)
+
+
+def test_lying_sequencer__is_rolled_back_and_recovers_by_itself_twice(world: World) -> None:
+    async def play() -> None:
+        desk = Desk(world)
+        await desk.open()
+        service = desk.service
+        await desk.orders(8)
+        early = await desk.withdraw(0, 2 * 10**6)
+        assert await desk.post() == 1
+        await desk.orders(5)
+        desk.lie()
+        await desk.orders(8)
+        assert await desk.post() == 2
+        overdrawn = await desk.withdraw(LIAR - 1, OVERDRAWN)
+        late = await desk.withdraw(2, 3 * 10**6)
+        await desk.orders(8)
+        assert await desk.post() == 3
+        await desk.orders(4)
+        await desk.post()
+        await desk.orders(4)
+        assert early < overdrawn < late
+
+        assert await asyncio.to_thread(challenge, world) == 2
+        await desk.rolled_back(1)
+        assert type(service.engine) is Engine
+        assert service.rolled_back is not None
+        assert [seq for seq, _ in service.rolled_back.refused] == [overdrawn]
+        await desk.orders(8)
+        status = await desk.client.ask("status")
+        assert (status["roll_backs"], status["l1_error"]) == (1, "")
+        assert status["bond_wei"] == status["bond_min_wei"] == str(10**18)
+
+        await desk.post()
+        desk.lie()
+        await desk.orders(4)
+        again = await desk.post()
+        await desk.orders(4)
+        await desk.post()
+        assert await asyncio.to_thread(challenge, world) == again
+        await desk.rolled_back(2)
+        await desk.orders(8)
+        await desk.check({overdrawn})
+
+        proofs = [service.withdrawals.proof(number) for number in range(service.state.globals.withdrawals)]
+        assert len(proofs) == 2
+        later = await asyncio.to_thread(world.chain.head_time_s) + WINDOW_S
+        await asyncio.to_thread(world.chain.set_time, later)
+        for place, proof in ((0, proofs[0]), (2, proofs[1])):
+            assert proof is not None
+            wallet = Wallet(world.chain.rpc, Signer(key_of(place)), world.deployment)
+            siblings = [bytes.fromhex(one[2:]) for one in proof["siblings"]]
+            await asyncio.to_thread(
+                wallet.claim,
+                *(proof["batch_id"], proof["number"], proof["owner"], proof["amount"]),
+                *(int(proof["bitmap"], 16), siblings),
+            )
+            assert wallet.balance() == proof["amount"]
+        await desk.close()
+
+    asyncio.run(play())
+
+
+def test_crash_in_the_middle__and_a_bond_that_nobody_makes_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        desk = Desk(world, rebond=False)
+        await desk.open()
+        await desk.orders(8)
+        await desk.post()
+        desk.lie()
+        await desk.orders(8)
+        assert await desk.post() == 2
+        await desk.orders(8)
+        await desk.post()
+
+        def crash(step: str) -> None:
+            if step == steps[0]:
+                raise Crash
+
+        steps = ["executed again"]
+        monkeypatch.setattr(Recovery, "checkpoint", staticmethod(crash))
+        assert await asyncio.to_thread(challenge, world) == 2
+        await asyncio.wait_for(desk.service.ended.wait(), 30)
+        assert isinstance(desk.service.failure, Crash)
+        await desk.close()
+        for step in ("executed again", "log rewritten", "batches forgotten"):
+            steps[0] = step
+            with pytest.raises(Crash):
+                desk.build()
+        steps[0] = ""
+        await desk.open()
+        service = desk.service
+        assert service.recovery.epoch == 1
+        await desk.orders(8)
+        service.request_batches()
+        assert service.worker is not None
+        await until(lambda: "the bond is 0 of" in service.worker.last_error, "the bond to be missed")
+        assert service.last_posted <= 1
+
+        bond = ROLLUP.encode("bond")
+        payer = Wallet(world.chain.rpc, devnet_signer(7), world.deployment)
+        await asyncio.to_thread(payer.transact, "bond", world.deployment.rollup, bond, 10**18)
+        await desk.rolled_back(1)
+        await desk.check()
+        await desk.close()
+
+    asyncio.run(play())
+
+
+def test_roll_back_that_is_wrong__stops_the_posting_and_nothing_else(world: World) -> None:
+    async def play() -> None:
+        desk = Desk(world)
+        await desk.open()
+        await desk.orders(4)
+        await desk.post()
+        service = desk.service
+        worker = service.worker
+        assert worker is not None
+        entries = list(service.log.read(0))
+        worker._look = lambda *_: None  # type: ignore[method-assign]  # it would find nothing on L1
+        service._on_rolled_back(Notice([event(1)], [deposit(number) for number in range(4)]))
+        await until(lambda: worker._refused, "the refusal")
+        await until(lambda: worker.last_error == worker._refused, "the status")
+        assert list(service.log.read(0))[: len(entries)] == entries
+        await desk.orders(4)
+        service.request_batches()
+        await until(lambda: service.batcher.cursor.batch_id > 2, "a batch")
+        await asyncio.sleep(0.3)
+        assert service.last_posted == 1
+        status = await desk.client.ask("status")
+        assert "executing it again gives the same" in status["l1_error"]
+        await desk.close()
+
+    asyncio.run(play())
+
+
+def test_roll_back__that_a_reorganisation_takes_away__is_never_answered(world: World) -> None:
+    async def play() -> None:
+        desk = Desk(world, confirmations=3)
+        await asyncio.to_thread(world.chain.mine, 3)
+        await desk.open()
+        await desk.orders(4)
+        desk.lie()
+        await desk.orders(4)
+        posting = asyncio.create_task(desk.post())
+        while not posting.done():
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(world.chain.mine)
+        service, before = desk.service, await asyncio.to_thread(world.chain.snapshot)
+        assert await asyncio.to_thread(challenge, world) == 1
+        await desk.orders(4)
+        await asyncio.sleep(0.5)
+        assert (service.recovery.epoch, service._notice, service.last_posted) == (0, None, 1)
+        await asyncio.to_thread(world.chain.revert, before)
+        await asyncio.to_thread(world.chain.mine, 5)
+        await asyncio.sleep(0.5)
+        assert service.recovery.epoch == 0
+
+        assert await asyncio.to_thread(challenge, world) == 1
+        await asyncio.to_thread(world.chain.mine, 3)
+        answer = asyncio.create_task(desk.rolled_back(1))
+        while not answer.done():
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(world.chain.mine)
+        await answer
+        assert not is_wrong(world)
+        await desk.close()
+
+    asyncio.run(play())
+
+
+def test_submission__while_records_are_executed_again__is_refused_with_1102(world: World) -> None:
+    async def play() -> None:
+        desk = Desk(world)
+        await desk.open()
+        desk.service._is_rolling_back = True
+        desk.service._roll_back_due = lambda: False  # type: ignore[method-assign]
+        instrument = min(desk.service.state.instruments.values())
+        desk.client.submit([order(world.domain, 0, 1, 0, instrument, 0)])
+        _, ok, body = await desk.client.answer()
+        assert (ok, body["code"]) == (False, Code.NOT_READY)
+        assert "executed again" in body["message"]
+        desk.service._is_rolling_back = False
+        await desk.orders(1)
+        await desk.close()
+
+    asyncio.run(play())
