@@ -325,13 +325,16 @@ def check_segment(
 def check_form(header: batch.Header, index: uint256, proof: Bytes[batch.PROOF_BYTES_MAX]) -> Verdict:
     """
     @notice Looks at the bounds of segment `index`. Fraud is a segment that is empty, ends before it starts or past the
-            payload, weighs too much, or whose last record is cut off.
+            payload, weighs too much, or whose last record is cut off; and a last segment that ends before the payload.
+            Rollup checks that of calldata by itself.
     @param header Of a posted batch that is not final.
     @param proof For the data source.
     """
     segment: batch.Segment = self._segment(header, index, proof)
+    area: uint256 = header.elements - batch._tables(header.segments)
     return Verdict(
-        fraud=not self._is_well_formed(segment),
+        fraud=not self._is_well_formed(segment)
+        or (unsafe_add(index, 1) == header.segments and segment.end != area),
         batch_id=header.batch_id,
         challenge_id=self._id(header, CHECK_FORM, index),
         root=empty(bytes32),

@@ -19,7 +19,9 @@
 from lib import batch
 
 
-BLOB_ELEMENTS: constant(uint256) = 4_096
+# Where a Rollup takes the payloads that this source shows.
+in_blobs: public(constant(bool)) = True
+
 BLOBS_MAX: constant(uint256) = 32
 ROOT_OF_UNITY: constant(uint256) = 39033254847818212395286706435128746857159659164139250548781411570340225835782
 MODULUS: constant(uint256) = 52435875175126190479447740508185965837690552500527637822603658699938581184513
@@ -95,7 +97,7 @@ def _hashes(data_root: bytes32, elements: uint256, end: uint256) -> Reader:
     """
     @notice A reader that has checked the versioned hashes at the head of the proof, one a blob.
     """
-    blobs: uint256 = (elements + BLOB_ELEMENTS - 1) // BLOB_ELEMENTS
+    blobs: uint256 = (elements + batch.BLOB_ELEMENTS - 1) // batch.BLOB_ELEMENTS
     assert blobs <= BLOBS_MAX, "data: payload too large"
     assert PROOF_START + (blobs << 5) <= end, "data: proof too short"
     root: bytes32 = empty(bytes32)
@@ -114,7 +116,7 @@ def _element(reader: Reader, element: uint256) -> (Reader, uint256):
     @notice The next element of the proof, which must be that of `element`, and the reader after it.
     """
     here: Reader = reader
-    blob: uint256 = element // BLOB_ELEMENTS
+    blob: uint256 = element // batch.BLOB_ELEMENTS
     if here.blob != unsafe_add(blob, 1):
         here.blob = unsafe_add(blob, 1)
         here.commitment = here.next
@@ -124,7 +126,7 @@ def _element(reader: Reader, element: uint256) -> (Reader, uint256):
         POINT_EVALUATION,
         concat(
             slice(msg.data, PROOF_START + (blob << 5), 32),
-            self._point(element % BLOB_ELEMENTS),
+            self._point(element % batch.BLOB_ELEMENTS),
             slice(msg.data, here.next, 32),
             slice(msg.data, here.commitment, 48),
             slice(msg.data, unsafe_add(here.next, 32), 48),

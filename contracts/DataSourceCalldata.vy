@@ -18,6 +18,9 @@
 from lib import batch
 
 
+# Where a Rollup takes the payloads that this source shows.
+in_blobs: public(constant(bool)) = False
+
 PROOF_HEAD: constant(uint256) = 164  # calldata position of the proof's length: selector and 5 words
 PROOF_START: constant(uint256) = 196
 

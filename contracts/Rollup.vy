@@ -4,12 +4,14 @@
 """
 @title Rollup: batch headers, the sequencer's bond, the clock of finality
 @license MIT
-@notice The sequencer posts batches: a post-state root, and in calldata the records that lead to it with a root after
-        each segment of them. The contract checks what can be checked without executing, computes the data root
+@notice The sequencer posts batches: a post-state root, and in calldata or blobs the records that lead to it with a root
+        after each segment of them. The contract checks what can be checked without executing, computes the data root
         itself, and keeps one hash of the header. A batch is final when its challenge window has passed.
 @dev `post` reads the payload from the transaction's own calldata, in the one canonical ABI form. The arbiter knows this
      contract's address and is named here after both are deployed, once, for the reasons given in `Inbox`; until then
-     nothing can be posted, so that no batch exists that nobody could challenge.
+     nothing can be posted, so that no batch exists that nobody could challenge. The arbiter's data source says whether
+     payloads lie in calldata or in blobs; a batch of the other sort could not be opened, and is not taken. What calldata
+     lets `post` check of a payload (its last root and offset) is left to a challenge in blobs.
 @custom:security A root is what the sequencer says until the window has passed. The `Arbiter`, and nobody else, takes a
         batch back, with all that follow, and only before it is final.
 @custom:kill The sequencer can stop posting, and can take its bond back when all it posted is final; posting is then
@@ -34,6 +36,11 @@ interface IInbox:
 
 interface IArbiter:
     def rollup() -> address: view
+    def data_source() -> address: view
+
+
+interface IDataSource:
+    def in_blobs() -> bool: view
 
 
 struct Batch:
@@ -44,6 +51,7 @@ struct Batch:
 
 PAYLOAD_HEAD: constant(uint256) = 260  # calldata position of the payload's length: selector and 8 words
 PAYLOAD_START: constant(uint256) = 292
+BLOBS_MAX: constant(uint256) = 6  # of one transaction (EIP-7594)
 BURN: constant(address) = 0x000000000000000000000000000000000000dEaD
 WINDOW_MAX_S: constant(uint256) = 30 * 86_400
 SILENCE_LIMIT_S: constant(uint256) = 30 * 86_400
@@ -113,6 +121,8 @@ _roots: HashMap[uint256, bytes32]
 _ends: HashMap[uint256, uint256]
 # The only caller of roll_back. Written once by set_arbiter; without the "once", the deployer could take the bond.
 arbiter: public(address)
+# Whether payloads lie in blobs: where the arbiter's data source looks. Written with the arbiter.
+in_blobs: public(bool)
 # When freeze ended posting, seconds; 0: it has not. Written once by freeze.
 frozen_at: public(uint256)
 # When a batch was last rolled back, seconds. Written by roll_back: what it has untaken gets a new time to be taken.
@@ -171,6 +181,7 @@ def set_arbiter(arbiter: address):
     assert self.arbiter == empty(address), "rollup: arbiter is set already"
     assert arbiter.is_contract and staticcall IArbiter(arbiter).rollup() == self, "rollup: arbiter has another rollup"
     self.arbiter = arbiter
+    self.in_blobs = staticcall IDataSource(staticcall IArbiter(arbiter).data_source()).in_blobs()
     log ArbiterSet(arbiter=arbiter)
 
 
@@ -226,7 +237,28 @@ def post(
     @param payload Elements of 31 bytes: roots, one a segment; end offsets, ten an element; records.
     @custom:kill The sequencer alone; who else could post could fill the chain with garbage.
     """
-    self._post(batch_id, post_root, segments, records, first_seq, time, inbox_count)
+    self._post(batch_id, post_root, segments, records, first_seq, time, inbox_count, 0)
+
+
+@external
+def post_blobs(
+    batch_id: uint256,
+    post_root: bytes32,
+    segments: uint256,
+    records: uint256,
+    first_seq: uint256,
+    time: uint256,
+    inbox_count: uint256,
+    elements: uint256,
+):
+    """
+    @notice Posts the next batch with its payload in the transaction's blobs: element i in field element i % 4096 of blob
+            i // 4096 (see `DataSourceBlob`). The other arguments are those of `post`.
+    @param elements How many elements the payload has.
+    @custom:kill The sequencer alone, as `post`.
+    """
+    assert elements > 0, "rollup: payload shorter than its tables"
+    self._post(batch_id, post_root, segments, records, first_seq, time, inbox_count, elements)
 
 
 @external
@@ -375,9 +407,11 @@ def _post(
     first_seq: uint256,
     time: uint256,
     inbox_count: uint256,
+    blob_elements: uint256,
 ):
     """
     @notice Checks the header against the chain and the payload, and keeps its hash.
+    @param blob_elements Of the payload when it lies in blobs; 0 when it lies in calldata.
     """
     assert msg.sender == sequencer, "rollup: caller is not the sequencer"
     assert self.frozen_at == 0, "rollup: frozen"
@@ -395,14 +429,23 @@ def _post(
     assert inbox_count >= (end >> 72) & constants.U40_MAX, "rollup: inbox count falls"
     inbox_hash: bytes32 = staticcall IInbox(inbox).hash_at(inbox_count)  # reverts beyond the inbox's count
 
-    length: uint256 = self._word(PAYLOAD_HEAD)
-    self._check_payload(length, post_root, segments, records)
+    assert self.in_blobs == (blob_elements > 0), "rollup: payload is not where the arbiter looks"
+    elements: uint256 = blob_elements
+    data_root: bytes32 = empty(bytes32)
+    if blob_elements > 0:
+        self._check_counts(elements, segments, records)
+        data_root = self._blob_root(elements)
+    else:
+        length: uint256 = self._word(PAYLOAD_HEAD)
+        self._check_payload(length, post_root, segments, records)
+        elements = length // payloads.ELEMENT_BYTES
+        data_root = self._data_root(length)
     header: payloads.Header = payloads.Header(
         batch_id=batch_id,
         pre_root=self._roots[unsafe_sub(batch_id, 1)],
         post_root=post_root,
-        data_root=self._data_root(length),
-        elements=length // payloads.ELEMENT_BYTES,
+        data_root=data_root,
+        elements=elements,
         segments=segments,
         records=records,
         first_seq=first_seq,
@@ -448,13 +491,8 @@ def _check_payload(length: uint256, post_root: bytes32, segments: uint256, recor
         and len(msg.data) == PAYLOAD_START + ((length + 31) & ~convert(31, uint256))
     ), "rollup: calldata is not canonical"
     assert length % payloads.ELEMENT_BYTES == 0, "rollup: payload is not whole elements"
-    assert segments > 0, "rollup: no segment"
     elements: uint256 = length // payloads.ELEMENT_BYTES  # <= 3936
-    assert segments <= elements, "rollup: payload shorter than its tables"  # keeps what follows from overflow
-    tables: uint256 = payloads._tables(segments)
-    assert tables <= elements, "rollup: payload shorter than its tables"
-    # A record has at least one element, a segment at least one record.
-    assert segments <= records and records <= elements - tables, "rollup: record count does not fit"
+    tables: uint256 = self._check_counts(elements, segments, records)
 
     last: uint256 = segments - 1
     root_position: uint256 = PAYLOAD_START + last * payloads.ELEMENT_BYTES
@@ -466,6 +504,41 @@ def _check_payload(length: uint256, post_root: bytes32, segments: uint256, recor
         + (last % payloads.OFFSETS_PER_ELEMENT) * payloads.OFFSET_BYTES
     )
     assert self._word(offset_position) >> 232 == elements - tables, "rollup: last offset is not the end"
+
+
+@internal
+@pure
+def _check_counts(elements: uint256, segments: uint256, records: uint256) -> uint256:
+    """
+    @notice Checks that a payload of so many elements can hold so many segments and records; elements of its tables.
+    """
+    assert segments > 0, "rollup: no segment"
+    assert segments <= elements, "rollup: payload shorter than its tables"  # keeps what follows from overflow
+    tables: uint256 = payloads._tables(segments)
+    assert tables <= elements, "rollup: payload shorter than its tables"
+    # A record has at least one element, a segment at least one record.
+    assert segments <= records and records <= elements - tables, "rollup: record count does not fit"
+    return tables
+
+
+@internal
+@view
+def _blob_root(elements: uint256) -> bytes32:
+    """
+    @notice The chain over the versioned hashes of the transaction's blobs, which are as many as the elements need.
+    """
+    assert elements <= BLOBS_MAX * payloads.BLOB_ELEMENTS, "rollup: payload too large"
+    root: bytes32 = empty(bytes32)
+    place: uint256 = 0
+    for _: uint256 in range(BLOBS_MAX):
+        if place * payloads.BLOB_ELEMENTS >= elements:
+            break
+        versioned_hash: bytes32 = blobhash(place)
+        assert versioned_hash != empty(bytes32), "rollup: blob is missing"
+        root = keccak256(concat(root, versioned_hash))
+        place = unsafe_add(place, 1)  # <= BLOBS_MAX
+    assert blobhash(place) == empty(bytes32), "rollup: surplus blob"
+    return root
 
 
 @internal

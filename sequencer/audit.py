@@ -23,7 +23,9 @@ class FaultKind(StrEnum):
     """What is wrong with a batch."""
 
     ORDER = "order"  # not the next batch: its id or its first sequence number
-    BOUNDS = "bounds"  # a segment that is empty, ends before it begins, or past the payload
+    BOUNDS = (
+        "bounds"  # a segment that is empty, ends before it begins, or past the payload; the last before it
+    )
     RECORD = "record"  # a record that is cut off by its segment's end
     WEIGHT = "weight"  # a segment too heavy to be executed in one transaction
     ROOT = "root"  # a segment's root is not what its records give
@@ -174,6 +176,8 @@ def check_form(batch: PostedBatch, root: bytes) -> Fault | None:
         weight = sum(map(batches.weight, records))
         if weight > c.SEGMENT_WEIGHT_MAX:
             return fault(FaultKind.WEIGHT, f"its records weigh {weight}, at most {c.SEGMENT_WEIGHT_MAX}")
+        if number == batch.segments - 1 and end != len(area):
+            return fault(FaultKind.BOUNDS, f"it is the last and ends at byte {end} of {len(area)}")
         begin = end
         record += len(records)
     return None

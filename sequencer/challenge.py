@@ -11,6 +11,7 @@ from typing import Final
 from eth_abi import abi as eth_abi_coder
 
 from sequencer.contracts import load
+from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
 from sequencer.l1.follower import PostedBatch
 from sequencer.l1.payload import CHUNK_BYTES, ELEMENT_BYTES, chunk_proof
@@ -98,11 +99,24 @@ def is_malformed(payload: bytes, segments: int, index: int) -> bool:
         records_of(payload, segments, index)
     except ValueError:
         return True
-    return False
+    where = bounds(payload, segments, index)
+    return index == segments - 1 and where.end != where.area
 
 
 def segment_proof(payload: bytes, segments: int, index: int) -> bytes:
     """What `DataSourceCalldata` needs to show segment `index`."""
+    elements = _elements(payload, segments, index)
+    return chunk_proof(payload, list(dict.fromkeys(element // CHUNK_ELEMENTS for element in elements)))
+
+
+def blob_proof(posted: PostedBatch, index: int) -> bytes:
+    """What `DataSourceBlob` needs to show segment `index`."""
+    elements = _elements(posted.payload, posted.segments, index)
+    return blobs.element_proof(posted.blobs(), dict.fromkeys(elements))
+
+
+def _elements(payload: bytes, segments: int, index: int) -> list[int]:
+    """What a data source opens of segment `index`, in its order; an element of offsets may stand twice."""
     where = bounds(payload, segments, index)
     tables = _tables(segments)
     elements = [index - 1] if index else []
@@ -112,7 +126,13 @@ def segment_proof(payload: bytes, segments: int, index: int) -> bytes:
     elements.append(segments + index // batches.OFFSETS_PER_ELEMENT)
     if where.are_open:
         elements += range(tables + where.start, tables + where.end)
-    return chunk_proof(payload, list(dict.fromkeys(element // CHUNK_ELEMENTS for element in elements)))
+    return elements
+
+
+def _proof(posted: PostedBatch, index: int) -> bytes:
+    if posted.blob_hashes:
+        return blob_proof(posted, index)
+    return segment_proof(posted.payload, posted.segments, index)
 
 
 def message(witness: Witness) -> bytes:
@@ -128,13 +148,13 @@ def challenge_segment(posted: PostedBatch, index: int, tracer: Tracer) -> Challe
     for raw in records_of(posted.payload, posted.segments, index):
         one = message(tracer.witness(raw))
         messages += len(one).to_bytes(32, "big") + one
-    proof = segment_proof(posted.payload, posted.segments, index)
+    proof = _proof(posted, index)
     return _challenge(posted, "check_segment", index, index, pre_root, proof, messages)
 
 
 def challenge_form(posted: PostedBatch, index: int) -> Challenge:
     """Shows the bounds and the weight of segment `index`."""
-    proof = segment_proof(posted.payload, posted.segments, index)
+    proof = _proof(posted, index)
     return _challenge(posted, "check_form", index, index, proof)
 
 

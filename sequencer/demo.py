@@ -65,6 +65,7 @@ class Report:
     """What a run did. Amounts in 1e-6 USD, times in seconds."""
 
     chain: str = ""
+    data: str = ""
     tape: str = ""
     records: int = 0
     orders: int = 0
@@ -75,6 +76,8 @@ class Report:
     payload_bytes: int = 0
     l1_gas: int = 0
     l1_gas_per_record: float = 0.0
+    blob_gas: int = 0
+    blob_gas_per_record: float = 0.0
     l1_bytes_per_record: float = 0.0
     final_root: str = ""
     replayed_root: str = ""
@@ -99,6 +102,7 @@ class DemoConfig:
     """`tape` None: the seeded generator. `until_day`: how far the index runs. `trades_max`: fewer, for tests."""
 
     chain: str = "pyevm"
+    data: str = "calldata"
     tape: Path | None = None
     seed: int = 1
     until_day: int = END_DAY
@@ -112,7 +116,7 @@ class Demo:
     def __init__(self, config: DemoConfig, progress: Progress = lambda _stage, _done, _total: None) -> None:
         self.config = config
         self.progress = progress
-        self.report = Report(chain=config.chain)
+        self.report = Report(chain=config.chain, data=config.data)
         self.settled: list[Settled] = []
         self.trade_fills: list[tuple[Trade, list[tuple[int, int]]]] = []  # (price in ticks, lots)
         self.traders: dict[int, Trader] = {}
@@ -131,6 +135,7 @@ class Demo:
         wanted = sorted({(one.underlying, one.day, one.strike_ticks, one.is_put) for one in tape.instruments})
         config = DevnetConfig(
             chain=self.config.chain,
+            data=self.config.data,
             folder=self.config.folder,
             params=devnet_params(),
             genesis_time_s=start_s - 3_600,
@@ -408,6 +413,8 @@ class Demo:
         report.records, report.batches = rebuilt.records, rebuilt.batches
         report.payload_bytes = rebuilt.payload_bytes
         report.l1_gas = devnet.service.worker.gas_used if devnet.service.worker else 0
+        report.blob_gas = devnet.service.worker.blob_gas_used if devnet.service.worker else 0
+        report.blob_gas_per_record = round(report.blob_gas / max(report.records, 1), 1)
         report.l1_gas_per_record = round(report.l1_gas / max(report.records, 1), 1)
         report.l1_bytes_per_record = round(report.payload_bytes / max(report.records, 1), 1)
         unclaimed = sum(

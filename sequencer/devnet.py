@@ -65,9 +65,13 @@ def devnet_signer(index: int) -> Signer:
 
 @dataclass(slots=True)
 class DevnetConfig:
-    """How to build one. `folder` None: a temporary one, gone at the end. `genesis_time_s` of the chain, None = now."""
+    """How to build one. `folder` None: a temporary one, gone at the end. `genesis_time_s` of the chain, None = now.
+
+    `data`: where batches lie, "calldata" or, on anvil, "blob".
+    """
 
     chain: str = "pyevm"
+    data: str = "calldata"
     folder: Path | None = None
     params: Params = field(default_factory=devnet_params)
     genesis_time_s: int | None = None
@@ -142,6 +146,7 @@ class Devnet:
                     sequencer=signer.address,
                     challenge_window_s=config.challenge_window_s,
                     drift_max_s=config.drift_max_s,
+                    data=config.data,
                     delay_min_s=config.delay_min_s,
                     delay_max_s=config.delay_max_s,
                     silence_max_s=config.silence_max_s,

@@ -89,7 +89,7 @@ class L1Worker:
         self._told: list[RolledBack] = []  # roll-backs that wait for an answer
         self._refused = ""  # why there will be none
         self._seen_next = 0  # the highest batch id that L1 has asked for since the last answer
-        self._gas_before = self._bytes_before = 0  # of posters of earlier epochs
+        self._gas_before = self._blob_gas_before = self._bytes_before = 0  # of posters of earlier epochs
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="l1", daemon=True)
@@ -97,6 +97,7 @@ class L1Worker:
         self.last_error = ""
         self.posted = 0
         self.gas_used = 0
+        self.blob_gas_used = 0
         self.bytes_posted = 0
         self.bond_wei: int | None = None  # as last read
         self.bond_min_wei = 0
@@ -119,6 +120,7 @@ class L1Worker:
     def resume(self, epoch: int) -> None:
         """The roll-backs told of are answered: the batches that are stored now go out, as those of `epoch`."""
         self._gas_before, self._bytes_before = self.gas_used, self.bytes_posted
+        self._blob_gas_before = self.blob_gas_used
         self._refused = ""
         self._epoch = epoch
         self.wake()
@@ -167,7 +169,7 @@ class L1Worker:
 
     def _post(self, rpc: Rpc, manager: TxManager, follower: Follower, epoch: int) -> None:
         """Follows and posts until the next roll-back has been answered."""
-        config = PosterConfig(confirmations=self._config.confirmations)
+        config = PosterConfig(confirmations=self._config.confirmations, in_blobs=self._deployment.in_blobs)
         poster = Poster(rpc, manager, self._deployment.rollup, config, epoch=epoch)
         offered: int | None = None
         self._told, self._seen_next, self.bond_wei = [], 0, None
@@ -275,4 +277,5 @@ class L1Worker:
         self.posted = status.last_confirmed
         self.gas_used = self._gas_before + status.gas_used
         self.bytes_posted = self._bytes_before + status.bytes_posted
+        self.blob_gas_used = self._blob_gas_before + status.blob_gas_used
         self._on_posted(posted)

@@ -55,6 +55,7 @@ class LieReport:
     lie: str
     what: str
     chain: str
+    data: str = "calldata"
     caught: bool = False
     fault: dict[str, Any] | None = None
     challenge_gas: int = 0
@@ -81,20 +82,20 @@ def as_object(report: LieReport) -> dict[str, Any]:
 
 
 @contextmanager
-def stage(chain_name: str, tape: Tape) -> Iterator["Stage"]:
+def stage(chain_name: str, tape: Tape, data: str = "calldata") -> Iterator["Stage"]:
     """A chain with the contracts and the play's deposits on it."""
     start_s = tape.trades[0].time_s // 60 * 60 - 3_600
     with (
         tempfile.TemporaryDirectory(prefix="fairstrike-lie-") as name,
         start(chain_name, genesis_time_s=start_s, log_dir=Path(name)) as chain,
     ):
-        yield Stage(chain, Path(name), tape)
+        yield Stage(chain, Path(name), tape, data)
 
 
 class Stage:
     """One chain and deployment; the lying sequencer posts to it what a play gives."""
 
-    def __init__(self, chain: Chain, folder: Path, tape: Tape) -> None:
+    def __init__(self, chain: Chain, folder: Path, tape: Tape, data: str = "calldata") -> None:
         self.chain = chain
         self.folder = folder
         self.tape = tape
@@ -110,6 +111,7 @@ class Stage:
                 drift_max_s=600,
                 bond_min_wei=BOND_WEI,
                 bond_wei=BOND_WEI,
+                data=data,
             ),
         )
         self.domain = codec.domain_separator(self.at.chain_id, to_bytes(self.at.rollup))
@@ -137,7 +139,8 @@ class Stage:
         manager = TxManager(
             self.chain.rpc, self.signer, self.folder / f"posting-{self._postings}.sqlite", TxConfig()
         )
-        posting = Poster(self.chain.rpc, manager, self.at.rollup, PosterConfig(confirmations=0))
+        config = PosterConfig(confirmations=0, in_blobs=self.at.in_blobs)
+        posting = Poster(self.chain.rpc, manager, self.at.rollup, config)
         for one in made:
             self.chain.set_time(one.time_s)
             if not posting.offer(poster.Batch(**{name: getattr(one, name) for name in _BATCH_FIELDS})):
@@ -192,11 +195,12 @@ def tell(
     tape: Path | None = None,
     seed: int = 1,
     progress: Progress = lambda _stage, _done, _total: None,
+    data: str = "calldata",
 ) -> LieReport:
     """Tells a lie and lets it be found."""
     began = time.monotonic()
-    report = LieReport(name, LIES[name].what, chain_name)
-    with stage(chain_name, open_tape(tape, seed)) as on:
+    report = LieReport(name, LIES[name].what, chain_name, data)
+    with stage(chain_name, open_tape(tape, seed), data) as on:
         progress("lie", 1, 5)
         _, made = on.perform(LIES[name])
         on.post(bent(made, LIES[name]))

@@ -44,6 +44,7 @@ CHUNK_BYTES: constant(uint256) = 992  # one leaf of the data root: 32 elements, 
 CHUNK_WORDS: constant(uint256) = 31
 LEAVES_MAX: constant(uint256) = 128  # next power of two of 123 chunks
 LEVELS: constant(uint256) = 7
+BLOB_ELEMENTS: constant(uint256) = 4_096  # field elements of a blob
 
 # Bytes of a DataSource's proof: 7 chunks of 31 words with 7 siblings each.
 PROOF_BYTES_MAX: constant(uint256) = 8_512

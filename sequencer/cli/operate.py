@@ -72,11 +72,22 @@ def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) 
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
+@click.option(
+    "--data",
+    type=click.Choice(["calldata", "blob"]),
+    default="calldata",
+    show_default=True,
+    help="where batches lie; blobs need a chain that has them: anvil",
+)
 @click.option("--lie", help="let the sequencer tell this lie and a watcher find it; `list` names them all")
-def demo(chain: str, tape: Path | None, seed: int, json_target: str | None, lie: str | None) -> None:
+def demo(
+    chain: str, tape: Path | None, seed: int, json_target: str | None, data: str, lie: str | None
+) -> None:
     """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
+    if data == "blob" and chain in ("pyevm", "hardhat"):
+        raise fail(f"{chain} serves no blobs: take anvil")
     if lie is not None:
-        _lie(lie, chain, tape, seed, json_target)
+        _lie(lie, chain, tape, seed, json_target, data)
         return
     from sequencer.demo import Demo, DemoConfig, DemoFailed, as_json
     from sequencer.l1.errors import L1Error
@@ -88,7 +99,7 @@ def demo(chain: str, tape: Path | None, seed: int, json_target: str | None, lie:
     run: Demo
     failed = ""
     with bars() as progress:
-        run = Demo(DemoConfig(chain=chain, tape=tape, seed=seed), progress)
+        run = Demo(DemoConfig(chain=chain, data=data, tape=tape, seed=seed), progress)
         try:
             _run(run.run())
         except DemoFailed as error:
@@ -107,7 +118,7 @@ def demo(chain: str, tape: Path | None, seed: int, json_target: str | None, lie:
         raise fail(failed)
 
 
-def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str | None) -> None:
+def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str | None, data: str) -> None:
     """A short run with one lie; fails unless it is caught, slashed and rolled back."""
     from sequencer.l1.errors import L1Error
     from sequencer.lie_demo import as_object, tell
@@ -122,7 +133,7 @@ def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str |
     with bars() as progress:
         try:
             known = tape if tape is not None and (tape / TRADES_FILE).is_file() else None
-            report = tell(name, chain, known, seed, progress)
+            report = tell(name, chain, known, seed, progress, data)
         except (L1Error, TapeError, RuntimeError) as error:
             raise fail(str(error)) from error
     write_json(json_target, as_object(report))

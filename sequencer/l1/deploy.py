@@ -40,6 +40,7 @@ CONTRACTS: Final = (
     "arbiter",
     "exit",
 )
+DATA_SOURCES: Final = {"calldata": "DataSourceCalldata", "blob": "DataSourceBlob"}
 VERIFIERS: Final = ("VerifierTrade", "VerifierAccount", "VerifierRisk")
 
 
@@ -50,6 +51,7 @@ class DeployConfig:
     `delay_*`, `message_fee_wei`: until when inbox messages must be taken, and what a forced one costs
     (contracts/Inbox.vy). `silence_max_s`: after what time without a batch anybody may freeze.
     `reveal_blocks`: for how long a commitment to a challenge is good, and its reward can be contested.
+    `data`: where batches lie, "calldata" or "blob".
     `exit_*`: after a freeze (contracts/Exit.vy): times of reports that price an expiry, how long others can bring
     earlier ones, after what silence the last index stands in, how long accounts can be declared; part paid at once.
     """
@@ -68,6 +70,7 @@ class DeployConfig:
     exit_silence_s: int = 7 * 86_400
     exit_declare_window_s: int = 30 * 86_400
     exit_now_ppm: int = 800_000
+    data: str = "calldata"
     delay_min_s: int = 3_600
     delay_max_s: int = 86_400
     message_fee_wei: int = 10**15
@@ -94,6 +97,12 @@ class Deployment:
     deploy_block: int
     challenge_window_s: int
     genesis_root: str
+    data: str = "calldata"
+
+    @property
+    def in_blobs(self) -> bool:
+        """Whether batches lie in blobs."""
+        return self.data == "blob"
 
     def save(self, path: Path) -> None:
         """Write the file as a whole or not at all."""
@@ -107,6 +116,7 @@ class Deployment:
         """Raises DeploymentError when the file is missing or not a deployment."""
         try:
             raw: Any = msgspec.json.decode(path.read_bytes())
+            raw = {"data": "calldata"} | raw
             return cls(**{field.name: raw[field.name] for field in fields(cls)})
         except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
             raise DeploymentError(f"{path}: not a deployment: {error!r}") from error
@@ -152,7 +162,7 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     vault_at = sender.create(
         "Vault", vault.encode_constructor(token_at, rollup_at, config.deposit_min, config.deposits_total_max)
     )
-    data_source_at = sender.create("DataSourceCalldata", b"")
+    data_source_at = sender.create(DATA_SOURCES[config.data], b"")
     domain = domain_separator(sender.chain_id, to_bytes(rollup_at))
     verifiers_at = [sender.create(name, domain) for name in VERIFIERS]
     arbiter_at = sender.create(
@@ -192,6 +202,7 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         deploy_block=deploy_block,
         challenge_window_s=config.challenge_window_s,
         genesis_root="0x" + config.genesis_root.hex(),
+        data=config.data,
     )
 
 

@@ -4,6 +4,7 @@ The follower keeps nothing on disk. Its caller's own state says how many message
 GLOBAL), and the chain has the rest; the running hash of PROTOCOL §6 ties the two together.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,8 +13,10 @@ from eth_abi.exceptions import DecodingError
 from tiny_keccak import keccak256
 
 from sequencer.contracts import load
+from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
-from sequencer.l1.errors import InboxMismatch, PayloadMismatch, ReorgTooDeep
+from sequencer.l1.beacon import BEACON_VARIABLE, Beacon
+from sequencer.l1.errors import InboxMismatch, PayloadMismatch, ReorgTooDeep, RpcUnavailable
 from sequencer.l1.payload import data_root
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 
@@ -35,7 +38,11 @@ class InboxMessage:
 
 @dataclass(frozen=True, slots=True)
 class PostedBatch:
-    """A batch as L1 has it: the event, and the payload from the transaction's calldata."""
+    """A batch as L1 has it: the event, and the payload from the transaction's calldata or blobs.
+
+    `blob_hashes`: the blobs' versioned hashes, if it lies there. `odd_blobs`: the blobs themselves when they hold more
+    than the payload, which no honest ones do; a challenge needs them as they are.
+    """
 
     batch_id: int
     pre_root: bytes
@@ -53,6 +60,12 @@ class PostedBatch:
     block_number: int
     block_hash: str
     tx_hash: str
+    blob_hashes: tuple[bytes, ...] = ()
+    odd_blobs: tuple[bytes, ...] = ()
+
+    def blobs(self) -> tuple[bytes, ...]:
+        """The blobs that the payload lies in."""
+        return self.odd_blobs or blobs.to_blobs(self.payload)
 
     def header(self) -> tuple[int | bytes, ...]:
         """As the contracts take it."""
@@ -91,10 +104,22 @@ class _Checkpoint:
 
 
 class Follower:
-    """Reads one deployment. With `confirmations` n, a message counts when its block has n blocks upon it."""
+    """Reads one deployment. With `confirmations` n, a message counts when its block has n blocks upon it.
 
-    def __init__(self, rpc: Rpc, inbox: str, rollup: str, deploy_block: int, confirmations: int) -> None:
+    `beacon_url`: who serves blobs; None: see `Beacon`.
+    """
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        inbox: str,
+        rollup: str,
+        deploy_block: int,
+        confirmations: int,
+        beacon_url: str | None = None,
+    ) -> None:
         self._rpc = rpc
+        self._beacon = Beacon(beacon_url or os.environ.get(BEACON_VARIABLE) or rpc.url)
         self._inbox = inbox
         self._rollup = rollup
         self._deploy_block = deploy_block
@@ -210,10 +235,10 @@ class Follower:
     # --- batches ------------------------------------------------------------------------------
 
     def batches(self, from_block: int, to_block: int | None = None) -> Iterator[PostedBatch]:
-        """Posted batches in order, up to `to_block` or the head minus confirmations, checked against their calldata.
+        """Posted batches in order, up to `to_block` or the head minus confirmations, checked against calldata or blobs.
 
         What was rolled back by `to_block` is left out, so that an id comes once.
-        Raises PayloadMismatch when a batch was not posted by calling `Rollup.post` directly, or its calldata
+        Raises PayloadMismatch when a batch was not posted by calling the Rollup directly, or its calldata
         contradicts the event; ids must be consecutive.
         """
         last_block = self._rpc.block_number() - self._confirmations if to_block is None else to_block
@@ -267,10 +292,13 @@ class Follower:
             raise PayloadMismatch(
                 batch_id, f"transaction {log['transactionHash']} is not in its block any more"
             )
-        post = self._rollup_contract.function("post")
         data = to_bytes(transaction["input"])
+        post = self._rollup_contract.function("post")
+        post_blobs = self._rollup_contract.function("post_blobs")
+        in_blobs = data[:4] == post_blobs.selector
+        post = post_blobs if in_blobs else post
         if (transaction.get("to") or "").lower() != self._rollup.lower() or data[:4] != post.selector:
-            raise PayloadMismatch(batch_id, "was not posted by a direct call of Rollup.post")
+            raise PayloadMismatch(batch_id, "was not posted by a direct call of Rollup.post or post_blobs")
         try:
             arguments = post.decode_input(data)
         except DecodingError as error:
@@ -281,8 +309,15 @@ class Follower:
                 raise PayloadMismatch(
                     batch_id, f"{name} is {value!r} in the calldata, {event[name]!r} in the event"
                 )
-        payload = bytes(arguments[-1])
-        if data_root(payload) != event["data_root"]:
+        hashes = tuple(map(to_bytes, transaction.get("blobVersionedHashes") or ())) if in_blobs else ()
+        odd: tuple[bytes, ...] = ()
+        if in_blobs:
+            found = self._blobs(log, hashes)
+            payload = blobs.from_blobs(found, event["elements"])
+            odd = () if found == blobs.to_blobs(payload) else found
+        else:
+            payload = bytes(arguments[-1])
+        if (blobs.data_root(hashes) if in_blobs else data_root(payload)) != event["data_root"]:
             raise PayloadMismatch(batch_id, "the payload's data root is not the event's")
         return PostedBatch(
             batch_id=batch_id,
@@ -301,7 +336,16 @@ class Follower:
             block_number=to_int(log["blockNumber"]),
             block_hash=log["blockHash"],
             tx_hash=log["transactionHash"],
+            blob_hashes=hashes,
+            odd_blobs=odd,
         )
+
+    def _blobs(self, log: dict[str, Any], hashes: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        number = to_int(log["blockNumber"])
+        block = self._rpc.block(number)
+        if block is None:
+            raise RpcUnavailable(self._rpc.url, f"block {number} is gone")
+        return self._beacon.blobs(number, to_int(block["timestamp"]), hashes)
 
 
 def _place(log: dict[str, Any]) -> tuple[int, int]:

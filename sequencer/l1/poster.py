@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from sequencer.contracts import load
+from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import (
     BatchMismatch,
@@ -24,7 +25,7 @@ from sequencer.l1.errors import (
     RpcReverted,
     RpcUnavailable,
 )
-from sequencer.l1.payload import PAYLOAD_BYTES_MAX
+from sequencer.l1.payload import ELEMENT_BYTES, PAYLOAD_BYTES_MAX
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.txmgr import TxManager
 from sequencer.l1.txstore import Intent, State
@@ -34,12 +35,13 @@ BACKOFF_MAX_S: Final = 30.0
 # measured over payloads from 93 bytes to the largest, with room for a cold first write and the inbox's hash
 EXECUTION_GAS_FIXED: Final = 150_000
 EXECUTION_GAS_PER_BYTE: Final = 7
+EXECUTION_GAS_PER_BLOB: Final = 2_000
 GAS_MARGIN: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Arguments of `Rollup.post`."""
+    """Arguments of `Rollup.post` or `post_blobs`."""
 
     batch_id: int
     post_root: bytes
@@ -70,6 +72,7 @@ class PosterStatus:
     last_confirmed: int
     gas_used: int
     bytes_posted: int
+    blob_gas_used: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,9 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class PosterConfig:
+    """`in_blobs`: where the Rollup's arbiter looks for payloads."""
+
+    in_blobs: bool = False
     in_flight_max: int = 4
     queue_max: int = 64
     confirmations: int = 1
@@ -108,6 +114,11 @@ def post_gas(data: bytes, payload_bytes: int) -> int:
     executed = 21_000 + 4 * zeros + 16 * others + EXECUTION_GAS_FIXED + EXECUTION_GAS_PER_BYTE * payload_bytes
     floor = 21_000 + 10 * zeros + 40 * others
     return max(executed, floor) + GAS_MARGIN
+
+
+def post_blobs_gas(data: bytes, blob_count: int) -> int:
+    """Gas to send with `Rollup.post_blobs`, without the blobs'."""
+    return 21_000 + 16 * len(data) + EXECUTION_GAS_FIXED + EXECUTION_GAS_PER_BLOB * blob_count + GAS_MARGIN
 
 
 class Poster:
@@ -136,7 +147,10 @@ class Poster:
         self._state, self._reason = PosterState.IDLE, ""
         self._l1_next: int | None = None
         self._last_confirmed = 0
-        self._gas_used = self._bytes_posted = 0
+        self._gas_used = self._bytes_posted = self._blob_gas_used = 0
+        self._payload_bytes_max = (
+            blobs.BLOBS_MAX * blobs.BLOB_PAYLOAD_BYTES if self._config.in_blobs else PAYLOAD_BYTES_MAX
+        )
         self._backoff_s = 0.0
         self._not_before_s = 0.0
 
@@ -147,8 +161,8 @@ class Poster:
 
     def offer(self, batch: Batch) -> bool:
         """Queue the next batch; False when the queue is full. Raises BatchOutOfOrder, PayloadTooLarge."""
-        if len(batch.payload) > PAYLOAD_BYTES_MAX:
-            raise PayloadTooLarge(batch.batch_id, len(batch.payload), PAYLOAD_BYTES_MAX)
+        if len(batch.payload) > self._payload_bytes_max:
+            raise PayloadTooLarge(batch.batch_id, len(batch.payload), self._payload_bytes_max)
         with self._queue_lock:
             expected = self._queue[-1].batch.batch_id + 1 if self._queue else self._last_confirmed + 1
             first = not self._queue and not self._last_confirmed
@@ -170,6 +184,7 @@ class Poster:
             last_confirmed=self._last_confirmed,
             gas_used=self._gas_used,
             bytes_posted=self._bytes_posted,
+            blob_gas_used=self._blob_gas_used,
         )
 
     def step(self) -> list[Posted]:
@@ -264,6 +279,8 @@ class Poster:
             self._bytes_posted += len(item.batch.payload)
             if is_ours and intent is not None:
                 self._gas_used += intent.gas_used or 0
+                if self._config.in_blobs:
+                    self._blob_gas_used += blobs.GAS_PER_BLOB * blobs.count(len(item.batch.payload))
                 posted.append(Posted(batch_id, intent.tx_hash, intent.block_number, intent.gas_used))
             else:
                 posted.append(Posted(batch_id, None, None, None))
@@ -278,7 +295,10 @@ class Poster:
     def _may_retry(self, item: _Queued, failed: Intent) -> bool:
         """After a revert: only when a call shows that L1 would take the batch now; otherwise say why not and wait."""
         try:
-            self._rpc.eth_call(self._rollup, self._calldata(item.batch), "latest", self._txmgr.address)
+            hashes = self._txmgr.sidecar(item.batch.payload).hashes if self._config.in_blobs else ()
+            self._rpc.eth_call(
+                self._rollup, self._calldata(item.batch), "latest", self._txmgr.address, hashes
+            )
         except RpcReverted as error:
             self._wait(
                 PosterState.STUCK,
@@ -298,12 +318,16 @@ class Poster:
         return True
 
     def _send(self, item: _Queued) -> None:
-        data = self._calldata(item.batch)
-        self._txmgr.send(item.intent_id, self._rollup, data, 0, post_gas(data, len(item.batch.payload)))
+        data, payload = self._calldata(item.batch), item.batch.payload
+        if self._config.in_blobs:
+            gas = post_blobs_gas(data, blobs.count(len(payload)))
+            self._txmgr.send(item.intent_id, self._rollup, data, 0, gas, payload)
+        else:
+            self._txmgr.send(item.intent_id, self._rollup, data, 0, post_gas(data, len(payload)))
 
     def _calldata(self, batch: Batch) -> bytes:
         return self._contract.encode(
-            "post",
+            "post_blobs" if self._config.in_blobs else "post",
             batch.batch_id,
             batch.post_root,
             batch.segments,
@@ -311,7 +335,7 @@ class Poster:
             batch.first_seq,
             batch.time_s,
             batch.inbox_count,
-            batch.payload,
+            len(batch.payload) // ELEMENT_BYTES if self._config.in_blobs else batch.payload,
         )
 
     def _next_on_l1(self, tag: int | str) -> int:

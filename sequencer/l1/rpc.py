@@ -20,6 +20,7 @@ from sequencer.l1.errors import RpcRejected, RpcReverted, RpcUnavailable
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
 BATCH_MAX: Final = 100
+BLOB_FEE_OF_CALLS: Final = 10**12  # wei; nobody pays it, but a node may want it above the block's
 
 
 def to_int(value: str) -> int:
@@ -126,10 +127,20 @@ class Rpc:
     def balance(self, address: str) -> int:
         return to_int(self.call("eth_getBalance", address, "latest"))
 
-    def eth_call(self, to: str, data: bytes, tag: int | str = "latest", sender: str | None = None) -> bytes:
-        fields = {"to": to, "data": to_hex(data)}
+    def eth_call(
+        self,
+        to: str,
+        data: bytes,
+        tag: int | str = "latest",
+        sender: str | None = None,
+        blob_hashes: Sequence[bytes] = (),
+    ) -> bytes:
+        fields: dict[str, Any] = {"to": to, "data": to_hex(data)}
         if sender is not None:
             fields["from"] = sender
+        if blob_hashes:
+            fields["blobVersionedHashes"] = [to_hex(one) for one in blob_hashes]
+            fields["maxFeePerBlobGas"] = hex(BLOB_FEE_OF_CALLS)
         return to_bytes(self.call("eth_call", fields, hex(tag) if isinstance(tag, int) else tag))
 
     def send_raw(self, raw: bytes) -> str:

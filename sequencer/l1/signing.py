@@ -1,4 +1,4 @@
-"""Keys and signed EIP-1559 transactions.
+"""Keys and signed transactions: EIP-1559, and EIP-4844 where there are blobs.
 
 Signing is deterministic (RFC 6979): the same content gives the same bytes and hash, so that the transaction
 manager can store the content alone and rebuild what it has sent.
@@ -13,25 +13,29 @@ from eth_account import Account
 from eth_utils import to_checksum_address
 from tiny_keccak import keccak256
 
+from sequencer.l1.blobs import Sidecar
+
 HDPATH = "m/44'/60'/0'/0/{}"
 
 
 @dataclass(frozen=True, slots=True)
 class Fees:
-    """Wei a unit of gas: the most in total, and the tip within it."""
+    """Wei a unit of gas: the most in total, and the tip within it; the most a unit of blob gas, 0 without blobs."""
 
     max_fee: int
     tip: int
+    blob_fee: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a transaction does; `to` is 20 bytes, or empty to create a contract."""
+    """What a transaction does; `to` is 20 bytes, or empty to create a contract. `payload` goes in blobs."""
 
     to: bytes
     data: bytes
     value: int
     gas: int
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,11 @@ class Signer:
         signature = self._key.sign_recoverable(digest, hasher=None)
         return signature[64], int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
 
-    def sign_transaction(self, chain_id: int, nonce: int, fees: Fees, content: Content) -> SignedTransaction:
-        fields = [
+    def sign_transaction(
+        self, chain_id: int, nonce: int, fees: Fees, content: Content, sidecar: Sidecar | None = None
+    ) -> SignedTransaction:
+        """A transaction as it is sent; of one with blobs, the hash is that of the part without the sidecar."""
+        fields: list[Any] = [
             _word(chain_id),
             _word(nonce),
             _word(fees.tip),
@@ -83,6 +90,15 @@ class Signer:
             content.data,
             [],
         ]
-        parity, r, s = self.sign_digest(keccak256(b"\x02" + rlp.encode(fields)))
-        raw = b"\x02" + bytes(rlp.encode([*fields, _word(parity), _word(r), _word(s)]))
-        return SignedTransaction(raw, "0x" + keccak256(raw).hex())
+        kind = b"\x02"
+        if sidecar is not None:
+            kind = b"\x03"
+            fields += [_word(fees.blob_fee), list(sidecar.hashes)]
+        parity, r, s = self.sign_digest(keccak256(kind + rlp.encode(fields)))
+        signed = [*fields, _word(parity), _word(r), _word(s)]
+        raw = kind + bytes(rlp.encode(signed))
+        name = "0x" + keccak256(raw).hex()
+        if sidecar is not None:
+            parts = [list(sidecar.blobs), list(sidecar.commitments), list(sidecar.proofs)]
+            raw = kind + bytes(rlp.encode([signed, *parts]))
+        return SignedTransaction(raw, name)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sequencer.l1 import blobs
 from sequencer.l1.errors import (
     RpcError,
     RpcRejected,
@@ -30,6 +31,8 @@ from sequencer.l1.txstore import Attempt, Intent, State, TxStore
 
 BUMP_NUMERATOR: Final = 9  # a replacement pays at least 12.5 % more, above the 10 % that nodes ask for
 BUMP_DENOMINATOR: Final = 8
+BLOB_BUMP: Final = 2  # of a transaction with blobs, nodes want every fee doubled
+SIDECARS_KEPT: Final = 4
 FILLER_GAS: Final = 21_000
 SUSPICIONS_MAX: Final = 3
 
@@ -58,6 +61,7 @@ class TxConfig:
     stall_s: float = 30.0
     rebroadcast_s: float = 10.0
     max_fee_cap: int = 500 * 10**9
+    blob_fee_cap: int = 500 * 10**9
     tip_min: int = 10**9
 
 
@@ -74,12 +78,18 @@ class TxMetrics:
 
 
 def bumped(fees: Fees, suggested: Fees) -> Fees:
-    """Fees of a replacement: at least 12.5 % above the old ones, rounded up, and what the market asks for."""
+    """Fees of a replacement: at least 12.5 % above the old ones, rounded up, with blobs twice the old ones; and what
+    the market asks for.
+    """
 
     def raised(old: int) -> int:
-        return -(-old * BUMP_NUMERATOR // BUMP_DENOMINATOR)
+        return BLOB_BUMP * old if fees.blob_fee else -(-old * BUMP_NUMERATOR // BUMP_DENOMINATOR)
 
-    return Fees(max(raised(fees.max_fee), suggested.max_fee), max(raised(fees.tip), suggested.tip))
+    return Fees(
+        max(raised(fees.max_fee), suggested.max_fee),
+        max(raised(fees.tip), suggested.tip),
+        max(raised(fees.blob_fee), suggested.blob_fee),
+    )
 
 
 def gas_min(content: Content) -> int:
@@ -114,6 +124,7 @@ class TxManager:
         self._chain_id: int | None = None
         self._suspicions: dict[int, tuple[int, float]] = {}
         self._rebroadcast_s: dict[int, float] = {}
+        self._sidecars: dict[bytes, blobs.Sidecar] = {}
         self._sends = self._bumps = self._reorgs = self._gaps_filled = 0
         self._last_error = ""
         self._l1_down = False
@@ -128,11 +139,14 @@ class TxManager:
 
     # --- for callers ------------------------------------------------------------------------------
 
-    def send(self, intent_id: str, to: str, data: bytes, value: int, gas: int) -> Intent:
+    def send(
+        self, intent_id: str, to: str, data: bytes, value: int, gas: int, payload: bytes = b""
+    ) -> Intent:
         """Store an intent and try to get it on its way. Idempotent; when this returns, it will be sent, whatever
-        happens to this process or to L1. Raises IntentConflict when the id stands for something else.
+        happens to this process or to L1. Raises IntentConflict when the id stands for something else. `payload` goes
+        in blobs.
         """
-        content = Content(bytes.fromhex(to.removeprefix("0x")), data, value, gas)
+        content = Content(bytes.fromhex(to.removeprefix("0x")), data, value, gas, payload)
         with self._lock:
             with self._store.transaction():
                 intent = self._store.add(intent_id, content)
@@ -218,7 +232,7 @@ class TxManager:
         waiting = [intent for intent in self._store.open_intents() if intent.state is State.QUEUED]
         if not waiting:
             return
-        fees: Fees | None = None
+        fees: dict[bool, Fees] = {}
         for intent in waiting:
             if intent.nonce is None:
                 content = self._store.content(intent.seq)
@@ -226,8 +240,10 @@ class TxManager:
                     # some nodes take such a transaction and never mine it
                     self._refuse(intent, f"gas {content.gas} is below the least, {gas_min(content)}")
                     continue
-                fees = fees or self._suggested_fees()
-                self._sign_first(intent, self._nonce_free(), fees)
+                has_blobs = content is not None and bool(content.payload)
+                if has_blobs not in fees:
+                    fees[has_blobs] = self._suggested_fees(has_blobs)
+                self._sign_first(intent, self._nonce_free(), fees[has_blobs])
         for intent in waiting:
             fresh = self._store.by_seq(intent.seq)
             if fresh.state is State.QUEUED and not self._broadcast(fresh):
@@ -254,9 +270,18 @@ class TxManager:
     def _signed(self, seq: int, nonce: int, fees: Fees) -> SignedTransaction | None:
         content = self._store.content(seq)
         assert self._chain_id is not None
-        return (
-            None if content is None else self._signer.sign_transaction(self._chain_id, nonce, fees, content)
-        )
+        if content is None:
+            return None
+        sidecar = self.sidecar(content.payload) if content.payload else None
+        return self._signer.sign_transaction(self._chain_id, nonce, fees, content, sidecar)
+
+    def sidecar(self, payload: bytes) -> blobs.Sidecar:
+        """Made once for all attempts at a batch."""
+        found = self._sidecars.pop(payload, None) or blobs.sidecar(payload)
+        self._sidecars[payload] = found
+        if len(self._sidecars) > SIDECARS_KEPT:
+            del self._sidecars[next(iter(self._sidecars))]
+        return found
 
     def _broadcast(self, intent: Intent) -> bool:
         """Send the newest attempt; True when a node has it, or has had its nonce."""
@@ -355,7 +380,9 @@ class TxManager:
         if content is None:
             return "reverted"
         try:
-            self._rpc.eth_call("0x" + content.to.hex(), content.data, block_number - 1, self._signer.address)
+            hashes = self.sidecar(content.payload).hashes if content.payload else ()
+            to, tag = "0x" + content.to.hex(), block_number - 1
+            self._rpc.eth_call(to, content.data, tag, self._signer.address, hashes)
         except RpcReverted as error:
             return f"reverted: {error.reason}" if error.reason else "reverted"
         except RpcError:
@@ -422,8 +449,8 @@ class TxManager:
 
     def _bump(self, intent: Intent, last: Attempt) -> None:
         assert intent.nonce is not None
-        fees = bumped(last.fees, self._suggested_fees())
-        if fees.max_fee > self._config.max_fee_cap:
+        fees = bumped(last.fees, self._suggested_fees(bool(last.fees.blob_fee)))
+        if fees.max_fee > self._config.max_fee_cap or fees.blob_fee > self._config.blob_fee_cap:
             self._last_error = f"{intent.intent_id}: a further bump would pass the fee cap"
             self._rebroadcast(intent, last)
             return
@@ -447,8 +474,8 @@ class TxManager:
                 if not any(part in error.message.lower() for part in _KNOWN):
                     self._last_error = str(error)
 
-    def _suggested_fees(self) -> Fees:
-        """Twice the base fee (six full blocks of growth) plus the node's tip, within the cap."""
+    def _suggested_fees(self, has_blobs: bool = False) -> Fees:
+        """Twice the base fee (six full blocks of growth) plus the node's tip, and twice the blobs', within the caps."""
         block, tip_hex = self._rpc.batch(
             [("eth_getBlockByNumber", ("latest", False)), ("eth_maxPriorityFeePerGas", ())]
         )
@@ -459,4 +486,7 @@ class TxManager:
             tip = max(tip, to_int(tip_hex))
         base = to_int(block.get("baseFeePerGas") or "0x0")
         max_fee = min(2 * base + tip, self._config.max_fee_cap)
-        return Fees(max_fee, min(tip, max_fee))
+        blob_fee = 0
+        if has_blobs:
+            blob_fee = min(2 * to_int(self._rpc.call("eth_blobBaseFee")), self._config.blob_fee_cap)
+        return Fees(max_fee, min(tip, max_fee), blob_fee)

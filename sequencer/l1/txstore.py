@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS intents (
     block_hash TEXT,
     gas_used INTEGER,
     gas_price TEXT,
-    error TEXT NOT NULL DEFAULT ''
+    error TEXT NOT NULL DEFAULT '',
+    payload BLOB NOT NULL DEFAULT x''
 ) STRICT;
 CREATE INDEX IF NOT EXISTS intents_state ON intents (state);
 CREATE TABLE IF NOT EXISTS attempts (
@@ -112,6 +113,14 @@ class TxStore:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(SCHEMA)
+        self._add_column("intents", "payload BLOB NOT NULL DEFAULT x''")
+        self._add_column("attempts", "blob_fee TEXT NOT NULL DEFAULT '0'")
+
+    def _add_column(self, table: str, column: str) -> None:
+        """To a file that was made before there were blobs."""
+        known = [row[1] for row in self._db.execute(f"PRAGMA table_info({table})")]
+        if column.split()[0] not in known:
+            self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
     def close(self) -> None:
         self._db.close()
@@ -139,12 +148,22 @@ class TxStore:
     def add(self, intent_id: str, content: Content) -> Intent:
         """The intent of this id, new or not; raises IntentConflict when it exists with other content."""
         head = content.to + content.value.to_bytes(32, "big")
-        digest = keccak256(head + content.data)
+        digest = keccak256(head + content.data + content.payload)
         old = self._db.execute("SELECT digest FROM intents WHERE intent_id = ?", (intent_id,)).fetchone()
         if old is None:
             self._db.execute(
-                "INSERT INTO intents (intent_id, destination, data, value, gas, digest, state) VALUES (?,?,?,?,?,?,?)",
-                (intent_id, content.to, content.data, str(content.value), content.gas, digest, State.QUEUED),
+                "INSERT INTO intents (intent_id, destination, data, value, gas, digest, state, payload) "
+                "VALUES (?,?,?,?,?,?,?,?)",
+                (
+                    intent_id,
+                    content.to,
+                    content.data,
+                    str(content.value),
+                    content.gas,
+                    digest,
+                    State.QUEUED,
+                    content.payload,
+                ),
             )
         elif bytes(old[0]) != digest:
             raise IntentConflict(intent_id)
@@ -178,9 +197,11 @@ class TxStore:
     def content(self, seq: int) -> Content | None:
         """What to sign; None once the calldata has been dropped."""
         row = self._db.execute(
-            "SELECT destination, data, value, gas FROM intents WHERE seq = ?", (seq,)
+            "SELECT destination, data, value, gas, payload FROM intents WHERE seq = ?", (seq,)
         ).fetchone()
-        return None if row[1] is None else Content(bytes(row[0]), bytes(row[1]), int(row[2]), row[3])
+        if row[1] is None:
+            return None
+        return Content(bytes(row[0]), bytes(row[1]), int(row[2]), row[3], bytes(row[4]))
 
     def update(self, seq: int, **fields: Any) -> None:
         assignments = ", ".join(f"{name} = ?" for name in fields)
@@ -192,8 +213,8 @@ class TxStore:
 
     def drop_old_data(self) -> None:
         self._db.execute(
-            "UPDATE intents SET data = NULL WHERE data IS NOT NULL AND state IN ('confirmed', 'failed') AND seq <= "
-            "(SELECT max(seq) FROM intents) - ?",
+            "UPDATE intents SET data = NULL, payload = x'' WHERE data IS NOT NULL "
+            "AND state IN ('confirmed', 'failed') AND seq <= (SELECT max(seq) FROM intents) - ?",
             (DATA_KEPT,),
         )
 
@@ -214,8 +235,17 @@ class TxStore:
     def add_attempt(self, attempt: Attempt) -> None:
         fees = attempt.fees
         self._db.execute(
-            "INSERT OR IGNORE INTO attempts VALUES (?,?,?,?,?,?)",
-            (attempt.tx_hash, attempt.seq, attempt.nonce, str(fees.max_fee), str(fees.tip), attempt.sent_s),
+            "INSERT OR IGNORE INTO attempts (tx_hash, seq, nonce, max_fee, tip, sent_s, blob_fee) "
+            "VALUES (?,?,?,?,?,?,?)",
+            (
+                attempt.tx_hash,
+                attempt.seq,
+                attempt.nonce,
+                str(fees.max_fee),
+                str(fees.tip),
+                attempt.sent_s,
+                str(fees.blob_fee),
+            ),
         )
 
     def mark_sent(self, tx_hash: str, now_s: float) -> None:
@@ -224,7 +254,10 @@ class TxStore:
     def attempts(self, nonce: int) -> list[Attempt]:
         """All attempts at a nonce, of whatever intent, oldest first."""
         rows = self._db.execute(
-            "SELECT tx_hash, seq, nonce, max_fee, tip, sent_s FROM attempts WHERE nonce = ? ORDER BY rowid",
+            "SELECT tx_hash, seq, nonce, max_fee, tip, sent_s, blob_fee FROM attempts WHERE nonce = ? ORDER BY rowid",
             (nonce,),
         )
-        return [Attempt(row[0], row[1], row[2], Fees(int(row[3]), int(row[4])), row[5]) for row in rows]
+        return [
+            Attempt(row[0], row[1], row[2], Fees(int(row[3]), int(row[4]), int(row[6])), row[5])
+            for row in rows
+        ]

@@ -232,13 +232,18 @@ def test_demo__every_expiry__long_payments_are_short_payments(demo):
 
 
 @pytest.mark.node
-@pytest.mark.parametrize("chain", ["anvil", "hardhat"])
-def test_demo__past_the_first_expiry_on_a_development_node__all_holds_but_the_liquidation(chain, data_dir):
-    one = Demo(DemoConfig(chain=chain, tape=data_dir, trades_max=40, until_day=DAY + 1))
+@pytest.mark.parametrize(
+    ("chain", "data"), [("anvil", "calldata"), ("anvil", "blob"), ("hardhat", "calldata")]
+)
+def test_demo__past_the_first_expiry_on_a_development_node__all_holds_but_the_liquidation(
+    chain, data, data_dir
+):
+    one = Demo(DemoConfig(chain=chain, data=data, tape=data_dir, trades_max=40, until_day=DAY + 1))
     with pytest.raises(DemoFailed, match=r"^checks that did not hold: an_account_was_liquidated$"):
         asyncio.run(one.run())  # the index falls four days later
     report = one.report
-    assert report.chain == chain
+    assert (report.chain, report.data) == (chain, data)
+    assert report.blob_gas == (131_072 * report.batches if data == "blob" else 0)
     assert report.real_trades == report.tape_trades == 40
     assert report.replayed_root == report.final_root
     assert report.vault_balance == report.l2_liabilities
