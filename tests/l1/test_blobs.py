@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import ckzg
@@ -10,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from sequencer.archive import Archive
-from sequencer.challenge import arbiter, challenge_form, is_malformed
+from sequencer.challenge import arbiter, challenge_form, challenge_segment, is_malformed
 from sequencer.cli import main
 from sequencer.contracts import load
+from sequencer.genesis import genesis_root
 from sequencer.l1 import blobs, chains
 from sequencer.l1.abi import Contract
 from sequencer.l1.beacon import Beacon
@@ -23,6 +25,8 @@ from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.l1.poster import Batch, Poster, PosterConfig, post_blobs_gas
 from sequencer.l1.signing import Content, Fees, Signer
 from sequencer.l1.txmgr import TxConfig, TxManager, bumped
+from sequencer.l1.wallet import Wallet
+from sequencer.witness import Tracer
 
 from .conftest import (
     DEPLOYER,
@@ -30,9 +34,12 @@ from .conftest import (
     GENESIS_ROOT,
     GENESIS_TIME_S,
     SEQUENCER,
+    TRADER,
     BatchMaker,
+    Exchange,
     install_or_skip,
 )
+from .test_challenge import PARAMS, genesis, three_feeds
 
 ROLLUP = Contract(load("Rollup").abi)
 TWO_BLOBS_BYTES = 5_000 * ELEMENT
@@ -78,10 +85,10 @@ def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
 class Blobs:
     """A deployment that takes blobs; its sequencer, and whatever follows it."""
 
-    def __init__(self, chain: Chain, folder: Path) -> None:
+    def __init__(self, chain: Chain, folder: Path, root: bytes = GENESIS_ROOT) -> None:
         self.chain = chain
         self.sequencer: Signer = chain.signer(SEQUENCER)
-        config = DeployConfig(GENESIS_ROOT, self.sequencer.address, 3600, 3600, data="blob")
+        config = DeployConfig(root, self.sequencer.address, 3600, 3600, data="blob")
         self.at: Deployment = deploy(chain.rpc, chain.signer(DEPLOYER), config)
         self.at.save(folder / "deployment.json")
         assert Deployment.load(folder / "deployment.json").in_blobs
@@ -171,6 +178,25 @@ def test_batch__with_more_in_its_blob_than_the_payload__is_followed_and_can_be_c
     assert posted.odd_blobs == (bytes(odd),)
     assert is_malformed(posted.payload, 1, 0)
     assert exchange.form(posted)
+
+
+@pytest.mark.node
+def test_batch__whose_last_root_is_not_its_post_root__can_be_challenged(anvil: Chain, tmp_path: Path) -> None:
+    """What `Rollup.post` refuses by itself, and cannot see in a blob."""
+    on = Blobs(anvil, tmp_path, genesis_root(PARAMS))
+    trader = Wallet(anvil.rpc, anvil.signer(TRADER), on.at)
+    there = Exchange(anvil, on.at, on.sequencer, trader, trader, tmp_path)
+    honest, _ = three_feeds(there)
+    on.post(replace(honest, post_root=b"\x66" * 32))
+    on.manager.close()
+    [posted] = on.batches()
+    assert posted.post_root == b"\x66" * 32
+    assert posted.payload[:31] == honest.post_root[:31]
+    check = challenge_segment(posted, 0, Tracer.of(genesis(there)))
+    answer = anvil.rpc.eth_call(on.at.arbiter, check.call, "latest", trader.address)
+    assert arbiter().function("check_segment").decode_output(answer) == (
+        *(True, 1, check.challenge_id, honest.post_root),
+    )
 
 
 @pytest.mark.node
