@@ -91,7 +91,7 @@ async def censored_trader_is_served(folder: Path) -> None:
         # Five offers: the order itself takes three, CONTINUE the others.
         assert state.accounts[2].positions == {CALL: 5_000}
         assert state.globals.taker is None
-        assert len(devnet.service.views.trades) == 5
+        await wait_for(lambda: len(devnet.service.views.trades) == 5, 10.0, "five trades to be durable")
 
         resting = await asyncio.to_thread(wallet.force_order, CALL, c.BUY, 10_000, 100)
         await taken(devnet, resting)
