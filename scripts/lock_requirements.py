@@ -15,7 +15,9 @@ import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-INDEX = "https://pypi.org/simple"
+from pip._internal.models.index import PyPI
+
+INDEX = PyPI.simple_url
 NOT_LOCKED = {"fairstrike", "pip"}
 WHEEL_TAGS = re.compile(r"-(?:py3|py2\.py3|cp311|cp3\d+-abi3|cp3-abi3)[-.]")
 NOT_ABI3 = re.compile(r"-cp3(?:[2-9]|10)-(?!abi3)")
