@@ -61,7 +61,7 @@ def fits(file: str, version: str) -> bool:
 def entry(package: tuple[str, str]) -> str:
     """The lock's lines of one package; SystemExit when the index has no usable file of it."""
     name, version = package
-    with urllib.request.urlopen(f"{INDEX}/{name}/", timeout=60) as answer:  # noqa: S310  # a constant https address
+    with urllib.request.urlopen(f"{INDEX}/{name}/", timeout=60) as answer:  # noqa: S310  # pip's own index, https
         links = Links()
         links.feed(answer.read().decode())
     hashes = sorted(digest for file, digest in links.sha256.items() if fits(file, version))

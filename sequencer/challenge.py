@@ -14,9 +14,11 @@ from sequencer.contracts import load
 from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
 from sequencer.l1.follower import PostedBatch
-from sequencer.l1.payload import CHUNK_BYTES, ELEMENT_BYTES, chunk_proof
+from sequencer.l1.payload import chunk_proof
 from sequencer.protocol import batch as batches
 from sequencer.protocol import constants as c
+from sequencer.protocol.batch import CHUNK_BYTES
+from sequencer.protocol.constants import ELEMENT_BYTES
 from sequencer.protocol.hashing import keccak
 from sequencer.protocol.state import State
 from sequencer.witness import Tracer, Witness

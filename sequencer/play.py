@@ -12,15 +12,16 @@ from sequencer.batcher import Batch, Batcher
 from sequencer.devnet import FEEDS, devnet_key, feed_key
 from sequencer.engine import Submission, Tick, class_of
 from sequencer.feeds import IndexReport, SurfaceReport, TapeSource, sign_reports
-from sequencer.l1.follower import EMPTY_HASH, PostedBatch, running_hash
-from sequencer.l1.payload import ELEMENT_BYTES, data_root
+from sequencer.l1.follower import EMPTY_HASH, PostedBatch
 from sequencer.lies import LyingEngine
 from sequencer.log import SqliteLog
 from sequencer.names import find_instrument
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
+from sequencer.protocol.batch import data_root
 from sequencer.protocol.book import Order
-from sequencer.protocol.constants import Kind
+from sequencer.protocol.codec import inbox_hash
+from sequencer.protocol.constants import ELEMENT_BYTES, Kind
 from sequencer.protocol.state import State, expiry_time
 from sequencer.tape import Tape
 
@@ -270,7 +271,7 @@ def as_posted(made: Sequence[Batch], inbox: Sequence[bytes], genesis_root: bytes
     """The batches as L1 would show them, for tests without a chain."""
     hashes = [EMPTY_HASH]
     for record in inbox:
-        hashes.append(running_hash(hashes[-1], record))
+        hashes.append(inbox_hash(hashes[-1], record))
     out: list[PostedBatch] = []
     pre_root = genesis_root
     for number, one in enumerate(made, start=1):

@@ -21,7 +21,7 @@ from typing import Any, Final
 import ckzg
 from tiny_keccak import keccak256
 
-from sequencer.l1.payload import ELEMENT_BYTES
+from sequencer.protocol.constants import ELEMENT_BYTES
 
 BLOB_ELEMENTS: Final = 4_096
 FIELD_BYTES: Final = 32

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from eth_abi.exceptions import DecodingError
-from tiny_keccak import keccak256
 
 from sequencer.contracts import load
 from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
 from sequencer.l1.beacon import BEACON_VARIABLE, Beacon
 from sequencer.l1.errors import InboxMismatch, PayloadMismatch, ReorgTooDeep, RpcUnavailable
-from sequencer.l1.payload import data_root
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
+from sequencer.protocol.batch import data_root
+from sequencer.protocol.codec import inbox_hash
 
 BLOCKS_PER_QUERY: Final = 2_000
 RECORD_BYTES: Final = 31
@@ -204,7 +204,7 @@ class Follower:
                 raise InboxMismatch(index, f"the log in block {number} has index {arguments['index']}")
             if len(record) != RECORD_BYTES:
                 raise InboxMismatch(index, f"the record has {len(record)} bytes")
-            running = running_hash(running, record)
+            running = inbox_hash(running, record)
             if running != arguments["hash"]:
                 raise InboxMismatch(
                     index, f"its hash is not the running hash of the records up to it (block {number})"
@@ -357,8 +357,3 @@ def _is_void(log: dict[str, Any], batch_id: int, rolled_back: list[tuple[int, in
     return any(
         batch_id >= event.batch_id and _place(log) < (block, index) for block, index, event in rolled_back
     )
-
-
-def running_hash(before: bytes, record: bytes) -> bytes:
-    """The inbox hash after one more record (PROTOCOL §6)."""
-    return keccak256(before + record + b"\0")

@@ -25,10 +25,11 @@ from sequencer.l1.errors import (
     RpcReverted,
     RpcUnavailable,
 )
-from sequencer.l1.payload import ELEMENT_BYTES, PAYLOAD_BYTES_MAX
+from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.txmgr import TxManager
 from sequencer.l1.txstore import Intent, State
+from sequencer.protocol.constants import ELEMENT_BYTES
 
 BACKOFF_FIRST_S: Final = 0.25
 BACKOFF_MAX_S: Final = 30.0

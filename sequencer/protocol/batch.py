@@ -79,14 +79,24 @@ def split(data: bytes) -> Iterable[bytes]:
         at += size
 
 
+def chunks(payload: bytes) -> list[bytes]:
+    """The payload in chunks of 992 bytes, the last one zero padded."""
+    return [
+        payload[at : at + CHUNK_BYTES].ljust(CHUNK_BYTES, b"\0") for at in range(0, len(payload), CHUNK_BYTES)
+    ]
+
+
+def data_levels(payload: bytes) -> list[list[bytes]]:
+    """Merkle tree over the chunks: hashes by level, leaves first, the root last; zero leaves up to a power of two."""
+    level = [keccak(chunk) for chunk in chunks(payload)] or [bytes(32)]
+    level += [bytes(32)] * ((1 << (len(level) - 1).bit_length()) - len(level))
+    levels = [level]
+    while len(level) > 1:
+        level = [keccak(level[at] + level[at + 1]) for at in range(0, len(level), 2)]
+        levels.append(level)
+    return levels
+
+
 def data_root(payload: bytes) -> bytes:
-    """Merkle root over the payload's chunks of 992 bytes, zero padded; zero leaves up to a power of two."""
-    nodes = [
-        keccak(payload[at : at + CHUNK_BYTES].ljust(CHUNK_BYTES, b"\0"))
-        for at in range(0, len(payload), CHUNK_BYTES)
-    ] or [bytes(32)]
-    while len(nodes) & (len(nodes) - 1):
-        nodes.append(bytes(32))
-    while len(nodes) > 1:
-        nodes = [keccak(nodes[i] + nodes[i + 1]) for i in range(0, len(nodes), 2)]
-    return nodes[0]
+    """Merkle root over the payload's chunks."""
+    return data_levels(payload)[-1][0]

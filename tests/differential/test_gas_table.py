@@ -35,11 +35,10 @@ from sequencer.contracts import NAMES, load
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import VERIFIERS, DeployConfig
 from sequencer.l1.follower import PostedBatch
-from sequencer.l1.payload import data_root
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
-from sequencer.protocol.batch import Segment
+from sequencer.protocol.batch import Segment, data_root
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import keccak
 from sequencer.protocol.state import expiry_time

@@ -8,10 +8,10 @@ import pytest
 from sequencer.l1 import chains
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import ChainStartError, DeploymentError, RpcUnavailable, TransactionFailed
-from sequencer.l1.payload import data_root
 from sequencer.l1.poster import Batch, Poster
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.wallet import key_from_environment, key_from_keystore
+from sequencer.protocol.batch import data_root
 
 from .conftest import BatchMaker, Exchange
 

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from sequencer.l1.errors import InboxMismatch, PayloadMismatch, ReorgTooDeep
-from sequencer.l1.follower import running_hash
 from sequencer.l1.poster import Poster
+from sequencer.protocol.codec import inbox_hash
 
 from .conftest import BatchMaker, Exchange
 
@@ -23,7 +23,7 @@ def test_deposits__become_messages_once_and_in_order(exchange: Exchange) -> None
     assert owner.hex() == exchange.other_trader.address[2:].lower()
     assert int.from_bytes(account, "big") == exchange.other_trader.account() == 2
     assert int.from_bytes(amount, "big") == 7_000_000
-    assert messages[1].hash == running_hash(messages[0].hash, messages[1].record)
+    assert messages[1].hash == inbox_hash(messages[0].hash, messages[1].record)
     assert follower.messages_after(2) == []
     assert exchange.follower(confirmations=2).messages_after(1, messages[0].hash) == messages[1:]
 
@@ -70,7 +70,7 @@ def test_reorg__of_confirmed_blocks_without_messages__is_walked_back(exchange: E
     chain.mine(1)
     (second,) = follower.messages_after(1)
     assert second.index == 1
-    assert second.hash == running_hash(first.hash, second.record)
+    assert second.hash == inbox_hash(first.hash, second.record)
 
 
 def test_reorg__of_a_reported_message__raises(exchange: Exchange) -> None:
