@@ -287,8 +287,11 @@ class Follower:
     def _posted_batch(self, log: dict[str, Any]) -> PostedBatch:
         event = self._posted.decode(log)
         batch_id = int(event["batch_id"])
-        transaction = self._rpc.call("eth_getTransactionByHash", log["transactionHash"])
-        if transaction is None or transaction.get("blockHash") != log["blockHash"]:
+        # By place, not by hash: a node may still answer from its pool, without a block, for one just mined.
+        transaction = self._rpc.call(
+            "eth_getTransactionByBlockHashAndIndex", log["blockHash"], log["transactionIndex"]
+        )
+        if transaction is None or transaction["hash"] != log["transactionHash"]:
             raise PayloadMismatch(
                 batch_id, f"transaction {log['transactionHash']} is not in its block any more"
             )

@@ -215,6 +215,13 @@ class Methods:
                 return transaction_json(pooled, None)
         return None
 
+    def eth_getTransactionByBlockHashAndIndex(self, block_hash: str, index: str) -> dict[str, Any] | None:
+        number = self.chain.number_of.get(_bytes(block_hash))
+        if number is None or _int(index) >= len(self.chain.blocks[number].mined):
+            return None
+        block = self.chain.blocks[number]
+        return transaction_json(block.mined[_int(index)], block)
+
     def eth_getTransactionReceipt(self, tx_hash: str) -> dict[str, Any] | None:
         place = self.chain.where.get(_bytes(tx_hash))
         if place is None:

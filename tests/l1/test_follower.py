@@ -140,7 +140,7 @@ def test_batches__whose_calldata_was_altered__raise(
 
     def lying(self, method, *params):  # type: ignore[no-untyped-def]
         result = honest(self, method, *params)
-        if method == "eth_getTransactionByHash":
+        if method == "eth_getTransactionByBlockHashAndIndex":
             result["input"] = result["input"][:-100] + "ff" + result["input"][-98:]
         return result
 

@@ -82,6 +82,21 @@ def test_pool__keeps_what_is_not_its_turn_and_replaces_for_a_higher_fee_only(cha
         send(0, Fees(FEES.max_fee * 2, FEES.tip))
 
 
+def test_transaction__by_its_place__is_the_one_by_its_hash(exchange: Exchange) -> None:
+    from sequencer.contracts import load
+    from sequencer.l1.abi import Contract
+
+    mined = exchange.trader.transact(
+        "deposit", exchange.deployment.vault, Contract(load("Vault").abi).encode("deposit", 5_000_000)
+    )
+    call = exchange.rpc.call
+    by_hash = call("eth_getTransactionByHash", mined.tx_hash)
+    place = by_hash["blockHash"], by_hash["transactionIndex"]
+    assert call("eth_getTransactionByBlockHashAndIndex", *place) == by_hash
+    assert call("eth_getTransactionByBlockHashAndIndex", place[0], "0x7") is None
+    assert call("eth_getTransactionByBlockHashAndIndex", "0x" + "11" * 32, "0x0") is None
+
+
 def test_web3__talks_to_it(chain: Chain) -> None:
     from web3 import Web3
 
