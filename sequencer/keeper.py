@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sequencer.engine import Submission
-from sequencer.feeds import FeedError, FeedSource, IndexReport, Report, SurfaceReport, sign_reports
+from sequencer.market.feeds import FeedError, FeedSource, IndexReport, Report, SurfaceReport, sign_reports
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind

@@ -26,7 +26,6 @@ import uvloop
 from sequencer.clock import Clock, ManualClock, SystemClock
 from sequencer.driver import DriverConfig
 from sequencer.engine import ReplayError
-from sequencer.feeds import FeedSource, FileSource, HttpSource
 from sequencer.genesis import genesis_root
 from sequencer.intake import IntakeLimits
 from sequencer.keeper import Terms
@@ -36,9 +35,10 @@ from sequencer.l1.rpc import to_bytes
 from sequencer.l1.signing import Signer
 from sequencer.l1_worker import L1Config
 from sequencer.log import LogError
+from sequencer.market.feeds import FeedSource, FileSource, HttpSource
+from sequencer.market.tape import TapeError, parse_instrument
 from sequencer.protocol.params import INTEGER_FIELDS, Params
 from sequencer.service import Service, ServiceConfig
-from sequencer.tape import TapeError, parse_instrument
 
 KEY_VARIABLE = "FAIRSTRIKE_SEQUENCER_KEY"
 PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # the name of a variable
@@ -131,7 +131,7 @@ def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
 
 def exchange_params(path: Path | None, devnet: bool) -> Params:
     """Parameters that the deployment was made with: an object of Params' fields, feed_keys as addresses in hex."""
-    from sequencer.devnet import devnet_params
+    from sequencer.local.devnet import devnet_params
 
     given: dict[str, object] = {}
     if path is not None:
@@ -156,7 +156,7 @@ def exchange_params(path: Path | None, devnet: bool) -> Params:
 
 def feed_keys(devnet: bool) -> list[bytes]:
     """Private keys of the feeds that sign in this process: of the environment, else, on a devnet, the known ones."""
-    from sequencer.devnet import FEEDS, feed_key
+    from sequencer.local.devnet import FEEDS, feed_key
 
     given = os.environ.get(FEED_KEYS_VARIABLE)
     if given is None:
@@ -182,7 +182,7 @@ def listing(path: Path | None) -> list[Terms]:
 def feed_source(feed: str, wanted: list[Terms]) -> list[FeedSource]:
     """The source that `--feed` names."""
     if feed.startswith("flat:"):
-        from sequencer.bench import FlatSource
+        from sequencer.local.bench import FlatSource
 
         try:
             return [FlatSource(wanted, round(float(feed[5:]) * 100))]

@@ -16,14 +16,13 @@ from typing import Any
 import msgspec
 
 from sequencer import errors
+from sequencer.api.ipc import Connection, IpcServer
 from sequencer.batcher import PAYLOAD_MAX_BYTES, Batcher
 from sequencer.clock import Clock, SystemClock
 from sequencer.driver import Driver, DriverConfig
 from sequencer.engine import Engine, ReplayError, Submission, Tick
-from sequencer.feeds import FeedSource
 from sequencer.genesis import genesis_state
 from sequencer.intake import QUEUE_FULL, Intake, IntakeLimits
-from sequencer.ipc import Connection, IpcServer
 from sequencer.keeper import Keeper, KeeperConfig, Liquidator, Terms
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import L1Error
@@ -33,6 +32,7 @@ from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1_worker import L1Config, L1Worker, Notice, look
 from sequencer.log import LogError, LogLost, SqliteLog
+from sequencer.market.feeds import FeedSource
 from sequencer.protocol import codec
 from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
 from sequencer.protocol.params import Params

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
+from sequencer.api.names import find_instrument, instrument_name, instrument_terms
 from sequencer.engine import Result
-from sequencer.names import find_instrument, instrument_name, instrument_terms
+from sequencer.market.tape import parse_instrument
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.book import Order
@@ -19,7 +20,6 @@ from sequencer.protocol.entries import Account
 from sequencer.protocol.outcome import Fill
 from sequencer.protocol.queue import sequencing_fee
 from sequencer.protocol.state import State, instrument_expiry_time
-from sequencer.tape import parse_instrument
 
 TRADES_KEPT: Final = 10_000
 DEPTH_MAX: Final = 100

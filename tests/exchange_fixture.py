@@ -20,11 +20,11 @@ import msgspec
 import uvloop
 
 from sequencer import errors
+from sequencer.api.gateway import Gateway, Limits, serve
+from sequencer.api.ipc import Connection, IpcServer
 from sequencer.engine import Engine, Submission
-from sequencer.gateway import Gateway, Limits, serve
 from sequencer.genesis import genesis_state
 from sequencer.intake import Intake
-from sequencer.ipc import Connection, IpcServer
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of

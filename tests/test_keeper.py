@@ -2,11 +2,11 @@
 
 import pytest
 
-from sequencer.bench import key_of
-from sequencer.devnet import FEEDS, feed_key
 from sequencer.engine import Engine
-from sequencer.feeds import IndexReport, Report, SurfaceReport
 from sequencer.keeper import Keeper, KeeperConfig, Liquidator
+from sequencer.local.bench import key_of
+from sequencer.local.devnet import FEEDS, feed_key
+from sequencer.market.feeds import IndexReport, Report, SurfaceReport
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason

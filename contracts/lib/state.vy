@@ -4,7 +4,7 @@
 """
 @title State as a verifier sees it: GLOBAL and PARAMS, and what a record opens of the rest
 @license MIT
-@notice Twin of `sequencer/protocol/state.py` and `entries.py`; consumes what `sequencer/witness.py` writes.
+@notice Twin of `sequencer/protocol/state.py` and `entries.py`; consumes what `sequencer/proof/witness.py` writes.
 @dev GLOBAL's fields live in transient storage, under their Python names; PARAMS and pages stay in calldata, and are read
      there; accounts are in memory.
 @custom:security What is read is proved against the root before it is used. Counts inside a leaf fit its words, because

@@ -13,7 +13,7 @@ _COMMANDS = {
     "watch": "sequencer.cli.watch:watch",
     "bench": "sequencer.cli.operate:bench",
     "node": "sequencer.node:main",
-    "gateway": "sequencer.gateway:main",
+    "gateway": "sequencer.api.gateway:main",
     "status": "sequencer.cli.trade:status",
     "instruments": "sequencer.cli.trade:instruments",
     "book": "sequencer.cli.trade:book",
@@ -26,7 +26,7 @@ _COMMANDS = {
     "exit": "sequencer.cli.exit:exit_command",
     "price": "sequencer.cli.quant:price",
     "margin": "sequencer.cli.quant:margin",
-    "match": "sequencer.match:match_command",
+    "match": "sequencer.market.match:match_command",
 }
 
 

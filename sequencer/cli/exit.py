@@ -45,15 +45,15 @@ def exit_command(
 
     Rebuilds the last final state from L1 alone. Run it again at any time: it goes on where things stand.
     """
-    from sequencer.devnet import devnet_params
+    from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
     from sequencer.engine import ReplayError
-    from sequencer.jsonrpc import PRICE_DECIMALS, to_units
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
     from sequencer.l1.wallet import Wallet
-    from sequencer.leaving import Leaving, Row, development_reports, exit_state, freeze, read_reports
+    from sequencer.local.devnet import devnet_params
+    from sequencer.proof.leaving import Leaving, Row, development_reports, exit_state, freeze, read_reports
 
     needs_key = not (dry_run and everybody)
     signer = Signer(_key(keystore, devnet_key)) if needs_key else None

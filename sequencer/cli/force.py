@@ -50,7 +50,7 @@ def withdraw(
     devnet_key: int | None,
 ) -> None:
     """Force a withdrawal of AMOUNT USD, or of `all` that is free when it is taken."""
-    from sequencer.jsonrpc import CASH_DECIMALS, to_units
+    from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
 
     units = 0 if amount == "all" else to_units(CASH.convert(amount, None, None), CASH_DECIMALS)
     if units == 0 and amount != "all":
@@ -99,7 +99,7 @@ def order(
     devnet_key: int | None,
 ) -> None:
     """Force an order: SIDE INSTRUMENT QUANTITY PRICE; INSTRUMENT by name or, without a gateway, by number."""
-    from sequencer.jsonrpc import PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
+    from sequencer.api.jsonrpc import PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
     from sequencer.protocol import constants as c
     from sequencer.protocol.state import instrument_expiry_time
 

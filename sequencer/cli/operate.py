@@ -40,7 +40,7 @@ CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node
 def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) -> None:
     """Everything on one machine: chain, contracts, sequencer, gateway, feeds, keeper. Ends with Ctrl-C."""
     from sequencer.l1.errors import L1Error
-    from sequencer.up import UpError, run_up
+    from sequencer.local.up import UpError, run_up
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -89,9 +89,9 @@ def demo(
     if lie is not None:
         _lie(lie, chain, tape, seed, json_target, data)
         return
-    from sequencer.demo import Demo, DemoConfig, DemoFailed, as_json
     from sequencer.l1.errors import L1Error
-    from sequencer.tape import TRADES_FILE, TapeError
+    from sequencer.local.demo import Demo, DemoConfig, DemoFailed, as_json
+    from sequencer.market.tape import TRADES_FILE, TapeError
 
     if tape is not None and not (tape / TRADES_FILE).is_file():
         people.print(f"[yellow]no {tape / TRADES_FILE}: the seeded generator stands in[/yellow]")
@@ -121,9 +121,9 @@ def demo(
 def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str | None, data: str) -> None:
     """A short run with one lie; fails unless it is caught, slashed and rolled back."""
     from sequencer.l1.errors import L1Error
-    from sequencer.lie_demo import as_object, tell
-    from sequencer.lies import LIES
-    from sequencer.tape import TRADES_FILE, TapeError
+    from sequencer.local.lie_demo import as_object, tell
+    from sequencer.local.lies import LIES
+    from sequencer.market.tape import TRADES_FILE, TapeError
 
     if name == "list":
         click.echo("\n".join(LIES))
@@ -151,15 +151,15 @@ def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str |
 def replay(l1_url: str | None, deployment: Path, json_target: str | None) -> None:
     """Rebuild the whole state from L1 data alone and compare every root."""
     from sequencer.contracts import load
-    from sequencer.devnet import devnet_params
     from sequencer.engine import ReplayError
     from sequencer.l1.abi import Contract
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.l1.follower import Follower, PostedBatch
     from sequencer.l1.rpc import Rpc
+    from sequencer.local.devnet import devnet_params
+    from sequencer.proof.replay import replay as rebuild
     from sequencer.protocol import codec
-    from sequencer.replay import replay as rebuild
 
     with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc, bars() as progress:
 
@@ -204,7 +204,7 @@ def replay(l1_url: str | None, deployment: Path, json_target: str | None) -> Non
 )
 def bench(orders: int, outstanding: int, accounts_max: int, json_target: str | None) -> None:
     """Signed orders a second, end to end, beside the same run's ecrecover rate."""
-    from sequencer.bench import BenchConfig, BenchFailed, as_json, run_bench
+    from sequencer.local.bench import BenchConfig, BenchFailed, as_json, run_bench
 
     failed = ""
     with bars() as progress:

@@ -16,7 +16,7 @@ from sequencer.cli.output import fail, show, write_json
 @click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
 def price(option_type: str, forward: str, strike: str, iv: str, expires_in: int, as_json: bool) -> None:
     """Mark, greeks and the 16 scenarios of one option, in USD per contract."""
-    from sequencer.quant import price_option
+    from sequencer.market.quant import price_option
 
     try:
         result: dict[str, Any] = {**price_option(option_type, forward, strike, iv, expires_in)}
@@ -39,7 +39,7 @@ def margin(file: BinaryIO, as_json: bool) -> None:
     FILE (- reads standard input) is JSON: {"cash": "1000.00", "index": "46219.79", "positions": [{"type": "put",
     "forward": "46219.79", "strike": "45000", "iv": "0.67", "expires_in": 86400, "quantity": "-1.5"}, ...]}
     """
-    from sequencer.portfolio import PortfolioError, evaluate, read_portfolio
+    from sequencer.market.portfolio import PortfolioError, evaluate, read_portfolio
 
     try:
         result = evaluate(read_portfolio(file.read()))

@@ -30,7 +30,7 @@ def _key(keystore: Path | None, devnet_key: int | None) -> bytes:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise fail(f"{keystore}: {error}") from error
     if devnet_key is not None:
-        from sequencer.devnet import devnet_key as key_of
+        from sequencer.local.devnet import devnet_key as key_of
 
         return key_of(devnet_key)
     text = os.environ.get("FAIRSTRIKE_KEY", "").removeprefix("0x")
@@ -71,7 +71,7 @@ def _print(title: str, result: Any, as_json: bool) -> None:
 
 def _ask(api: str, method: str, **params: Any) -> Any:
     """Answer of the gateway to one query; errors as one line."""
-    from sequencer.client import HttpClient
+    from sequencer.api.client import HttpClient
     from sequencer.errors import FairstrikeError
 
     try:
@@ -83,7 +83,7 @@ def _ask(api: str, method: str, **params: Any) -> Any:
 
 def _trade(api: str, key: bytes, work: Callable[[Any], Awaitable[Any]]) -> Any:
     """Runs `work(trader)` on a connection; errors as one line."""
-    from sequencer.client import Client, Trader
+    from sequencer.api.client import Client, Trader
     from sequencer.errors import FairstrikeError
 
     if not api.startswith(("http://", "https://")):
@@ -242,7 +242,7 @@ def cancel(
     devnet_key: int | None,
 ) -> None:
     """Cancel one order, named as its ack names it: INSTRUMENT SIDE PRICE SEQ."""
-    from sequencer.jsonrpc import PRICE_DECIMALS, to_units
+    from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
     from sequencer.protocol.constants import Kind
 
     async def work(trader: Any) -> Any:
@@ -343,7 +343,7 @@ def deposit(
     devnet_key: int | None,
 ) -> None:
     """Deposit AMOUNT USD into the vault, in one transaction with a permit."""
-    from sequencer.jsonrpc import CASH_DECIMALS, to_units
+    from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
 
     units = to_units(amount, CASH_DECIMALS)
     with _wallet(deployment, l1_url, _key(keystore, devnet_key)) as wallet:

@@ -62,15 +62,15 @@ def watch(
     once: bool,
 ) -> None:
     """Rebuild the exchange from L1, compare every root, and say, or challenge, what is wrong. Ends with Ctrl-C."""
-    from sequencer.challenger import Challenger
     from sequencer.cli.trade import _key
-    from sequencer.devnet import devnet_params
     from sequencer.engine import ReplayError
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
-    from sequencer.watcher import WatchConfig, Watcher
+    from sequencer.local.devnet import devnet_params
+    from sequencer.proof.challenger import Challenger
+    from sequencer.proof.watcher import WatchConfig, Watcher
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc, contextlib.ExitStack() as stack:

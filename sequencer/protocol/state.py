@@ -113,7 +113,7 @@ class State:
         self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
 
     # --- reads ----------------------------------------------------------------------------------
-    # The transition reads through these, in the order in which its twin consumes a witness: see sequencer/witness.py.
+    # The transition reads through these, in the order in which its twin consumes a witness: proof/witness.py.
 
     def account(self, number: int) -> Account | None:
         """The account, or None."""

@@ -7,8 +7,8 @@ import boa
 from contract_support import INBOX, USD, deploy
 from stub_support import deploy_stub
 
-from sequencer.exit import Proofs
 from sequencer.genesis import genesis_state
+from sequencer.proof.exit import Proofs
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of

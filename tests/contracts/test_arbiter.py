@@ -22,7 +22,11 @@ from contract_support import (
 from eth.exceptions import Revert
 from stub_support import deploy_stub
 
-from sequencer.challenge import (
+from sequencer.engine import Engine
+from sequencer.genesis import genesis_root, genesis_state
+from sequencer.l1.follower import PostedBatch
+from sequencer.local.devnet import devnet_params
+from sequencer.proof.challenge import (
     Challenge,
     arbiter,
     challenge_form,
@@ -32,10 +36,7 @@ from sequencer.challenge import (
     message,
     segment_proof,
 )
-from sequencer.devnet import devnet_params
-from sequencer.engine import Engine
-from sequencer.genesis import genesis_root, genesis_state
-from sequencer.l1.follower import PostedBatch
+from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -44,7 +45,6 @@ from sequencer.protocol.constants import Kind
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
-from sequencer.witness import Tracer, Witness
 
 PARAMS = devnet_params()
 SALT = b"\x5a" * 32

@@ -8,17 +8,18 @@ import boa
 import pytest
 from contract_support import ETHER, USD, Exchange, deploy_exchange, events_of, reverts
 
-from sequencer.challenge import (
+from sequencer.engine import Engine, Submission
+from sequencer.genesis import genesis_root, genesis_state
+from sequencer.l1.follower import PostedBatch
+from sequencer.local.devnet import devnet_params, feed_key
+from sequencer.proof.challenge import (
     Challenge,
     arbiter,
     challenge_form,
     challenge_header,
     challenge_segment,
 )
-from sequencer.devnet import devnet_params, feed_key
-from sequencer.engine import Engine, Submission
-from sequencer.genesis import genesis_root, genesis_state
-from sequencer.l1.follower import PostedBatch
+from sequencer.proof.witness import Tracer
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -27,7 +28,6 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
-from sequencer.witness import Tracer
 
 PARAMS = devnet_params()
 SALT = b"\x5a" * 32

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stub_support import deploy_stub
 
-from sequencer.challenge import SEGMENT_ELEMENTS_MAX, bounds, segment_proof
+from sequencer.proof.challenge import SEGMENT_ELEMENTS_MAX, bounds, segment_proof
 from sequencer.protocol import constants as c
 
 ELEMENT = 31

@@ -13,7 +13,7 @@ import pytest
 from contract_support import deploy, pack, reverts
 from test_data_source import expected
 
-from sequencer.challenge import bounds
+from sequencer.proof.challenge import bounds
 from sequencer.protocol.hashing import keccak
 
 ELEMENT = 31

@@ -22,7 +22,7 @@ from exit_support import (
 )
 from stub_support import deploy_stub
 
-from sequencer.exit import Proofs, certain_value, final_value, known_price
+from sequencer.proof.exit import Proofs, certain_value, final_value, known_price
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind

@@ -13,8 +13,8 @@ from exit_support import FEED_KEYS, NOW_PPM, TIMES
 from stub_support import deploy_stub
 from test_artifacts import check_snapshot
 
-from sequencer.exit import Proofs
 from sequencer.genesis import genesis_state
+from sequencer.proof.exit import Proofs
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind

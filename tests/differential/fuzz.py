@@ -20,12 +20,12 @@ from exchange import CALM, DOMAIN, FEEDS, address, key_of, reopened
 from hostile import ROLES, Adversary, Drawn, populated
 from runner import creation_code, new_evm
 
+from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import LAYOUTS
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import keccak
-from sequencer.witness import Tracer, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import worlds
 from fuzz import Judge, calldata, expected
 
+from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.witness import Tracer, Witness
 
 GAS_MAX: Final = 2_000_000
 CALLDATA_MAX: Final = 110_000

@@ -30,11 +30,12 @@ from exchange import DOMAIN, FEEDS, FLAT, INDEX, NEAR, START, key_of
 from fuzz import VERIFIER_OF, Judge
 from runner import GAS, ROOT, creation_code
 
-from sequencer.challenge import Challenge, _challenge, message, segment_proof
 from sequencer.contracts import NAMES, load
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import VERIFIERS, DeployConfig
 from sequencer.l1.follower import PostedBatch
+from sequencer.proof.challenge import Challenge, _challenge, message, segment_proof
+from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -42,7 +43,6 @@ from sequencer.protocol.batch import Segment, data_root
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import keccak
 from sequencer.protocol.state import expiry_time
-from sequencer.witness import Tracer, Witness
 
 pyrevm = pytest.importorskip("pyrevm", reason="a hundred challenges are too slow on py-evm")
 

@@ -30,11 +30,11 @@ from fuzz import (
     new_report,
 )
 
+from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Account
-from sequencer.witness import Tracer, Witness
 
 IS_LONG: Final = os.environ.get("FAIRSTRIKE_LONG", "0") not in ("", "0")
 GAS_MAX: Final = 8_000_000

@@ -11,13 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 
 from exchange import DOMAIN, INDEX, NEAR, START, USD, address, params
 
+from sequencer.proof.witness import Tracer
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.book import Order, order_key, order_value
 from sequencer.protocol.entries import Account, Expiry, Page, SurfaceReport
 from sequencer.protocol.state import State, expiry_time
 from sequencer.protocol.surface import Surface
-from sequencer.witness import Tracer
 
 if TYPE_CHECKING:
     from random import Random

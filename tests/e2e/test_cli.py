@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sequencer.cli import main
-from sequencer.quant import price_option
+from sequencer.market.quant import price_option
 
 YEAR_S = 365 * 86_400
 READY_S = 60.0

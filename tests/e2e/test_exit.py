@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sequencer.bench import FlatSource
+from sequencer.api.client import Client
+from sequencer.api.trader import Trader
 from sequencer.cli import main
-from sequencer.client import Client
 from sequencer.clock import ManualClock
 from sequencer.contracts import load
-from sequencer.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, feed_key
 from sequencer.driver import DriverConfig
-from sequencer.exit import final_value
 from sequencer.l1.abi import Contract
+from sequencer.local.bench import FlatSource
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, feed_key
+from sequencer.proof.exit import final_value
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import State, expiry_time
-from sequencer.trader import Trader
 
 USD = 10**6
 DAY = 20_000

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sequencer.bench import FlatSource
+from sequencer.api.client import Client
+from sequencer.api.trader import Trader
 from sequencer.cli import main
-from sequencer.client import Client
 from sequencer.clock import ManualClock
 from sequencer.contracts import load
-from sequencer.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, wait_for
 from sequencer.driver import DriverConfig
 from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import TransactionFailed
+from sequencer.local.bench import FlatSource
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, wait_for
 from sequencer.protocol import constants as c
 from sequencer.protocol.state import expiry_time
-from sequencer.trader import Trader
 
 USD = 10**6
 DAY = 20_000

@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sequencer.audit import FORM_KINDS, Audit, Fault, FaultKind
 from sequencer.cli import main
-from sequencer.devnet import devnet_key, devnet_params
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.follower import PostedBatch
-from sequencer.lie_demo import bent, tell
-from sequencer.lies import LIES, Lie, LyingEngine
+from sequencer.local.devnet import devnet_key, devnet_params
+from sequencer.local.lie_demo import bent, tell
+from sequencer.local.lies import LIES, Lie, LyingEngine
+from sequencer.local.play import DEPOSITS, Play, as_posted, batches_of
 from sequencer.log import SqliteLog
-from sequencer.play import DEPOSITS, Play, as_posted, batches_of
+from sequencer.market.tape import open_tape
+from sequencer.proof.audit import FORM_KINDS, Audit, Fault, FaultKind
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import address_of, public_key_of
-from sequencer.tape import open_tape
 
 PARAMS = devnet_params()
 DOMAIN = codec.domain_separator(31_337, b"\x5f" * 20)

@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from sequencer.batcher import Batch
 from sequencer.cli import main
 from sequencer.cli.watch import serve
-from sequencer.devnet import devnet_params, devnet_signer
 from sequencer.l1.errors import DeploymentError
 from sequencer.l1.wallet import Wallet
-from sequencer.lie_demo import CHALLENGER, Stage, bent, stage
-from sequencer.lies import LIES
-from sequencer.tape import open_tape
-from sequencer.watcher import WatchConfig, Watcher
+from sequencer.local.devnet import devnet_params, devnet_signer
+from sequencer.local.lie_demo import CHALLENGER, Stage, bent, stage
+from sequencer.local.lies import LIES
+from sequencer.market.tape import open_tape
+from sequencer.proof.watcher import WatchConfig, Watcher
 
 USD = 1_000_000
 

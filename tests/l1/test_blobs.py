@@ -10,8 +10,6 @@ import ckzg
 import pytest
 from click.testing import CliRunner
 
-from sequencer.archive import Archive
-from sequencer.challenge import arbiter, challenge_form, challenge_segment, is_malformed
 from sequencer.cli import main
 from sequencer.contracts import load
 from sequencer.genesis import genesis_root
@@ -26,7 +24,9 @@ from sequencer.l1.poster import Batch, Poster, PosterConfig, post_blobs_gas
 from sequencer.l1.signing import Content, Fees, Signer
 from sequencer.l1.txmgr import TxConfig, TxManager, bumped
 from sequencer.l1.wallet import Wallet
-from sequencer.witness import Tracer
+from sequencer.proof.archive import Archive
+from sequencer.proof.challenge import arbiter, challenge_form, challenge_segment, is_malformed
+from sequencer.proof.witness import Tracer
 
 from .conftest import (
     DEPLOYER,

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sequencer.challenge import arbiter, challenge_header, challenge_segment
 from sequencer.contracts import load
-from sequencer.devnet import devnet_params, feed_key
 from sequencer.engine import Engine
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.abi import Contract
@@ -16,12 +14,14 @@ from sequencer.l1.errors import TransactionFailed
 from sequencer.l1.poster import Batch
 from sequencer.l1.rpc import to_bytes
 from sequencer.l1.wallet import Mined, Wallet
+from sequencer.local.devnet import devnet_params, feed_key
+from sequencer.proof.challenge import arbiter, challenge_header, challenge_segment
+from sequencer.proof.witness import Tracer
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol.batch import Segment
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import State
-from sequencer.witness import Tracer
 
 from .conftest import DEPLOYER, SEQUENCER, TRADER, Exchange
 

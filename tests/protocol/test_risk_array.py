@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from sequencer import quant
+from sequencer.market import quant
 from sequencer.protocol import black76, risk_array, surface
 from sequencer.protocol.black76 import PRICE_MAX, W_MAX
 from sequencer.protocol.risk_array import PNL_MAX, PNL_MIN, Shocks

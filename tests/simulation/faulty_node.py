@@ -11,7 +11,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from sequencer import batcher, ipc, l1_worker, log, node, service, snapshots, withdrawals
+from sequencer import batcher, l1_worker, log, node, service, snapshots, withdrawals
+from sequencer.api import ipc
 from sequencer.l1 import rpc, txmgr
 
 TXMGR_STEPS = ("intent stored", "nonce stored", "before sending", "after sending", "sending stored")

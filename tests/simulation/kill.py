@@ -29,11 +29,11 @@ from sequencer.l1.abi import Contract
 from sequencer.l1.follower import Follower
 from sequencer.l1.rpc import to_bytes
 from sequencer.log import LogError, SqliteLog
+from sequencer.proof.replay import replay as replay_posted
 from sequencer.protocol import cmap
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import LAYOUTS, Record, decode
 from sequencer.protocol.constants import Reason
-from sequencer.replay import replay as replay_posted
 
 from .faulty_node import POINTS
 from .world import Client, Node, World, order, withdrawal

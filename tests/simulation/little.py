@@ -3,12 +3,12 @@
 It runs the real engine and keeps every logged tick, so that a test can replay them.
 """
 
-from sequencer.bench import FlatSource, key_of, options, owner_of
-from sequencer.devnet import FEEDS, devnet_params, feed_key
 from sequencer.engine import Engine, Submission, Tick, replay
 from sequencer.genesis import genesis_state
 from sequencer.intake import Intake
 from sequencer.keeper import Keeper
+from sequencer.local.bench import FlatSource, key_of, options, owner_of
+from sequencer.local.devnet import FEEDS, devnet_params, feed_key
 from sequencer.log import Entry
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sequencer import service as service_module
-from sequencer.bench import key_of, owner_of
+from sequencer.api.ipc import connect
 from sequencer.clock import ManualClock
 from sequencer.errors import Code
-from sequencer.ipc import connect
 from sequencer.l1.follower import InboxMessage
+from sequencer.local.bench import key_of, owner_of
 from sequencer.log import Entry, LogError, LogLost, SqliteLog
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind

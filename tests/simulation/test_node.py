@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from sequencer.devnet import devnet_key
 from sequencer.errors import Code
+from sequencer.local.devnet import devnet_key
 from sequencer.log import SqliteLog
 from tests.simulation.world import ROOT, World, order
 

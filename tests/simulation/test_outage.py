@@ -12,7 +12,7 @@ from sequencer.errors import Code
 from sequencer.genesis import genesis_state
 from sequencer.l1.follower import Follower
 from sequencer.log import SqliteLog
-from sequencer.replay import replay as replay_posted
+from sequencer.proof.replay import replay as replay_posted
 from sequencer.snapshots import recover
 from tests.simulation.kill import posts
 from tests.simulation.world import Client, World, order

@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 
-from sequencer.bench import FlatSource, key_of, options, owner_of
-from sequencer.challenge import arbiter, challenge_segment, records_of
+from sequencer.api.ipc import connect
 from sequencer.contracts import load
-from sequencer.devnet import FEEDS, devnet_params, devnet_signer, feed_key
 from sequencer.driver import DriverConfig
 from sequencer.engine import Engine
 from sequencer.errors import Code
 from sequencer.genesis import genesis_root, genesis_state
-from sequencer.ipc import connect
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import start
 from sequencer.l1.deploy import DeployConfig, deploy
@@ -24,15 +21,18 @@ from sequencer.l1.follower import Follower
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.l1_worker import L1Config, Notice
+from sequencer.local.bench import FlatSource, key_of, options, owner_of
+from sequencer.local.devnet import FEEDS, devnet_params, devnet_signer, feed_key
+from sequencer.proof.challenge import arbiter, challenge_segment, records_of
+from sequencer.proof.replay import replay
+from sequencer.proof.witness import Tracer
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
-from sequencer.replay import replay
 from sequencer.rollback import Recovery
 from sequencer.service import Service, ServiceConfig
 from sequencer.snapshots import recover
-from sequencer.witness import Tracer
 from tests.simulation.liar import LIAR, OVERDRAWN, LyingEngine, event
 from tests.simulation.little import deposit
 from tests.simulation.world import Client, World, order

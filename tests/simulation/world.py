@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from sequencer import ipc
-from sequencer.bench import key_of, options, owner_of
-from sequencer.devnet import devnet_params, devnet_signer
+from sequencer.api import ipc
 from sequencer.genesis import genesis_root
 from sequencer.l1.chains import Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
+from sequencer.local.bench import key_of, options, owner_of
+from sequencer.local.devnet import devnet_params, devnet_signer
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind

@@ -1,0 +1,376 @@
+"""The SDK: `Client` (WebSocket), `HttpClient` (blocking HTTP), and from trader.py `Trader`, which signs and trades.
+
+    client = await Client.connect("ws://127.0.0.1:8545/ws")
+    trader = await Trader.open(client, load_key("env:FAIRSTRIKE_KEY"))
+    order = await trader.place("BTC-2JAN22-48000-C", "buy", "1500.00", "0.1")
+    await trader.cancel(order)
+
+Records leave as binary frames. A lost connection is made anew, and subscriptions with it; requests that were on their
+way raise `OutcomeUnknown`, because nobody knows whether they arrived. Exceptions: errors.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import itertools
+import json
+import random
+import urllib.parse
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from sequencer.api.trader import Nonces, PlacedOrder, Trader, load_key
+from sequencer.errors import ConnectionFailed, OutcomeUnknown, RpcFailed, from_error
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind
+
+__all__ = [
+    "Client",
+    "Event",
+    "HttpClient",
+    "Nonces",
+    "PlacedOrder",
+    "Subscription",
+    "Trader",
+    "load_key",
+]
+
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+EVENTS_KEPT_MAX: Final = 10_000  # of a subscription that is not read
+_CLOSED: Final = object()
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a subscription yields. `is_gap`: events before this one may have been missed (`data` is None then)."""
+
+    channel: str
+    data: Any
+    is_gap: bool = False
+
+
+class Subscription:
+    """Events of some channels, as an async iterator. Unread, it forgets the oldest and says so by a gap."""
+
+    def __init__(self, channels: frozenset[str], kept_max: int = EVENTS_KEPT_MAX) -> None:
+        self.channels = channels
+        self._events: deque[Event | object] = deque()
+        self._kept_max = kept_max
+        self._arrived = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        """Called by the client."""
+        if len(self._events) >= self._kept_max:
+            self._events.clear()
+            self._events.append(Event("", None, is_gap=True))
+        self._events.append(event)
+        self._arrived.set()
+
+    def end(self) -> None:
+        """Ends the iteration after what has arrived."""
+        self._events.append(_CLOSED)
+        self._arrived.set()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                if not isinstance(event, Event):
+                    return
+                yield event
+            self._arrived.clear()
+            await self._arrived.wait()
+
+
+class _Listener(WSListener):
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.why = "the connection was lost"
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        kind = frame.msg_type
+        if kind == WSMsgType.TEXT:
+            self._client.received(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.BINARY:
+            self._client.received_binary(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.CLOSE:
+            self.why = frame.get_close_reason() or "closed by the gateway"
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._client.lost(transport, self.why)
+
+    def pause_writing(self) -> None:
+        """Requests are bounded by the gateway."""
+
+    def resume_writing(self) -> None:
+        """See `pause_writing`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    what: str
+    answer: asyncio.Future[Any]
+    on_result: Callable[[Any], None] | None
+
+
+class Client:
+    """A connection to a gateway that comes back by itself. Make it with `Client.connect`."""
+
+    def __init__(self, url: str, connect_timeout_s: float = 5.0, answer_timeout_s: float = 60.0) -> None:
+        self.url = url
+        self._connect_timeout_s = connect_timeout_s
+        self._answer_timeout_s = answer_timeout_s
+        self._transport: WSTransport | None = None
+        self._up = asyncio.Event()
+        self._pending: dict[int, _Waiting] = {}
+        self._ids = itertools.count(1)
+        self._subscriptions: dict[Subscription, None] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._down = asyncio.Event()
+        self._last_failure = "not connected yet"
+
+    @classmethod
+    async def connect(cls, url: str, **settings: float) -> Client:
+        """Connects to `ws://host:port/ws`; ConnectionFailed when that does not succeed in time."""
+        client = cls(url, **settings)
+        client._keeper = asyncio.create_task(client._keep())
+        try:
+            await client._wait_up()
+        except ConnectionFailed:
+            await client.close()
+            raise
+        return client
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection and every subscription."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.disconnect()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(transport.wait_disconnected(), 2.0)
+        self._fail("the client was closed")
+        for subscription in self._subscriptions:
+            subscription.end()
+
+    async def call(self, method: str, /, **params: Any) -> Any:
+        """Result of a method. Raises what errors.py draws."""
+        return await self._request(method, params)
+
+    async def submit(self, record: bytes) -> dict[str, Any]:
+        """The ack of a signed record."""
+        kind = Kind(record[0]).name if record and record[0] in c.LAYOUT else "a record"
+        transport = await self._ready()
+        number, answer = self._expect(kind)
+        transport.send(WSMsgType.BINARY, number.to_bytes(8, "big") + record)
+        ack: dict[str, Any] = await self._answer(number, answer)
+        return ack
+
+    async def subscribe(self, *channels: str) -> Subscription:
+        """Events of `book.<instrument>`, `trades`, `trades.<instrument>`, `ticker.<instrument>`, `account.<number>`."""
+        subscription = Subscription(frozenset())
+
+        def began(result: Any) -> None:  # before the next frame is looked at
+            subscription.channels = frozenset(result["channels"])
+            self._subscriptions[subscription] = None
+
+        await self._request("subscribe", {"channels": list(channels)}, began)
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Ends a subscription."""
+        del self._subscriptions[subscription]
+        subscription.end()
+        others = frozenset[str]().union(*(one.channels for one in self._subscriptions))
+        gone = sorted(subscription.channels - others)
+        if gone:
+            await self.call("unsubscribe", channels=gone)
+
+    # --- what the listener calls ----------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """A text frame: an answer or an event."""
+        document = json.loads(data)
+        if document.get("method") == "event":
+            params = document["params"]
+            event = Event(params["channel"], params["data"])
+            family = event.channel.partition(".")[0]
+            for subscription in self._subscriptions:
+                if event.channel in subscription.channels or family in subscription.channels:
+                    subscription.put(event)
+        elif isinstance(document.get("id"), int):
+            self._resolve(document["id"], document)
+
+    def received_binary(self, data: bytes) -> None:
+        """A binary frame: an ack."""
+        self._resolve(int.from_bytes(data[:8], "big"), json.loads(data[8:]))
+
+    def lost(self, transport: WSTransport, why: str) -> None:
+        """The connection has ended."""
+        if transport is self._transport:
+            self._transport = None
+            self._up.clear()
+            self._down.set()
+            self._last_failure = why
+            self._fail(why)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Connects, again and again."""
+        wait_s = 0.05
+        first = True
+        while True:
+            try:
+                self._down.clear()
+                transport, _ = await ws_connect(
+                    lambda *_: _Listener(self), self.url, max_frame_size=ANSWER_BYTES_MAX
+                )
+            except (OSError, WSError) as error:
+                self._last_failure = str(error) or type(error).__name__
+            else:
+                wait_s = 0.05
+                if not transport.is_disconnected:
+                    self._transport = transport
+                    self._up.set()
+                    if not first:
+                        await self._subscribe_again()
+                    first = False
+                    await self._down.wait()
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads reconnects, no secret
+            wait_s = min(2 * wait_s, 2.0)
+
+    async def _subscribe_again(self) -> None:
+        channels = sorted(frozenset[str]().union(*(one.channels for one in self._subscriptions)))
+        for start in range(0, len(channels), 100):
+            try:
+                await self.call("subscribe", channels=channels[start : start + 100])
+            except (RpcFailed, OutcomeUnknown, ConnectionFailed):
+                if self._transport is not None:
+                    self._transport.disconnect()  # and try again
+                return
+        for subscription in self._subscriptions:
+            subscription.put(Event("", None, is_gap=True))
+
+    async def _wait_up(self) -> None:
+        try:
+            await asyncio.wait_for(self._up.wait(), self._connect_timeout_s)
+        except TimeoutError:
+            raise ConnectionFailed(self.url, self._last_failure) from None
+
+    async def _request(
+        self, method: str, params: dict[str, Any], on_result: Callable[[Any], None] | None = None
+    ) -> Any:
+        transport = await self._ready()
+        number, answer = self._expect(method, on_result)
+        document = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        transport.send(WSMsgType.TEXT, msgspec.json.encode(document))
+        return await self._answer(number, answer)
+
+    async def _ready(self) -> WSTransport:
+        while self._transport is None:
+            await self._wait_up()
+        return self._transport
+
+    def _expect(
+        self, what: str, on_result: Callable[[Any], None] | None = None
+    ) -> tuple[int, asyncio.Future[Any]]:
+        number = next(self._ids)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending[number] = _Waiting(what, answer, on_result)
+        return number, answer
+
+    async def _answer(self, number: int, answer: asyncio.Future[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._answer_timeout_s):
+                return await answer
+        except TimeoutError:
+            raise OutcomeUnknown(f"request {number}", "no answer in time") from None
+        finally:
+            self._pending.pop(number, None)
+
+    def _resolve(self, number: int, document: dict[str, Any]) -> None:
+        waiting = self._pending.pop(number, None)
+        if waiting is None or waiting.answer.done():
+            return
+        if "error" in document:
+            waiting.answer.set_exception(from_error(document["error"], waiting.what))
+            return
+        if waiting.on_result is not None:
+            waiting.on_result(document["result"])
+        waiting.answer.set_result(document["result"])
+
+    def _fail(self, why: str) -> None:
+        pending, self._pending = self._pending, {}
+        for waiting in pending.values():
+            if not waiting.answer.done():
+                waiting.answer.set_exception(OutcomeUnknown(waiting.what, why))
+
+
+class HttpClient:
+    """Blocking calls over HTTP, one connection."""
+
+    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or parts.hostname is None:
+            raise ValueError(f"{url}: must be http://HOST:PORT")
+        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self.url = url
+        self._connection = make(parts.hostname, parts.port, timeout=timeout_s)
+        self._ids = itertools.count(1)
+
+    def __enter__(self) -> HttpClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+    def call(self, method: str, /, **params: Any) -> Any:
+        """Result of a method. Raises what errors.py draws."""
+        document = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
+        try:
+            if self._connection.sock is None:
+                self._connection.connect()
+        except OSError as error:
+            raise ConnectionFailed(self.url, str(error)) from None
+        try:
+            headers = {"Content-Type": "application/json"}
+            self._connection.request("POST", "/", json.dumps(document), headers)
+            answer = json.loads(self._connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._connection.close()
+            raise OutcomeUnknown(method, str(error) or type(error).__name__) from None
+        if "result" not in answer:
+            failure = answer.get("error")
+            raise from_error(failure if isinstance(failure, dict) else {"message": str(failure)}, method)
+        return answer["result"]
+
+    def submit(self, record: bytes) -> dict[str, Any]:
+        """The ack of a signed record."""
+        ack: dict[str, Any] = self.call("submit", record="0x" + record.hex())
+        return ack

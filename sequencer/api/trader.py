@@ -1,0 +1,310 @@
+"""Trading with a key: nonces, records, signatures, through a `Client` (client.py). Amounts are decimal strings."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sequencer.api.jsonrpc import (
+    CASH_DECIMALS,
+    FEE_MAX_DECIMALS,
+    PRICE_DECIMALS,
+    QUANTITY_DECIMALS,
+    to_units,
+)
+from sequencer.errors import ConnectionFailed, NonceRefused, OutcomeUnknown, RpcFailed
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.hashing import address_of, public_key_of
+
+if TYPE_CHECKING:
+    from sequencer.api.client import Client, Subscription
+
+NONCE_TRIES: Final = 3
+_TIFS: Final = {"GTC": c.TIF_GTC, "IOC": c.TIF_IOC, "FOK": c.TIF_FOK}
+_SIDES: Final = {"buy": c.BUY, "sell": c.SELL}
+_SELF_TRADES: Final = {"cancel_resting": 0, "cancel_taker": c.FLAG_STP_TAKER}
+
+
+def load_key(source: str, password: Callable[[], str] | None = None) -> bytes:
+    """A private key (32 bytes) from `env:NAME` (hex in the environment) or `keystore:PATH` (eth_account's JSON).
+
+    `password` is asked for a keystore; by default FAIRSTRIKE_PASSWORD, else the terminal. ValueError says what is
+    wrong, and never shows the key.
+    """
+    scheme, _, rest = source.partition(":")
+    if scheme == "env":
+        text = os.environ.get(rest, "").removeprefix("0x")
+        try:
+            key = bytes.fromhex(text)
+        except ValueError:
+            key = b""
+        if len(key) != 32:
+            raise ValueError(f"{source}: must hold a private key, 64 hex digits")
+    elif scheme == "keystore":
+        from eth_account import Account
+
+        def ask() -> str:
+            return os.environ.get("FAIRSTRIKE_PASSWORD") or getpass.getpass(f"Password of {rest}: ")
+
+        try:
+            key = bytes(Account.decrypt(Path(rest).read_text(), (password or ask)()))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{source}: {error}") from None
+    else:
+        raise ValueError(f"{source!r}: must be env:NAME or keystore:PATH")
+    public_key_of(key)  # refuses what is no key
+    return key
+
+
+class Nonces:
+    """Nonces of one account: each is handed out once; a refused record gives its nonce back.
+
+    The lowest free one goes first, so that the floor moves on. What is in flight stays within NONCE_WINDOW of the
+    lowest nonce that is not known to be used.
+    """
+
+    def __init__(self) -> None:
+        self._floor = 0
+        self._taken: set[int] = set()  # used or on their way, at or above the floor
+        self._used: set[int] = set()
+        self._lost: set[int] = set()  # on their way when the connection was lost
+        self._next = 0  # none below is free
+        self._freed = asyncio.Event()
+        self.is_shared = False  # another signer uses the same account: draw at random
+
+    def reset(self, floor: int, bitmap: int) -> None:
+        """Takes over what the exchange says. What is on its way stays taken; what was lost there is decided by it."""
+        in_flight = self._taken - self._used - self._lost
+        self._lost.clear()
+        self._floor = self._next = floor
+        self._used = {floor + bit for bit in range(c.NONCE_WINDOW) if bitmap >> bit & 1}
+        self._taken = self._used | {nonce for nonce in in_flight if nonce >= floor}
+        self._freed.set()
+
+    async def take(self) -> int:
+        """A free nonce of the window; waits for one."""
+        while True:
+            end = self._floor + c.NONCE_WINDOW
+            if self.is_shared:
+                free = [nonce for nonce in range(self._floor, end) if nonce not in self._taken]
+                nonce = random.choice(free) if free else end  # noqa: S311  # spreads, no secret
+            else:
+                nonce = self._next
+                while nonce in self._taken:
+                    nonce += 1
+                self._next = nonce
+            if nonce < end:
+                self._taken.add(nonce)
+                return nonce
+            self._freed.clear()
+            await self._freed.wait()
+
+    def use(self, nonce: int) -> None:
+        """The record that carried `nonce` was applied."""
+        if nonce < self._floor:
+            return
+        self._used.add(nonce)
+        while self._floor in self._used:
+            self._used.discard(self._floor)
+            self._taken.discard(self._floor)
+            self._floor += 1
+        self._next = max(self._next, self._floor)
+        self._freed.set()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the fate of a nonce is unknown: `reset` decides it."""
+        return bool(self._lost)
+
+    def lose(self, nonce: int) -> None:
+        """Nobody knows whether the record that carried `nonce` was applied."""
+        self._lost.add(nonce)
+
+    def give_back(self, nonce: int) -> None:
+        """The record that carried `nonce` was refused."""
+        self._taken.discard(nonce)
+        self._next = max(min(self._next, nonce), self._floor)
+        self._freed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedOrder:
+    """An order that was accepted: its key, and the ack (fills, what rests, fee)."""
+
+    account: int
+    instrument: int
+    side: int
+    price: int
+    seq: int
+    ack: dict[str, Any]
+
+    @property
+    def rests(self) -> bool:
+        """Whether something of it was left in the book."""
+        return self.ack.get("order") is not None
+
+
+class Trader:
+    """One account and one key: the owner's or a session key. Make it with `Trader.open`."""
+
+    def __init__(self, client: Client, key: bytes, account: int, domain: bytes) -> None:
+        self.client = client
+        self.number = account
+        self.address = address_of(public_key_of(key))
+        self.nonces = Nonces()
+        self._key = key
+        self._domain = domain
+        self._instruments: dict[str, int] = {}
+
+    @classmethod
+    async def open(cls, client: Client, key: bytes, account: int | None = None) -> Trader:
+        """A trader for the account that `key` owns, or for `account` with a session key."""
+        info = await client.call("system_info")
+        domain = codec.domain_separator(info["chain_id"], bytes.fromhex(info["verifying_contract"][2:]))
+        if account is None:
+            owner = "0x" + address_of(public_key_of(key)).hex()
+            account = int((await client.call("account", owner=owner))["account"])
+        trader = cls(client, key, account, domain)
+        await trader.refresh()
+        return trader
+
+    async def account(self) -> dict[str, Any]:
+        """Cash, margin, positions, nonces."""
+        found: dict[str, Any] = await self.client.call("account", account=self.number)
+        return found
+
+    async def refresh(self) -> None:
+        """Learns the account's nonces anew: at the start, and after an unknown outcome."""
+        found = await self.account()
+        self.nonces.reset(found["nonce_floor"], int(found["nonce_bitmap"], 16))
+
+    async def subscribe(self, *channels: str) -> Subscription:
+        """Own orders and fills, and `channels`."""
+        return await self.client.subscribe(f"account.{self.number}", *channels)
+
+    async def place(
+        self,
+        instrument: int | str,
+        side: str,
+        price: str,
+        quantity: str,
+        *,
+        tif: str = "GTC",
+        post_only: bool = False,
+        reduce_only: bool = False,
+        self_trade: str = "cancel_resting",
+        expires: int = 0,
+        fee_max: str = "0.01",
+    ) -> PlacedOrder:
+        """Places an order. Decimals are strings; ValueError for what is none, Refused for what the rules forbid.
+
+        With `expires`, an order that is lost on its way dies for certain, and a resting one ends then.
+        """
+        number = await self._number_of(instrument)
+        flags = _SIDES[side] | _TIFS[tif] << c.FLAG_TIF_SHIFT
+        flags |= c.FLAG_POST_ONLY * post_only | c.FLAG_REDUCE_ONLY * reduce_only
+        flags |= _SELF_TRADES[self_trade]
+        ticks = to_units(price, PRICE_DECIMALS)
+        ack = await self.send(
+            Kind.PLACE,
+            instrument=number,
+            flags=flags,
+            price=ticks,
+            quantity=to_units(quantity, QUANTITY_DECIMALS),
+            expires=expires,
+            fee_max=to_units(fee_max, FEE_MAX_DECIMALS),
+        )
+        return PlacedOrder(self.number, number, _SIDES[side], ticks, ack["seq"], ack)
+
+    async def cancel(self, order: PlacedOrder, expires: int = 0) -> dict[str, Any]:
+        """Takes a resting order out; Refused (UNKNOWN_ORDER) when it has gone already."""
+        return await self.send(
+            Kind.CANCEL,
+            instrument=order.instrument,
+            side=order.side,
+            price=order.price,
+            seq=order.seq,
+            expires=expires,
+        )
+
+    async def cancel_all(self, nonce_floor: int = 0, expires: int = 0) -> dict[str, Any]:
+        """Every order of the account is dead from here on; no nonce below `nonce_floor` is good any more."""
+        ack = await self.send(Kind.CANCEL_ALL, nonce_floor=nonce_floor, expires=expires)
+        if nonce_floor:
+            await self.refresh()
+        return ack
+
+    async def withdraw(self, amount: str, expires: int = 0) -> dict[str, Any]:
+        """Takes USD out, to the owner on L1; the ack's `number` is the withdrawal's, for its proof."""
+        return await self.send(Kind.WITHDRAW, amount=to_units(amount, CASH_DECIMALS), expires=expires)
+
+    async def transfer(self, to: int, amount: str, expires: int = 0) -> dict[str, Any]:
+        """Moves USD to another account; the owner's key only."""
+        return await self.send(Kind.TRANSFER, to=to, amount=to_units(amount, CASH_DECIMALS), expires=expires)
+
+    async def set_signer(
+        self, signer: bytes, scope: int, signer_expires: int, expires: int = 0
+    ) -> dict[str, Any]:
+        """Grants a session key (scope 1 trade, 2 withdraw, 3 both) or takes it away (0); the owner's key only."""
+        return await self.send(
+            Kind.SET_SIGNER, signer=signer, scope=scope, signer_expires=signer_expires, expires=expires
+        )
+
+    async def bid(self, target: int, fraction: int, cash_max: str, expires: int = 0) -> dict[str, Any]:
+        """Bids for fraction/256 of an auctioned account's portfolio, at most `cash_max` USD (negative: receives)."""
+        return await self.send(
+            Kind.BID,
+            target=target,
+            fraction=fraction,
+            cash_max=to_units(cash_max, CASH_DECIMALS),
+            expires=expires,
+        )
+
+    async def send(self, kind: Kind, **fields: int | bytes) -> dict[str, Any]:
+        """Signs and submits one record with a nonce of its own; a nonce that is taken already is replaced.
+
+        After an unknown outcome the next record asks for the account's nonces first.
+        """
+        for tries_left in reversed(range(NONCE_TRIES)):
+            if self.nonces.is_doubtful:
+                await self.refresh()
+            nonce = await self.nonces.take()
+            try:
+                record = codec.encode(kind, account=self.number, nonce=nonce, **fields)
+                ack = await self.client.submit(codec.sign(record, self._domain, self._key))
+            except (OutcomeUnknown, asyncio.CancelledError):
+                self.nonces.lose(nonce)
+                raise
+            except NonceRefused as refused:
+                self.nonces.give_back(nonce)
+                await self.refresh()
+                self.nonces.is_shared |= refused.reason is Reason.NONCE_USED
+                if not tries_left:
+                    raise
+            except (RpcFailed, ConnectionFailed, ValueError):
+                self.nonces.give_back(nonce)
+                raise
+            else:
+                self.nonces.use(nonce)
+                return ack
+        raise AssertionError("not reached: the last try returns or raises")
+
+    async def _number_of(self, instrument: int | str) -> int:
+        if isinstance(instrument, int):
+            return instrument
+        number = self._instruments.get(instrument)
+        if number is None:
+            listed: Iterable[dict[str, Any]] = await self.client.call("instruments")
+            self._instruments = {one["instrument"]: one["number"] for one in listed}
+            number = self._instruments.get(instrument)
+            if number is None:
+                raise ValueError(f"{instrument}: no such instrument is listed")
+        return number

@@ -1,0 +1,1 @@
+"""Everything on one machine: the exchange at once, its demo, its lies, its bench."""

@@ -1,0 +1,474 @@
+"""The main job, end to end, on recorded order flow: what `fairstrike demo` runs.
+
+Every trade of the tape becomes a taker's order that meets a maker's quotes around the trade's price; the index is the
+tape's. The 08:00 expiry settles by TWAP, an over-sold account is liquidated as the index falls, cash is withdrawn and
+claimed on L1, and at the end the state is rebuilt from L1 alone and compared.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sequencer.api.client import Client, Trader
+from sequencer.api.names import find_instrument
+from sequencer.clock import ManualClock
+from sequencer.driver import DriverConfig
+from sequencer.errors import Refused
+from sequencer.keeper import KeeperConfig
+from sequencer.l1.follower import Follower, PostedBatch
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
+from sequencer.market.feeds import TapeSource
+from sequencer.market.tape import Trade, open_tape
+from sequencer.proof.replay import replay
+from sequencer.protocol import constants as c
+from sequencer.protocol import margin
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.state import expiry_time
+
+MAKERS = (1, 2, 3)
+TAKERS = (4, 5, 6, 7)
+OVER_SOLD = 8
+LIQUIDATOR = 9
+MAKER_CASH = 100_000_000_000_000
+TAKER_CASH = 50_000_000_000_000
+OVER_SOLD_CASH = 100_000_000_000
+LIQUIDATOR_CASH = 20_000_000_000_000
+END_DAY = 19_002  # 10 January 2022
+SPREAD_PPM = 50_000
+MINUTE_S = 60
+STRIDE_S = 900  # between looks after the last trade
+FEE_MAX = 10_000  # 1 USD
+
+Progress = Callable[[str, int, int], None]
+
+
+class DemoFailed(Exception):
+    """A check of the run did not hold; says which."""
+
+
+@dataclass(slots=True)
+class Settled:
+    """A settled expiry: price in ticks; by account what it was paid (1e-6 USD) and its positions before (lots)."""
+
+    underlying: int
+    day: int
+    settlement_ticks: int
+    payments: dict[int, int] = field(default_factory=dict)
+    positions: dict[int, dict[int, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did. Amounts in 1e-6 USD, times in seconds."""
+
+    chain: str = ""
+    data: str = ""
+    tape: str = ""
+    records: int = 0
+    orders: int = 0
+    fills: int = 0
+    cancels: int = 0
+    batches: int = 0
+    segments: int = 0
+    payload_bytes: int = 0
+    l1_gas: int = 0
+    l1_gas_per_record: float = 0.0
+    blob_gas: int = 0
+    blob_gas_per_record: float = 0.0
+    l1_bytes_per_record: float = 0.0
+    final_root: str = ""
+    replayed_root: str = ""
+    vault_balance: int = 0
+    l2_liabilities: int = 0
+    settled_expiries: int = 0
+    liquidations: int = 0
+    auction_bids: int = 0
+    withdrawals: int = 0
+    withdrawals_claimed: int = 0
+    real_trades: int = 0
+    tape_trades: int = 0
+    insurance_fund: int = 0
+    deficit: int = 0
+    seconds: float = 0.0
+    replay_seconds: float = 0.0
+    checks: dict[str, bool] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class DemoConfig:
+    """`tape` None: the seeded generator. `until_day`: how far the index runs. `trades_max`: fewer, for tests."""
+
+    chain: str = "pyevm"
+    data: str = "calldata"
+    tape: Path | None = None
+    seed: int = 1
+    until_day: int = END_DAY
+    trades_max: int | None = None
+    folder: Path | None = None
+
+
+class Demo:
+    """One run; `report` and `settled` hold what it found."""
+
+    def __init__(self, config: DemoConfig, progress: Progress = lambda _stage, _done, _total: None) -> None:
+        self.config = config
+        self.progress = progress
+        self.report = Report(chain=config.chain, data=config.data)
+        self.settled: list[Settled] = []
+        self.trade_fills: list[tuple[Trade, list[tuple[int, int]]]] = []  # (price in ticks, lots)
+        self.traders: dict[int, Trader] = {}
+        self._claimed: set[int] = set()
+        self._positions_before: dict[int, dict[int, int]] = {}
+
+    async def run(self) -> Report:
+        """Runs it all. Raises DemoFailed at the first check that does not hold."""
+        began = time.monotonic()
+        tape = await asyncio.to_thread(open_tape, self.config.tape, self.config.seed)
+        self.report.tape = tape.source
+        trades = tape.trades[: self.config.trades_max]
+        self.report.tape_trades = len(trades)
+        start_s = trades[0].time_s - 2 * MINUTE_S
+        clock = ManualClock(start_s)
+        wanted = sorted({(one.underlying, one.day, one.strike_ticks, one.is_put) for one in tape.instruments})
+        config = DevnetConfig(
+            chain=self.config.chain,
+            data=self.config.data,
+            folder=self.config.folder,
+            params=devnet_params(),
+            genesis_time_s=start_s - 3_600,
+            service={
+                "driver": DriverConfig(tick_ms=0.5),
+                "keeper": KeeperConfig(risk_move_ppm=2_000, risk_refresh_s=1_800),
+                "batch_interval_s": 1e9,
+            },
+        )
+        async with Devnet(config, clock, [TapeSource(tape, refresh_s=600)], wanted) as devnet:
+            self.devnet = devnet
+            await self._watch()
+            await self._fund()
+            await self._trade(trades)
+            await self._over_sell()
+            await self._run_on()
+            await self._withdraw_and_claim()
+            await self._verify()
+        self.report.seconds = round(time.monotonic() - began, 3)
+        failed = [name for name, held in self.report.checks.items() if not held]
+        if failed:
+            raise DemoFailed("checks that did not hold: " + ", ".join(failed))
+        return self.report
+
+    # --- setting up -------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Counts what the engine does, from its durable ticks."""
+        service = self.devnet.service
+        on_tick = service.driver.on_tick
+
+        def counting(tick: Any) -> None:
+            for result in tick.results + tick.system:
+                self._count(result)
+            on_tick(tick)
+
+        service.driver.on_tick = counting
+
+    def _count(self, result: Any) -> None:
+        if result.reason is not Reason.OK:
+            return
+        kind = result.submission.raw[0]
+        report = self.report
+        report.orders += kind == Kind.PLACE
+        report.cancels += kind in (Kind.CANCEL, Kind.CANCEL_ALL)
+        report.fills += sum(len(outcome.fills) for outcome in result.outcomes)
+        report.auction_bids += kind == Kind.BID
+        if kind == Kind.LIQUIDATE:
+            account = int.from_bytes(result.submission.raw[1:5], "big")
+            report.liquidations += account in self.devnet.service.state.accounts and bool(
+                self.devnet.service.state.accounts[account].auction_start
+            )
+        if kind == Kind.FIX:
+            underlying, day = result.submission.raw[1], int.from_bytes(result.submission.raw[2:4], "big")
+            self.settled.append(Settled(underlying, day, result.outcomes[0].number))
+        if kind == Kind.SETTLE:
+            raw = result.submission.raw
+            day, account = int.from_bytes(raw[2:4], "big"), int.from_bytes(raw[4:8], "big")
+            for one in self.settled:
+                if (one.underlying, one.day) == (raw[1], day):
+                    one.payments[account] = result.outcomes[0].amount
+                    one.positions[account] = self._positions_before.get(account, {})
+
+    async def _fund(self) -> None:
+        devnet = self.devnet
+        plan = (
+            [(index, MAKER_CASH) for index in MAKERS]
+            + [(index, TAKER_CASH) for index in TAKERS]
+            + [(OVER_SOLD, OVER_SOLD_CASH), (LIQUIDATOR, LIQUIDATOR_CASH)]
+        )
+        self.client = await Client.connect(devnet.ws_url)
+        for done, (index, amount) in enumerate(plan):
+            self.progress("deposit", done, len(plan))
+            account = await devnet.fund(devnet_signer(index), amount)
+            self.traders[index] = await Trader.open(self.client, devnet_key(index), account)
+        self.progress("deposit", len(plan), len(plan))
+        devnet.liquidator(self.traders[LIQUIDATOR].number, devnet_key(LIQUIDATOR))
+
+    # --- the tape ---------------------------------------------------------------------------------
+
+    async def _trade(self, trades: tuple[Trade, ...]) -> None:
+        devnet = self.devnet
+        clock_s = devnet.service.clock.now_s()
+        batch_at_s = clock_s + 3_600
+        for done, trade in enumerate(trades):
+            self.progress("trade", done, len(trades))
+            while clock_s // MINUTE_S < trade.time_s // MINUTE_S:
+                clock_s = (clock_s // MINUTE_S + 1) * MINUTE_S
+                await self._advance(clock_s)
+            if trade.time_s > clock_s:
+                clock_s = trade.time_s
+                await self._advance(clock_s)
+            if clock_s >= batch_at_s:
+                batch_at_s += 3_600
+                await self._batch(clock_s)
+            await self._make_and_take(trade)
+        self.progress("trade", len(trades), len(trades))
+
+    async def _advance(self, now_s: int) -> None:
+        self._positions_before = {
+            number: dict(account.positions) for number, account in self.devnet.service.state.holders.items()
+        }
+        await self.devnet.service.advance(now_s)
+
+    async def _batch(self, now_s: int) -> None:
+        await self.devnet.set_chain_time(now_s)
+        self.devnet.service.request_batches()
+
+    def _instrument(self, trade: Trade) -> int:
+        found = find_instrument(
+            self.devnet.service.state, trade.underlying, trade.day, trade.strike_ticks, trade.is_put
+        )
+        if found is None:
+            raise DemoFailed(f"{trade.instrument} is not listed")
+        return found
+
+    async def _make_and_take(self, trade: Trade) -> None:
+        """A maker quotes both sides around the trade, the taker takes the trade's quantity at its price."""
+        instrument = self._instrument(trade)
+        maker = self.traders[MAKERS[_spread(instrument) % len(MAKERS)]]
+        taker = self.traders[TAKERS[_spread(instrument) % len(TAKERS)]]
+        away = max(1, trade.price_ticks * SPREAD_PPM // c.PPM)
+        buys = trade.side == c.BUY
+        near = trade.price_ticks + away if buys else max(1, trade.price_ticks - away)
+        far = max(1, trade.price_ticks - away) if buys else trade.price_ticks + away
+        opposite = c.SELL if buys else c.BUY
+        quotes = [(opposite, trade.price_ticks)]
+        if near != trade.price_ticks:
+            quotes.append((opposite, near))
+        if far != trade.price_ticks:
+            quotes.append((trade.side, far))
+        acks = await asyncio.gather(
+            *(
+                _place(maker, instrument, side | c.FLAG_POST_ONLY, price, trade.quantity_lots)
+                for side, price in quotes
+            )
+        )
+        ack = await _place(
+            taker,
+            instrument,
+            trade.side | c.TIF_IOC << c.FLAG_TIF_SHIFT,
+            trade.price_ticks,
+            trade.quantity_lots,
+        )
+        fills = [(_ticks(fill["price"]), _lots(fill["quantity"])) for fill in ack["fills"]]
+        self.trade_fills.append((trade, fills))
+        whole = sum(lots for _, lots in fills) == trade.quantity_lots
+        self.report.real_trades += whole and all(price == trade.price_ticks for price, _ in fills)
+        await asyncio.gather(
+            *(
+                maker.send(
+                    Kind.CANCEL,
+                    instrument=instrument,
+                    side=side,
+                    price=price,
+                    seq=quoted["order"]["seq"],
+                    expires=0,
+                )
+                for (side, price), quoted in list(zip(quotes, acks, strict=True))[1:]
+            )
+        )
+
+    # --- the over-sold account --------------------------------------------------------------------
+
+    async def _over_sell(self) -> None:
+        """Sells puts below the index until the margin is nearly used up."""
+        state = self.devnet.service.state
+        index = state.underlyings[0].index
+        puts = [
+            instrument
+            for terms, instrument in state.instruments.items()
+            if terms >> 31 & 1
+            and expiry_time(instrument >> 12 & 0xFFFF) > expiry_time(self.config.until_day)
+            and index * 9 // 10 < (terms & 0x7FFF_FFFF) < index
+        ]
+        if not puts:
+            raise DemoFailed("the tape lists no put that the over-sold account could sell")
+        instrument = min(puts)
+        page = state.pages[instrument >> 5]
+        mark, pnl = page.rows[instrument & 31]
+        seller, maker = self.traders[OVER_SOLD], self.traders[MAKERS[0]]
+        account = state.accounts[seller.number]
+        margin.refresh(state, account)
+        per_lot = max(pnl) + -(-page.index * state.params.short_floor_ppm // c.PPM)
+        lots = margin.free(state, account) * 95 // (100 * per_lot)
+        await _place(maker, instrument, c.BUY, mark, lots)
+        ack = await _place(seller, instrument, c.SELL | c.TIF_IOC << c.FLAG_TIF_SHIFT, mark, lots)
+        if not ack["fills"]:
+            raise DemoFailed("the over-sold account sold nothing")
+
+    async def _run_on(self) -> None:
+        """Runs the index on to `until_day`: expiries settle, the over-sold account is auctioned."""
+        clock_s = self.devnet.service.clock.now_s()
+        end_s = expiry_time(self.config.until_day)
+        begun_s, batch_at_s = clock_s, clock_s + 6 * 3_600
+        while clock_s < end_s:
+            in_window = 0 <= expiry_time(clock_s // c.DAY_S) - clock_s <= c.TWAP_S + STRIDE_S
+            auctions = any(one.auction_start for one in self.devnet.service.state.holders.values())
+            step = MINUTE_S if in_window or auctions else STRIDE_S
+            clock_s = min((clock_s // step + 1) * step, end_s)
+            await self._advance(clock_s)
+            if clock_s >= batch_at_s:
+                batch_at_s += 6 * 3_600
+                await self._batch(clock_s)
+            self.progress("index", clock_s - begun_s, end_s - begun_s)
+
+    # --- out --------------------------------------------------------------------------------------
+
+    async def _withdraw_and_claim(self) -> None:
+        devnet, report = self.devnet, self.report
+        wanted: list[int] = []
+        for index in (*TAKERS, MAKERS[0]):
+            trader = self.traders[index]
+            account = devnet.service.state.accounts[trader.number]
+            margin.refresh(devnet.service.state, account)
+            amount = min(account.cash, margin.free(devnet.service.state, account)) // 2
+            try:
+                ack = await trader.send(Kind.WITHDRAW, amount=amount, expires=0)
+            except Refused as refused:
+                raise DemoFailed(f"account {trader.number} cannot withdraw: {refused}") from refused
+            wanted.append(int(ack["number"]))
+        report.withdrawals = len(wanted)
+        await devnet.set_chain_time(devnet.service.clock.now_s())
+        await devnet.post_all()
+        await asyncio.to_thread(
+            lambda: devnet.chain.set_time(devnet.chain.head_time_s() + devnet.config.challenge_window_s + 1)
+        )
+        for done, number in enumerate(wanted):
+            self.progress("claim", done, len(wanted))
+            proof = await self.client.call("withdrawal", number=number)
+            wallet = devnet.wallet(devnet_signer(LIQUIDATOR))  # anybody may claim for the owner
+            await asyncio.to_thread(
+                wallet.claim,
+                proof["batch_id"],
+                proof["number"],
+                proof["owner"],
+                proof["amount"],
+                int(proof["bitmap"], 16),
+                [bytes.fromhex(one[2:]) for one in proof["siblings"]],
+            )
+            report.withdrawals_claimed += 1
+            self._claimed.add(number)
+        self.progress("claim", len(wanted), len(wanted))
+        await self.client.close()
+
+    async def _verify(self) -> None:
+        devnet, report = self.devnet, self.report
+        state = devnet.service.state
+        g = state.globals
+        report.final_root = "0x" + state.root().hex()
+        began = time.monotonic()
+        follower = Follower(
+            devnet.chain.rpc,
+            devnet.deployment.inbox,
+            devnet.deployment.rollup,
+            devnet.deployment.deploy_block,
+            confirmations=0,
+        )
+        last = devnet.service.last_posted
+
+        def shown(batch: PostedBatch) -> None:
+            self.progress("replay", batch.batch_id, last)
+            report.segments += batch.segments
+
+        rebuilt = await asyncio.to_thread(
+            lambda: replay(
+                follower.batches(devnet.deployment.deploy_block),
+                devnet.service.domain,
+                devnet.config.params,
+                shown,
+            )
+        )
+        report.replay_seconds = round(time.monotonic() - began, 3)
+        report.replayed_root = "0x" + rebuilt.final_root.hex()
+        report.records, report.batches = rebuilt.records, rebuilt.batches
+        report.payload_bytes = rebuilt.payload_bytes
+        report.l1_gas = devnet.service.worker.gas_used if devnet.service.worker else 0
+        report.blob_gas = devnet.service.worker.blob_gas_used if devnet.service.worker else 0
+        report.blob_gas_per_record = round(report.blob_gas / max(report.records, 1), 1)
+        report.l1_gas_per_record = round(report.l1_gas / max(report.records, 1), 1)
+        report.l1_bytes_per_record = round(report.payload_bytes / max(report.records, 1), 1)
+        unclaimed = sum(
+            (state.map.get(c.KEY_WITHDRAWAL | number) or 0) & c.U64_MAX
+            for number in range(g.withdrawals)
+            if number not in self._claimed
+        )
+        report.l2_liabilities = g.pool + g.fund + g.treasury + unclaimed
+        report.vault_balance = await asyncio.to_thread(devnet.vault_balance)
+        report.settled_expiries = len(self.settled)
+        report.insurance_fund, report.deficit = g.fund, g.deficit
+        cash = sum(account.cash for account in state.accounts.values())
+        net: dict[int, int] = {}
+        for account in state.accounts.values():
+            for instrument, lots in account.positions.items():
+                net[instrument] = net.get(instrument, 0) + lots
+        report.checks = {
+            "replayed_root_equals_final_root": report.replayed_root == report.final_root,
+            "vault_equals_liabilities": report.vault_balance == report.l2_liabilities,
+            "cash_equals_pool_and_deficit": cash == g.pool + g.deficit,
+            "positions_net_to_zero": not any(net.values()),
+            "every_real_trade_at_its_price": report.real_trades == report.tape_trades,
+            "an_expiry_was_settled": report.settled_expiries >= 1,
+            "an_account_was_liquidated": report.liquidations >= 1 and report.auction_bids >= 1,
+            "withdrawals_claimed": report.withdrawals_claimed >= 2,
+        }
+
+
+async def _place(trader: Trader, instrument: int, flags: int, price: int, quantity: int) -> dict[str, Any]:
+    """Places an order in ticks and lots; its ack."""
+    return await trader.send(
+        Kind.PLACE,
+        instrument=instrument,
+        flags=flags,
+        price=price,
+        quantity=quantity,
+        expires=0,
+        fee_max=FEE_MAX,
+    )
+
+
+def _spread(instrument: int) -> int:
+    """Spreads the instruments evenly over the accounts, so that none holds more positions than it may."""
+    return (instrument & 0xFFF) + (instrument >> 12 & 0xFFFF)
+
+
+def _ticks(usd: str) -> int:
+    return int(usd.replace(".", ""))
+
+
+def _lots(contracts: str) -> int:
+    return int(contracts.replace(".", ""))
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as one object."""
+    return asdict(report)

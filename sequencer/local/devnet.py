@@ -1,0 +1,296 @@
+"""One machine's exchange: a chain, the contracts on it, a sequencer, a gateway, and accounts with money to try it.
+
+Everything here is for development: the chain's keys are the well-known ones of the test mnemonic, the feeds sign
+with keys derived from a constant, and the test token can be minted by anybody.
+"""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from eth_account import Account
+
+from sequencer.clock import Clock
+from sequencer.contracts import load
+from sequencer.engine import Engine
+from sequencer.genesis import genesis_root
+from sequencer.keeper import Liquidator, Terms
+from sequencer.l1.abi import Contract
+from sequencer.l1.chains import DEVNET_MNEMONIC, Chain, start
+from sequencer.l1.deploy import DeployConfig, Deployment, deploy
+from sequencer.l1.signing import Signer
+from sequencer.l1.wallet import Wallet
+from sequencer.l1_worker import L1Config
+from sequencer.market.feeds import FeedSource
+from sequencer.protocol.hashing import address_of, keccak, public_key_of
+from sequencer.protocol.params import Params
+from sequencer.protocol.state import State
+from sequencer.service import Service, ServiceConfig
+
+FEEDS = 3
+SEQUENCER_INDEX = 0
+GATEWAY_READY_S = 20.0
+
+
+def feed_key(number: int) -> bytes:
+    """Private key of a development feed; derived from a constant, worth nothing."""
+    return keccak(b"fairstrike devnet feed %d" % number)
+
+
+def devnet_params(**changes: int) -> Params:
+    """Parameters of a devnet: the defaults with the development feeds' addresses; `changes` by field name."""
+    keys = tuple(address_of(public_key_of(feed_key(number))) for number in range(FEEDS))
+    return replace(Params(feed_keys=keys, treasury_account=1), **changes)  # type: ignore[arg-type]  # every changed field is an int
+
+
+def devnet_key(index: int) -> bytes:
+    """Private key of one of the ten funded accounts of the development chains."""
+    Account.enable_unaudited_hdwallet_features()
+    return bytes(Account.from_mnemonic(DEVNET_MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key)
+
+
+def devnet_signer(index: int) -> Signer:
+    """The same account, for L1 transactions."""
+    return Signer(devnet_key(index))
+
+
+@dataclass(slots=True)
+class DevnetConfig:
+    """How to build one. `folder` None: a temporary one, gone at the end. `genesis_time_s` of the chain, None = now.
+
+    `data`: where batches lie, "calldata" or, on anvil, "blob".
+    """
+
+    chain: str = "pyevm"
+    data: str = "calldata"
+    folder: Path | None = None
+    params: Params = field(default_factory=devnet_params)
+    genesis_time_s: int | None = None
+    challenge_window_s: int = 60
+    drift_max_s: int = 60
+    delay_min_s: int = 3_600
+    delay_max_s: int = 86_400
+    silence_max_s: int = 3 * 86_400
+    confirmations: int = 1
+    port: int = 0
+    service: dict[str, object] = field(default_factory=dict)
+
+
+class Devnet:
+    """`async with Devnet(config, ...) as devnet`: everything runs inside, everything ends at the end."""
+
+    def __init__(
+        self,
+        config: DevnetConfig,
+        clock: Clock | None = None,
+        sources: Sequence[FeedSource] = (),
+        wanted: Sequence[Terms] = (),
+        engine: Callable[[State], Engine] = Engine,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.sources = list(sources)
+        self.wanted = list(wanted)
+        self.engine = engine
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.folder = config.folder or Path()
+        self.chain: Chain
+        self.deployment: Deployment
+        self.service: Service
+        self.gateway: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        if self.config.folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="fairstrike-")
+            self.folder = Path(self._temporary.name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.chain = await asyncio.to_thread(
+            lambda: start(self.config.chain, genesis_time_s=self.config.genesis_time_s, log_dir=self.folder)
+        )
+        try:
+            await self._build()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._end()
+
+    async def _build(self) -> None:
+        config = self.config
+        path = self.folder / "deployment.json"
+        signer = devnet_signer(SEQUENCER_INDEX)
+        if path.exists():
+            self.deployment = Deployment.load(path)
+            self.deployment.check(self.chain.rpc)
+        else:
+            self.deployment = await asyncio.to_thread(
+                deploy,
+                self.chain.rpc,
+                signer,
+                DeployConfig(
+                    genesis_root=genesis_root(config.params),
+                    sequencer=signer.address,
+                    challenge_window_s=config.challenge_window_s,
+                    drift_max_s=config.drift_max_s,
+                    data=config.data,
+                    delay_min_s=config.delay_min_s,
+                    delay_max_s=config.delay_max_s,
+                    silence_max_s=config.silence_max_s,
+                ),
+            )
+            self.deployment.save(path)
+        self.service = Service(
+            ServiceConfig(
+                folder=self.folder / "sequencer",
+                params=config.params,
+                deployment=self.deployment,
+                l1_url=self.chain.url,
+                l1=L1Config(confirmations=config.confirmations, poll_s=0.2, rebond=True),
+                **config.service,  # type: ignore[arg-type]  # checked by the dataclass
+            ),
+            self.clock,
+            signer,
+            self.sources,
+            [feed_key(number) for number in range(FEEDS)] if self.sources else [],
+            self.wanted,
+            engine=self.engine,
+        )
+        socket_path = str(self.folder / "sequencer.sock")
+        await self.service.start(socket_path)
+        await self._start_gateway(socket_path)
+
+    async def _start_gateway(self, socket_path: str) -> None:
+        port = self.config.port or free_port()
+        log_path = self.folder / "gateway.log"
+        self.gateway = await asyncio.to_thread(_spawn_gateway, port, socket_path, log_path)
+        self.url = f"http://127.0.0.1:{port}"
+        for _ in range(int(GATEWAY_READY_S / 0.05)):
+            if self.gateway.poll() is not None:
+                break
+            if await asyncio.to_thread(_answers, self.url + "/health"):
+                return
+            await asyncio.sleep(0.05)
+        raise RuntimeError(f"the gateway did not start: {log_path.read_text()[-2000:]}")
+
+    async def _end(self) -> None:
+        if self.gateway is not None:
+            self.gateway.terminate()
+            self.gateway.wait(timeout=10)
+            self.gateway = None
+        if hasattr(self, "service"):
+            await self.service.stop()
+        await asyncio.to_thread(self.chain.stop)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    # --- accounts ---------------------------------------------------------------------------------
+
+    @property
+    def ws_url(self) -> str:
+        """Where WebSocket clients connect."""
+        return self.url.replace("http://", "ws://") + "/ws"
+
+    def wallet(self, signer: Signer) -> Wallet:
+        """A wallet on the devnet's chain."""
+        return Wallet(self.chain.rpc, signer, self.deployment)
+
+    def vault_balance(self) -> int:
+        """Tokens that the vault holds, 1e-6 USD."""
+        token = Contract(load("TestToken").abi)
+        return int(token.read(self.chain.rpc, self.deployment.token, "balanceOf", self.deployment.vault))
+
+    async def fund(self, signer: Signer, amount: int) -> int:
+        """Mints and deposits `amount` (1e-6 USD) for `signer`; its account number, once it is credited."""
+
+        def on_l1() -> int:
+            wallet = self.wallet(signer)
+            wallet.mint(amount)
+            index = wallet.deposit_with_permit(amount)
+            if self.config.confirmations:  # an automining chain makes no blocks by itself
+                self.chain.mine(self.config.confirmations)
+            return index
+
+        index = await asyncio.to_thread(on_l1)
+        if self.service.worker is not None:
+            self.service.worker.wake()
+        await wait_for(
+            lambda: self.service.state.globals.inbox_count > index, 30.0, "a deposit to be credited"
+        )
+        return await asyncio.to_thread(lambda: self.wallet(signer).account())
+
+    async def fund_key(self, private_key: bytes, amount: int) -> int:
+        """Funds an account of any key: it is given ETH for its transactions first."""
+        signer = Signer(private_key)
+
+        def ether() -> None:
+            Wallet(self.chain.rpc, devnet_signer(SEQUENCER_INDEX + 9), self.deployment).transact(
+                "ether", signer.address, b"", 10**17, 21_000
+            )
+
+        await asyncio.to_thread(ether)
+        return await self.fund(signer, amount)
+
+    async def set_chain_time(self, now_s: int) -> None:
+        """Moves the chain's clock on to the exchange's."""
+        await asyncio.to_thread(self.chain.set_time, now_s)
+
+    async def post_all(self, timeout_s: float = 120.0) -> int:
+        """Puts all that is durable into batches and waits until L1 has them; the last batch's id."""
+        service = self.service
+        service.request_batches()
+        await service.driver.flush()
+        await service.driver.tick()
+        last = service.batcher.cursor.batch_id - 1
+        await wait_for(lambda: service.last_posted >= last, timeout_s, f"batch {last} to be posted")
+        return last
+
+    def liquidator(self, account: int, private_key: bytes) -> None:
+        """Lets the keeper bid in auctions as this account."""
+        self.service.keeper.liquidator = Liquidator(account, private_key)
+
+
+async def wait_for(condition: object, timeout_s: float, what: str) -> None:
+    """Returns once `condition()` holds. Raises TimeoutError naming `what`."""
+    assert callable(condition)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout_s
+    while not condition():
+        if loop.time() > until:
+            raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
+        await asyncio.sleep(0.005)
+
+
+def _spawn_gateway(port: int, socket_path: str, log_path: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "sequencer.api.gateway"]
+    command += ["--listen", f"127.0.0.1:{port}", "--sequencer", socket_path]
+    with log_path.open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1.0) as response:  # noqa: S310  # loopback http only
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False

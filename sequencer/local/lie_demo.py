@@ -1,0 +1,328 @@
+"""`fairstrike demo --lie`: a lying sequencer on a chain of its own, and a watcher that starts from L1 alone.
+
+The watcher has to find the lie, challenge it and see it rolled back; then the sequencer makes up its bond, executes the
+honest records again, and the same watcher has to find that right.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sequencer.batcher import Batch
+from sequencer.contracts import load
+from sequencer.engine import Engine, Submission, class_of
+from sequencer.genesis import genesis_root, genesis_state
+from sequencer.l1 import poster
+from sequencer.l1.abi import Contract
+from sequencer.l1.chains import Chain, start
+from sequencer.l1.deploy import DeployConfig, Deployment, deploy
+from sequencer.l1.follower import Follower
+from sequencer.l1.poster import Poster, PosterConfig
+from sequencer.l1.rpc import to_bytes
+from sequencer.l1.signing import Signer
+from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.l1.wallet import Wallet
+from sequencer.local.devnet import devnet_params, devnet_signer
+from sequencer.local.lies import LIES, Lie, LyingEngine
+from sequencer.local.play import DEPOSITS, PAYLOAD_MAX_BYTES, Play, batches_of
+from sequencer.log import Entry, SqliteLog
+from sequencer.market.tape import Tape, open_tape
+from sequencer.proof.challenger import Challenger
+from sequencer.proof.watcher import WatchConfig, Watcher, as_json
+from sequencer.protocol import batch as batches
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.transition import apply
+
+SEQUENCER: Final = 0
+CHALLENGER: Final = 8
+HEADER_LIE_BATCH: Final = 2
+BOND_WEI: Final = 10**18
+LOOKS: Final = 40
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class LieReport:
+    """What became of a lie. `refused`: why records of the batches rolled back did not hold in the honest execution."""
+
+    lie: str
+    what: str
+    chain: str
+    data: str = "calldata"
+    caught: bool = False
+    fault: dict[str, Any] | None = None
+    challenge_gas: int = 0
+    challenge_bytes: int = 0
+    slashed: bool = False
+    rolled_back: bool = False
+    honest_records_kept: int = 0
+    refused: list[str] = field(default_factory=list)
+    watcher_agrees: bool = False
+    batches: int = 0
+    records: int = 0
+    seconds: float = 0.0
+    error: str = field(default="")
+
+    @property
+    def held(self) -> bool:
+        """Whether all went as it must."""
+        return self.caught and self.slashed and self.rolled_back and self.watcher_agrees
+
+
+def as_object(report: LieReport) -> dict[str, Any]:
+    """The report as one object."""
+    return asdict(report)
+
+
+@contextmanager
+def stage(chain_name: str, tape: Tape, data: str = "calldata") -> Iterator["Stage"]:
+    """A chain with the contracts and the play's deposits on it."""
+    start_s = tape.trades[0].time_s // 60 * 60 - 3_600
+    with (
+        tempfile.TemporaryDirectory(prefix="fairstrike-lie-") as name,
+        start(chain_name, genesis_time_s=start_s, log_dir=Path(name)) as chain,
+    ):
+        yield Stage(chain, Path(name), tape, data)
+
+
+class Stage:
+    """One chain and deployment; the lying sequencer posts to it what a play gives."""
+
+    def __init__(self, chain: Chain, folder: Path, tape: Tape, data: str = "calldata") -> None:
+        self.chain = chain
+        self.folder = folder
+        self.tape = tape
+        self.params = devnet_params()
+        self.signer = devnet_signer(SEQUENCER)
+        self.at: Deployment = deploy(
+            chain.rpc,
+            self.signer,
+            DeployConfig(
+                genesis_root=genesis_root(self.params),
+                sequencer=self.signer.address,
+                challenge_window_s=c.DAY_S,
+                drift_max_s=600,
+                bond_min_wei=BOND_WEI,
+                bond_wei=BOND_WEI,
+                data=data,
+            ),
+        )
+        self.domain = codec.domain_separator(self.at.chain_id, to_bytes(self.at.rollup))
+        for index, amount in DEPOSITS:
+            wallet = Wallet(chain.rpc, devnet_signer(index), self.at)
+            wallet.mint(amount)
+            wallet.deposit_with_permit(amount)
+        follower = Follower(chain.rpc, self.at.inbox, self.at.rollup, self.at.deploy_block, 0)
+        self.inbox = [message.record for message in follower.messages_after(0)]
+        self._postings = 0
+
+    def perform(self, lie: Lie | None) -> tuple[LyingEngine, list[Batch]]:
+        """The play with a lying engine, and its batches."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as name:
+            log = SqliteLog(Path(name) / "log.sqlite")
+            engine = LyingEngine(genesis_state(self.domain, self.params), lie)
+            Play(engine, log, self.tape, self.inbox).run()
+            made = batches_of(Path(name), log)
+            log.close()
+        return engine, made
+
+    def post(self, made: list[Batch]) -> None:
+        """Posts the batches, each at its own time."""
+        self._postings += 1
+        manager = TxManager(
+            self.chain.rpc, self.signer, self.folder / f"posting-{self._postings}.sqlite", TxConfig()
+        )
+        config = PosterConfig(confirmations=0, in_blobs=self.at.in_blobs)
+        posting = Poster(self.chain.rpc, manager, self.at.rollup, config)
+        for one in made:
+            self.chain.set_time(one.time_s)
+            if not posting.offer(poster.Batch(**{name: getattr(one, name) for name in _BATCH_FIELDS})):
+                raise RuntimeError(f"batch {one.batch_id} was not taken")
+            posting.drain(30.0)
+            if posting.status().queued:
+                raise RuntimeError(f"batch {one.batch_id}: {posting.status().reason}")
+        manager.close()
+
+    def bond(self) -> None:
+        """Makes up the bond."""
+        data = Contract(load("Rollup").abi).encode("bond")
+        Wallet(self.chain.rpc, self.signer, self.at).transact("bond", self.at.rollup, data, value=BOND_WEI)
+
+    def read(self, name: str) -> int:
+        """A number of the Rollup's."""
+        return int(Contract(load("Rollup").abi).read(self.chain.rpc, self.at.rollup, name))
+
+    def watcher(
+        self, challenger: Signer | None, name: str = "watcher", config: WatchConfig | None = None
+    ) -> Watcher:
+        """A watcher that knows the chain, the deployment and its own folder `name`, nothing else."""
+        rpc, folder = self.chain.rpc, self.folder / name
+        return Watcher(
+            rpc,
+            self.at,
+            self.params,
+            folder,
+            config or WatchConfig(confirmations=0),
+            None if challenger is None else Challenger(rpc, self.at, challenger, folder),
+        )
+
+
+_BATCH_FIELDS: Final = tuple(poster.Batch.__dataclass_fields__)
+
+
+def bent(made: list[Batch], lie: Lie) -> list[Batch]:
+    """The batches with a lie in the header of one; what follows it fits its header."""
+    out: list[Batch] = []
+    for one in made:
+        if one.batch_id == HEADER_LIE_BATCH and lie.of is not None:
+            one = lie.of(one)
+        if out:
+            one = replace(one, first_seq=out[-1].first_seq + out[-1].records)
+        out.append(one)
+    return out
+
+
+def tell(
+    name: str,
+    chain_name: str = "pyevm",
+    tape: Path | None = None,
+    seed: int = 1,
+    progress: Progress = lambda _stage, _done, _total: None,
+    data: str = "calldata",
+) -> LieReport:
+    """Tells a lie and lets it be found."""
+    began = time.monotonic()
+    report = LieReport(name, LIES[name].what, chain_name, data)
+    with stage(chain_name, open_tape(tape, seed), data) as on:
+        progress("lie", 1, 5)
+        _, made = on.perform(LIES[name])
+        on.post(bent(made, LIES[name]))
+        report.batches, report.records = len(made), sum(one.records for one in made)
+        progress("lie", 2, 5)
+        watcher = on.watcher(devnet_signer(CHALLENGER))
+        catch(on, watcher, report, progress)
+        if report.rolled_back:
+            execute_again(on, made, report)
+            watcher.step()
+            report.watcher_agrees = watcher.fault is None and watcher.batches == on.read("next_batch") - 1 > 0
+        watcher.close()
+        progress("lie", 5, 5)
+    report.seconds = round(time.monotonic() - began, 3)
+    return report
+
+
+def catch(on: Stage, watcher: Watcher, report: LieReport, progress: Progress) -> None:
+    """Lets the watcher look until the wrong batch is gone."""
+    for _ in range(LOOKS):
+        watcher.step()
+        if watcher.fault is not None and not report.caught:
+            report.caught, report.fault = True, as_json(watcher.fault)
+            progress("lie", 3, 5)
+        if not report.caught or (
+            watcher.challenged is not None and watcher.challenged.state in ("won", "failed")
+        ):
+            break
+        on.chain.mine()
+    challenged = watcher.challenged
+    if challenged is None:
+        return
+    report.challenge_gas, report.challenge_bytes = challenged.gas, challenged.calldata_bytes
+    report.error = challenged.why
+    report.slashed = on.read("bond_total") == 0
+    report.rolled_back = report.fault is not None and on.read("next_batch") == report.fault["batch"]
+    watcher.step()
+    progress("lie", 4, 5)
+
+
+def execute_again(on: Stage, made: list[Batch], report: LieReport) -> None:
+    """The sequencer, honest now: from the last right batch, all its records once more; what holds is posted."""
+    right = on.read("next_batch") - 1
+    state = genesis_state(on.domain, on.params)
+    for one in made[:right]:
+        for raw in _records([one]):
+            apply(state, raw)
+    start_batch, seq, taken = right + 1, state.globals.seq, state.globals.inbox_count
+    inbox = on.inbox[taken:]
+    engine = Engine(state)
+    entries: list[Entry] = []
+    for time_s, records in [*_ticks(_records(made[right:])), (0, [_DEPOSIT] * len(inbox))]:
+        # What the lying sequencer has made of the inbox is not to be believed; L1 has the messages.
+        wanted = [
+            inbox.pop(0) if raw[0] == Kind.DEPOSIT else raw
+            for raw in records
+            if raw[0] != Kind.DEPOSIT or inbox
+        ]
+        tick = engine.run(
+            time_s,
+            [raw for raw in wanted if class_of(raw) == c.CLASS_SYSTEM],
+            [
+                Submission(raw, None, of_class=class_of(raw))
+                for raw in wanted
+                if class_of(raw) != c.CLASS_SYSTEM
+            ],
+        )
+        if tick.entry is not None:
+            entries.append(tick.entry)
+        results = tick.system + tick.results
+        report.honest_records_kept += sum(1 for one in results if one.reason is Reason.OK)
+        report.refused += [Reason(one.reason).name for one in results if one.reason is not Reason.OK]
+    on.bond()
+    on.post(_batches(entries, start_batch, seq, taken))
+
+
+_DEPOSIT: Final = bytes([Kind.DEPOSIT])
+_MADE_ANEW: Final = (Kind.TICK, Kind.CONTINUE)
+
+
+def _records(made: list[Batch]) -> list[bytes]:
+    return [
+        raw
+        for one in made
+        for segment in batches.decode(one.payload, one.segments)
+        for raw in segment.records
+    ]
+
+
+def _ticks(records: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """(time, records) of each tick; the first may have begun in the batch before."""
+    time_s = 0
+    waiting: list[bytes] = []
+    for raw in records:
+        if raw[0] == Kind.TICK:
+            if waiting:
+                yield time_s, waiting
+            time_s, waiting = int.from_bytes(raw[1:5], "big"), []
+        elif raw[0] not in _MADE_ANEW:
+            waiting.append(raw)
+    if waiting:
+        yield time_s, waiting
+
+
+def _batches(entries: list[Entry], batch_id: int, seq: int, inbox_count: int) -> list[Batch]:
+    """Ticks as batches, from `batch_id` on."""
+    out: list[Batch] = []
+    waiting: list[Entry] = []
+    for number, entry in enumerate(entries):
+        waiting.append(entry)
+        size = sum(len(raw) for one in waiting for raw in one.raws())
+        if size < PAYLOAD_MAX_BYTES and number < len(entries) - 1:
+            continue
+        segments = [segment for one in waiting for segment in one.batch_segments()]
+        records = sum(one.records for one in waiting)
+        inbox_count += sum(1 for one in waiting for raw in one.raws() if raw[0] == Kind.DEPOSIT)
+        payload = batches.encode(segments)
+        out.append(
+            Batch(
+                batch_id + len(out), entry.root, len(segments), records, seq, entry.time, inbox_count, payload
+            )
+        )
+        seq += records
+        waiting = []
+    return out

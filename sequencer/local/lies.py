@@ -1,0 +1,541 @@
+"""The dishonest sequencer, for tests and `fairstrike demo --lie`: an engine that tells one lie, in one record, once.
+
+A lie bends the state around one record, or changes what is posted of it; from there on the engine is honest, on the
+state that the lie left, so that every later root is consistent with it. Nothing here is on the way of a real order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sequencer.batcher import Batch
+from sequencer.engine import Engine
+from sequencer.proof.audit import FaultKind
+from sequencer.protocol import batch as batches
+from sequencer.protocol import codec, insurance, matching
+from sequencer.protocol import constants as c
+from sequencer.protocol.book import Order
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.entries import Account
+from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.queue import sequencing_fee
+from sequencer.protocol.state import State
+from sequencer.protocol.transition import apply
+
+USD: Final = 1_000_000
+THIEF: Final = 2  # the account that gains where somebody must
+VICTIM: Final = 1
+OTHER: Final = 4
+PLENTY: Final = 10**15
+
+
+@dataclass(slots=True)
+class Scene:
+    """Where a lie is told: the record, and the state before it. `keep` what is to be posted instead of the record."""
+
+    state: State
+    raw: bytes
+    cancelled: Order | None
+    keep: list[bytes]
+
+    @property
+    def account(self) -> Account:
+        """The account that the record speaks of (bytes 1 to 4)."""
+        return self.state.accounts[int.from_bytes(self.raw[1:5], "big")]
+
+    def apply(self, raw: bytes | None = None, signer: bytes | None = None) -> Outcome:
+        """The transition."""
+        return apply(self.state, self.raw if raw is None else raw, signer)
+
+    def pay(self, number: int, amount: int) -> None:
+        """Changes an account's cash."""
+        account = self.state.accounts[number]
+        account.cash += amount
+        self.state.put_account(number, account)
+
+    def touch(self, number: int) -> None:
+        """Says that an account has changed."""
+        self.state.put_account(number, self.state.accounts[number])
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """Told in the first record of `kind` in the tick called `where`. `tell` gives None when it cannot be told there.
+
+    A lie about the header is told `of` the batch that is posted, once its records are more than a few.
+    """
+
+    what: str
+    where: str = ""
+    kind: Kind = Kind.TICK
+    tell: Callable[[Scene], Outcome | None] | None = None
+    of: Callable[[Batch], Batch] | None = None
+    fault: FaultKind = FaultKind.ROOT
+
+
+class LyingEngine(Engine):
+    """Honest but for one record. The play says in `here` what tick it is."""
+
+    def __init__(self, state: State, lie: Lie | None) -> None:
+        super().__init__(state)
+        self.lie = lie
+        self.here = ""
+        self.told_seq: int | None = None
+        self._cancelled: Order | None = None
+
+    def _try(self, raw: bytes, signer: bytes | None) -> Outcome:
+        lie = self.lie
+        if (
+            lie is None
+            or lie.tell is None
+            or self.told_seq is not None
+            or self.here != lie.where
+            or raw[0] != lie.kind
+        ):
+            out = super()._try(raw, signer)
+            if raw[0] == Kind.CANCEL and out.removed:
+                self._cancelled = out.removed[0]
+            return out
+        if self._records:
+            self._close()
+        scene = Scene(self.state, raw, self._cancelled, [raw])
+        seq = self.state.globals.seq
+        told = lie.tell(scene)
+        if told is None:
+            self.state.globals.seq = seq
+            return super()._try(raw, signer)
+        told.reason = Reason.OK
+        self.told_seq = seq
+        self._records += scene.keep
+        # Whoever wants two heavy records in one segment has to forget what the first one weighed.
+        self._weight = 0 if lie.fault is FaultKind.WEIGHT else sum(map(batches.weight, scene.keep))
+        return told
+
+
+# --- bent around the transition --------------------------------------------------------------------
+
+
+def _minted_cash(scene: Scene) -> Outcome:
+    out = scene.apply()
+    scene.pay(THIEF, USD)
+    return out
+
+
+def _stolen_balance(scene: Scene) -> Outcome:
+    out = scene.apply()
+    amount = scene.state.accounts[VICTIM].cash // 2
+    scene.pay(VICTIM, -amount)
+    scene.pay(THIEF, amount)
+    return out
+
+
+def _better_order_skipped(scene: Scene) -> Outcome | None:
+    instrument, side = _market(scene.raw)
+    best = next(scene.state.crossing(instrument, side, _price(scene.raw)), None)
+    if best is None:
+        return None
+    scene.state.remove_order(best)
+    out = scene.apply()
+    scene.state.insert_order(best)
+    return out if out.fills else None
+
+
+def _wrong_fill_price(scene: Scene) -> Outcome | None:
+    out = scene.apply()
+    if not out.fills:
+        return None
+    fill = out.fills[0]
+    amount = fill.quantity if fill.side == c.BUY else -fill.quantity  # one tick
+    scene.pay(fill.taker, -amount)
+    scene.pay(fill.maker, amount)
+    return out
+
+
+def _filled_after_cancel(scene: Scene) -> Outcome | None:
+    order = scene.cancelled
+    if order is None:
+        return None
+    owner = scene.state.accounts[order.account]
+    owner.reserved += order.reserve_rate * order.quantity
+    scene.touch(order.account)
+    scene.state.insert_order(order)
+    return scene.apply()
+
+
+def _forged_signature(scene: Scene) -> Outcome:
+    return scene.apply(signer=scene.account.owner)
+
+
+def _replayed_signature(scene: Scene) -> Outcome:
+    number = int.from_bytes(scene.raw[1:5], "big")
+    floor, bitmap = scene.account.nonce_floor, scene.account.nonce_bitmap
+    record = codec.decode(scene.raw, scene.state.domain)
+    assert not isinstance(record, Reason)
+    scene.account.nonce_floor, scene.account.nonce_bitmap = int(record.fields[5]), 0
+    out = scene.apply()
+    scene.account.nonce_floor, scene.account.nonce_bitmap = floor, bitmap
+    scene.touch(number)
+    return out
+
+
+def _with_credit(scene: Scene) -> Outcome:
+    """As if the account had plenty."""
+    number = int.from_bytes(scene.raw[1:5], "big")
+    g = scene.state.globals
+    scene.account.cash += PLENTY
+    g.pool += PLENTY
+    out = scene.apply()
+    g.pool -= PLENTY
+    scene.pay(number, -PLENTY)
+    return out
+
+
+def _risk_array(scene: Scene) -> Outcome:
+    return _page_row(scene, 0, 1)
+
+
+def _wrong_mark(scene: Scene) -> Outcome:
+    return _page_row(scene, 1, 0)
+
+
+def _page_row(scene: Scene, mark_by: int, pnl_by: int) -> Outcome:
+    out = scene.apply()
+    raw = scene.raw
+    page_id = raw[1] << 23 | int.from_bytes(raw[2:4], "big") << 7 | raw[4]
+    page = scene.state.pages[page_id]
+    mark, pnl = page.rows[0]
+    page.rows[0] = (mark + mark_by, (*pnl[:5], pnl[5] + pnl_by, *pnl[6:]))
+    scene.state.epoch += 1
+    scene.state.touch(c.KEY_PAGE | page_id, page)
+    return out
+
+
+def _wrong_settlement(scene: Scene) -> Outcome:
+    out = scene.apply()
+    key = scene.raw[1] << 16 | int.from_bytes(scene.raw[2:4], "big")
+    expiry = scene.state.expiries[key]
+    expiry.settlement += 1
+    scene.state.touch(c.KEY_EXPIRY | key, expiry)
+    return out
+
+
+def _settled_too_much(scene: Scene) -> Outcome:
+    out = scene.apply()
+    scene.pay(int.from_bytes(scene.raw[4:8], "big"), 1)
+    return out
+
+
+def _healthy_liquidated(scene: Scene) -> Outcome:
+    g = scene.state.globals
+    account = scene.account
+    account.auction_start, account.order_floor, account.reserved = g.time, g.seq, 0
+    scene.touch(int.from_bytes(scene.raw[1:5], "big"))
+    return _counted(scene)
+
+
+def _auction_price(scene: Scene) -> Outcome:
+    out = scene.apply()
+    scene.pay(int.from_bytes(scene.raw[1:5], "big"), -1)
+    scene.pay(out.number, 1)
+    return out
+
+
+def _fee_off(scene: Scene) -> Outcome | None:
+    out = scene.apply()
+    g = scene.state.globals
+    scene.pay(int.from_bytes(scene.raw[1:5], "big"), -1)
+    g.pool, g.treasury = g.pool - 1, g.treasury + 1
+    return out if out.fills else None
+
+
+def _sequencing_fee_dropped(scene: Scene) -> Outcome:
+    fee = sequencing_fee(scene.state)
+    out = scene.apply()
+    g = scene.state.globals
+    scene.pay(int.from_bytes(scene.raw[1:5], "big"), fee)
+    g.pool, g.treasury = g.pool + fee, g.treasury - fee
+    return out
+
+
+def _reserve_not_taken(scene: Scene) -> Outcome | None:
+    out = scene.apply()
+    order = out.rested
+    if order is None:
+        return None
+    scene.state.accounts[order.account].reserved -= order.reserve_rate * order.quantity
+    scene.touch(order.account)
+    scene.state.remove_order(order)
+    order.reserve_rate = 0
+    scene.state.insert_order(order)
+    return out
+
+
+def _self_trade(scene: Scene) -> Outcome | None:
+    """The order fills its own account's: nothing moves but the fee."""
+    out = scene.apply()
+    if not out.removed:
+        return None
+    number = int.from_bytes(scene.raw[1:5], "big")
+    account, params = scene.account, scene.state.params
+    order = out.removed[0]
+    page = scene.state.pages[order.instrument >> 5]
+    fee = matching.trading_fee(
+        page.index, order.price, order.quantity or 1, params.taker_fee_ppm, params.fee_cap_ppm
+    )
+    insurance.charge(scene.state, account, fee, params.fund_share_ppm)
+    scene.touch(number)
+    return out
+
+
+def _expired_filled(scene: Scene) -> Outcome:
+    g = scene.state.globals
+    time = g.time
+    g.time = time - 60
+    out = scene.apply()
+    g.time = time
+    return out
+
+
+def _post_only_taking(scene: Scene) -> Outcome:
+    return _with_flags(scene, scene.raw[9] & ~c.FLAG_POST_ONLY)
+
+
+def _fok_partly(scene: Scene) -> Outcome:
+    return _with_flags(scene, scene.raw[9] & 1 | c.TIF_IOC << c.FLAG_TIF_SHIFT)
+
+
+def _with_flags(scene: Scene, flags: int) -> Outcome:
+    """As if the order had other flags than those that are signed."""
+    raw = scene.raw
+    return scene.apply(raw[:9] + bytes([flags]) + raw[10:], scene.account.owner)
+
+
+def _nonce_kept(scene: Scene) -> Outcome:
+    floor, bitmap = scene.account.nonce_floor, scene.account.nonce_bitmap
+    out = scene.apply()
+    scene.account.nonce_floor, scene.account.nonce_bitmap = floor, bitmap
+    scene.touch(int.from_bytes(scene.raw[1:5], "big"))
+    return out
+
+
+def _cancel_ignored(scene: Scene) -> Outcome | None:
+    out = scene.apply()
+    if not out.removed:
+        return None
+    order = out.removed[0]
+    scene.state.accounts[order.account].reserved += order.reserve_rate * order.quantity
+    scene.touch(order.account)
+    scene.state.insert_order(order)
+    return out
+
+
+def _false_withdrawal(scene: Scene) -> Outcome:
+    out = scene.apply()
+    g = scene.state.globals
+    g.pool -= 1_000 * USD
+    scene.state.put_withdrawal(g.withdrawals, scene.state.accounts[THIEF].owner, 1_000 * USD)
+    g.withdrawals += 1
+    return out
+
+
+def _listed_off_the_grid(scene: Scene) -> Outcome:
+    params = scene.state.params
+    scene.state.params = replace(params, strike_step_ticks=1)
+    out = scene.apply()
+    scene.state.params = params
+    return out
+
+
+def _feed_forged(scene: Scene) -> Outcome:
+    return scene.apply(signer=scene.state.params.feed_keys[scene.raw[2]])
+
+
+def _feed_stale(scene: Scene) -> Outcome:
+    reports = scene.state.underlyings[scene.raw[1]].reports
+    reports[scene.raw[2]] = (reports[scene.raw[2]][0], 0)
+    return scene.apply()
+
+
+def _treasury_stolen(scene: Scene) -> Outcome:
+    out = scene.apply()
+    scene.pay(scene.state.params.treasury_account, -out.amount)
+    scene.pay(THIEF, out.amount)
+    return out
+
+
+def _fund_drained(scene: Scene) -> Outcome:
+    out = scene.apply()
+    g = scene.state.globals
+    scene.pay(THIEF, g.fund)
+    g.pool, g.fund = g.pool + g.fund, 0
+    return out
+
+
+def _tick_counter(scene: Scene) -> Outcome:
+    out = scene.apply()
+    scene.state.globals.tick += 1
+    return out
+
+
+def _clock_backwards(scene: Scene) -> Outcome:
+    g = scene.state.globals
+    raw = codec.encode(Kind.TICK, time=g.time - 60)
+    scene.keep[:] = [raw]
+    g.time -= 60
+    return scene.apply(raw)
+
+
+# --- other data than what is posted ----------------------------------------------------------------
+
+
+def _class_order(scene: Scene) -> Outcome | None:
+    """A system record after a taker's order of the same tick, in the place of the next order."""
+    g = scene.state.globals
+    if g.last_class != c.CLASS_TAKER:
+        return None
+    scene.keep[:] = [codec.encode(Kind.COLLECT)]
+    g.last_class = c.CLASS_SYSTEM
+    out = scene.apply(scene.keep[0])
+    g.last_class = c.CLASS_TAKER
+    return out
+
+
+def _other_data(scene: Scene) -> Outcome:
+    """The posted order is for one lot more than the one that was executed."""
+    raw = scene.raw
+    quantity = int.from_bytes(raw[14:19], "big") + 1
+    scene.keep[:] = [raw[:14] + quantity.to_bytes(5, "big") + raw[19:]]
+    return scene.apply()
+
+
+def _deposit_altered(scene: Scene) -> Outcome:
+    raw = scene.raw
+    amount = int.from_bytes(raw[25:31], "big") * 2
+    altered = raw[:25] + amount.to_bytes(6, "big")
+    scene.keep[:] = [altered]
+    return scene.apply(altered)
+
+
+def _deposit_diverted(scene: Scene) -> Outcome:
+    altered = scene.raw[:21] + OTHER.to_bytes(4, "big") + scene.raw[25:]
+    scene.keep[:] = [altered]
+    return scene.apply(altered)
+
+
+def _deposit_dropped(scene: Scene) -> Outcome:
+    scene.keep.clear()
+    return Outcome(scene.state.globals.seq)
+
+
+def _overweight(scene: Scene) -> Outcome:
+    return scene.apply()
+
+
+# --- the header -------------------------------------------------------------------------------------
+
+
+def _header_time(batch: Batch) -> Batch:
+    return replace(batch, time_s=batch.time_s + 1)
+
+
+def _header_records(batch: Batch) -> Batch:
+    return replace(batch, records=batch.records - 1)
+
+
+def _root_tail(batch: Batch) -> Batch:
+    return replace(batch, post_root=batch.post_root[:31] + bytes([batch.post_root[31] ^ 1]))
+
+
+def _empty_segment(batch: Batch) -> Batch:
+    segments = batches.decode(batch.payload, batch.segments)
+    segments.insert(1, batches.Segment(segments[0].root, ()))
+    return replace(batch, segments=batch.segments + 1, payload=batches.encode(segments))
+
+
+def _bounds_disordered(batch: Batch) -> Batch:
+    """The second segment ends before it begins."""
+    at = batch.segments * c.ELEMENT_BYTES + 3
+    payload = batch.payload[:at] + (0).to_bytes(3, "big") + batch.payload[at + 3 :]
+    return replace(batch, payload=payload)
+
+
+def _counted(scene: Scene) -> Outcome:
+    """The outcome of a record that has been executed by hand."""
+    out = Outcome(scene.state.globals.seq)
+    scene.state.globals.seq += 1
+    return out
+
+
+def _market(raw: bytes) -> tuple[int, int]:
+    """(instrument, side) of a PLACE."""
+    return int.from_bytes(raw[5:9], "big"), raw[9] & c.FLAG_SIDE
+
+
+def _price(raw: bytes) -> int:
+    return int.from_bytes(raw[10:14], "big")
+
+
+_INBOX: Final = FaultKind.INBOX
+
+LIES: Final[dict[str, Lie]] = {
+    "minted-cash": Lie("an account is a dollar richer", "take", Kind.PLACE, _minted_cash),
+    "stolen-balance": Lie("half of one account's cash is another's", "cancel", Kind.CANCEL, _stolen_balance),
+    "better-order-skipped": Lie(
+        "a taker meets the second best order", "take", Kind.PLACE, _better_order_skipped
+    ),
+    "wrong-fill-price": Lie("a fill is one tick dearer", "take", Kind.PLACE, _wrong_fill_price),
+    "filled-after-cancel": Lie("a cancelled order trades", "after cancel", Kind.PLACE, _filled_after_cancel),
+    "cancel-ignored": Lie("a cancelled order stays", "cancel", Kind.CANCEL, _cancel_ignored),
+    "forged-signature": Lie("a stranger's order counts", "forged", Kind.PLACE, _forged_signature),
+    "replayed-signature": Lie("an order is executed twice", "replay", Kind.PLACE, _replayed_signature),
+    "nonce-kept": Lie("a used nonce stays good", "cancel", Kind.CANCEL, _nonce_kept),
+    "margin-ignored": Lie("an order passes that its account cannot bear", "margin", Kind.PLACE, _with_credit),
+    "wrong-risk-array": Lie("one scenario of one option is one tick off", "marks", Kind.RISK, _risk_array),
+    "wrong-mark": Lie("one mark is one tick off", "marks", Kind.RISK, _wrong_mark),
+    "wrong-twap": Lie("the settlement price is one tick off", "fix", Kind.FIX, _wrong_settlement),
+    "settled-too-much": Lie("a settlement pays one unit more", "settle", Kind.SETTLE, _settled_too_much),
+    "healthy-liquidated": Lie(
+        "a healthy account is auctioned", "healthy", Kind.LIQUIDATE, _healthy_liquidated
+    ),
+    "auction-price": Lie("a bid pays one unit more", "bid", Kind.BID, _auction_price),
+    "fee-off-by-one": Lie("a taker's fee is one unit more", "take", Kind.PLACE, _fee_off),
+    "sequencing-fee-dropped": Lie(
+        "an order pays no sequencing fee", "take", Kind.PLACE, _sequencing_fee_dropped
+    ),
+    "reserve-not-taken": Lie("a resting order reserves nothing", "rest", Kind.PLACE, _reserve_not_taken),
+    "deposit-altered": Lie(
+        "a deposit counts double", "more deposits", Kind.DEPOSIT, _deposit_altered, fault=_INBOX
+    ),
+    "deposit-diverted": Lie(
+        "a deposit is another's", "more deposits", Kind.DEPOSIT, _deposit_diverted, fault=_INBOX
+    ),
+    "deposit-dropped": Lie(
+        "an inbox message is skipped", "more deposits", Kind.DEPOSIT, _deposit_dropped, fault=_INBOX
+    ),
+    "false-withdrawal": Lie("a withdrawal that nobody signed", "cancel", Kind.CANCEL, _false_withdrawal),
+    "withdrawal-overdrawn": Lie("more is withdrawn than there is", "overdraw", Kind.WITHDRAW, _with_credit),
+    "class-order-broken": Lie("a system record after a taker's", "two takers", Kind.PLACE, _class_order),
+    "clock-backwards": Lie("a tick goes a minute back", "cancel", Kind.TICK, _clock_backwards),
+    "other-data": Lie("another order is posted than was executed", "take", Kind.PLACE, _other_data),
+    "listed-off-the-grid": Lie("a strike that no rule allows", "off grid", Kind.LIST, _listed_off_the_grid),
+    "feed-forged": Lie("an index that no feed has signed", "feed forged", Kind.FEED, _feed_forged),
+    "feed-stale": Lie("an old report counts as new", "feed stale", Kind.FEED, _feed_stale),
+    "self-trade": Lie("an order trades with its own account", "self", Kind.PLACE, _self_trade),
+    "expired-filled": Lie("an order trades after its time", "expired", Kind.PLACE, _expired_filled),
+    "post-only-taking": Lie("a post-only order takes", "post only", Kind.PLACE, _post_only_taking),
+    "fok-filled-partly": Lie("a fill-or-kill order fills in part", "fok", Kind.PLACE, _fok_partly),
+    "treasury-stolen": Lie("the fees go to another account", "collect", Kind.COLLECT, _treasury_stolen),
+    "fund-drained": Lie("the insurance fund is paid to an account", "cancel", Kind.CANCEL, _fund_drained),
+    "tick-counter": Lie("a tick is counted twice", "cancel", Kind.TICK, _tick_counter),
+    "segment-overweight": Lie(
+        "two heavy records in one segment", "rest", Kind.PLACE, _overweight, fault=FaultKind.WEIGHT
+    ),
+    "header-time": Lie("the header's time is a second late", of=_header_time, fault=FaultKind.TIME),
+    "header-records": Lie("the header counts a record too few", of=_header_records, fault=FaultKind.RECORDS),
+    "post-root-tail": Lie("the post-root's last bit is another", of=_root_tail, fault=FaultKind.POST_ROOT),
+    "empty-segment": Lie("a segment without records", of=_empty_segment, fault=FaultKind.BOUNDS),
+    "bounds-disordered": Lie(
+        "a segment that ends before it begins", of=_bounds_disordered, fault=FaultKind.BOUNDS
+    ),
+}
+"""Every lie by name."""

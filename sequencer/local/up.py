@@ -1,0 +1,250 @@
+"""`fairstrike up`: a devnet that stays until it is told to stop.
+
+One at a time in a folder. A chain that `up` starts itself forgets everything when it ends, and what the folder holds of
+its exchange is worth nothing afterwards: it is moved aside. On a chain that goes on (a URL) the exchange goes on, too.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
+from sequencer.clock import SystemClock
+from sequencer.keeper import Terms
+from sequencer.local.bench import FlatSource
+from sequencer.local.devnet import FEEDS, Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
+from sequencer.market.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, Report
+from sequencer.protocol.constants import DAY_S, U32_MAX
+
+OWN_CHAINS: Final = ("pyevm", "anvil", "hardhat")
+LISTED_DAYS: Final = (1, 2, 3, 7, 14, 28)
+STRIKES_EACH_SIDE: Final = 6
+TRADER_CASH: Final = 1_000_000_000_000
+TRADERS: Final = (1, 2, 3)
+LIQUIDATOR: Final = 9
+LIQUIDATOR_CASH: Final = 100_000_000_000_000
+INDEX_WAIT_S: Final = 10
+MARKS_WAIT_S: Final = 10
+
+
+class UpError(Exception):
+    """Why it cannot run, in a sentence."""
+
+
+class BackgroundSource:
+    """A source that may be slow, polled on a thread of its own: the exchange goes on meanwhile."""
+
+    def __init__(self, source: FeedSource) -> None:
+        self._source = source
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._polling: Future[list[Report]] | None = None
+
+    def poll(self, now_s: int) -> list[Report]:
+        """What the poll before this one has brought, if it has ended. Raises its FeedError."""
+        ended = self._polling
+        if ended is not None and not ended.done():
+            return []
+        self._polling = self._executor.submit(self._source.poll, now_s)
+        return [] if ended is None else ended.result()
+
+    def close(self) -> None:
+        """Ends the thread after its present poll."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _Primed:
+    """A source whose first reports have been taken already, to learn the index: they come with the next poll."""
+
+    def __init__(self, source: FeedSource, reports: list[Report]) -> None:
+        self._source = source
+        self._reports = reports
+
+    def poll(self, now_s: int) -> list[Report]:
+        """See FeedSource."""
+        reports, self._reports = self._reports, []
+        return reports or self._source.poll(now_s)
+
+
+def grid(now_s: int, index_ticks: int, step_ticks: int = 100_000) -> list[Terms]:
+    """A first listing: six expiries, strikes of 1,000 USD around the index, calls and puts."""
+    middle = index_ticks // step_ticks * step_ticks
+    strikes = [middle + i * step_ticks for i in range(-STRIKES_EACH_SIDE, STRIKES_EACH_SIDE + 1)]
+    return [
+        (0, now_s // DAY_S + days, strike, is_put)
+        for days in LISTED_DAYS
+        for strike in strikes
+        if strike > 0
+        for is_put in (False, True)
+    ]
+
+
+async def _first_index(source: FeedSource, clock: SystemClock) -> tuple[int, list[Report]]:
+    """The first index of BTC that a source brings, and all that came until then. Raises UpError when none comes."""
+    reports: list[Report] = []
+    why = "it brings none"
+    for _ in range(INDEX_WAIT_S * 5):
+        try:
+            reports += source.poll(clock.now_s())
+        except FeedError as error:
+            why = str(error)
+        for report in reports:
+            if isinstance(report, IndexReport) and report.underlying == 0:
+                return report.price_ticks, reports
+        await asyncio.sleep(0.2)
+    raise UpError(f"--feed: no index of BTC in {INDEX_WAIT_S} s: {why}")
+
+
+async def _feed(
+    feed: str, clock: SystemClock, ending: contextlib.ExitStack
+) -> tuple[FeedSource, list[Terms]]:
+    """The source that `feed` names, and what to list around its index. Raises UpError."""
+    kind, _, rest = feed.partition(":")
+    if kind == "flat":
+        try:
+            index_ticks = to_units(rest, PRICE_DECIMALS)
+        except ValueError:
+            index_ticks = 0
+        if not 0 < index_ticks <= U32_MAX:
+            raise UpError(f"--feed {feed}: flat: must be followed by a price in USD, such as flat:46000")
+        wanted = grid(clock.now_s(), index_ticks)
+        return FlatSource(wanted, index_ticks), wanted
+    if kind == "file":
+        if not Path(rest).is_file():
+            raise UpError(f"--feed {feed}: no such file")
+        source: FeedSource = FileSource(rest)
+    elif kind in ("http", "https"):
+        source = HttpSource(feed)
+    else:
+        raise UpError(f"--feed must be flat:USD, file:PATH or a URL, got {feed!r}")
+    background = BackgroundSource(source)
+    ending.callback(background.close)
+    index_ticks, reports = await _first_index(background, clock)
+    return _Primed(background, reports), grid(clock.now_s(), index_ticks)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Holds the folder. Raises UpError when another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "up.lock").open("wb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UpError(f"another `fairstrike up` runs in {folder}: give another --folder") from None
+        yield
+
+
+def _set_aside(folder: Path) -> None:
+    """Moves what is left of an exchange whose chain has ended out of the way; the one before it goes."""
+    if folder.exists():
+        before = folder.with_name(folder.name + ".before")
+        shutil.rmtree(before, ignore_errors=True)
+        folder.rename(before)
+
+
+def _check_port(port: int) -> None:
+    """Raises UpError when somebody listens there: the gateway's answer could then be another one's."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UpError(f"port {port}: {error.strerror}; give another --port") from None
+
+
+async def run_up(
+    chain: str,
+    folder: Path,
+    port: int,
+    feed: str,
+    ready: Callable[[dict[str, Any]], None],
+    stop: asyncio.Event,
+) -> None:
+    """Runs until `stop` is set. Raises UpError, and what Devnet raises."""
+    clock = SystemClock()
+    with contextlib.ExitStack() as ending:
+        ending.enter_context(_only_one(folder))
+        _check_port(port)
+        source, wanted = await _feed(feed, clock, ending)
+        if chain in OWN_CHAINS:
+            _set_aside(folder / "devnet")
+        config = DevnetConfig(
+            chain=chain,
+            folder=folder / "devnet",
+            params=devnet_params(),
+            port=port,
+            service={"batch_interval_s": 5.0},
+        )
+        devnet = Devnet(config, clock, [source], wanted)
+        try:
+            async with devnet:
+                await _until_the_end(devnet, ready, stop)
+        finally:
+            if hasattr(devnet, "chain"):  # whatever went wrong: no process is left behind
+                await asyncio.to_thread(devnet.chain.stop)
+
+
+async def _until_the_end(
+    devnet: Devnet, ready: Callable[[dict[str, Any]], None], stop: asyncio.Event
+) -> None:
+    """Serves until `stop`, or until something ends by itself, and then raises what."""
+    work = asyncio.create_task(_serve(devnet, ready))
+    stopping = asyncio.create_task(stop.wait())
+    ended = asyncio.create_task(devnet.service.ended.wait())
+    tasks = (work, stopping, ended)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    if devnet.service.failure is not None:
+        raise UpError(f"the sequencer has stopped: {devnet.service.failure}")
+
+
+async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> None:
+    """Funds the development accounts, says that all is up, and keeps an automining chain's blocks coming."""
+    accounts = {}
+    for index in TRADERS:
+        accounts[devnet_signer(index).address] = await _funded(devnet, index, TRADER_CASH)
+    devnet.liquidator(await _funded(devnet, LIQUIDATOR, LIQUIDATOR_CASH), devnet_key(LIQUIDATOR))
+    await _marked(devnet)
+    info = {
+        "api": devnet.url,
+        "websocket": devnet.ws_url,
+        "l1": devnet.chain.url,
+        "chain_id": devnet.deployment.chain_id,
+        "rollup": devnet.deployment.rollup,
+        "vault": devnet.deployment.vault,
+        "token": devnet.deployment.token,
+        "deployment": str(devnet.folder / "deployment.json"),
+        "feeds": FEEDS,
+        "accounts": accounts,
+    }
+    (devnet.folder / "up.json").write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n")
+    ready(info)
+    while True:  # deposits wait for confirmations, batches for finality
+        await asyncio.sleep(2.0)
+        if devnet.config.chain in OWN_CHAINS:
+            await asyncio.to_thread(devnet.chain.mine, 1)
+
+
+async def _marked(devnet: Devnet) -> None:
+    """Waits for the first marks, without which nothing trades; not for ever: a feed may bring its surfaces later."""
+    for _ in range(MARKS_WAIT_S * 10):
+        if any(page.time for page in devnet.service.state.pages.values()):
+            return
+        await asyncio.sleep(0.1)
+
+
+async def _funded(devnet: Devnet, index: int, amount: int) -> int:
+    """Account of a development key, with money the first time."""
+    number = await asyncio.to_thread(lambda: devnet.wallet(devnet_signer(index)).account())
+    return number or await devnet.fund(devnet_signer(index), amount)

@@ -1,0 +1,1 @@
+"""Prices in, and what a quant asks of them."""

@@ -1,0 +1,1 @@
+"""Whoever trusts nobody: the state rebuilt from L1, checked, challenged, left."""

@@ -1,0 +1,175 @@
+"""Files challenges: from a fault to a commitment, the challenge and its reward, each sent once by the txmgr.
+
+A check is tried with `eth_call` before anything is sent, so that one that would fail costs nothing. The salt of a
+commitment is derived from the key: who restarts goes on with the same one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import RpcError, RpcReverted
+from sequencer.l1.follower import PostedBatch
+from sequencer.l1.rpc import Rpc, to_hex, to_int
+from sequencer.l1.signing import Signer
+from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.l1.txstore import Intent
+from sequencer.l1.txstore import State as TxState
+from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Fault
+from sequencer.proof.challenge import (
+    Challenge,
+    arbiter,
+    challenge_form,
+    challenge_header,
+    challenge_segment,
+)
+from sequencer.proof.witness import Tracer
+from sequencer.protocol.hashing import keccak
+from sequencer.protocol.state import State
+
+COMMIT_GAS: Final = 100_000
+COLLECT_GAS: Final = 150_000
+CHALLENGE_GAS_MAX: Final = 16_000_000  # below the transaction's cap of 2^24
+TRIES_MAX: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Challenged:
+    """Where a challenge stands. `state`: committed, filed, won or failed (`why`). `gas`: of the challenge alone."""
+
+    batch_id: int
+    state: str
+    gas: int = 0
+    calldata_bytes: int = 0
+    tx_hash: str = ""
+    why: str = ""
+
+
+class Challenger:
+    """One key's challenges at one deployment; `folder` holds its transactions."""
+
+    def __init__(self, rpc: Rpc, deployment: Deployment, signer: Signer, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._rpc = rpc
+        self._at = deployment
+        self._signer = signer
+        self._manager = TxManager(rpc, signer, folder / "challenges.sqlite", TxConfig())
+        self._made: dict[str, Challenge] = {}
+        self._reveal_blocks = int(arbiter().read(rpc, deployment.arbiter, "reveal_blocks"))
+        self._rewards = self._known_rewards()
+
+    def close(self) -> None:
+        """Closes the store."""
+        self._manager.close()
+
+    def challenge(self, fault: Fault, batch: PostedBatch, state: Callable[[], State]) -> Challenged:
+        """The next step of the challenge of `batch`, if it is time for one. `state` builds what `state_for` says."""
+        self._manager.poll()
+        name = f"{batch.header_hash.hex()[:16]}-{batch.block_number}"
+        made = self._made.get(name)
+        if made is None:
+            made = self._made[name] = _made(fault, batch, state())
+        for number in range(TRIES_MAX):
+            told = self._step(f"{name}-{number}", made)
+            if told is not None:
+                return told
+        return Challenged(batch.batch_id, "failed", why=f"{TRIES_MAX} challenges were mined and failed")
+
+    def tend(self) -> None:
+        """Collects rewards that can be contested no more."""
+        self._manager.poll()
+        head = self._rpc.block_number()
+        for number, block in list(self._rewards.items()):
+            if head > block + self._reveal_blocks:
+                data = arbiter().encode("collect", number)
+                self._manager.send(f"collect-{number}", self._at.arbiter, data, 0, COLLECT_GAS)
+                del self._rewards[number]
+
+    def _step(self, name: str, made: Challenge) -> Challenged | None:
+        """What is to be done, or has become, of one try; None when it has failed for good."""
+        salt = self._salt(made)
+        filed = self._manager.get(f"challenge-{name}")
+        if filed is None:
+            committed = self._manager.get(f"commit-{name}")
+            if committed is None:
+                if why := self._refusal(made):
+                    return Challenged(made.batch_id, "failed", why=why)
+                commitment = made.commitment(self._signer.address, salt)
+                data = arbiter().encode("commit", commitment)
+                self._manager.send(f"commit-{name}", self._at.arbiter, data, 0, COMMIT_GAS)
+                return Challenged(made.batch_id, "committed")
+            if committed.state is TxState.FAILED:
+                return None
+            if committed.state is not TxState.CONFIRMED or committed.block_number is None:
+                return Challenged(made.batch_id, "committed")
+            if self._rpc.block_number() >= committed.block_number + self._reveal_blocks:
+                return None  # too late for this commitment
+            filed = self._manager.send(
+                f"challenge-{name}", self._at.arbiter, made.calldata(salt), 0, self._gas(made)
+            )
+        if filed.state is TxState.FAILED:
+            return None
+        state = "won" if filed.state is TxState.CONFIRMED else "filed"
+        if state == "won":
+            self._remember(filed)
+        size = len(made.calldata(salt))
+        return Challenged(made.batch_id, state, filed.gas_used or 0, size, filed.tx_hash or "")
+
+    def _refusal(self, made: Challenge) -> str:
+        """Why the Arbiter would not find fraud now; empty when it does."""
+        try:
+            answer = self._rpc.eth_call(self._at.arbiter, made.call, "latest", self._signer.address)
+        except RpcReverted as error:
+            return error.reason or error.message
+        return "" if any(answer[:32]) else "the Arbiter finds no fraud"
+
+    def _gas(self, made: Challenge) -> int:
+        """What the check is estimated to cost, a quarter more, and the roll-back."""
+        call = {"from": self._signer.address, "to": self._at.arbiter, "data": to_hex(made.call)}
+        try:
+            estimated = to_int(self._rpc.call("eth_estimateGas", call))
+        except RpcError:
+            return CHALLENGE_GAS_MAX
+        return min(estimated * 5 // 4 + 400_000, CHALLENGE_GAS_MAX)
+
+    def _salt(self, made: Challenge) -> bytes:
+        _, r, s = self._signer.sign_digest(keccak(b"fairstrike challenge" + made.challenge_id))
+        return keccak(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+
+    def _remember(self, filed: Intent) -> None:
+        receipt = self._rpc.receipt(filed.tx_hash) if filed.tx_hash else None
+        event = arbiter().event("Challenged")
+        for log in receipt["logs"] if receipt else ():
+            if log["topics"][0] == event.topic:
+                number = int(event.decode(log)["reward"])
+                if self._manager.get(f"collect-{number}") is None:
+                    self._rewards[number] = to_int(log["blockNumber"])
+
+    def _known_rewards(self) -> dict[int, int]:
+        """Rewards of earlier runs: number to block."""
+        event = arbiter().event("Challenged")
+        address = "0x" + self._signer.address[2:].lower().rjust(64, "0")
+        query = {
+            "address": self._at.arbiter,
+            "topics": [event.topic, None, address],
+            "fromBlock": hex(self._at.deploy_block),
+            "toBlock": "latest",
+        }
+        try:
+            logs = self._rpc.call("eth_getLogs", query)
+        except RpcError:  # a node that answers for fewer blocks: the rewards can still be collected by hand
+            return {}
+        found = {int(event.decode(log)["reward"]): to_int(log["blockNumber"]) for log in logs}
+        return {
+            number: block for number, block in found.items() if self._manager.get(f"collect-{number}") is None
+        }
+
+
+def _made(fault: Fault, batch: PostedBatch, state: State) -> Challenge:
+    if fault.kind in FORM_KINDS:
+        return challenge_form(batch, fault.segment)
+    if fault.kind in SEGMENT_KINDS:
+        return challenge_segment(batch, fault.segment, Tracer.of(state))
+    return challenge_header(batch, state)

@@ -1,0 +1,279 @@
+"""Leaves a frozen exchange: rebuilds the last final state from L1 data alone and sends what `Exit` and `Vault` ask for.
+
+Anybody can run it for anybody: the money goes to the owners whoever sends. Every step looks first at what L1 has of
+it, so that it can be run again at any time, by several at once, and goes on where things stand. Amounts are 1e-6 USD.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Final
+
+from sequencer.contracts import load
+from sequencer.l1.abi import Contract
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import RpcReverted, TransactionFailed
+from sequencer.l1.follower import Follower, PostedBatch
+from sequencer.l1.inbox import ROLLUP
+from sequencer.l1.rpc import Rpc, to_bytes, to_int
+from sequencer.l1.wallet import Wallet
+from sequencer.proof.exit import Proofs, certain_value, expiries_held, final_value, known_price
+from sequencer.proof.replay import replay
+from sequencer.protocol import codec
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.params import Params
+from sequencer.protocol.state import State, expiry_time
+
+STEPS: Final = ("now", "fix", "declare", "claim")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of one thing: `paid` and `gas` are 0 where nothing was sent."""
+
+    step: str
+    what: str
+    result: str
+    paid: int = 0
+    gas: int = 0
+
+
+def freeze(wallet: Wallet) -> None:
+    """Freezes the rollup, when the leader is silent or a deadline has passed. Raises TransactionFailed."""
+    wallet.freeze()
+
+
+def exit_state(
+    rpc: Rpc, at: Deployment, params: Params, progress: Callable[[str, int, int], None] = lambda *_: None
+) -> State:
+    """The exit state: the last final one of a frozen rollup, from its posted batches.
+
+    Raises RpcReverted before the freeze or the end of the last window, ReplayError when a batch does not lead where
+    it says.
+    """
+    last = int(ROLLUP.read(rpc, at.rollup, "exit_batch"))
+    follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
+    domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
+    posted = takewhile(lambda batch: batch.batch_id <= last, follower.batches(at.deploy_block))
+
+    def shown(batch: PostedBatch) -> None:
+        progress("replay", batch.batch_id, last)
+
+    return replay(posted, domain, params, shown).state
+
+
+class Leaving:
+    """The steps out. `wallet` sends; None: a dry run, which says what would be sent. `rows` hold the results."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        at: Deployment,
+        state: State,
+        wallet: Wallet | None,
+        told: Callable[[Row], None] = lambda _row: None,
+    ) -> None:
+        self.state = state
+        self.proofs = Proofs(state)
+        self.rows: list[Row] = []
+        self._rpc = rpc
+        self._at = at
+        self._wallet = wallet
+        self._told = told
+        self._exit = Contract(load("Exit").abi)
+        self._vault = Contract(load("Vault").abi)
+
+    def prices(self) -> dict[int, int]:
+        """Settlement prices that are fixed on L1, by expiry (underlying << 16 | day)."""
+        prices = {}
+        for key in expiries_held(self.state):
+            is_fixed, price = self._ask("price", key >> 16, key & 0xFFFF)
+            if is_fixed:
+                prices[key] = price
+        return prices
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Pins the exit state, unless somebody has. Raises RuntimeError when it is not the one that L1 has pinned."""
+        pinned = self._ask("root")
+        if pinned == bytes(32):
+            accounts, witness = self.proofs.begin()
+            self._send("begin", f"{accounts} accounts", "begin", accounts, witness)
+        elif pinned != self.proofs.root:
+            raise RuntimeError("the exit state on L1 is another one than its batches lead to")
+
+    def money(self, accounts: Iterable[int]) -> None:
+        """Withdrawals and deposits on their way, of these accounts' owners."""
+        owners = {"0x" + self.state.accounts[n].owner.hex() for n in accounts if n in self.state.accounts}
+        batch_id = int(ROLLUP.read(self._rpc, self._at.rollup, "exit_batch"))
+        for n in range(self.state.globals.withdrawals):
+            owner, amount, bitmap, siblings = self.proofs.withdrawal(n)
+            if owner in owners and not self._vault.read(self._rpc, self._at.vault, "claimed", n):
+                what = f"number {n} of {owner}"
+                data = self._vault.encode("claim", batch_id, n, owner, amount, bitmap, siblings)
+                self._transact("withdrawal", what, self._at.vault, data, amount)
+
+    def refunds(self, owners: set[str] | None = None) -> None:
+        """Deposits that the exit state has not taken; `owners` (lower case) None: of everybody."""
+        taken = self.state.globals.inbox_count
+        follower = Follower(self._rpc, self._at.inbox, self._at.rollup, self._at.deploy_block, 0)
+        for message in follower.messages_after(taken, self.state.globals.inbox_hash):
+            record = codec.decode(message.record, b"")
+            if isinstance(record, Reason) or record.kind != Kind.DEPOSIT:
+                continue
+            owner, _, amount = record.fields
+            assert isinstance(owner, bytes)
+            if owners is not None and "0x" + owner.hex() not in owners:
+                continue
+            if not self._ask("refunded", message.index):
+                what = f"message {message.index} of 0x{owner.hex()}"
+                self._send("refund", what, "refund", message.index, message.record, expected=amount)
+
+    def now(self, accounts: Iterable[int]) -> None:
+        """What is certain of each account, at once."""
+        prices = self.prices()
+        for number in self._known(accounts):
+            held = self._account(number)
+            certain = certain_value(self.state, self.state.accounts[number], prices)
+            if held["is_declared"] or held["paid"]:
+                self._note("now", number, "paid at once already")
+            elif certain <= 0:
+                self._note("now", number, "nothing is certain: what it is worth hangs on settlement prices")
+            else:
+                g = self.state.globals
+                part = certain * g.pool // (g.pool + g.deficit) * int(self._ask("now_ppm")) // 10**6
+                witness = self.proofs.exit_now(number)
+                self._send("now", f"account {number}", "exit_now", number, witness, expected=part)
+
+    def fix(self, reports: Iterable[bytes] = ()) -> None:
+        """Brings the feeds' signed reports (FEED records) to L1 and fixes the prices of all expiries that are held."""
+        prices = self.prices()
+        waiting = [key for key in expiries_held(self.state) if key not in prices]
+        for record in reports:
+            report = codec.decode(record, self.state.domain)
+            what = f"record {record[:11].hex()}"
+            if isinstance(report, Reason) or report.kind != Kind.FEED:
+                self.rows.append(Row("report", what, "not a FEED record"))
+                continue
+            underlying, _, time, _ = report.fields
+            if any(underlying == key >> 16 and time >= expiry_time(key & 0xFFFF) for key in waiting):
+                self._send("report", what, "report", record)
+        for key in waiting:
+            underlying, day = key >> 16, key & 0xFFFF
+            what = f"underlying {underlying}, day {day}"
+            if self.now_s() < expiry_time(day) and known_price(self.state, key) is None:
+                self.rows.append(Row("fix", what, f"waits for {expiry_time(day)}, its expiry"))
+                self._told(self.rows[-1])
+                continue
+            self._send("fix", what, "fix", underlying, day, self.proofs.fix(key))
+
+    def declare(self, accounts: Iterable[int]) -> None:
+        """What each account is worth, once its expiries have their prices."""
+        prices = self.prices()
+        for number in self._known(accounts):
+            account = self.state.accounts[number]
+            if self._account(number)["is_declared"]:
+                self._note("declare", number, "declared already")
+            elif any(instrument >> 12 not in prices for instrument in account.positions):
+                self._note("declare", number, "waits for a settlement price")
+            else:
+                value = final_value(self.state, account, prices)
+                what = f"account {number}, worth {value}"
+                self._send("declare", what, "declare", number, self.proofs.declare(number))
+
+    def claim(self, accounts: Iterable[int]) -> None:
+        """The rest of each account's share; the treasury's when its owner is among them."""
+        numbers = list(self._known(accounts))
+        missing = len(self.state.accounts) - int(self._ask("declared"))
+        if missing and not self._ask("is_open"):
+            until = int(self._ask("declare_until"))  # 0 in a dry run before anybody has begun
+            if self.now_s() <= until or not until:
+                self.rows.append(
+                    Row("claim", "all", f"waits for {missing} accounts to be declared, or {until}")
+                )
+                self._told(self.rows[-1])
+                return
+        for number in numbers:
+            held = self._account(number)
+            if held["is_done"] or not held["is_declared"]:
+                self._note("claim", number, "nothing to claim" if held["is_done"] else "not declared")
+            else:
+                self._send("claim", f"account {number}", "claim", number)
+        is_house_due = not self._ask("is_open") or int(self._ask("house_left")) > 0
+        if is_house_due and self.state.params.treasury_account in numbers:
+            self._send("claim", "treasury", "claim_house")
+
+    # --- L1 -------------------------------------------------------------------------------------
+
+    def _known(self, accounts: Iterable[int]) -> Iterable[int]:
+        return (number for number in accounts if number in self.state.accounts)
+
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        return self._exit.read(self._rpc, self._at.exit, name, *arguments)
+
+    def _account(self, number: int) -> dict[str, Any]:
+        names = ("claim", "paid", "is_declared", "is_done")
+        return dict(zip(names, self._ask("account", number), strict=True))
+
+    def now_s(self) -> int:
+        """Time of L1's last block."""
+        block = self._rpc.block("latest")
+        assert block is not None
+        return to_int(block["timestamp"])
+
+    def _note(self, step: str, number: int, result: str) -> None:
+        self.rows.append(Row(step, f"account {number}", result))
+        self._told(self.rows[-1])
+
+    def _send(self, step: str, what: str, name: str, *arguments: Any, expected: int = 0) -> None:
+        self._transact(step, what, self._at.exit, self._exit.encode(name, *arguments), expected)
+
+    def _transact(self, step: str, what: str, to: str, data: bytes, expected: int) -> None:
+        """Sends, and notes what came of it; what L1 refuses is noted with its reason."""
+        if self._wallet is None:
+            row = Row(step, what, "would be sent", expected)
+        else:
+            fields = {"from": self._wallet.address, "to": to, "data": "0x" + data.hex()}
+            try:
+                gas = to_int(self._rpc.call("eth_estimateGas", fields)) * 5 // 4
+                mined = self._wallet.transact(step, to, data, gas=gas)
+                row = Row(step, what, "done", self._paid(mined.logs), mined.gas_used)
+            except RpcReverted as error:
+                row = Row(step, what, f"refused: {error.reason or error.message}")
+            except TransactionFailed as error:
+                row = Row(step, what, f"refused: {error.reason}")
+        self.rows.append(row)
+        self._told(row)
+
+    def _paid(self, logs: list[dict[str, Any]]) -> int:
+        """What the vault paid in a transaction."""
+        events = {event.topic: event for event in map(self._vault.event, ("PaidExit", "Claimed"))}
+        return sum(
+            int(events[log["topics"][0]].decode(log)["amount"]) for log in logs if log["topics"][0] in events
+        )
+
+
+def development_reports(state: State, now_s: int, price_ticks: int) -> list[bytes]:
+    """Reports of the development feeds, whose keys everybody knows, for the expiries that are held and have passed."""
+    from sequencer.local.devnet import FEEDS, feed_key
+
+    out = []
+    for key in expiries_held(state):
+        time_s = expiry_time(key & 0xFFFF)
+        for feed in range(FEEDS if time_s <= now_s else 0):
+            raw = codec.encode(Kind.FEED, underlying=key >> 16, feed=feed, time=time_s, price=price_ticks)
+            out.append(codec.sign(raw, state.domain, feed_key(feed)))
+    return out
+
+
+def read_reports(text: str) -> list[bytes]:
+    """FEED records of a file: one in hex a line. Raises ValueError with the line's number."""
+    records = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                records.append(to_bytes("0x" + line.strip().removeprefix("0x")))
+            except ValueError:
+                raise ValueError(f"line {number} is not hex") from None
+    return records

@@ -1,0 +1,427 @@
+"""The watcher: follows L1, keeps what was posted, recomputes every root, says what is wrong, and challenges it.
+
+It needs nothing of the sequencer's. Its folder holds an archive of the payloads and snapshots of its own, so that a
+restart goes on where it stood; with an empty folder it starts from genesis. A batch counts once its block is
+`confirmations` deep; a deeper reorganisation and a roll-back take the state back to the last batch that still stands.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sequencer.contracts import load
+from sequencer.engine import ReplayError
+from sequencer.genesis import genesis_state
+from sequencer.l1.abi import Contract
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import DeploymentError, L1Error, ReorgTooDeep
+from sequencer.l1.follower import BLOCKS_PER_QUERY, Follower, InboxMessage, PostedBatch
+from sequencer.l1.rpc import Rpc, to_int
+from sequencer.proof.archive import Archive, RolledBack, Row
+from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Audit, Fault
+from sequencer.proof.challenger import Challenged, Challenger
+from sequencer.protocol import codec
+from sequencer.protocol.params import Params
+from sequencer.protocol.state import State
+from sequencer.snapshots import load as load_snapshot
+from sequencer.snapshots import save as save_snapshot
+
+ALARMS_KEPT = 100
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """`late_s`: how long an inbox message may wait before it is an alarm; `lag_s`: how far the exchange's clock may
+    stand behind the block that a batch is posted in; a snapshot after each `snapshot_batches`.
+    """
+
+    confirmations: int = 1
+    late_s: int = 3_600
+    lag_s: int = 3_600
+    snapshot_batches: int = 64
+    poll_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Something that an operator or a trader should look at. `at_s`: the watcher's clock."""
+
+    at_s: int
+    what: str
+
+
+class _Reader(Follower):
+    """The follower, and the events of the Rollup in the chain's order, roll-backs among them."""
+
+    def __init__(self, rpc: Rpc, at: Deployment, confirmations: int) -> None:
+        super().__init__(rpc, at.inbox, at.rollup, at.deploy_block, confirmations)
+
+    def events(self, first: int, last: int) -> Iterator[tuple[PostedBatch | RolledBack, int]]:
+        """(event, log index) of the blocks `first` to `last`."""
+        query = {
+            "address": self._rollup,
+            "topics": [[self._posted.topic, self._rolled_back.topic]],
+            "fromBlock": hex(first),
+            "toBlock": hex(last),
+        }
+        for log in self._rpc.call("eth_getLogs", query):
+            index = to_int(log["logIndex"])
+            if log["topics"][0] == self._posted.topic:
+                yield self._posted_batch(log), index
+            else:
+                fields = self._rolled_back.decode(log)
+                yield (
+                    RolledBack(int(fields["batch_id"]), to_int(log["blockNumber"]), log["blockHash"]),
+                    index,
+                )
+
+
+class Watcher:
+    """One deployment, watched. `step` looks once, `run` until it is told to stop; `status` is for all to read."""
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        deployment: Deployment,
+        params: Params,
+        folder: Path,
+        config: WatchConfig | None = None,
+        challenger: Challenger | None = None,
+        progress: Progress = lambda _stage, _done, _total: None,
+    ) -> None:
+        self.config = config or WatchConfig()
+        self.deployment = deployment
+        self.fault: Fault | None = None
+        self.challenged: Challenged | None = None
+        self.alarms: deque[Alarm] = deque(maxlen=ALARMS_KEPT)
+        self.error = ""
+        self.status: dict[str, Any] = {}
+        self._rpc = rpc
+        self._challenger = challenger
+        self.progress = progress
+        self._domain = codec.domain_separator(
+            deployment.chain_id, bytes.fromhex(deployment.rollup.removeprefix("0x"))
+        )
+        self._params = params
+        if "0x" + genesis_state(self._domain, params).root().hex() != deployment.genesis_root:
+            raise DeploymentError("the parameters are not those that the Rollup was deployed with")
+        self._inbox = Contract(load("Inbox").abi)
+        self._snapshots = folder / "snapshots"
+        self._archive = Archive(folder / "archive.sqlite")
+        self._archive.bind(f"{deployment.rollup} on chain {deployment.chain_id}")
+        self._reader = _Reader(rpc, deployment, self.config.confirmations)
+        self._messages: list[InboxMessage] = []
+        self._hash_at: tuple[int, bytes] | None = None
+        self._head = (0, 0)  # number and time of L1's newest block
+        self._done: list[Row] = []  # the batches that the state holds
+        self._snapshot_at = 0
+        self._fault_row: Row | None = None
+        self._against: tuple[Fault, PostedBatch] | None = None
+        self._raised: set[str] = set()
+        self._late: dict[str, int] | None = None
+        self._audit = Audit(genesis_state(self._domain, params), self._message)
+        standing = self._archive.standing()
+        self._done = standing[: self._restore(standing)]
+        self._publish()
+
+    @property
+    def state(self) -> State:
+        """The state after the last batch that was found right."""
+        return self._audit.state
+
+    @property
+    def batches(self) -> int:
+        """How many batches were found right."""
+        return len(self._done)
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Looks every `poll_s` until `stop`. What L1 does not answer is tried again."""
+        while not stop.is_set():
+            self.look()
+            stop.wait(self.config.poll_s)
+
+    def look(self) -> bool:
+        """`step`, with what may pass (L1 away, a full disk) shown instead of raised; False then."""
+        try:
+            self.step()
+        except (L1Error, OSError, sqlite3.Error) as error:
+            if str(error) != self.error:
+                self._raise(f"L1: {error}")
+            self.error = str(error)
+            self._publish()
+            return False
+        return True
+
+    def step(self) -> None:
+        """One look: reads what is new and confirmed, checks it, challenges what is wrong."""
+        self._walk_back()
+        self._read()
+        self._sync()
+        if self.fault is None:
+            self._check_late()
+        if self._challenger is not None:
+            self._challenge(self._challenger)
+            self._challenger.tend()
+        self.error = ""
+        self._publish()
+
+    def close(self) -> None:
+        """Leaves a snapshot for the next start."""
+        self._snapshot()
+        self._archive.close()
+        if self._challenger is not None:
+            self._challenger.close()
+
+    # --- L1 ---------------------------------------------------------------------------------------
+
+    def _walk_back(self) -> None:
+        """Cuts the journal back to what is still in the chain."""
+        number = self._archive.get("cursor_number")
+        if number is None or self._is_canonical(number, self._archive.get("cursor_hash")):
+            return
+        rows = self._archive.rows
+        count = len(rows)
+        while count and not self._is_canonical(rows[count - 1].block_number, rows[count - 1].block_hash):
+            count -= 1
+        lost = len(rows) - count
+        self._archive.cut(count)
+        back = rows[-1].block_number if rows else self.deployment.deploy_block - 1
+        self._alarm(
+            f"reorg {number}",
+            f"L1 was reorganised below block {number}: {lost} events are gone, read again from {back + 1}",
+        )
+        block = self._rpc.block(back)
+        self._archive.put(cursor_number=back, cursor_hash=block["hash"] if block else "")
+
+    def _is_canonical(self, number: int, block_hash: str) -> bool:
+        block = self._rpc.block(number)
+        return block is not None and block["hash"] == block_hash
+
+    def _read(self) -> None:
+        """Reads events and messages of confirmed blocks."""
+        head = self._rpc.block("latest")
+        if head is None:
+            raise DeploymentError("the node has no block")
+        self._head = (to_int(head["number"]), to_int(head["timestamp"]))
+        safe = self._head[0] - self.config.confirmations
+        number = self._archive.get("cursor_number")
+        first = self.deployment.deploy_block if number is None else number + 1
+        begun = first
+        while first <= safe:
+            last = min(first + BLOCKS_PER_QUERY - 1, safe)
+            end = self._rpc.block(last)
+            events = list(self._reader.events(first, last))
+            known = self._archive.get("cursor_hash")
+            if (
+                end is None
+                or not self._is_canonical(last, end["hash"])
+                or (known is not None and not self._is_canonical(first - 1, known))
+            ):
+                return  # the chain has changed under the query: the next look walks back
+            for event, index in events:
+                self._archive.add(event, index)
+            self._archive.put(cursor_number=last, cursor_hash=end["hash"])
+            first = last + 1
+            self.progress("blocks", last - begun + 1, safe - begun + 1)
+        try:
+            self._messages = self._reader.messages_after(0)
+        except ReorgTooDeep as error:
+            self._raise(str(error))
+            self._hash_at = None
+            self._reader = _Reader(self._rpc, self.deployment, self.config.confirmations)
+            self._messages = self._reader.messages_after(0)
+
+    def _message(self, index: int) -> bytes | None:
+        return self._messages[index].record if index < len(self._messages) else None
+
+    def _inbox_hash(self, count: int) -> bytes:
+        if self._hash_at is None or self._hash_at[0] != count:
+            found = self._inbox.read(self._rpc, self.deployment.inbox, "hash_at", count)
+            self._hash_at = (count, bytes(found))
+        return self._hash_at[1]
+
+    # --- the state --------------------------------------------------------------------------------
+
+    def _sync(self) -> None:
+        """Takes the state to the batches that stand, up to the first that is wrong."""
+        standing = self._archive.standing()
+        common = 0
+        for ours, theirs in zip(self._done, standing, strict=False):
+            if ours != theirs:
+                break
+            common += 1
+        if common < len(self._done):
+            self._alarm(
+                f"back {len(self._done)} {common}",
+                f"batches {common + 1} to {len(self._done)} stand no more: on from batch {common}",
+            )
+            self._rewind(standing[:common])
+        if self._fault_row is not None:
+            if len(standing) > common and standing[common] == self._fault_row:
+                return
+            logger.info("the wrong batch %d stands no more", self._fault_row.batch_id)
+            self.fault = self._fault_row = None
+        for row in standing[common:]:
+            if len(self._messages) < row.inbox_count:
+                return  # logs that are still to come
+            if not self._check(row):
+                return
+            self.progress("batches", len(self._done), len(standing))
+            if len(self._done) - self._snapshot_at >= self.config.snapshot_batches:
+                self._snapshot()
+
+    def _check(self, row: Row) -> bool:
+        """Checks the next batch; after a fault the state is taken back to the last right one."""
+        batch = self._archive.batch(row)
+        batch_id = len(self._done) + 1
+        fault = self._audit.check(batch, batch_id, self._inbox_hash(batch.inbox_count))
+        if fault is None:
+            self._done.append(row)
+            block = self._rpc.block(batch.block_number)
+            if block is not None and to_int(block["timestamp"]) - batch.time_s > self.config.lag_s:
+                lag_s = to_int(block["timestamp"]) - batch.time_s
+                self._alarm(
+                    f"lag {row.number}",
+                    f"batch {batch_id}: the exchange's clock is {lag_s} s behind the block's",
+                )
+            return True
+        self.fault, self._fault_row, self.challenged = fault, row, None
+        self._alarm(f"fault {row.number}", f"WRONG: {fault}")
+        self._rewind(self._done)
+        self._snapshot()  # what a challenge needs is built from here
+        return False
+
+    def _restore(self, rows: list[Row]) -> int:
+        """Takes the state of the newest snapshot that one of `rows` ends with, else genesis; how many rows it holds."""
+        state, count = genesis_state(self._domain, self._params), 0
+        for path in sorted(self._snapshots.glob("state-*.zst"), reverse=True):
+            try:
+                found, at = load_snapshot(path, self._domain)
+            except ReplayError as error:
+                logger.warning("snapshot left out: %s", error)
+                continue
+            if 0 < at <= len(rows) and rows[at - 1].post_root == found.root():
+                state, count = found, at
+                break
+        self._audit = Audit(state, self._message)
+        self._snapshot_at = count
+        return count
+
+    def _rewind(self, rows: list[Row]) -> None:
+        """Builds the state after `rows`, which were found right, anew."""
+        count = self._restore(rows)
+        for done, row in enumerate(rows[count:], start=count + 1):
+            self._audit.advance(self._archive.batch(row))
+            self.progress("archive", done, len(rows))
+        self._done = list(rows)
+        if rows and self.state.root() != rows[-1].post_root:
+            raise ReplayError(
+                "the folder's archive does not give the roots that it was found to give: remove it"
+            )
+
+    def state_for(self, fault: Fault) -> State:
+        """What a challenge shows: the state where the fault's segment begins; of a header, that after the batch."""
+        assert self._fault_row is not None
+        copy = State.from_preimages(self._domain, iter(list(self.state.preimages())))
+        if fault.kind not in FORM_KINDS:
+            segments = fault.segment if fault.kind in SEGMENT_KINDS else None
+            Audit(copy, self._message).advance(self._archive.batch(self._fault_row), segments)
+        return copy
+
+    def _snapshot(self) -> None:
+        if len(self._done) > self._snapshot_at:
+            save_snapshot(self._snapshots, self.state, len(self._done))
+            self._snapshot_at = len(self._done)
+
+    # --- what to say ------------------------------------------------------------------------------
+
+    def _challenge(self, challenger: Challenger) -> None:
+        """The next step against the wrong batch; of one that stands no more, only what became of our challenge."""
+        if self.fault is not None and self._fault_row is not None:
+            self._against = (self.fault, self._archive.batch(self._fault_row))
+        elif self.challenged is None or self.challenged.state != "filed":
+            return
+        assert self._against is not None
+        fault, batch = self._against
+        before = self.challenged
+        self.challenged = challenger.challenge(fault, batch, lambda: self.state_for(fault))
+        if before is None or self.challenged.state != before.state:
+            logger.warning("challenge of batch %d: %s", fault.batch_id, self.challenged)
+
+    def _check_late(self) -> None:
+        """The inbox message that has waited longest, when it has waited too long."""
+        self._late = None
+        index = self.state.globals.inbox_count
+        if index >= len(self._messages):
+            return
+        block = self._rpc.block(self._messages[index].block_number)
+        if block is None:
+            return
+        waited_s = self._head[1] - to_int(block["timestamp"])
+        if waited_s > self.config.late_s:
+            self._late = {"index": index, "waited_s": waited_s}
+            self._alarm(
+                f"late {index}",
+                f"inbox message {index} has waited {waited_s} s, more than {self.config.late_s}",
+            )
+
+    def _alarm(self, key: str, what: str) -> None:
+        """Once a key."""
+        if key not in self._raised:
+            self._raised.add(key)
+            self._raise(what)
+
+    def _raise(self, what: str) -> None:
+        logger.warning("%s", what)
+        self.alarms.append(Alarm(int(time.time()), what))
+
+    def _publish(self) -> None:
+        """A new `status`; the old one stays as it was for whoever reads it."""
+        g = self.state.globals
+        standing = self._archive.standing()
+        self.status = {
+            "ok": self.fault is None and self._late is None and not self.error,
+            "chain_id": self.deployment.chain_id,
+            "rollup": self.deployment.rollup,
+            "mode": "challenges" if self._challenger is not None else "alarms only",
+            "l1_block": self._head[0],
+            "l1_time": self._head[1],
+            "batches_posted": len(standing),
+            "batches_checked": len(self._done),
+            "segments_checked": sum(row.segments for row in self._done),
+            "records_checked": g.seq,
+            "root": "0x" + self.state.root().hex(),
+            "time": g.time,
+            "inbox_messages": len(self._messages),
+            "inbox_taken": g.inbox_count,
+            "late": self._late,
+            "fault": None if self.fault is None else as_json(self.fault),
+            "challenge": None if self.challenged is None else asdict(self.challenged),
+            "error": self.error,
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+        }
+
+
+def as_json(fault: Fault) -> dict[str, Any]:
+    """A fault as one object."""
+    return {
+        "batch": fault.batch_id,
+        "segment": fault.segment,
+        "kind": str(fault.kind),
+        "record": fault.record,
+        "honest_root": "0x" + fault.honest_root.hex(),
+        "claimed_root": "0x" + fault.claimed_root.hex(),
+        "why": fault.why,
+    }

@@ -1,0 +1,106 @@
+"""The state from posted batches alone, and the first thing that does not fit named."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sequencer.batcher import Batcher
+from sequencer.engine import ReplayError
+from sequencer.l1.follower import PostedBatch
+from sequencer.log import SqliteLog
+from sequencer.proof.replay import replay
+from sequencer.protocol import batch
+from tests.simulation.little import DOMAIN, PARAMS, Little, deposit
+
+
+@pytest.fixture
+def little() -> Little:
+    made = Little()
+    for _ in range(4):
+        made.run(made.orders(16), [deposit(0, amount=1_000)])
+    return made
+
+
+@pytest.fixture
+def posted(little: Little, tmp_path: Path) -> list[PostedBatch]:
+    """As the follower reads them."""
+    log = SqliteLog(tmp_path / "log.sqlite")
+    for entry in little.entries:
+        log.append(entry, log.end)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, 2_500)
+    out = []
+    while (one := batcher.build(True)) is not None:
+        out.append(
+            PostedBatch(
+                one.batch_id,
+                bytes(32),
+                one.post_root,
+                batch.data_root(one.payload),
+                bytes(32),
+                len(one.payload) // 31,
+                one.segments,
+                one.records,
+                one.first_seq,
+                one.time_s,
+                one.inbox_count,
+                bytes(32),
+                one.payload,
+                one.batch_id,
+                "0x",
+                "0x",
+            )
+        )
+    batcher.close()
+    log.close()
+    assert len(out) > 2
+    return out
+
+
+def test_replay__of_all_batches__is_the_state(little: Little, posted: list[PostedBatch]) -> None:
+    seen: list[PostedBatch] = []
+    rebuilt = replay(posted, DOMAIN, PARAMS, seen.append)
+    assert rebuilt.final_root == rebuilt.state.root() == little.state.root()
+    assert rebuilt.records == little.state.globals.seq
+    assert rebuilt.batches == len(posted)
+    assert rebuilt.payload_bytes == sum(len(one.payload) for one in posted)
+    assert seen == posted
+
+
+def test_replay__of_nothing__is_genesis() -> None:
+    assert replay([], DOMAIN, PARAMS).batches == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"post_root": bytes(32)}, "batch 2: the post-root is not what the records give"),
+        ({"time_s": 1}, "batch 2: the header's time is 1, the records give "),
+        ({"records": 1}, "batch 2: the header's records is 1, the records give "),
+        ({"inbox_count": 0}, "batch 2: the header's inbox count is 0, the records give "),
+        ({"first_seq": 0}, "batch 2: begins at seq 0, the state stands at "),
+        ({"segments": 1}, "batch 2: payload"),
+        ({"payload": b"\0" * 30}, "batch 2: payload: not a whole number of 31-byte elements"),
+    ],
+)
+def test_replay__stops_at_the_first_header_that_lies(
+    posted: list[PostedBatch], change: dict[str, object], message: str
+) -> None:
+    posted[1] = dataclasses.replace(posted[1], **change)  # type: ignore[arg-type]
+    with pytest.raises(ReplayError, match=message):
+        replay(posted, DOMAIN, PARAMS)
+
+
+@pytest.mark.parametrize("place", ["root", "record"])
+def test_replay__stops_at_the_first_segment_that_lies(posted: list[PostedBatch], place: str) -> None:
+    payload = bytearray(posted[1].payload)
+    payload[0 if place == "root" else -40] ^= 1
+    posted[1] = dataclasses.replace(posted[1], payload=bytes(payload))
+    with pytest.raises(ReplayError, match=r"batch 2, segment \d+: the root is not what the records give"):
+        replay(posted, DOMAIN, PARAMS)
+
+
+def test_replay__without_a_batch_in_the_middle__says_so(posted: list[PostedBatch]) -> None:
+    del posted[1]
+    with pytest.raises(ReplayError, match="batch 3: begins at seq"):
+        replay(posted, DOMAIN, PARAMS)
