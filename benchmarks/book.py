@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from sequencer.match import run
+from sequencer.market.match import run
 from sequencer.protocol.book import ASK, BID, Book, Order
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))

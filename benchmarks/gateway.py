@@ -20,7 +20,7 @@ import msgspec
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from sequencer.ipc import Connection, IpcServer
+from sequencer.api.ipc import Connection, IpcServer
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 
@@ -129,7 +129,15 @@ def main() -> None:
         address = f"{folder}/s.sock"
         sequencer = subprocess.Popen([sys.executable, __file__, "sequence", address])
         gateway = subprocess.Popen(
-            [sys.executable, "-m", "sequencer.gateway", "--listen", "127.0.0.1:0", "--sequencer", address],
+            [
+                sys.executable,
+                "-m",
+                "sequencer.api.gateway",
+                "--listen",
+                "127.0.0.1:0",
+                "--sequencer",
+                address,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -38,7 +38,7 @@ from typing import IO, NamedTuple
 import click
 import msgspec
 
-from sequencer.match import format_decimal
+from sequencer.market.match import format_decimal
 
 ROUNDING = 2
 """The feed rounds volumes: two that differ by no more (1e-8 BTC) are equal."""

@@ -12,8 +12,8 @@ from scripts._exchange import DEFAULTS, account_of, deploy_exchange, deployment_
 
 def devnet_genesis_root() -> bytes:
     """State root that the sequencer of a development network starts from."""
-    from sequencer.devnet import devnet_params
     from sequencer.genesis import genesis_root
+    from sequencer.local.devnet import devnet_params
 
     return genesis_root(devnet_params())
 
