@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,10 @@ def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) 
     show_default=True,
     help="where batches lie; blobs need a chain that has them: anvil",
 )
-@click.option("--lie", help="let the sequencer tell this lie and a watcher find it; `list` names them all")
+@click.option(
+    "--lie",
+    help="let the sequencer tell this lie and a watcher find it; `list` names them all, `all` tells them all",
+)
 def demo(
     chain: str, tape: Path | None, seed: int, json_target: str | None, data: str, lie: str | None
 ) -> None:
@@ -128,11 +132,14 @@ def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str |
     if name == "list":
         click.echo("\n".join(LIES))
         return
-    if name not in LIES:
+    if name != "all" and name not in LIES:
         raise fail(f"no lie {name!r}: `fairstrike demo --lie list` names them all")
+    known = tape if tape is not None and (tape / TRADES_FILE).is_file() else None
+    if name == "all":
+        _all_lies(chain, known, seed, json_target, data)
+        return
     with bars() as progress:
         try:
-            known = tape if tape is not None and (tape / TRADES_FILE).is_file() else None
             report = tell(name, chain, known, seed, progress, data)
         except (L1Error, TapeError, RuntimeError) as error:
             raise fail(str(error)) from error
@@ -141,6 +148,33 @@ def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str |
         show(f"lie on {chain}: {report.what}", as_object(report))
     if not report.held:
         raise fail("the lie was not caught" if not report.caught else f"not rolled back: {report.error}")
+
+
+def _all_lies(chain: str, tape: Path | None, seed: int, json_target: str | None, data: str) -> None:
+    """Every lie, each to the same deployment; fails unless all are caught, slashed and rolled back."""
+    from sequencer.l1.errors import L1Error
+    from sequencer.local.lie_demo import as_object, summary, tell_all
+    from sequencer.local.lies import LIES
+    from sequencer.market.tape import TapeError
+
+    logging.getLogger("sequencer").setLevel(logging.CRITICAL)  # a wrong batch is no news here
+    reports = []
+    with bars() as progress:
+        try:
+            for report in tell_all(LIES, chain, tape, seed, progress, data):
+                reports.append(report)
+                how = f"refused by L1: {report.refused_by_l1}" if report.refused_by_l1 else "caught"
+                people.print(
+                    f"{report.lie}: {how if report.held else 'NOT ' + how}", highlight=False, markup=False
+                )
+        except (L1Error, TapeError, RuntimeError) as error:
+            raise fail(f"{list(LIES)[len(reports)]}: {error}") from error
+    told = summary(reports)
+    write_json(json_target, told | {"reports": [as_object(one) for one in reports]})
+    if json_target != "-":
+        show(f"lies on {chain}, batches in {data}", told)
+    if told["not_held"]:
+        raise fail("not caught and rolled back: " + ", ".join(told["not_held"]))
 
 
 @click.command()

@@ -6,7 +6,7 @@ honest records again, and the same watcher has to find that right.
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from sequencer.l1 import poster
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
+from sequencer.l1.errors import RpcReverted
 from sequencer.l1.follower import Follower
 from sequencer.l1.poster import Poster, PosterConfig
 from sequencer.l1.rpc import to_bytes
@@ -50,7 +51,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(slots=True)
 class LieReport:
-    """What became of a lie. `refused`: why records of the batches rolled back did not hold in the honest execution."""
+    """What became of a lie. `refused`: why records of the batches rolled back did not hold in the honest execution.
+
+    `refused_by_l1`: why Rollup did not even take the batch; told of a lie that is one where L1 cannot see the payload.
+    """
 
     lie: str
     what: str
@@ -69,16 +73,36 @@ class LieReport:
     records: int = 0
     seconds: float = 0.0
     error: str = field(default="")
+    refused_by_l1: str = ""
 
     @property
     def held(self) -> bool:
         """Whether all went as it must."""
-        return self.caught and self.slashed and self.rolled_back and self.watcher_agrees
+        if self.refused_by_l1:
+            return self.data == "calldata" and self.refused_by_l1 == LIES[self.lie].refusal
+        was_undone = self.caught and self.slashed and self.rolled_back and self.watcher_agrees
+        return was_undone and self.honest_records_kept > 0
 
 
 def as_object(report: LieReport) -> dict[str, Any]:
     """The report as one object."""
     return asdict(report)
+
+
+def summary(reports: Sequence[LieReport]) -> dict[str, Any]:
+    """What became of many lies. `not_held`: those that were not caught, slashed and rolled back as they must be."""
+    challenged = [one for one in reports if not one.refused_by_l1]
+    return {
+        "lies": len(reports),
+        "challenged": len(challenged),
+        "refused_by_l1": {one.lie: one.refused_by_l1 for one in reports if one.refused_by_l1},
+        "not_held": [one.lie for one in reports if not one.held],
+        "challenge_gas_min": min((one.challenge_gas for one in challenged), default=0),
+        "challenge_gas_max": max((one.challenge_gas for one in challenged), default=0),
+        "challenge_bytes_max": max((one.challenge_bytes for one in challenged), default=0),
+        "honest_records_kept_min": min((one.honest_records_kept for one in challenged), default=0),
+        "seconds": round(sum(one.seconds for one in reports), 3),
+    }
 
 
 @contextmanager
@@ -150,6 +174,17 @@ class Stage:
                 raise RuntimeError(f"batch {one.batch_id}: {posting.status().reason}")
         manager.close()
 
+    def refusal(self, one: Batch) -> str:
+        """Why Rollup would not take a batch in calldata now; empty when it would."""
+        self.chain.set_time(one.time_s)
+        values = [getattr(one, name) for name in _BATCH_FIELDS]
+        data = Contract(load("Rollup").abi).encode("post", *values)
+        try:
+            self.chain.rpc.eth_call(self.at.rollup, data, "latest", self.signer.address)
+        except RpcReverted as error:
+            return error.reason
+        return ""
+
     def bond(self) -> None:
         """Makes up the bond."""
         data = Contract(load("Rollup").abi).encode("bond")
@@ -198,22 +233,51 @@ def tell(
     data: str = "calldata",
 ) -> LieReport:
     """Tells a lie and lets it be found."""
-    began = time.monotonic()
-    report = LieReport(name, LIES[name].what, chain_name, data)
     with stage(chain_name, open_tape(tape, seed), data) as on:
-        progress("lie", 1, 5)
-        _, made = on.perform(LIES[name])
-        on.post(bent(made, LIES[name]))
-        report.batches, report.records = len(made), sum(one.records for one in made)
+        return tell_on(on, name, progress)
+
+
+def tell_all(
+    names: Iterable[str],
+    chain_name: str = "pyevm",
+    tape: Path | None = None,
+    seed: int = 1,
+    progress: Progress = lambda _stage, _done, _total: None,
+    data: str = "calldata",
+) -> Iterator[LieReport]:
+    """Tells lies one after the other, each to the same deployment: the chain is taken back between them."""
+    listed = list(names)
+    with stage(chain_name, open_tape(tape, seed), data) as on:
+        for done, name in enumerate(listed):
+            progress("lies", done, len(listed))
+            before = on.chain.snapshot()
+            yield tell_on(on, name)
+            on.chain.revert(before)
+        progress("lies", len(listed), len(listed))
+
+
+def tell_on(on: "Stage", name: str, progress: Progress = lambda _stage, _done, _total: None) -> LieReport:
+    """Tells a lie on a stage where nothing has been posted yet."""
+    began, lie = time.monotonic(), LIES[name]
+    report = LieReport(name, lie.what, on.chain.name, on.at.data)
+    progress("lie", 1, 5)
+    _, made = on.perform(lie)
+    told = bent(made, lie)
+    report.batches, report.records = len(made), sum(one.records for one in made)
+    if lie.refusal and not on.at.in_blobs:
+        on.post(told[: HEADER_LIE_BATCH - 1])
+        report.refused_by_l1 = on.refusal(told[HEADER_LIE_BATCH - 1])
+    else:
+        on.post(told)
         progress("lie", 2, 5)
-        watcher = on.watcher(devnet_signer(CHALLENGER))
+        watcher = on.watcher(devnet_signer(CHALLENGER), f"watcher-{name}")
         catch(on, watcher, report, progress)
         if report.rolled_back:
             execute_again(on, made, report)
             watcher.step()
             report.watcher_agrees = watcher.fault is None and watcher.batches == on.read("next_batch") - 1 > 0
         watcher.close()
-        progress("lie", 5, 5)
+    progress("lie", 5, 5)
     report.seconds = round(time.monotonic() - began, 3)
     return report
 

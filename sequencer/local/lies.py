@@ -62,7 +62,8 @@ class Scene:
 class Lie:
     """Told in the first record of `kind` in the tick called `where`. `tell` gives None when it cannot be told there.
 
-    A lie about the header is told `of` the batch that is posted, once its records are more than a few.
+    A lie about the header is told `of` the batch that is posted, once its records are more than a few. `refusal`: the
+    reason with which Rollup does not take such a batch when it sees the payload, in calldata; in blobs it does not.
     """
 
     what: str
@@ -71,6 +72,7 @@ class Lie:
     tell: Callable[[Scene], Outcome | None] | None = None
     of: Callable[[Batch], Batch] | None = None
     fault: FaultKind = FaultKind.ROOT
+    refusal: str = ""
 
 
 class LyingEngine(Engine):
@@ -459,6 +461,18 @@ def _bounds_disordered(batch: Batch) -> Batch:
     return replace(batch, payload=payload)
 
 
+def _last_root(batch: Batch) -> Batch:
+    """The payload's last root is not the header's."""
+    at = batch.segments * c.ELEMENT_BYTES - 1
+    payload = batch.payload[:at] + bytes([batch.payload[at] ^ 1]) + batch.payload[at + 1 :]
+    return replace(batch, payload=payload)
+
+
+def _last_offset(batch: Batch) -> Batch:
+    """The last segment ends an element before the payload."""
+    return replace(batch, payload=batch.payload + bytes(c.ELEMENT_BYTES))
+
+
 def _counted(scene: Scene) -> Outcome:
     """The outcome of a record that has been executed by hand."""
     out = Outcome(scene.state.globals.seq)
@@ -536,6 +550,17 @@ LIES: Final[dict[str, Lie]] = {
     "empty-segment": Lie("a segment without records", of=_empty_segment, fault=FaultKind.BOUNDS),
     "bounds-disordered": Lie(
         "a segment that ends before it begins", of=_bounds_disordered, fault=FaultKind.BOUNDS
+    ),
+    "last-root": Lie(
+        "the payload's last root is another than the header's",
+        of=_last_root,
+        refusal="rollup: last root is not the post-root",
+    ),
+    "last-offset": Lie(
+        "the payload goes on behind its last segment",
+        of=_last_offset,
+        fault=FaultKind.BOUNDS,
+        refusal="rollup: last offset is not the end",
     ),
 }
 """Every lie by name."""

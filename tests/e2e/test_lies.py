@@ -10,7 +10,7 @@ from sequencer.cli import main
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.follower import PostedBatch
 from sequencer.local.devnet import devnet_key, devnet_params
-from sequencer.local.lie_demo import bent, tell
+from sequencer.local.lie_demo import bent, summary, tell, tell_all
 from sequencer.local.lies import LIES, Lie, LyingEngine
 from sequencer.local.play import DEPOSITS, Play, as_posted, batches_of
 from sequencer.log import SqliteLog
@@ -112,6 +112,53 @@ def test_lie__on_l1__is_challenged_slashed_rolled_back_and_the_honest_records_su
     assert report.honest_records_kept > 20
     # the order that the account cannot bear, and the liquidation of an account that has not taken it
     assert report.refused == (["MARGIN", "HEALTHY"] if name == "margin-ignored" else [])
+
+
+# A wrong root, a wrong inbox, each form, each header; the last two only blobs let through.
+IN_BLOBS = ("deposit-altered", "segment-overweight", "header-records", "last-root", "last-offset")
+
+
+@pytest.mark.node
+def test_lies__in_blobs__are_challenged_slashed_rolled_back_and_the_honest_records_survive() -> None:
+    reports = list(tell_all(IN_BLOBS, "anvil", data="blob"))
+    assert [one.lie for one in reports] == list(IN_BLOBS)
+    for one in reports:
+        assert one.fault is not None
+        assert one.fault["kind"] == LIES[one.lie].fault
+        assert (one.caught, one.slashed, one.rolled_back, one.watcher_agrees) == (True,) * 4, one
+        assert 0 < one.challenge_gas < 8_000_000
+        assert one.honest_records_kept > 0
+    assert summary(reports)["not_held"] == []
+
+
+@pytest.mark.parametrize("name", ["last-root", "last-offset"])
+def test_lie__that_calldata_does_not_bear__is_refused_by_l1_and_told_so(name: str) -> None:
+    report = tell(name)
+    assert report.refused_by_l1 == LIES[name].refusal
+    assert report.held
+    assert not report.caught
+    assert summary([report])["refused_by_l1"] == {name: LIES[name].refusal}
+
+
+def test_demo__all_lies__are_one_object_and_the_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in set(LIES) - {"minted-cash", "header-time", "last-root"}:
+        monkeypatch.delitem(LIES, name)
+    target = tmp_path / "lies.json"
+    result = CliRunner().invoke(main, ["demo", "--lie", "all", "--json", str(target)])
+    assert result.exit_code == 0, result.output
+    told = json.loads(target.read_text())
+    assert (told["lies"], told["challenged"], told["not_held"]) == (3, 2, [])
+    assert list(told["refused_by_l1"]) == ["last-root"]
+    assert [one["lie"] for one in told["reports"]] == list(LIES)
+    assert all(one["rolled_back"] for one in told["reports"][:2])
+
+    honest = Lie("not a lie", "take", Kind.PLACE, lambda scene: scene.apply())
+    monkeypatch.setitem(LIES, "header-time", honest)
+    result = CliRunner().invoke(main, ["demo", "--lie", "all"])
+    assert result.exit_code == 1
+    assert "not caught and rolled back: header-time" in result.output
 
 
 def test_demo__lie_list__is_one_name_a_line() -> None:
