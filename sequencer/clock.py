@@ -1,7 +1,13 @@
 """Where time comes from: the machine's clock, or one that a replay or a devnet sets."""
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
+
+
+def utc(time_s: int) -> str:
+    """A time as people read it, to the second."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 class Clock(Protocol):

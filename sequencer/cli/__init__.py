@@ -23,6 +23,7 @@ _COMMANDS = {
     "withdraw": "sequencer.cli.trade:withdraw",
     "claim": "sequencer.cli.trade:claim",
     "force": "sequencer.cli.force:force",
+    "chain": "sequencer.cli.chain:chain",
     "exit": "sequencer.cli.exit:exit_command",
     "price": "sequencer.cli.quant:price",
     "margin": "sequencer.cli.quant:margin",

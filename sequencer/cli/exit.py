@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from sequencer.cli.output import PRICE, bars, fail, people, show, write_json
+from sequencer.cli.output import PRICE, bars, fail, people, show, show_rows, usd, write_json
 from sequencer.cli.trade import _key, _with_key, l1_url_of, on_l1
 
 STEPS = ("now", "fix", "declare", "claim", "all")
+LINES_SHOWN = 50  # of the statement, to people; JSON has them all
 
 
 @click.command("exit")
@@ -18,11 +19,11 @@ STEPS = ("now", "fix", "declare", "claim", "all")
 @click.option(
     "--reports", type=click.Path(path_type=Path, exists=True), help="signed FEED records, one in hex a line"
 )
-@click.option("--freeze", "freezes", is_flag=True, help="call Rollup.freeze first")
+@click.option("--freeze", "freezes", is_flag=True, help="freeze the rollup first, unless it is frozen")
 @click.option(
     "--devnet-price", type=PRICE, help="let the development feeds sign this price, USD, of what has expired"
 )
-@click.option("--dry-run", is_flag=True, help="say what would be sent, send nothing; needs no key")
+@click.option("--dry-run", is_flag=True, help="say what would be sent, send nothing; needs no key with --all")
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
 )
@@ -43,9 +44,11 @@ def exit_command(
 ) -> None:
     """Leave a frozen exchange: money at once, then the rest when settlement prices are fixed.
 
-    Rebuilds the last final state from L1 alone. Run it again at any time: it goes on where things stand.
+    Rebuilds the last final state from L1 alone, does what can be done, and says who has got what, what is still to
+    come, and when. Run it again at any time: it goes on where things stand.
     """
     from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
+    from sequencer.clock import utc
     from sequencer.engine import ReplayError
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
@@ -54,13 +57,16 @@ def exit_command(
     from sequencer.l1.wallet import Wallet
     from sequencer.local.devnet import devnet_params
     from sequencer.proof.leaving import Leaving, Row, development_reports, exit_state, freeze, read_reports
+    from sequencer.proof.statement import statement
 
     needs_key = not (dry_run and everybody)
     signer = Signer(_key(keystore, devnet_key)) if needs_key else None
 
     def told(row: Row) -> None:
-        paid = f", {row.paid / 10**6:,.6f} USD" if row.paid else ""
-        people.print(f"{row.step}: {row.what}: {row.result}{paid}", highlight=False, markup=False)
+        paid = f", {usd(row.paid)} USD" if row.paid else ""
+        people.print(
+            f"{row.step}: {row.what}: {row.result}{paid}", highlight=False, markup=False, soft_wrap=True
+        )
 
     with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
         try:
@@ -69,44 +75,71 @@ def exit_command(
             at.check(rpc)
             wallet = Wallet(rpc, signer, at) if signer else None
             if freezes and wallet and not dry_run:
-                freeze(wallet)
+                told(Row("freeze", "rollup", "done" if freeze(rpc, at, wallet) else "frozen already"))
             with bars() as progress:
                 state = exit_state(rpc, at, devnet_params(), progress)
             leaving = Leaving(rpc, at, state, None if dry_run else wallet, told)
             if devnet_price is not None:
                 ticks = to_units(devnet_price, PRICE_DECIMALS)
                 records += development_reports(state, leaving.now_s(), ticks)
-            own = [wallet.account()] if wallet else []
-            accounts = sorted(state.accounts) if everybody else own
-            run(leaving, step, accounts, records, None if everybody or signer is None else signer.address)
+            owner = None if everybody or signer is None else signer.address.lower()
+            accounts = [n for n, one in state.accounts.items() if owner in (None, "0x" + one.owner.hex())]
+            if not accounts:
+                people.print(
+                    f"the exit state has no account of {owner or 'anybody'}: only deposits to refund"
+                )
+            leaving.run(step, sorted(accounts), records, owner)
+            known = statement(rpc, at, leaving)
         except (L1Error, ReplayError, RuntimeError, OSError, ValueError) as error:
             raise fail(str(error)) from error
+    lines = [line for line in known.lines if owner in (None, line.owner)]
+    is_over = all(line.to_come == 0 for line in lines)
+    next_s = min((row.until_s for row in leaving.rows if row.until_s), default=0)
     result: dict[str, Any] = {
         "root": "0x" + leaving.proofs.root.hex(),
+        "frozen_at": known.frozen_at,
         "accounts": len(accounts),
         "paid": sum(row.paid for row in leaving.rows),
+        "paid_since_freeze": sum(line.paid for line in lines),
+        "vault": known.vault,
+        "is_over": is_over,
+        "run_again_at": next_s,
         "gas": sum(row.gas for row in leaving.rows),
         "refused": sum(row.result.startswith("refused") for row in leaving.rows),
     }
     rows = [
-        {"step": r.step, "what": r.what, "result": r.result, "paid": r.paid, "gas": r.gas}
+        {"step": r.step, "what": r.what, "result": r.result, "paid": r.paid, "gas": r.gas, "until": r.until_s}
         for r in leaving.rows
     ]
-    write_json(json_target, result | {"dry_run": dry_run, "steps": rows})
-    if json_target != "-":
-        show("exit" + (" (dry run)" if dry_run else ""), result)
+    statement_json = [one for one in known.as_json() if owner in (None, one["owner"])]
+    write_json(json_target, result | {"dry_run": dry_run, "steps": rows, "statement": statement_json})
+    if json_target == "-":
+        return
+    for name in ("paid", "paid_since_freeze", "vault"):
+        result[name] = f"{usd(result[name])} USD"
+    result["frozen_at"] = utc(known.frozen_at)
+    result["run_again_at"] = utc(next_s) if next_s else "nothing waits for a time"
+    show("exit" + (" (dry run)" if dry_run else ""), result)
+    show_statement(statement_json)
 
 
-def run(leaving: Any, step: str, accounts: list[int], records: list[bytes], owner: str | None) -> None:
-    """The steps that `step` names, for `accounts`; refunds for `owner`, None: for everybody."""
-    leaving.begin()
-    if step in ("now", "all"):
-        leaving.money(accounts)
-        leaving.refunds(None if owner is None else {owner.lower()})
-        leaving.now(accounts)
-    if step in ("fix", "all"):
-        leaving.fix(records)
-    if step in ("declare", "all"):
-        leaving.declare(accounts)
-    if step in ("claim", "all"):
-        leaving.claim(accounts)
+def show_statement(lines: list[dict[str, Any]]) -> None:
+    """Who got what, for people."""
+    show_rows("who got what since the freeze, USD", [_row(line) for line in lines[:LINES_SHOWN]])
+    if len(lines) > LINES_SHOWN:
+        people.print(f"... and {len(lines) - LINES_SHOWN} more: --json has them all")
+
+
+def _row(line: dict[str, Any]) -> dict[str, str]:
+    to_come = usd(line["to_come"]) if line["to_come"] else "-"
+    if line["waits_for"]:
+        to_come = line["waits_for"] if line["to_come"] is None else f"{to_come}: {line['waits_for']}"
+    return {
+        "account": str(line["account"] or "-"),
+        "owner": f"{line['owner'][:8]}…{line['owner'][-4:]}",
+        "withdrawn, refunded": usd(line["withdrawals"] + line["refunds"]),
+        "at once": usd(line["at_once"]),
+        "rest": usd(line["rest"] + line["house"]),
+        "together": usd(line["paid"]),
+        "to come": to_come,
+    }

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sequencer.cli.output import bars, fail, people, show, write_json
+from sequencer.cli.output import bars, fail, people, show, usd, write_json
 from sequencer.cli.trade import l1_url_of, on_l1
 
 CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node"
@@ -84,12 +84,20 @@ def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) 
     "--lie",
     help="let the sequencer tell this lie and a watcher find it; `list` names them all, `all` tells them all",
 )
+@click.option(
+    "--exit", "exits", is_flag=True, help="stop the sequencer for good, and let everybody out from L1 alone"
+)
 def demo(
-    chain: str, tape: Path | None, seed: int, json_target: str | None, data: str, lie: str | None
+    chain: str, tape: Path | None, seed: int, json_target: str | None, data: str, lie: str | None, exits: bool
 ) -> None:
     """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
     if data == "blob" and chain in ("pyevm", "hardhat"):
         raise fail(f"{chain} serves no blobs: take anvil")
+    if exits:
+        if lie is not None or tape is not None:
+            raise fail("--exit is a story of its own: it goes with neither --lie nor --tape")
+        _exit(chain, json_target, data)
+        return
     if lie is not None:
         _lie(lie, chain, tape, seed, json_target, data)
         return
@@ -175,6 +183,33 @@ def _all_lies(chain: str, tape: Path | None, seed: int, json_target: str | None,
         show(f"lies on {chain}, batches in {data}", told)
     if told["not_held"]:
         raise fail("not caught and rolled back: " + ", ".join(told["not_held"]))
+
+
+def _exit(chain: str, json_target: str | None, data: str) -> None:
+    """The exit drill; fails unless every check held."""
+    from sequencer.cli.exit import show_statement
+    from sequencer.l1.errors import L1Error
+    from sequencer.local.exit_drill import ExitConfig, ExitDrill, as_json
+
+    with bars() as progress:
+        drill = ExitDrill(ExitConfig(chain, data), progress)
+        try:
+            _run(drill.run())
+        except (L1Error, RuntimeError, TimeoutError) as error:
+            raise fail(str(error)) from error
+    report = as_json(drill.report)
+    write_json(json_target, report)
+    if json_target != "-":
+        checks, lines = report.pop("checks"), report.pop("statement")
+        for name in ("refunded", "withdrawals", "claims", "vault_before", "paid", "vault_after"):
+            report[name] = f"{usd(report[name])} USD"
+        report["settlement_prices"] = [f"{price / 100:,.2f} USD" for price in report["settlement_prices"]]
+        show(f"exit on {chain}", report)
+        show_statement(lines)
+        show("checks", {name: "held" if held else "DID NOT HOLD" for name, held in checks.items()})
+    if not drill.report.held:
+        failed = [name for name, held in drill.report.checks.items() if not held]
+        raise fail("checks that did not hold: " + ", ".join(failed))
 
 
 @click.command()

@@ -28,6 +28,7 @@ NAMES: Final = (
     "expires",
     "start",
     "at",
+    "deadline",
     "floor",
 )
 """Last words of the names of integers that are no amounts: shown without separators."""
@@ -144,6 +145,12 @@ def bars() -> Iterator[Any]:
             progress.update(tasks[stage], completed=done, total=total)
 
         yield update
+
+
+def usd(amount: int) -> str:
+    """1e-6 USD as dollars, to the unit."""
+    whole, part = divmod(abs(amount), 10**6)
+    return f"{'-' if amount < 0 else ''}{whole:,}.{part:06}"
 
 
 def fail(message: str) -> click.ClickException:

@@ -39,3 +39,16 @@ def overdue(rpc: Rpc, at: Deployment) -> int | None:
     block = rpc.block("latest")
     now_s = to_int(block["timestamp"]) if block else 0
     return next((one.index for one in waiting(rpc, at) if one.deadline_s < now_s), None)
+
+
+def freezable_at(rpc: Rpc, at: Deployment) -> int:
+    """From which second on anybody may freeze, if no batch comes: a deadline passes, or the silence is too long."""
+    last = int(ROLLUP.read(rpc, at.rollup, "next_batch")) - 1
+    rolled_back_at = int(ROLLUP.read(rpc, at.rollup, "rolled_back_at"))
+    posted_at = int(ROLLUP.read(rpc, at.rollup, "batch", last)[2])
+    silent = max(posted_at, rolled_back_at) + int(ROLLUP.read(rpc, at.rollup, "silence_max_s"))
+    deadlines = [one.deadline_s for one in waiting(rpc, at)]
+    if not deadlines:
+        return silent + 1
+    post_again = rolled_back_at + int(INBOX.read(rpc, at.inbox, "delay_max_s"))
+    return min(silent, max(min(deadlines), post_again)) + 1

@@ -186,13 +186,18 @@ class Devnet:
             await asyncio.sleep(0.05)
         raise RuntimeError(f"the gateway did not start: {log_path.read_text()[-2000:]}")
 
-    async def _end(self) -> None:
+    async def stop_exchange(self) -> None:
+        """Ends sequencer and gateway for good; only the chain goes on."""
         if self.gateway is not None:
             self.gateway.terminate()
             self.gateway.wait(timeout=10)
             self.gateway = None
         if hasattr(self, "service"):
             await self.service.stop()
+            del self.service
+
+    async def _end(self) -> None:
+        await self.stop_exchange()
         await asyncio.to_thread(self.chain.stop)
         if self._temporary is not None:
             self._temporary.cleanup()

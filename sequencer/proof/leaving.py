@@ -4,23 +4,26 @@ Anybody can run it for anybody: the money goes to the owners whoever sends. Ever
 it, so that it can be run again at any time, by several at once, and goes on where things stand. Amounts are 1e-6 USD.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
+from sequencer.api.names import terms_name
+from sequencer.clock import utc
 from sequencer.contracts import load
+from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import RpcReverted, TransactionFailed
-from sequencer.l1.follower import Follower, PostedBatch
+from sequencer.l1.follower import Follower, InboxMessage, PostedBatch
 from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.wallet import Wallet
 from sequencer.proof.exit import Proofs, certain_value, expiries_held, final_value, known_price
 from sequencer.proof.replay import replay
 from sequencer.protocol import codec
-from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.constants import DAY_S, Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State, expiry_time
 
@@ -29,18 +32,30 @@ STEPS: Final = ("now", "fix", "declare", "claim")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one thing: `paid` and `gas` are 0 where nothing was sent."""
+    """What came of one thing: `paid` and `gas` are 0 where nothing was sent; `until_s`: before that it need not be
+    tried again, 0 where time alone does not help.
+    """
 
     step: str
     what: str
     result: str
     paid: int = 0
     gas: int = 0
+    until_s: int = 0
 
 
-def freeze(wallet: Wallet) -> None:
-    """Freezes the rollup, when the leader is silent or a deadline has passed. Raises TransactionFailed."""
+def freeze(rpc: Rpc, at: Deployment, wallet: Wallet) -> bool:
+    """Freezes the rollup; False when it is frozen. Raises RuntimeError before anybody may, TransactionFailed."""
+    if inbox.frozen_at(rpc, at):
+        return False
+    freezable_at_s = inbox.freezable_at(rpc, at)
+    if _now_s(rpc) < freezable_at_s:
+        raise RuntimeError(
+            f"the rollup cannot be frozen before {utc(freezable_at_s)}: until then its sequencer may be silent, "
+            "and no inbox message is overdue"
+        )
     wallet.freeze()
+    return True
 
 
 def exit_state(
@@ -48,9 +63,20 @@ def exit_state(
 ) -> State:
     """The exit state: the last final one of a frozen rollup, from its posted batches.
 
-    Raises RpcReverted before the freeze or the end of the last window, ReplayError when a batch does not lead where
+    Raises RuntimeError before the freeze or the end of the last window, ReplayError when a batch does not lead where
     it says.
     """
+    if not inbox.frozen_at(rpc, at):
+        when = utc(inbox.freezable_at(rpc, at))
+        raise RuntimeError(
+            f"the rollup is not frozen; if no batch comes, anybody may freeze it from {when} on"
+        )
+    last = int(ROLLUP.read(rpc, at.rollup, "next_batch")) - 1
+    if not ROLLUP.read(rpc, at.rollup, "is_final", last):
+        final_at_s = ROLLUP.read(rpc, at.rollup, "batch", last)[2] + at.challenge_window_s
+        raise RuntimeError(
+            f"batch {last}, the last, can be challenged until {utc(final_at_s)}: run again then"
+        )
     last = int(ROLLUP.read(rpc, at.rollup, "exit_batch"))
     follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
     domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
@@ -94,6 +120,20 @@ class Leaving:
 
     # --- steps ----------------------------------------------------------------------------------
 
+    def run(self, step: str, accounts: Sequence[int], reports: Iterable[bytes], owner: str | None) -> None:
+        """The steps that `step` names, "all" or one of STEPS; refunds for `owner`, None: for everybody."""
+        self.begin()
+        if step in ("now", "all"):
+            self.money(accounts)
+            self.refunds(None if owner is None else {owner.lower()})
+            self.now(accounts)
+        if step in ("fix", "all"):
+            self.fix(reports)
+        if step in ("declare", "all"):
+            self.declare(accounts)
+        if step in ("claim", "all"):
+            self.claim(accounts)
+
     def begin(self) -> None:
         """Pins the exit state, unless somebody has. Raises RuntimeError when it is not the one that L1 has pinned."""
         pinned = self._ask("root")
@@ -109,32 +149,44 @@ class Leaving:
         batch_id = int(ROLLUP.read(self._rpc, self._at.rollup, "exit_batch"))
         for n in range(self.state.globals.withdrawals):
             owner, amount, bitmap, siblings = self.proofs.withdrawal(n)
-            if owner in owners and not self._vault.read(self._rpc, self._at.vault, "claimed", n):
+            if owner in owners and not self.is_claimed(n):
                 what = f"number {n} of {owner}"
                 data = self._vault.encode("claim", batch_id, n, owner, amount, bitmap, siblings)
                 self._transact("withdrawal", what, self._at.vault, data, amount)
 
     def refunds(self, owners: set[str] | None = None) -> None:
         """Deposits that the exit state has not taken; `owners` (lower case) None: of everybody."""
-        taken = self.state.globals.inbox_count
-        follower = Follower(self._rpc, self._at.inbox, self._at.rollup, self._at.deploy_block, 0)
-        for message in follower.messages_after(taken, self.state.globals.inbox_hash):
+        for message in self.not_taken():
             record = codec.decode(message.record, b"")
             if isinstance(record, Reason) or record.kind != Kind.DEPOSIT:
+                # What was forced bears no money: its fee went to nobody, and what it asked for is moot.
+                if owners is None:
+                    kind = Kind(message.record[0]).name
+                    self._row(
+                        Row("refund", f"message {message.index}, {kind}", "bears no money: nothing to refund")
+                    )
                 continue
             owner, _, amount = record.fields
             assert isinstance(owner, bytes)
             if owners is not None and "0x" + owner.hex() not in owners:
                 continue
-            if not self._ask("refunded", message.index):
-                what = f"message {message.index} of 0x{owner.hex()}"
+            what = f"message {message.index} of 0x{owner.hex()}"
+            if self.is_refunded(message.index):
+                self._row(Row("refund", what, "refunded already"))
+            else:
                 self._send("refund", what, "refund", message.index, message.record, expected=amount)
+
+    def not_taken(self) -> list[InboxMessage]:
+        """Inbox messages that the exit state has not taken, deposits and others, in their order."""
+        g = self.state.globals
+        follower = Follower(self._rpc, self._at.inbox, self._at.rollup, self._at.deploy_block, 0)
+        return follower.messages_after(g.inbox_count, g.inbox_hash)
 
     def now(self, accounts: Iterable[int]) -> None:
         """What is certain of each account, at once."""
         prices = self.prices()
         for number in self._known(accounts):
-            held = self._account(number)
+            held = self.account(number)
             certain = certain_value(self.state, self.state.accounts[number], prices)
             if held["is_declared"] or held["paid"]:
                 self._note("now", number, "paid at once already")
@@ -154,48 +206,75 @@ class Leaving:
             report = codec.decode(record, self.state.domain)
             what = f"record {record[:11].hex()}"
             if isinstance(report, Reason) or report.kind != Kind.FEED:
-                self.rows.append(Row("report", what, "not a FEED record"))
+                self._row(Row("report", what, "not a FEED record"))
                 continue
-            underlying, _, time, _ = report.fields
-            if any(underlying == key >> 16 and time >= expiry_time(key & 0xFFFF) for key in waiting):
+            underlying, feed, time, _ = report.fields
+            assert isinstance(underlying, int)
+            day = (time - expiry_time(0)) // DAY_S
+            if underlying << 16 | day not in waiting:
+                continue
+            what = f"feed {feed} on {expiry_name(underlying << 16 | day)}, {utc(time)}"
+            known_s, _ = self._ask("reported", underlying, day, feed)
+            if 0 < known_s <= time:
+                self._row(Row("report", what, "L1 has one already"))
+            else:
                 self._send("report", what, "report", record)
+        now_s = self.now_s()
         for key in waiting:
             underlying, day = key >> 16, key & 0xFFFF
-            what = f"underlying {underlying}, day {day}"
-            if self.now_s() < expiry_time(day) and known_price(self.state, key) is None:
-                self.rows.append(Row("fix", what, f"waits for {expiry_time(day)}, its expiry"))
-                self._told(self.rows[-1])
-                continue
-            self._send("fix", what, "fix", underlying, day, self.proofs.fix(key))
+            what = expiry_name(key)
+            until_s, why = self.fixable_at(key)
+            if now_s < until_s:
+                self._row(Row("fix", what, f"waits until {utc(until_s)}: {why}", until_s=until_s))
+            else:
+                self._send("fix", what, "fix", underlying, day, self.proofs.fix(key))
+
+    def fixable_at(self, key: int) -> tuple[int, str]:
+        """From when on an expiry without a fixed price can get one, seconds, and why not before."""
+        if known_price(self.state, key) is not None:
+            return 0, ""
+        underlying, day = key >> 16, key & 0xFFFF
+        expires_s, now_s = expiry_time(day), self.now_s()
+        closes_s = max(expires_s + int(self._ask("report_window_s")), int(self._ask("begun_at")) or now_s)
+        ready_s = closes_s + int(self._ask("report_delay_s"))
+        if now_s < expires_s:
+            return ready_s, f"it expires at {utc(expires_s)}, then feeds report"
+        if now_s < ready_s:
+            return ready_s, "feeds' earlier reports could still come"
+        feeds = range(len(self.state.params.feed_keys))
+        reported = sum(self._ask("reported", underlying, day, feed)[0] > 0 for feed in feeds)
+        if 2 * reported > len(feeds):
+            return ready_s, ""
+        silent_s = ready_s + int(self._ask("silence_s"))
+        return silent_s, f"{reported} of {len(feeds)} feeds have reported; then the last index is the price"
 
     def declare(self, accounts: Iterable[int]) -> None:
         """What each account is worth, once its expiries have their prices."""
         prices = self.prices()
         for number in self._known(accounts):
             account = self.state.accounts[number]
-            if self._account(number)["is_declared"]:
+            if self.account(number)["is_declared"]:
                 self._note("declare", number, "declared already")
             elif any(instrument >> 12 not in prices for instrument in account.positions):
                 self._note("declare", number, "waits for a settlement price")
             else:
                 value = final_value(self.state, account, prices)
-                what = f"account {number}, worth {value}"
+                what = f"account {number}, worth {value} at the fixed prices"
                 self._send("declare", what, "declare", number, self.proofs.declare(number))
 
     def claim(self, accounts: Iterable[int]) -> None:
         """The rest of each account's share; the treasury's when its owner is among them."""
         numbers = list(self._known(accounts))
-        missing = len(self.state.accounts) - int(self._ask("declared"))
-        if missing and not self._ask("is_open"):
+        missing = self.undeclared()
+        if missing:
             until = int(self._ask("declare_until"))  # 0 in a dry run before anybody has begun
             if self.now_s() <= until or not until:
-                self.rows.append(
-                    Row("claim", "all", f"waits for {missing} accounts to be declared, or {until}")
-                )
-                self._told(self.rows[-1])
+                end = f", or {utc(until)}" if until else ""
+                why = f"waits for {missing} accounts to be declared{end}"
+                self._row(Row("claim", "all", why, until_s=until + 1 if until else 0))
                 return
         for number in numbers:
-            held = self._account(number)
+            held = self.account(number)
             if held["is_done"] or not held["is_declared"]:
                 self._note("claim", number, "nothing to claim" if held["is_done"] else "not declared")
             else:
@@ -212,19 +291,37 @@ class Leaving:
     def _ask(self, name: str, *arguments: Any) -> Any:
         return self._exit.read(self._rpc, self._at.exit, name, *arguments)
 
-    def _account(self, number: int) -> dict[str, Any]:
+    def account(self, number: int) -> dict[str, Any]:
+        """What `Exit` knows of an account: claim, paid at once, is_declared, is_done."""
         names = ("claim", "paid", "is_declared", "is_done")
         return dict(zip(names, self._ask("account", number), strict=True))
 
+    def undeclared(self) -> int:
+        """How many accounts the payouts still wait for."""
+        return 0 if self._ask("is_open") else len(self.state.accounts) - int(self._ask("declared"))
+
+    def house_left(self) -> int | None:
+        """What the treasury's owner has to come; None before the payouts are open."""
+        return int(self._ask("house_left")) if self._ask("is_open") else None
+
+    def is_claimed(self, number: int) -> bool:
+        """Whether a withdrawal has been paid."""
+        return bool(self._vault.read(self._rpc, self._at.vault, "claimed", number))
+
+    def is_refunded(self, index: int) -> bool:
+        """Whether the deposit of an inbox message has been returned."""
+        return bool(self._ask("refunded", index))
+
     def now_s(self) -> int:
         """Time of L1's last block."""
-        block = self._rpc.block("latest")
-        assert block is not None
-        return to_int(block["timestamp"])
+        return _now_s(self._rpc)
 
     def _note(self, step: str, number: int, result: str) -> None:
-        self.rows.append(Row(step, f"account {number}", result))
-        self._told(self.rows[-1])
+        self._row(Row(step, f"account {number}", result))
+
+    def _row(self, row: Row) -> None:
+        self.rows.append(row)
+        self._told(row)
 
     def _send(self, step: str, what: str, name: str, *arguments: Any, expected: int = 0) -> None:
         self._transact(step, what, self._at.exit, self._exit.encode(name, *arguments), expected)
@@ -243,8 +340,7 @@ class Leaving:
                 row = Row(step, what, f"refused: {error.reason or error.message}")
             except TransactionFailed as error:
                 row = Row(step, what, f"refused: {error.reason}")
-        self.rows.append(row)
-        self._told(row)
+        self._row(row)
 
     def _paid(self, logs: list[dict[str, Any]]) -> int:
         """What the vault paid in a transaction."""
@@ -252,6 +348,17 @@ class Leaving:
         return sum(
             int(events[log["topics"][0]].decode(log)["amount"]) for log in logs if log["topics"][0] in events
         )
+
+
+def _now_s(rpc: Rpc) -> int:
+    block = rpc.block("latest")
+    assert block is not None
+    return to_int(block["timestamp"])
+
+
+def expiry_name(key: int) -> str:
+    """An expiry (underlying << 16 | day) as people know it, such as BTC-2JAN22."""
+    return terms_name(key >> 16, key & 0xFFFF, 0, False).rsplit("-", 2)[0]
 
 
 def development_reports(state: State, now_s: int, price_ticks: int) -> list[bytes]:

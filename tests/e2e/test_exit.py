@@ -6,21 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import UsageError
 from click.testing import CliRunner
 
 from sequencer.api.client import Client
 from sequencer.api.trader import Trader
 from sequencer.cli import main
+from sequencer.cli.chain import Duration
 from sequencer.clock import ManualClock
 from sequencer.contracts import load
 from sequencer.driver import DriverConfig
 from sequencer.l1.abi import Contract
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, feed_key
-from sequencer.proof.exit import final_value
+from sequencer.local.exit_drill import ExitConfig, ExitDrill
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
-from sequencer.protocol.state import State, expiry_time
+from sequencer.protocol.state import expiry_time
 
 USD = 10**6
 DAY = 20_000
@@ -34,15 +36,32 @@ HELPER = 9  # sends everything; owns nothing on the exchange
 LATE = 77 * USD
 
 
-async def leave(devnet: Devnet, *options: str) -> dict[str, Any]:
-    """`fairstrike exit` for everybody, by the helper."""
-    args = ["exit", "--l1", devnet.chain.url, "--deployment", str(devnet.folder / "deployment.json")]
-    target = devnet.folder / "exit.json"
-    args += ["--all", "--devnet-key", str(HELPER), "--json", str(target), *options]
-    result = await asyncio.to_thread(CliRunner().invoke, main, args)
+def call(*args: str) -> str:
+    """What a command prints to people and programs, having succeeded."""
+    result = CliRunner().invoke(main, list(args))
     assert result.exit_code == 0, result.output
+    return result.output
+
+
+async def leave(devnet: Devnet, *options: str) -> dict[str, Any]:
+    """`fairstrike exit` by the helper, for everybody unless told otherwise."""
+    target = devnet.folder / "exit.json"
+    who = [] if "--devnet-key" in options else ["--all", "--devnet-key", str(HELPER)]
+    await asyncio.to_thread(call, "exit", *at(devnet), *who, "--json", str(target), *options)
     out: dict[str, Any] = json.loads(target.read_text())
     return out
+
+
+async def refused(devnet: Devnet, *options: str) -> str:
+    """What `fairstrike exit` says when it fails."""
+    args = ["exit", *at(devnet), "--all", "--devnet-key", str(HELPER), *options]
+    result = await asyncio.to_thread(CliRunner().invoke, main, args)
+    assert result.exit_code == 1, result.output
+    return result.output
+
+
+def at(devnet: Devnet) -> list[str]:
+    return ["--l1", devnet.chain.url, "--deployment", str(devnet.folder / "deployment.json")]
 
 
 def reports(devnet: Devnet, folder: Path, day: int, price: int) -> str:
@@ -75,17 +94,6 @@ async def trade(devnet: Devnet, traders: dict[int, Trader]) -> None:
     await other.withdraw("1234.560001")
 
 
-async def freeze(devnet: Devnet) -> None:
-    """Lets the last window and the silence pass, and freezes."""
-    block = devnet.chain.rpc.block("latest")
-    assert block is not None
-    await devnet.set_chain_time(int(block["timestamp"], 16) + 7_200)
-    data = Contract(load("Rollup").abi).encode("freeze", 0)
-    wallet = devnet.wallet(devnet_signer(HELPER))
-    await asyncio.to_thread(wallet.transact, "freeze", devnet.deployment.rollup, data)
-    devnet.chain.mine(1)
-
-
 def balances(devnet: Devnet) -> dict[int, int]:
     token = Contract(load("TestToken").abi)
     return {
@@ -96,8 +104,12 @@ def balances(devnet: Devnet) -> dict[int, int]:
     }
 
 
-async def run(folder: Path, prices: tuple[int, int]) -> tuple[State, dict[int, int], list[Any]]:
-    """The whole story; the exit state, what each had in the end, and all rows."""
+def results(step: dict[str, Any], name: str) -> list[str]:
+    return [row["result"] for row in step["steps"] if row["step"] == name]
+
+
+async def by_hand(folder: Path) -> None:
+    """docs/OPERATIONS.md's drill, command by command."""
     clock = ManualClock(START_S)
     config = DevnetConfig(
         folder=folder,
@@ -107,7 +119,6 @@ async def run(folder: Path, prices: tuple[int, int]) -> tuple[State, dict[int, i
         silence_max_s=7_000,
         service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
     )
-    rows: list[Any] = []
     async with Devnet(config, clock, [FlatSource(WANTED, INDEX)], WANTED) as devnet:
         client = await Client.connect(devnet.ws_url)
         traders = {}
@@ -124,66 +135,123 @@ async def run(folder: Path, prices: tuple[int, int]) -> tuple[State, dict[int, i
         assert state.books
         assert state.globals.withdrawals == 1
 
-        await devnet.service.stop()  # for good
-        del devnet.service
-        wallet = devnet.wallet(devnet_signer(2))
-        await asyncio.to_thread(wallet.mint, LATE)
-        await asyncio.to_thread(wallet.deposit_with_permit, LATE)
+        await devnet.stop_exchange()  # for good
+        key = ["--devnet-key", "2", *at(devnet)]
+        await asyncio.to_thread(call, "force", "withdraw", "all", *key)  # bears no money, and stands before
+        await asyncio.to_thread(call, "deposit", "77", "--mint", *key)
         in_vault = devnet.vault_balance()
-        await freeze(devnet)
+        assert "is not frozen; if no batch comes, anybody may freeze it from" in await refused(devnet)
+        assert "cannot be frozen before 2024-10-04 01:57:" in await refused(devnet, "--freeze")
+        later = json.loads(
+            await asyncio.to_thread(call, "chain", "later", "2h", "--json", "--l1", devnet.chain.url)
+        )
+        assert later["time"] == devnet.chain.head_time_s()
 
+        steps = [await leave(devnet, "--freeze", "--step", "now", "--devnet-key", "2")]  # one of them alone
+        assert {line["account"] for line in steps[0]["statement"]} == {2}
+        assert steps[0]["statement"][0]["refunds"] == LATE
+        assert steps[0]["statement"][0]["paid"] == steps[0]["paid"] == steps[0]["paid_since_freeze"]
         first = await leave(devnet, "--dry-run")
         assert first["paid"] > 0
-        assert devnet.vault_balance() == in_vault
-        steps = [await leave(devnet)]
-        assert steps[0]["root"] == "0x" + root.hex()
-        assert steps[0]["refused"] == 0
-        for day, price in zip(EXPIRIES, prices, strict=True):
+        assert devnet.vault_balance() == in_vault - steps[0]["paid"]
+        steps.append(await leave(devnet, "--freeze"))
+        assert results(steps[1], "freeze") == []  # frozen already: told, and no step of the exit
+        assert steps[1]["root"] == "0x" + root.hex()
+        assert results(steps[1], "refund") == ["bears no money: nothing to refund", "refunded already"]
+        assert [row["until"] for row in steps[1]["steps"] if row["step"] == "fix"] == [
+            expiry_time(day) + 360 for day in EXPIRIES
+        ]
+        assert steps[1]["run_again_at"] == expiry_time(EXPIRIES[0]) + 360
+        assert [line["to_come"] for line in steps[1]["statement"]] == [None] * 4
+        for day, price in zip(EXPIRIES, (4_650_000, 4_500_000), strict=True):
             await devnet.set_chain_time(expiry_time(day) + 30)
-            devnet.chain.mine(1)
-            early = await leave(devnet, "--step", "fix", "--reports", reports(devnet, folder, day, price))
-            assert [row["result"] for row in early["steps"] if row["step"] == "report"] == ["done", "done"]
-            await devnet.set_chain_time(expiry_time(day) + 400)
-            devnet.chain.mine(1)
-            steps += [early, await leave(devnet)]
+            signed = reports(devnet, folder, day, price)
+            early = await leave(devnet, "--step", "fix", "--reports", signed)
+            assert results(early, "report") == ["done", "done"]
+            assert "feeds' earlier reports could still come" in results(early, "fix")[0]
+            again = await leave(devnet, "--step", "fix", "--reports", signed)
+            assert results(again, "report") == ["L1 has one already"] * 2
+            await asyncio.to_thread(call, "chain", "later", "6m10s", "--l1", devnet.chain.url)
+            steps += [early, again, await leave(devnet)]
+        assert all(step["refused"] == 0 for step in steps)
         steps.append(await leave(devnet))  # nothing twice
-        assert steps[-1]["paid"] == 0
-        assert sum(step["paid"] for step in steps) == in_vault
-        assert devnet.vault_balance() == 0
-        for step in steps:
-            rows += step["steps"]
-        return state, balances(devnet), rows
+        assert (steps[-1]["paid"], steps[-1]["gas"], steps[-1]["is_over"]) == (0, 0, True)
+        assert sum(step["paid"] for step in steps) == steps[-1]["paid_since_freeze"] == in_vault
+        assert devnet.vault_balance() == steps[-1]["vault"] == 0
+        got = {line["account"]: line["paid"] for line in steps[-1]["statement"]}
+        assert got == balances(devnet)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "prices", [(4_650_000, 4_500_000), (9_500_000, 4_500_000)], ids=["all are solvent", "one is not"]
-)
-def test_exit__sequencer_gone__everybody_gets_out_and_the_vault_ends_empty(
-    tmp_path: Path, prices: tuple[int, int]
-) -> None:
-    state, got, rows = asyncio.run(run(tmp_path / "devnet", prices))
-    fixed = dict(zip(EXPIRIES, prices, strict=True))
-    values = {index: final_value(state, state.accounts[index], fixed) for index in DEPOSITS}
-    g = state.globals
-    extra = {1: g.treasury, 2: LATE, 4: 1_234_560_001}
-    claims = sum(value for value in values.values() if value > 0)
+def test_exit__by_hand__says_what_waits_for_what_and_empties_the_vault(tmp_path: Path) -> None:
+    asyncio.run(by_hand(tmp_path / "devnet"))
+
+
+def drill(chain: str, prices: tuple[int, int]) -> ExitDrill:
+    run = ExitDrill(ExitConfig(chain, prices=prices))
+    report = asyncio.run(run.run())
+    assert [name for name, held in report.checks.items() if not held] == []
+    assert len(report.checks) == 12
+    assert report.held
+    return run
+
+
+@pytest.mark.slow
+def test_exit__sequencer_gone__everybody_gets_out_and_the_vault_ends_empty() -> None:
+    run = drill("pyevm", (4_650_000, 4_500_000))
+    g = run._state.globals
     there = g.pool + g.fund
-    if claims <= there:
-        extra[1] += there - claims
-        assert got == {index: value + extra.get(index, 0) for index, value in values.items()}
-    else:
-        assert values[3] < 0
-        for index, value in values.items():
-            share = max(value, 0) * there // claims
-            assert 0 <= got[index] - extra.get(index, 0) - share <= len(values)
-    assert (claims > there) == (prices[0] == 9_500_000)
-    assert {row["step"] for row in rows} >= {
-        "begin",
-        "withdrawal",
-        "refund",
-        "now",
-        "fix",
-        "declare",
-        "claim",
-    }
+    assert run.report.claims <= there
+    extra = {1: g.treasury + there - run.report.claims, 2: LATE, 4: 1_234_560_001, 5: 500 * USD}
+    values = run.values | {5: 0}
+    assert run.received == {index: value + extra.get(index, 0) for index, value in values.items()}
+
+
+@pytest.mark.slow
+def test_exit__losses_beyond_the_fund__are_shared_by_claims() -> None:
+    run = drill("pyevm", (9_500_000, 4_500_000))
+    g = run._state.globals
+    there = g.pool + g.fund
+    extra = {1: g.treasury, 2: LATE, 4: 1_234_560_001}
+    assert run.values[3] < 0
+    assert run.report.claims > there
+    for index, value in run.values.items():
+        share = max(value, 0) * there // run.report.claims
+        assert 0 <= run.received[index] - extra.get(index, 0) - share <= len(run.values)
+
+
+@pytest.mark.node
+@pytest.mark.slow
+@pytest.mark.parametrize("chain", ["anvil", "hardhat"])
+def test_exit__on_other_chains__is_the_same(chain: str) -> None:
+    report = drill(chain, (4_650_000, 4_500_000)).report
+    assert report.paid == report.vault_before > 0
+
+
+def test_drill__a_check_that_does_not_hold__is_an_exit_status(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The prices that the drill expects are not those that the feeds sign: it must say so, and fail."""
+    signed = ExitDrill._reports
+    monkeypatch.setattr(ExitDrill, "_reports", lambda self, day, price: signed(self, day, price + 1))
+    target = tmp_path / "exit.json"
+    result = CliRunner().invoke(main, ["demo", "--exit", "--json", str(target)])
+    assert result.exit_code == 1
+    assert "checks that did not hold: prices_are_what_the_feeds_signed" in result.output
+    out = json.loads(target.read_text())
+    assert (out["accounts"], out["vault_after"], out["paid"]) == (4, 0, out["vault_before"])
+    assert (out["open_positions"], out["resting_orders"], out["refunded"]) == (8, 2, 577 * USD)
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [("7d", 604_800), ("3d2h", 266_400), ("1h1m1s", 3_661), ("600s", 600), ("1m", 60)],
+)
+def test_duration__is_days_hours_minutes_and_seconds(duration: str, seconds: int) -> None:
+    assert Duration().convert(duration, None, None) == seconds
+
+
+@pytest.mark.parametrize("duration", ["", "0s", "7", "1m1h", "-1d", "3661d", "1.5h"])
+def test_duration__of_another_form__names_the_form(duration: str) -> None:
+    with pytest.raises(UsageError, match="must be like 7d, 3d2h or 600s, at most 3660d"):
+        Duration().convert(duration, None, None)

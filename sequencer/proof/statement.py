@@ -1,0 +1,182 @@
+"""Who has got what out of a frozen exchange, and what is still to come: by L1's own word, whoever sent it there.
+
+Amounts are 1e-6 USD.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sequencer.clock import utc
+from sequencer.contracts import load
+from sequencer.l1.abi import Contract, Event
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.follower import BLOCKS_PER_QUERY
+from sequencer.l1.inbox import ROLLUP
+from sequencer.l1.rpc import Rpc, to_int
+from sequencer.proof.exit import expiries_held, final_value
+from sequencer.proof.leaving import Leaving
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+
+
+@dataclass(slots=True)
+class Line:
+    """One owner. `account` 0: the exit state has no account of theirs, only a deposit to refund.
+
+    `to_come`: at most; losses beyond the fund are shared. None while it hangs on settlement prices. `until_s`: when the
+    next of it can be had at the earliest, 0 when at once or when there is nothing.
+    """
+
+    account: int
+    owner: str
+    withdrawals: int = 0
+    refunds: int = 0
+    at_once: int = 0
+    rest: int = 0
+    house: int = 0
+    to_come: int | None = 0
+    waits_for: str = ""
+    until_s: int = 0
+
+    @property
+    def paid(self) -> int:
+        """All together, since the freeze."""
+        return self.withdrawals + self.refunds + self.at_once + self.rest + self.house
+
+
+@dataclass(slots=True)
+class Statement:
+    """All owners, accounts first. `vault`: what it still holds. `is_over`: nobody has anything to come."""
+
+    lines: list[Line]
+    frozen_at: int
+    vault: int
+
+    @property
+    def paid(self) -> int:
+        """To all of them, since the freeze."""
+        return sum(line.paid for line in self.lines)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody has anything to come."""
+        return all(line.to_come == 0 for line in self.lines)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """One object a line."""
+        return [asdict(line) | {"paid": line.paid} for line in self.lines]
+
+
+def statement(rpc: Rpc, at: Deployment, leaving: Leaving) -> Statement:
+    """Reads the events since the freeze, and what `Exit` knows of each account."""
+    state = leaving.state
+    lines = {
+        "0x" + account.owner.hex(): Line(number, "0x" + account.owner.hex())
+        for number, account in sorted(state.accounts.items())
+    }
+
+    _accounts_to_come(leaving, list(lines.values()))
+
+    def line_of(owner: str) -> Line:
+        return lines.setdefault(owner, Line(0, owner))
+
+    for name, owner, amount in _payments(rpc, at):
+        line = line_of(owner)
+        setattr(line, _COLUMN[name], getattr(line, _COLUMN[name]) + amount)
+    for owner, amount in _on_their_way(leaving):
+        line = line_of(owner)
+        line.to_come = None if line.to_come is None else line.to_come + amount
+    token = Contract(load("TestToken").abi)
+    return Statement(
+        lines=list(lines.values()),
+        frozen_at=int(ROLLUP.read(rpc, at.rollup, "frozen_at")),
+        vault=int(token.read(rpc, at.token, "balanceOf", at.vault)),
+    )
+
+
+_COLUMN: Final = {
+    "Claimed": "withdrawals",
+    "Refunded": "refunds",
+    "PaidNow": "at_once",
+    "Paid": "rest",
+    "HousePaid": "house",
+}
+
+
+def _payments(rpc: Rpc, at: Deployment) -> Iterator[tuple[str, str, int]]:
+    """(event, owner, amount) of every payment since the freeze."""
+    leave, vault = Contract(load("Exit").abi), Contract(load("Vault").abi)
+    _, _, frozen = next(_logs(rpc, at.rollup, [ROLLUP.event("Frozen")], at.deploy_block))
+    first = to_int(frozen["blockNumber"])
+    of_exit = [leave.event(name) for name in _COLUMN if name != "Claimed"]
+    for address, events in ((at.vault, [vault.event("Claimed")]), (at.exit, of_exit)):
+        for name, fields, _ in _logs(rpc, address, events, first):
+            yield name, str(fields["owner"]).lower(), int(fields["amount"])
+
+
+def _on_their_way(leaving: Leaving) -> Iterator[tuple[str, int]]:
+    """(owner, amount) of withdrawals that are not claimed and of deposits that are not refunded."""
+    state = leaving.state
+    for number in range(state.globals.withdrawals):
+        value = state.map.get(c.KEY_WITHDRAWAL | number) or 0
+        if not leaving.is_claimed(number):
+            yield f"0x{value >> 64:040x}", value & c.U64_MAX
+    for message in leaving.not_taken():
+        record = codec.decode(message.record, b"")
+        if (
+            not isinstance(record, Reason)
+            and record.kind == Kind.DEPOSIT
+            and not leaving.is_refunded(message.index)
+        ):
+            owner, _, amount = record.fields
+            assert isinstance(owner, bytes)
+            yield "0x" + owner.hex(), amount
+
+
+def _accounts_to_come(leaving: Leaving, lines: list[Line]) -> None:
+    """What accounts have to come out of their cash and positions, and the treasury's owner with its own."""
+    state, prices = leaving.state, leaving.prices()
+    fixable = {key: leaving.fixable_at(key)[0] for key in expiries_held(state) if key not in prices}
+    undeclared, claims = leaving.undeclared(), 0
+    for line in lines:
+        account, held = state.accounts[line.account], leaving.account(line.account)
+        waiting = {instrument >> 12 for instrument in account.positions} & set(fixable)
+        if waiting:
+            line.to_come = None
+            line.until_s = max(fixable[key] for key in waiting)
+            line.waits_for = f"{len(waiting)} settlement price(s), the last from {utc(line.until_s)} on"
+            continue
+        claim = max(final_value(state, account, prices), 0)
+        claims += claim
+        if not held["is_done"]:
+            line.to_come = max(claim - held["paid"], 0)
+            if line.to_come and undeclared:
+                line.until_s = max(fixable.values(), default=0)
+                line.waits_for = f"{undeclared} account(s) to be declared"
+    house = leaving.house_left()
+    if house is None:
+        g = state.globals
+        house = g.treasury + (g.fund if fixable else max(g.pool + g.fund - claims, 0))
+    for line in lines:
+        if line.account == state.params.treasury_account and line.to_come is not None:
+            line.to_come += house
+
+
+def _logs(
+    rpc: Rpc, address: str, events: list[Event], first: int
+) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """(name, fields, log) of a contract's events from block `first` on, in order."""
+    by_topic = {event.topic: event for event in events}
+    last = rpc.block_number()
+    for start in range(first, last + 1, BLOCKS_PER_QUERY):
+        query = {
+            "address": address,
+            "topics": [list(by_topic)],
+            "fromBlock": hex(start),
+            "toBlock": hex(min(start + BLOCKS_PER_QUERY - 1, last)),
+        }
+        for log in rpc.call("eth_getLogs", query):
+            event = by_topic[log["topics"][0]]
+            yield event.name, event.decode(log), log
