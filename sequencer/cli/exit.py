@@ -131,15 +131,15 @@ def show_statement(lines: list[dict[str, Any]]) -> None:
 
 
 def _row(line: dict[str, Any]) -> dict[str, str]:
-    to_come = usd(line["to_come"]) if line["to_come"] else "-"
-    if line["waits_for"]:
-        to_come = line["waits_for"] if line["to_come"] is None else f"{to_come}: {line['waits_for']}"
+    to_come = line["to_come"]
+    what = "?" if to_come is None else usd(to_come) if to_come else "-"
     return {
         "account": str(line["account"] or "-"),
         "owner": f"{line['owner'][:8]}…{line['owner'][-4:]}",
-        "withdrawn, refunded": usd(line["withdrawals"] + line["refunds"]),
+        "on its way": usd(line["withdrawals"] + line["refunds"]),
         "at once": usd(line["at_once"]),
         "rest": usd(line["rest"] + line["house"]),
         "together": usd(line["paid"]),
-        "to come": to_come,
+        "to come": what,
+        "when": line["waits_for"] or ("now" if to_come else "-"),
     }

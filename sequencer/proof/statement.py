@@ -146,7 +146,7 @@ def _accounts_to_come(leaving: Leaving, lines: list[Line]) -> None:
         if waiting:
             line.to_come = None
             line.until_s = max(fixable[key] for key in waiting)
-            line.waits_for = f"{len(waiting)} settlement price(s), the last from {utc(line.until_s)} on"
+            line.waits_for = f"a settlement price, {utc(line.until_s)}"
             continue
         claim = max(final_value(state, account, prices), 0)
         claims += claim
@@ -154,7 +154,7 @@ def _accounts_to_come(leaving: Leaving, lines: list[Line]) -> None:
             line.to_come = max(claim - held["paid"], 0)
             if line.to_come and undeclared:
                 line.until_s = max(fixable.values(), default=0)
-                line.waits_for = f"{undeclared} account(s) to be declared"
+                line.waits_for = f"when {undeclared} others are declared"
     house = leaving.house_left()
     if house is None:
         g = state.globals
