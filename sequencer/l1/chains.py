@@ -34,6 +34,7 @@ DEVNET_MNEMONIC: Final = "test test test test test test test test test test test
 DEVNET_ACCOUNTS: Final = 10
 DEVNETS_DIR: Final = Path(__file__).parent / "devnets"
 GAS_LIMIT: Final = 60_000_000
+STATES_MAX: Final = 256  # old blocks whose state can be asked for; anvil would write all others to the disk
 READY_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 5.0
 INSTALL_TIMEOUT_S: Final = 300.0
@@ -245,6 +246,8 @@ def _command(
             DEVNET_MNEMONIC,
             "--accounts",
             str(DEVNET_ACCOUNTS),
+            "--prune-history",
+            str(STATES_MAX),
         ]
         if genesis_time_s is not None:
             command += ["--timestamp", str(genesis_time_s)]

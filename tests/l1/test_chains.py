@@ -52,6 +52,20 @@ def test_start_of_anvil_or_hardhat__on_a_taken_port__raises(
         chains.start(name, port=int(first.url.rsplit(":", 1)[1]), log_dir=tmp_path)
 
 
+@pytest.mark.node
+def test_anvil__over_a_thousand_blocks__writes_no_state_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(chains.install_dir().parents[2]))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with chains.start("anvil", log_dir=tmp_path) as anvil:
+        anvil.mine(1000)
+        kept = anvil.rpc.block_number() - chains.STATES_MAX // 2
+        assert anvil.rpc.call("eth_getBalance", anvil.signer(0).address, hex(kept)) == hex(10_000 * 10**18)
+        assert anvil.rpc.block(1) is not None
+        assert [path for path in tmp_path.rglob("*") if path.suffix == ".json"] == []
+
+
 def test_install__without_node__says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
