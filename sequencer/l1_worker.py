@@ -95,6 +95,7 @@ class L1Worker:
         self._thread = threading.Thread(target=self._run, name="l1", daemon=True)
         self.paused = False  # no batch is offered; deposits are still followed
         self.last_error = ""
+        self.looks = 0  # at L1, that came to their end
         self.posted = 0
         self.gas_used = 0
         self.blob_gas_used = 0
@@ -182,6 +183,7 @@ class L1Worker:
                         f"batch {self._told[0].batch_id} was rolled back: records are executed again"
                     )
                     manager.poll()
+                    self.looks += 1
                     self._pause(busy=True)
                     continue
                 messages = follower.messages_after(*self._inbox_position())
@@ -190,6 +192,7 @@ class L1Worker:
                 if self._refused:
                     self.last_error = self._refused
                     manager.poll()
+                    self.looks += 1
                     self._pause(busy=False)
                     continue
                 if offered is None:
@@ -212,7 +215,9 @@ class L1Worker:
                     )
             except (L1Error, sqlite3.Error, OSError) as error:  # a full disk passes, as an outage of L1 does
                 self._failed(error)
+                self.looks += 1
                 continue
+            self.looks += 1
             self._pause(busy)
 
     def _pause(self, busy: bool) -> None:

@@ -361,6 +361,7 @@ class Service:
             "batches_posted": self.last_posted,
             "feed_error": self.keeper.feed_error,
             "l1_error": worker.last_error if worker else "",
+            "l1_looks": worker.looks if worker else 0,
             "l1_gas": worker.gas_used if worker else 0,
             "bond_wei": str(worker.bond_wei or 0) if worker else "0",
             "bond_min_wei": str(worker.bond_min_wei) if worker else "0",

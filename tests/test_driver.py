@@ -35,7 +35,7 @@ class GatedLog:
 
     def append(self, entry: Entry, expected_offset: int) -> bytes:
         self.tried += 1
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         error = self.errors.pop(0) if self.errors else None
         if error is not None:
             raise error
@@ -99,7 +99,7 @@ def play(test: Callable[[Rig], object], **config: float) -> None:
             rig.log.gate.set()
             rig.driver.close()
 
-    asyncio.run(asyncio.wait_for(run(), 20))
+    asyncio.run(asyncio.wait_for(run(), 100))
 
 
 def test_tick__is_told_only_when_it_is_durable() -> None:
@@ -198,7 +198,7 @@ def test_log_that_is_lost__ends_the_loop_and_answers_nobody() -> None:
         running = asyncio.create_task(rig.driver.run(0.01))
         rig.offer(rig.little.rest(0, c.BUY, MID - 10))
         with pytest.raises(LogLost, match="unknown"):
-            await asyncio.wait_for(running, 5)
+            await asyncio.wait_for(running, 60)
         assert rig.ticks == rig.lost == []
 
     play(body)
@@ -210,7 +210,7 @@ def test_end__gives_what_waits_its_tick_and_its_answer() -> None:
         await asyncio.sleep(0.01)
         orders = [rig.offer(rig.little.rest(number % 4, c.BUY, MID - 10 - number)) for number in range(20)]
         rig.driver.end()
-        await asyncio.wait_for(running, 5)
+        await asyncio.wait_for(running, 60)
         assert rig.told() == orders
         assert rig.log.end == len(rig.little.entries) + len(rig.ticks)
 

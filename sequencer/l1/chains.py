@@ -144,7 +144,8 @@ def start(
     directory.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, START_TRIES + 1):
         chosen = port or _free_port()
-        log_path = directory / f"{chain}-{chosen}.log"
+        # Of this process alone: what another's node says on the same port must not be taken for this one's.
+        log_path = directory / f"{chain}-{chosen}-{os.getpid()}.log"
         command, environment, cwd = _command(chain, chosen, genesis_time_s, block_time_s)
         process = _spawn(command, environment, cwd, log_path)
         try:
@@ -173,7 +174,7 @@ def install() -> Path:
     """Install anvil and hardhat with npm unless they are; returns the directory. Raises ChainStartError."""
     directory = install_dir()
     directory.mkdir(parents=True, exist_ok=True)
-    shutil.copy(DEVNETS_DIR / "hardhat.config.js", directory)
+    _put(DEVNETS_DIR / "hardhat.config.js", directory)
     if is_installed():
         return directory
     npm = shutil.which("npm")
@@ -202,6 +203,16 @@ def install() -> Path:
             raise ChainStartError("anvil/hardhat", f"npm ci failed: {error}", str(log_path)) from error
         (directory / ".installed").touch()
     return directory
+
+
+def _put(source: Path, directory: Path) -> None:
+    """A copy of `source`, at no time half of one: others may be reading it."""
+    target, content = directory / source.name, source.read_bytes()
+    if target.exists() and target.read_bytes() == content:
+        return
+    beside = directory / f"{source.name}.{os.getpid()}"
+    beside.write_bytes(content)
+    beside.replace(target)
 
 
 @contextlib.contextmanager
@@ -307,7 +318,9 @@ def _wait_for_answer(
         # the log says that it is this process that listens, and not another one on the same port
         if _READY_MARKS[name] in _tail(log_path, LOG_HEAD_BYTES):
             with contextlib.suppress(RpcUnavailable):
-                return rpc.chain_id()
+                chain_id = rpc.chain_id()
+                if process.poll() is None:
+                    return chain_id
         time.sleep(0.02)
     raise ChainStartError(name, f"no answer within {timeout_s:.0f} s: {_tail(log_path)}", str(log_path))
 

@@ -6,6 +6,7 @@
     ├── ChainStartError            a development chain did not start (says why, names the log)
     ├── RpcError
     │   ├── RpcUnavailable         no answer: refused, lost, timed out; worth waiting for
+    │   │   └── NodeBehind         ... or one that another answer contradicts: the node is behind, or its chain changed
     │   └── RpcRejected            the node answered with an error (code, message, data)
     │       └── RpcReverted        ... which is a revert of the EVM (reason)
     ├── DeploymentError            a deployment file or a deploying transaction is not as it must be
@@ -54,6 +55,12 @@ class RpcUnavailable(RpcError):
 
     def __str__(self) -> str:
         return f"no answer from {self.url}: {self.reason}"
+
+
+@dataclass(slots=True)
+class NodeBehind(RpcUnavailable):
+    def __str__(self) -> str:
+        return f"{self.url} is behind, or its chain has changed: {self.reason}"
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from sequencer.contracts import load
 from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
 from sequencer.l1.beacon import BEACON_VARIABLE, Beacon
-from sequencer.l1.errors import InboxMismatch, PayloadMismatch, ReorgTooDeep, RpcUnavailable
+from sequencer.l1.errors import InboxMismatch, NodeBehind, PayloadMismatch, ReorgTooDeep, RpcRejected
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.protocol.batch import data_root
 from sequencer.protocol.codec import inbox_hash
@@ -23,6 +23,7 @@ from sequencer.protocol.codec import inbox_hash
 BLOCKS_PER_QUERY: Final = 2_000
 RECORD_BYTES: Final = 31
 EMPTY_HASH: Final = bytes(32)
+ASK_AGAIN_S: Final = (0.05, 0.2, 0.8)  # between answers of a node that is a moment behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class Follower:
         self._checkpoints: list[_Checkpoint] = []
         self._reported = 0
         self._events: list[RolledBack] = []
-        self._looked_to = deploy_block - 1
+        self._looked_to: tuple[int, str] | None = None  # the last block searched for roll-backs, and its hash
 
     # --- inbox --------------------------------------------------------------------------------
 
@@ -143,15 +144,18 @@ class Follower:
         `inbox_hash`, the caller's running hash after its `count` messages, is compared with the chain's: a
         sequencer that restarts on a chain whose past has changed learns it here. Raises ReorgTooDeep when a
         message already reported, or taken by the caller, is gone; InboxMismatch when logs contradict the hash
-        chain; RpcError when L1 does not answer (nothing is lost: call again).
+        chain; RpcError when L1 does not answer, or answers from further back (nothing is lost: call again).
         """
         self._reported = max(self._reported, count)
         self._advance()
         if count > len(self._messages):
             # taken under fewer confirmations than are asked for now, or from a chain that is no more
-            if count > int(self._inbox_contract.read(self._rpc, self._inbox, "count")):
-                raise ReorgTooDeep(count - 1, 0, self._confirmations)
-            return []
+            for wait_s in (*ASK_AGAIN_S, None):
+                if count <= int(self._inbox_contract.read(self._rpc, self._inbox, "count")):
+                    return []
+                if wait_s is not None:
+                    self._rpc.sleep(wait_s)
+            raise ReorgTooDeep(count - 1, 0, self._confirmations)
         ours = self._messages[count - 1].hash if count else EMPTY_HASH
         if inbox_hash is not None and ours != inbox_hash:
             raise ReorgTooDeep(
@@ -229,7 +233,11 @@ class Follower:
         """The block of a checkpoint is gone; the messages before it may stand in blocks that are not."""
         for message in self._messages[kept : self._reported]:
             block = self._rpc.block(message.block_number)
-            if block is None or block["hash"] != message.block_hash:
+            if block is None:  # nothing stands in its place: only a block that does shows that it is gone
+                raise NodeBehind(
+                    self._rpc.url, f"no block {message.block_number}, which had message {message.index}"
+                )
+            if block["hash"] != message.block_hash:
                 raise ReorgTooDeep(message.index, message.block_number, self._confirmations)
 
     # --- batches ------------------------------------------------------------------------------
@@ -243,7 +251,7 @@ class Follower:
         """
         last_block = self._rpc.block_number() - self._confirmations if to_block is None else to_block
         expected: int | None = None
-        rolled_back = self._rollbacks(from_block, last_block)
+        rolled_back, _ = self._rollbacks(from_block, last_block)
         for first in range(from_block, last_block + 1, BLOCKS_PER_QUERY):
             query = {
                 "address": self._rollup,
@@ -251,7 +259,7 @@ class Follower:
                 "fromBlock": hex(first),
                 "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
             }
-            for log in self._rpc.call("eth_getLogs", query):
+            for log in self._logs(query)[0]:
                 if _is_void(log, int(self._posted.decode(log)["batch_id"]), rolled_back):
                     continue
                 batch = self._posted_batch(log)
@@ -261,15 +269,41 @@ class Follower:
                 yield batch
 
     def roll_backs(self, last_block: int) -> list[RolledBack]:
-        """Every roll-back up to `last_block`, oldest first. Blocks that were looked at are not looked at again."""
-        fresh = self._rollbacks(self._looked_to + 1, last_block)
-        self._events += [one for _, _, one in fresh]
-        self._looked_to = max(self._looked_to, last_block)
+        """Every roll-back up to `last_block`, oldest first. Blocks that were looked at are looked at again only when
+        the chain has changed.
+        """
+        if self._looked_to is not None:
+            number, seen = self._looked_to
+            block = self._rpc.block(number)
+            if block is None or block["hash"] != seen:
+                self._events, self._looked_to = [], None
+        first = self._deploy_block if self._looked_to is None else self._looked_to[0] + 1
+        if first <= last_block:
+            found, end = self._rollbacks(first, last_block)
+            self._events += [one for _, _, one in found]
+            self._looked_to = (last_block, end)
         return list(self._events)
 
-    def _rollbacks(self, from_block: int, last_block: int) -> list[tuple[int, int, RolledBack]]:
-        """(block, log index, event) of every roll-back."""
-        found = []
+    def _logs(self, query: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+        """Logs of a query, and the hash of its last block: asked for together, so that neither is without the other.
+
+        A node that is behind answers for the blocks that it has, as if there were no more. Raises NodeBehind when that
+        does not pass.
+        """
+        end = ("eth_getBlockByNumber", (query["toBlock"], False))
+        for wait_s in (*ASK_AGAIN_S, None):
+            before, logs, after = self._rpc.batch([end, ("eth_getLogs", (query,)), end])
+            if isinstance(before, dict) and isinstance(after, dict) and before["hash"] == after["hash"]:
+                if isinstance(logs, RpcRejected):
+                    raise logs
+                return list(logs), str(after["hash"])
+            if wait_s is not None:
+                self._rpc.sleep(wait_s)
+        raise NodeBehind(self._rpc.url, f"no block {to_int(query['toBlock'])}, or not the same one twice")
+
+    def _rollbacks(self, from_block: int, last_block: int) -> tuple[list[tuple[int, int, RolledBack]], str]:
+        """(block, log index, event) of every roll-back; the hash of `last_block`."""
+        found, end = [], ""
         for first in range(from_block, last_block + 1, BLOCKS_PER_QUERY):
             query = {
                 "address": self._rollup,
@@ -277,24 +311,18 @@ class Follower:
                 "fromBlock": hex(first),
                 "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
             }
-            for log in self._rpc.call("eth_getLogs", query):
+            logs, end = self._logs(query)
+            for log in logs:
                 event = self._rolled_back.decode(log)
                 batch_id, (block, index) = int(event["batch_id"]), _place(log)
                 key = f"{log['transactionHash']}:{batch_id}"
                 found.append((block, index, RolledBack(key, batch_id, int(event["slashed"]), block)))
-        return found
+        return found, end
 
     def _posted_batch(self, log: dict[str, Any]) -> PostedBatch:
         event = self._posted.decode(log)
         batch_id = int(event["batch_id"])
-        # By place, not by hash: a node may still answer from its pool, without a block, for one just mined.
-        transaction = self._rpc.call(
-            "eth_getTransactionByBlockHashAndIndex", log["blockHash"], log["transactionIndex"]
-        )
-        if transaction is None or transaction["hash"] != log["transactionHash"]:
-            raise PayloadMismatch(
-                batch_id, f"transaction {log['transactionHash']} is not in its block any more"
-            )
+        transaction = self._transaction(log)
         data = to_bytes(transaction["input"])
         post = self._rollup_contract.function("post")
         post_blobs = self._rollup_contract.function("post_blobs")
@@ -343,11 +371,22 @@ class Follower:
             odd_blobs=odd,
         )
 
+    def _transaction(self, log: dict[str, Any]) -> dict[str, Any]:
+        """A log's transaction. By place, not by hash: a pool may still answer, without a block, for one just mined."""
+        place = log["blockHash"], log["transactionIndex"]
+        for wait_s in (*ASK_AGAIN_S, None):
+            found: dict[str, Any] | None = self._rpc.call("eth_getTransactionByBlockHashAndIndex", *place)
+            if found is not None and found["hash"] == log["transactionHash"]:
+                return found
+            if wait_s is not None:
+                self._rpc.sleep(wait_s)
+        raise NodeBehind(self._rpc.url, f"transaction {log['transactionHash']} is not in its block")
+
     def _blobs(self, log: dict[str, Any], hashes: tuple[bytes, ...]) -> tuple[bytes, ...]:
         number = to_int(log["blockNumber"])
         block = self._rpc.block(number)
         if block is None:
-            raise RpcUnavailable(self._rpc.url, f"block {number} is gone")
+            raise NodeBehind(self._rpc.url, f"no block {number}, which had a batch")
         return self._beacon.blobs(number, to_int(block["timestamp"]), hashes)
 
 

@@ -5,10 +5,10 @@ with keys derived from a constant, and the test token can be minted by anybody.
 """
 
 import asyncio
-import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -38,7 +38,9 @@ from sequencer.service import Service, ServiceConfig
 
 FEEDS = 3
 SEQUENCER_INDEX = 0
-GATEWAY_READY_S = 20.0
+GATEWAY_READY_S = 60.0
+GATEWAY_STOP_S = 10.0
+DEPOSIT_S = 120.0
 
 
 def feed_key(number: int) -> bytes:
@@ -174,14 +176,12 @@ class Devnet:
         await self._start_gateway(socket_path)
 
     async def _start_gateway(self, socket_path: str) -> None:
-        port = self.config.port or free_port()
         log_path = self.folder / "gateway.log"
-        self.gateway = await asyncio.to_thread(_spawn_gateway, port, socket_path, log_path)
-        self.url = f"http://127.0.0.1:{port}"
-        for _ in range(int(GATEWAY_READY_S / 0.05)):
-            if self.gateway.poll() is not None:
-                break
-            if await asyncio.to_thread(_answers, self.url + "/health"):
+        self.gateway = await asyncio.to_thread(_spawn_gateway, self.config.port, socket_path, log_path)
+        until = time.monotonic() + GATEWAY_READY_S
+        while self.gateway.poll() is None and time.monotonic() < until:
+            self.url = _listens_at(log_path)
+            if bool(self.url) and await asyncio.to_thread(_answers, self.url + "/health"):
                 return
             await asyncio.sleep(0.05)
         raise RuntimeError(f"the gateway did not start: {log_path.read_text()[-2000:]}")
@@ -190,7 +190,11 @@ class Devnet:
         """Ends sequencer and gateway for good; only the chain goes on."""
         if self.gateway is not None:
             self.gateway.terminate()
-            self.gateway.wait(timeout=10)
+            try:
+                await asyncio.to_thread(self.gateway.wait, GATEWAY_STOP_S)
+            except subprocess.TimeoutExpired:
+                self.gateway.kill()
+                self.gateway.wait()
             self.gateway = None
         if hasattr(self, "service"):
             await self.service.stop()
@@ -233,7 +237,7 @@ class Devnet:
         if self.service.worker is not None:
             self.service.worker.wake()
         await wait_for(
-            lambda: self.service.state.globals.inbox_count > index, 30.0, "a deposit to be credited"
+            lambda: self.service.state.globals.inbox_count > index, DEPOSIT_S, "a deposit to be credited"
         )
         return await asyncio.to_thread(lambda: self.wallet(signer).account())
 
@@ -286,11 +290,16 @@ def _spawn_gateway(port: int, socket_path: str, log_path: Path) -> "subprocess.P
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def _listens_at(log_path: Path) -> str:
+    """What the gateway says that it listens at; empty before it does. It takes a free port by itself: one that is
+    looked for here could be another's by then.
+    """
+    told = (
+        line.strip()
+        for line in log_path.read_text(errors="replace").splitlines(keepends=True)
+        if line[-1] == "\n"
+    )
+    return next((line for line in told if line.startswith("http://127.0.0.1:")), "")
 
 
 def _answers(url: str) -> bool:

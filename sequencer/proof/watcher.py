@@ -20,7 +20,7 @@ from sequencer.engine import ReplayError
 from sequencer.genesis import genesis_state
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import DeploymentError, L1Error, ReorgTooDeep
+from sequencer.l1.errors import DeploymentError, L1Error, NodeBehind, ReorgTooDeep
 from sequencer.l1.follower import BLOCKS_PER_QUERY, Follower, InboxMessage, PostedBatch
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.proof.archive import Archive, RolledBack, Row
@@ -74,7 +74,7 @@ class _Reader(Follower):
             "fromBlock": hex(first),
             "toBlock": hex(last),
         }
-        for log in self._rpc.call("eth_getLogs", query):
+        for log in self._logs(query)[0]:
             index = to_int(log["logIndex"])
             if log["topics"][0] == self._posted.topic:
                 yield self._posted_batch(log), index
@@ -191,6 +191,8 @@ class Watcher:
         number = self._archive.get("cursor_number")
         if number is None or self._is_canonical(number, self._archive.get("cursor_hash")):
             return
+        if self._is_behind(number):
+            raise NodeBehind(self._rpc.url, f"no block {number}, which was read")
         rows = self._archive.rows
         count = len(rows)
         while count and not self._is_canonical(rows[count - 1].block_number, rows[count - 1].block_hash):
@@ -204,6 +206,16 @@ class Watcher:
         )
         block = self._rpc.block(back)
         self._archive.put(cursor_number=back, cursor_hash=block["hash"] if block else "")
+
+    def _is_behind(self, number: int) -> bool:
+        """Whether L1 only lacks blocks up to `number`: nothing that was read stands otherwise in what it has."""
+        head = self._rpc.block("latest")
+        if head is None or to_int(head["number"]) >= number:
+            return False
+        last = next(
+            (row for row in reversed(self._archive.rows) if row.block_number <= to_int(head["number"])), None
+        )
+        return last is None or self._is_canonical(last.block_number, last.block_hash)
 
     def _is_canonical(self, number: int, block_hash: str) -> bool:
         block = self._rpc.block(number)

@@ -20,7 +20,7 @@ from sequencer.cli import main
 from sequencer.market.quant import price_option
 
 YEAR_S = 365 * 86_400
-READY_S = 60.0
+READY_S = 150.0
 
 
 def run(*args: str, stdin: str | bytes | None = None) -> Result:
@@ -187,7 +187,7 @@ class Up:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 def children_of(parent: int) -> set[int]:
@@ -252,7 +252,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
     clean_up(one)
 
 
-def retry(what: Any, until: Any, seconds: float = 20.0) -> Any:
+def retry(what: Any, until: Any, seconds: float = 90.0) -> Any:
     """`what()` again and again until `until(its result)`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -339,7 +339,7 @@ def test_up__a_trading_day_from_the_shell__ends_cleanly(up, tmp_path):
             look()
         return answer("replay", *up.on_l1(), "--json", "-")
 
-    got = retry(replayed, lambda got: got["records"] in roots, seconds=40)
+    got = retry(replayed, lambda got: got["records"] in roots, seconds=150)
     assert got["root"] == roots[got["records"]]
     assert got["accounts"] == look()["accounts"]
 

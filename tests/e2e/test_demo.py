@@ -147,7 +147,7 @@ def trades(data_dir: Path | None) -> list[Row]:
     return read_trades(data_dir)
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.tape

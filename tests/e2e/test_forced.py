@@ -59,7 +59,7 @@ async def taken(devnet: Devnet, index: int) -> None:
     await asyncio.to_thread(devnet.chain.mine, 1)
     assert devnet.service.worker is not None
     devnet.service.worker.wake()
-    await wait_for(lambda: devnet.service.state.globals.inbox_count > index, 30.0, "a message to be taken")
+    await wait_for(lambda: devnet.service.state.globals.inbox_count > index, 120.0, "a message to be taken")
 
 
 async def opened(devnet: Devnet) -> None:
@@ -91,7 +91,7 @@ async def censored_trader_is_served(folder: Path) -> None:
         # Five offers: the order itself takes three, CONTINUE the others.
         assert state.accounts[2].positions == {CALL: 5_000}
         assert state.globals.taker is None
-        await wait_for(lambda: len(devnet.service.views.trades) == 5, 10.0, "five trades to be durable")
+        await wait_for(lambda: len(devnet.service.views.trades) == 5, 60.0, "five trades to be durable")
 
         resting = await asyncio.to_thread(wallet.force_order, CALL, c.BUY, 10_000, 100)
         await taken(devnet, resting)
@@ -130,7 +130,7 @@ async def ignorant_sequencer_is_frozen(folder: Path) -> None:
         del devnet.service
         sent = await call(devnet, "withdraw", "250")
         anybody = devnet.wallet(devnet_signer(ANYBODY))
-        await devnet.set_chain_time(sent["deadline"] - 30)
+        await devnet.set_chain_time(sent["deadline"] - 300)
         await asyncio.to_thread(devnet.chain.mine, 1)
         with pytest.raises(TransactionFailed, match="rollup: nothing is overdue"):
             await asyncio.to_thread(anybody.freeze)

@@ -99,7 +99,7 @@ class Blobs:
 
     def post(self, batch: Batch) -> None:
         assert self.poster.offer(batch)
-        self.poster.drain(30.0)
+        self.poster.drain(60)
         assert self.poster.status().queued == 0, self.poster.status().reason
 
     def follower(self) -> Follower:
@@ -255,7 +255,7 @@ def test_batch__stuck_in_the_pool__is_replaced_at_doubled_fees_and_mined_once(
     finally:
         exchange.chain.set_automine(True)
     exchange.chain.mine()
-    exchange.poster.drain(30.0)
+    exchange.poster.drain(60)
     assert [one.batch_id for one in exchange.batches()] == [1]
 
 

@@ -129,3 +129,21 @@ def test_honest_batch__cannot_be_challenged_over_rpc(exchange: Exchange) -> None
         with pytest.raises(TransactionFailed, match="arbiter: no fraud"):
             send(exchange, "challenge", check.calldata(SALT))
     assert len(list(exchange.follower(0).batches(exchange.deployment.deploy_block))) == 1
+
+
+def test_roll_back__in_a_block_in_place_of_one_looked_at__is_found(exchange: Exchange) -> None:
+    at, follower = exchange.deployment, exchange.follower(0)
+    honest, _ = three_feeds(exchange)
+    post(exchange, honest, b"\x66" * 32)
+    (posted,) = follower.batches(at.deploy_block)
+    before = exchange.chain.snapshot()
+    exchange.chain.mine(4)
+    assert follower.roll_backs(exchange.rpc.block_number()) == []
+    exchange.chain.revert(before)
+    check = challenge_segment(posted, 0, Tracer.of(genesis(exchange)))
+    send(exchange, "commit", arbiter().encode("commit", check.commitment(exchange.trader.address, SALT)))
+    mined = send(exchange, "challenge", check.calldata(SALT))
+    exchange.chain.mine(4)
+    (found,) = follower.roll_backs(exchange.rpc.block_number())
+    assert (found.batch_id, found.block_number) == (1, mined.block_number)
+    assert follower.roll_backs(exchange.rpc.block_number()) == [found]

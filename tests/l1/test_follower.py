@@ -120,7 +120,7 @@ def test_batches__are_read_back_from_calldata(exchange: Exchange, make_batch: Ba
     batches = [make_batch(1, 31 * 40), make_batch(2, 31 * 400), make_batch(3)]
     for batch in batches:
         assert poster.offer(batch)
-    assert [posted.batch_id for posted in poster.drain(20)] == [1, 2, 3]
+    assert [posted.batch_id for posted in poster.drain(60)] == [1, 2, 3]
     manager.close()
     read = list(exchange.follower(confirmations=0).batches(exchange.deployment.deploy_block))
     for batch, posted in zip(batches, read, strict=True):
@@ -134,7 +134,7 @@ def test_batches__whose_calldata_was_altered__raise(
     manager = exchange.manager()
     poster = Poster(exchange.rpc, manager, exchange.deployment.rollup)
     poster.offer(make_batch(1))
-    poster.drain(20)
+    poster.drain(60)
     manager.close()
     honest = type(exchange.rpc).call
 

@@ -41,7 +41,7 @@ def test_batches__are_posted_in_order_each_in_one_transaction(
     assert poster.next_needed() == 1
     for batch_id in range(1, 11):
         poster.offer(make_batch(batch_id, 31 * 1_000))
-    posted = poster.drain(30)
+    posted = poster.drain(60)
     assert [item.batch_id for item in posted] == list(range(1, 11))
     assert next_batch(exchange) == 11
     assert posts_sent(exchange, first_nonce) == 10
@@ -64,7 +64,7 @@ def test_pipeline__sends_several_before_the_first_is_mined(
         exchange.chain.mine()
     finally:
         exchange.chain.set_automine(True)
-    assert [item.batch_id for item in poster.drain(20)] == [1, 2, 3, 4, 5]
+    assert [item.batch_id for item in poster.drain(60)] == [1, 2, 3, 4, 5]
     assert next_batch(exchange) == 6
 
 
@@ -78,7 +78,7 @@ def test_restart__finds_what_is_posted_and_goes_on(exchange: Exchange, make_batc
     poster = poster_of(exchange, exchange.manager())
     for batch_id in (1, 2):
         poster.offer(make_batch(batch_id))
-    assert [item.batch_id for item in poster.drain(20)] == [1, 2]
+    assert [item.batch_id for item in poster.drain(60)] == [1, 2]
     assert posts_sent(exchange, first_nonce) == 2
 
 
@@ -87,14 +87,14 @@ def test_restart__with_a_lost_store__posts_nothing_twice(exchange: Exchange, mak
     manager = exchange.manager()
     poster = poster_of(exchange, manager)
     poster.offer(make_batch(1))
-    poster.drain(20)
+    poster.drain(60)
     manager.close()
     (exchange.directory / "tx.sqlite").unlink()
     poster = poster_of(exchange, exchange.manager())
     assert poster.next_needed() == 2
     for batch_id in (1, 2):
         poster.offer(make_batch(batch_id))
-    assert [item.batch_id for item in poster.drain(20)] == [1, 2]
+    assert [item.batch_id for item in poster.drain(60)] == [1, 2]
     assert posts_sent(exchange, first_nonce) == 2
 
 
@@ -102,14 +102,14 @@ def test_other_batch__under_a_posted_id__is_an_error(exchange: Exchange, make_ba
     manager = exchange.manager()
     poster = poster_of(exchange, manager)
     poster.offer(make_batch(1))
-    poster.drain(20)
+    poster.drain(60)
     manager.close()
     (exchange.directory / "tx.sqlite").unlink()
     poster = poster_of(exchange, exchange.manager())
     other = make_batch(1)
     poster.offer(type(other)(1, b"\x99" * 32, 1, 1, 0, other.time_s, 0, other.payload))
     with pytest.raises(BatchMismatch):
-        poster.drain(5)
+        poster.drain(60)
 
 
 def test_offer__checks_order_size_and_room(exchange: Exchange, make_batch: BatchMaker) -> None:
@@ -130,12 +130,14 @@ def test_refused_batch__is_stuck_with_the_reason_and_goes_when_it_may(
     ahead_s = max(exchange.chain.head_time_s(), GENESIS_TIME_S) + 10_000
     poster.offer(make_batch(1, time_s=ahead_s))
     poster.offer(make_batch(2, time_s=ahead_s))
-    poster.drain(1.5)
-    status = poster.status()
+    patience_s = time.monotonic() + 60
+    while (status := poster.status()).state is not PosterState.STUCK and time.monotonic() < patience_s:
+        poster.step()
+        time.sleep(0.01)
     assert status.state is PosterState.STUCK
     assert "rollup: time ahead of the block" in status.reason
     exchange.chain.set_time(ahead_s)
-    assert [item.batch_id for item in poster.drain(10)] == [1, 2]
+    assert [item.batch_id for item in poster.drain(60)] == [1, 2]
     assert next_batch(exchange) == 3
 
 
@@ -155,13 +157,13 @@ def test_reorg__of_posted_batches__posts_them_again(
         poster.step()
     exchange.chain.revert(snapshot)
     assert next_batch(exchange) == 1
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while next_batch(exchange) < 3 and time.monotonic() < deadline:
         poster.step()
         time.sleep(0.02)
     assert next_batch(exchange) == 3
     exchange.chain.mine(3)
-    poster.drain(10)
+    poster.drain(60)
     assert poster.status().last_confirmed == 2
 
 
@@ -170,28 +172,30 @@ def test_l1_down__waits_and_posts_when_it_is_back(exchange: Exchange, make_batch
     manager = TxManager(rpc, exchange.sequencer, exchange.directory / "tx.sqlite")
     poster = Poster(rpc, manager, exchange.deployment.rollup)
     poster.offer(make_batch(1))
-    poster.drain(10)
+    poster.drain(60)
     rpc.close()
     rpc.url = "http://127.0.0.1:9"
     poster.offer(make_batch(2))
     poster.step()
     assert poster.status().state is PosterState.L1_DOWN
     rpc.url = exchange.rpc.url
-    assert [item.batch_id for item in poster.drain(10)] == [2]
+    assert [item.batch_id for item in poster.drain(60)] == [2]
     rpc.close()
 
 
 def test_l1_frozen__answers_late_to_what_was_sent_twice(exchange: Exchange, make_batch: BatchMaker) -> None:
     """The requests wait in the sockets of a stopped process: when it goes on, it executes each of them."""
     first_nonce = exchange.rpc.nonce(exchange.sequencer.address)
-    rpc = Rpc(exchange.rpc.url, timeout_s=0.2, attempts=2)
+    rpc = Rpc(exchange.rpc.url, attempts=2)
     manager = TxManager(rpc, exchange.sequencer, exchange.directory / "tx.sqlite")
     poster = Poster(rpc, manager, exchange.deployment.rollup)
     poster.offer(make_batch(1))
-    poster.drain(10)
+    poster.drain(60)
     process = exchange.chain.process
     assert process is not None
     process.send_signal(signal.SIGSTOP)
+    rpc.close()
+    rpc.timeout_s = 0.2
     try:
         poster.offer(make_batch(2))
         manager.send("batch-3-is-not-this", exchange.sequencer.address, b"", 0, 21_000)
@@ -199,10 +203,10 @@ def test_l1_frozen__answers_late_to_what_was_sent_twice(exchange: Exchange, make
         assert poster.status().state is PosterState.L1_DOWN
     finally:
         process.send_signal(signal.SIGCONT)
-    rpc.timeout_s = 10
+    rpc.timeout_s = 60
     rpc.close()
-    assert [item.batch_id for item in poster.drain(10)] == [2]
-    manager.wait("batch-3-is-not-this", 10)
+    assert [item.batch_id for item in poster.drain(60)] == [2]
+    manager.wait("batch-3-is-not-this", 60)
     assert posts_sent(exchange, first_nonce) == 3
     rpc.close()
 
@@ -229,7 +233,7 @@ for batch_id in range(1, 6):
     root = bytes([batch_id]) * 32
     payload = root[:31] + (8).to_bytes(3, "big").ljust(31, b"\\0") + bytes([7]) * 248
     poster.offer(Batch(batch_id, root, 1, 1, batch_id - 1, int(time_s), 0, payload))
-poster.drain(30)
+poster.drain(60)
 """
 
 
@@ -250,7 +254,7 @@ def test_kill__in_the_middle__every_batch_is_posted_once(
     poster = poster_of(exchange, exchange.manager())
     for batch_id in range(1, 6):
         poster.offer(make_batch(batch_id))
-    assert [item.batch_id for item in poster.drain(20)] == [1, 2, 3, 4, 5]
+    assert [item.batch_id for item in poster.drain(60)] == [1, 2, 3, 4, 5]
     assert next_batch(exchange) == 6
     assert posts_sent(exchange, first_nonce) == 5
 
@@ -265,7 +269,7 @@ def test_gas_formula__is_enough_without_being_wasteful(
     batch = type(batch)(1, batch.post_root, 1, 1, 0, batch.time_s, 0, payload)
     poster = poster_of(exchange, exchange.manager())
     poster.offer(batch)
-    (posted,) = poster.drain(20)
+    (posted,) = poster.drain(60)
     data = poster._calldata(batch)
     assert posted.gas_used is not None
     assert posted.gas_used <= post_gas(data, len(payload)) <= posted.gas_used * 1.45 + 130_000

@@ -57,7 +57,7 @@ def test_intent__sent_twice__happens_once(exchange: Exchange) -> None:
     manager = exchange.manager()
     for _ in range(3):
         mint(manager, exchange, "a", 5)
-        first = manager.wait("a", 10)
+        first = manager.wait("a", 60)
     assert minted(exchange) == 5
     assert first.state is State.CONFIRMED
     assert first.gas_used
@@ -74,8 +74,8 @@ def test_crash__at_a_step__neither_loses_nor_repeats(exchange: Exchange, step: s
     manager = exchange.manager()
     mint(manager, exchange, "b", 70)
     mint(manager, exchange, "a", 5)
-    manager.wait("a", 10)
-    manager.wait("b", 10)
+    manager.wait("a", 60)
+    manager.wait("b", 60)
     assert minted(exchange) == 75
     assert exchange.rpc.nonce(manager.address) == exchange.rpc.nonce(manager.address, "pending")
 
@@ -110,7 +110,7 @@ def test_kill__at_a_step__neither_loses_nor_repeats(exchange: Exchange, step: st
     assert killed.returncode == -signal.SIGKILL
     manager = exchange.manager()
     mint(manager, exchange, "a", 5)
-    manager.wait("a", 10)
+    manager.wait("a", 60)
     assert minted(exchange) == 5
 
 
@@ -131,7 +131,7 @@ def test_stall__bumps_the_fee_until_mined_and_happens_once(exchange: Exchange) -
         exchange.chain.mine()
     finally:
         exchange.chain.set_automine(True)
-    a, b = manager.wait("a", 10), manager.wait("b", 10)
+    a, b = manager.wait("a", 60), manager.wait("b", 10)
     assert a.nonce == first.nonce
     assert b.nonce == a.nonce + 1  # type: ignore[operator]
     assert minted(exchange) == 75
@@ -156,7 +156,7 @@ def test_crash__between_storing_and_sending_a_bump__sends_it(exchange: Exchange)
         exchange.chain.mine()
     finally:
         exchange.chain.set_automine(True)
-    manager.wait("a", 10)
+    manager.wait("a", 60)
     assert minted(exchange) == 5
 
 
@@ -175,7 +175,7 @@ def test_dropped_transaction__is_sent_again(exchange: Exchange) -> None:
         exchange.chain.mine()
     finally:
         exchange.chain.set_automine(True)
-    assert manager.wait("a", 10).tx_hash == sent.tx_hash
+    assert manager.wait("a", 60).tx_hash == sent.tx_hash
     assert minted(exchange) == 5
 
 
@@ -191,7 +191,7 @@ def test_reorg__of_an_unconfirmed_transaction__sends_it_again(exchange: Exchange
     manager.poll()
     manager.poll()
     exchange.chain.mine(3)
-    assert manager.wait("a", 10).state is State.CONFIRMED
+    assert manager.wait("a", 60).state is State.CONFIRMED
     assert minted(exchange) == 5
     assert manager.metrics().reorgs >= 1
 
@@ -200,12 +200,12 @@ def test_reorg__deeper_than_the_confirmations__sends_it_again_all_the_same(excha
     manager = exchange.manager()
     snapshot = exchange.chain.snapshot()
     mint(manager, exchange, "a", 5)
-    manager.wait("a", 10)
+    manager.wait("a", 60)
     exchange.chain.revert(snapshot)
     exchange.chain.mine()
     mint(manager, exchange, "b", 70)
-    manager.wait("b", 10)
-    manager.wait("a", 10)
+    manager.wait("b", 60)
+    manager.wait("a", 60)
     assert minted(exchange) == 75
 
 
@@ -234,10 +234,10 @@ def test_refusal__of_what_is_mined_after_all__gives_way_to_the_truth(
     finally:
         exchange.chain.set_automine(True)
     manager = exchange.manager()
-    assert manager.wait("a", 10).state is State.CONFIRMED
+    assert manager.wait("a", 60).state is State.CONFIRMED
     assert minted(exchange) == 5
     mint(manager, exchange, "b", 70)
-    manager.wait("b", 10)
+    manager.wait("b", 60)
     assert minted(exchange) == 75
 
 
@@ -247,7 +247,7 @@ def test_refused_transaction__fails_and_holds_up_no_other(exchange: Exchange, ga
     data = TOKEN.encode("mint", manager.address, 5)
     manager.send("refused", exchange.deployment.token, data, 0, gas)
     mint(manager, exchange, "b", 70)
-    manager.wait("b", 10)
+    manager.wait("b", 60)
     refused = manager.get("refused")
     assert refused is not None
     assert refused.state is State.FAILED
@@ -261,9 +261,9 @@ def test_reverted_transaction__fails_with_the_contracts_reason(exchange: Exchang
     data = TOKEN.encode("transfer", exchange.trader.address, 10**30)
     manager.send("a", exchange.deployment.token, data, 0, GAS)
     with pytest.raises(TransactionFailed, match="token: balance too small"):
-        manager.wait("a", 10)
+        manager.wait("a", 60)
     mint(manager, exchange, "b", 70)
-    manager.wait("b", 10)
+    manager.wait("b", 60)
 
 
 def test_l1_down__queues_and_sends_when_it_is_back(exchange: Exchange) -> None:
@@ -273,7 +273,7 @@ def test_l1_down__queues_and_sends_when_it_is_back(exchange: Exchange) -> None:
     assert manager.metrics().l1_down
     assert manager.get("a").state is State.QUEUED  # type: ignore[union-attr]
     rpc.url = exchange.rpc.url
-    manager.wait("a", 10)
+    manager.wait("a", 60)
     rpc.close()
     assert not manager.metrics().l1_down
     assert minted(exchange) == 5
@@ -299,7 +299,7 @@ def test_nonce__used_by_others__fails_the_intent_and_never_moves_it(exchange: Ex
     with pytest.raises(TransactionFailed, match="not ours"):
         manager.wait("a", 1)
     mint(manager, exchange, "b", 70)
-    manager.wait("b", 10)
+    manager.wait("b", 60)
     assert minted(exchange) == 70
 
 
@@ -312,7 +312,7 @@ def test_base_fee__above_the_signed_fee__is_met_by_a_bump(exchange: Exchange) ->
     assert minted(exchange) == 0
     manager.close()
     manager = exchange.manager(TxConfig(stall_s=0))
-    manager.wait("a", 10)
+    manager.wait("a", 60)
     assert minted(exchange) == 5
 
 
@@ -344,7 +344,7 @@ def test_fees__rise_by_an_eighth_at_least_and_not_above_the_cap(exchange: Exchan
         exchange.chain.mine()
     finally:
         exchange.chain.set_automine(True)
-    manager.wait("a", 10)
+    manager.wait("a", 60)
     assert minted(exchange) == 5
 
 

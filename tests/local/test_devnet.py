@@ -15,7 +15,6 @@ from sequencer.local.devnet import (
     devnet_params,
     devnet_signer,
     feed_key,
-    free_port,
     wait_for,
 )
 from sequencer.protocol.hashing import address_of, public_key_of
@@ -32,11 +31,6 @@ def test_devnet_params__feeds__are_the_addresses_of_the_derived_keys():
 def test_devnet_key__first_account__is_the_well_known_one():
     assert devnet_signer(0).address == "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
     assert address_of(public_key_of(devnet_key(1))).hex() == "70997970c51812dc3a010c7d01b50e0d17dc79c8"
-
-
-def test_free_port__is_free():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", free_port()))
 
 
 def test_wait_for__what_never_comes__says_what_it_was():

@@ -299,7 +299,7 @@ class Simulation:
         await client.until(
             lambda one: self._all_in_batches(one["log_end"])
             and one["batches_posted"] == one["batches_stored"],
-            60,
+            300,
             "all batches on L1",
         )
         status = await client.ask("status")

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import random
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,22 @@ from sequencer.protocol.constants import Kind
 from sequencer.service import Service, ServiceConfig
 from sequencer.snapshots import recover
 from tests.simulation.little import PARAMS, Little, deposit, genesis
+from tests.simulation.test_rollback import until
 from tests.simulation.world import Client, order
 
 CONTRACT = b"\x22" * 20  # of little's domain
 
 
 class FaultyLog(SqliteLog):
-    """Asks `fault(offset)` before each append; sleeps `delay_s` first, so that a tick gets in behind."""
+    """Asks `fault(offset)` before each append; waits for `gate` first, so that a tick gets in behind."""
 
     fault: Any = staticmethod(lambda _offset: None)
-    delay_s = 0.0
+    gate: threading.Event
+    tried = 0
 
     def append(self, entry: Entry, expected_offset: int) -> bytes:
-        time.sleep(self.delay_s)
+        type(self).tried += 1
+        assert self.gate.wait(60)
         error = self.fault(expected_offset)
         if error is not None:
             raise error
@@ -43,8 +46,9 @@ class FaultyLog(SqliteLog):
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> type[FaultyLog]:
     class Own(FaultyLog):
-        pass
+        gate = threading.Event()
 
+    Own.gate.set()
     monkeypatch.setattr(service_module, "SqliteLog", Own)
     return Own
 
@@ -97,11 +101,13 @@ def test_log_error__refuses_its_tick_and_the_one_behind_it_with_1102(
         assert (await client.answer())[1]
         fail_at = service.log.end
         faulty.fault = staticmethod(lambda at: LogError("disk is full") if at == fail_at else None)
-        faulty.delay_s = 0.15
-        root = service.state.root()
+        root, seq, tried = service.state.root(), service.state.globals.seq, faulty.tried
+        faulty.gate.clear()
         client.submit([second])
-        await asyncio.sleep(0.08)
+        await until(lambda: faulty.tried > tried, "the append")
         client.submit([third])  # applied while the append of `second` is on its way
+        await until(lambda: service.state.globals.seq >= seq + 4, "both orders and their TICKs to be applied")
+        faulty.gate.set()
         for expected in (second, third):
             raw, ok, body = await client.answer()
             assert (raw, ok, body["code"]) == (expected[0], False, Code.NOT_READY)
@@ -232,9 +238,9 @@ def test_log_that_is_lost__lets_its_gateways_go_and_says_why(tmp_path: Path, fau
         client = await client_of(service, str(tmp_path / "s"))
         faulty.fault = staticmethod(lambda _at: LogLost("another writer has appended"))
         client.submit(make_orders(service, 1))
-        await asyncio.wait_for(client.lost.wait(), 5)
+        await asyncio.wait_for(client.lost.wait(), 60)
         assert not client.answers
-        await asyncio.wait_for(service.ended.wait(), 5)
+        await asyncio.wait_for(service.ended.wait(), 60)
         assert isinstance(service.failure, LogLost)
         await service.stop()
 
@@ -271,15 +277,17 @@ def test_stop__answers_what_waits_and_refuses_what_comes_later(
     async def play() -> None:
         service = start(tmp_path)
         client = await client_of(service, str(tmp_path / "s"))
-        faulty.delay_s = 0.05
+        faulty.gate.clear()
         orders = make_orders(service, 12)
         client.submit(orders[:8])
-        await asyncio.sleep(0.02)
+        await until(lambda: service.intake.accepted == 8, "the first eight")
         stopping = asyncio.create_task(service.stop())
         await asyncio.sleep(0)
         client.submit(orders[8:])
+        await until(lambda: len(client.answers) == 4, "the refusals")
+        faulty.gate.set()
         await stopping
-        await asyncio.wait_for(client.lost.wait(), 5)
+        await asyncio.wait_for(client.lost.wait(), 60)
         answers = {raw: (ok, body) for raw, ok, body in client.answers}
         assert [answers[raw][0] for raw, _ in orders] == [True] * 8 + [False] * 4
         assert {answers[raw][1]["code"] for raw, _ in orders[8:]} == {Code.NOT_READY}

@@ -152,7 +152,7 @@ class Node:
         self.process.kill()
         self.process.wait()
 
-    def terminate(self, timeout_s: float = 30.0) -> int:
+    def terminate(self, timeout_s: float = 60.0) -> int:
         """SIGTERM; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
@@ -161,7 +161,7 @@ class Node:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
-    async def connect(self, timeout_s: float = 20.0) -> "Client | None":
+    async def connect(self, timeout_s: float = 60.0) -> "Client | None":
         """A client, as soon as the process listens; None when it ends before."""
         until = time.monotonic() + timeout_s
         while self.is_alive and time.monotonic() < until:
@@ -218,7 +218,7 @@ class Client:
         self._queries[self._rid] = future
         if not self.connection.send(ipc.Query(self._rid, method, params)):
             raise ConnectionError("the sequencer is gone")
-        ok, body = await asyncio.wait_for(future, 20)
+        ok, body = await asyncio.wait_for(future, 60)
         assert ok, body
         return body
 
@@ -232,7 +232,13 @@ class Client:
             assert time.monotonic() < until, f"waited {timeout_s:.0f} s for {what}: {status}"
             await asyncio.sleep(0.02)
 
-    async def answer(self, timeout_s: float = 10.0) -> tuple[bytes, bool, dict[str, Any]]:
+    async def l1_seen(self) -> dict[str, Any]:
+        """The status, once the sequencer has looked at L1 as it is now, and been through with it."""
+        before = await self.ask("status")
+        wanted = before["l1_looks"] + 2  # the first may have begun before
+        return await self.until(lambda one: one["l1_looks"] >= wanted, 60, "two looks at L1")
+
+    async def answer(self, timeout_s: float = 60.0) -> tuple[bytes, bool, dict[str, Any]]:
         """The next answer to a submission."""
         while not self.answers:
             self.answered.clear()
