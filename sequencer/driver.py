@@ -55,7 +55,11 @@ class _QuietWork:
 
 
 class Driver:
-    """Runs ticks. `on_tick` gets each durable tick, `on_lost` the submissions of one that the log did not take."""
+    """Runs ticks. `on_applied` gets each tick as the state stands after it, `on_tick` each durable one, `on_lost` the
+    submissions of one that the log did not take.
+
+    `applied` and `settled` count ticks: the state may be ahead of the log by those between.
+    """
 
     def __init__(
         self,
@@ -74,6 +78,9 @@ class Driver:
         self.config = config
         self.metrics = Metrics()
         self.on_tick = on_tick
+        self.on_applied: Callable[[Tick], None] = lambda _tick: None
+        self.applied = 0
+        self.settled = 0
         self._on_lost = on_lost
         self._system: list[bytes] = []
         self._arrived = asyncio.Event()
@@ -157,6 +164,8 @@ class Driver:
             generation = self._generation
             began = self.clock.monotonic_ns()
             tick = self.engine.run(now_s, system, submissions)
+            self.applied += 1
+            self.on_applied(tick)
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
             self.metrics.apply_ms = took_s * 1e3
             self.metrics.apply_s_total += took_s
@@ -206,6 +215,7 @@ class Driver:
                 self.metrics.log_errors += 1
                 self.metrics.last_error = error.reason
                 self._generation += 1
+                self.settled = self.applied  # what stood on it goes with it
                 await self._on_lost(submissions, error.reason)
                 return
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
@@ -214,6 +224,7 @@ class Driver:
             self.metrics.last_error = ""
             self.metrics.ticks += 1
             self.metrics.records += tick.entry.records
+        self.settled += 1
         self.on_tick(tick)
 
     def close(self) -> None:

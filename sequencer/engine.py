@@ -47,12 +47,16 @@ class Result:
 
 @dataclass(slots=True)
 class Tick:
-    """An applied tick: `entry` is None when nothing in it held, and then the state is as before."""
+    """An applied tick: `entry` is None when nothing in it held, and then the state is as before.
+
+    `told`: what is to be said of it once it is durable, made while the state was as it left it.
+    """
 
     number: int
     entry: Entry | None
     results: list[Result]
     system: list[Result] = field(default_factory=list)
+    told: object = None
 
 
 class Engine:

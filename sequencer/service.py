@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 
 from sequencer import errors
-from sequencer.api.ipc import Connection, IpcServer
+from sequencer.api.ipc import Connection, IpcServer, Query
 from sequencer.batcher import PAYLOAD_MAX_BYTES, Batcher
 from sequencer.clock import Clock, SystemClock
 from sequencer.driver import Driver, DriverConfig
@@ -41,6 +42,9 @@ from sequencer.rollback import Recovery, Report
 from sequencer.snapshots import recover, save
 from sequencer.views import QueryError, Views
 from sequencer.withdrawals import Withdrawals
+
+HELD_BYTES_MAX = 64 * 1024 * 1024  # of answers that wait for the log
+HELD_BYTES_EACH = 1_024  # and for what goes with one
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,26 @@ class ServiceConfig:
 class _Reply:
     connection: Connection
     rid: int
+
+
+@dataclass(slots=True)
+class _Told:
+    """What is to be said of a tick."""
+
+    replies: dict[Connection, list[tuple[int, bool, bytes]]]
+    events: list[tuple[str, int, bytes]]
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A query, and its answer, which rests on `applied` ticks."""
+
+    applied: int
+    connection: Connection
+    query: Query
+    ok: bool
+    body: bytes
 
 
 class Service:
@@ -119,6 +143,9 @@ class Service:
         self.driver = Driver(
             self.engine, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
         )
+        self.driver.on_applied = self._on_applied
+        self._held: deque[_Held] = deque()
+        self._held_bytes = 0
         self.driver.collect_from(self._keeper_records)
         self.driver.when_quiet(self._roll_back_due, self._roll_back)
         self.driver.when_quiet(self._batch_full, self._make_full_batches)
@@ -249,6 +276,23 @@ class Service:
             return Reason.OK
         return Reason.BAD_SIGNATURE
 
+    def _on_applied(self, tick: Tick) -> None:
+        """Makes acknowledgements, refusals and events while the state is as the tick left it: by the time that it is
+        durable the next may be applied already.
+        """
+        replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
+        accepted = []
+        for result in tick.results:
+            ok = result.reason is Reason.OK
+            if ok:
+                accepted.append(result)
+            reply = result.submission.reply
+            if isinstance(reply, _Reply):
+                body = self.views.ack(result, tick.number) if ok else errors.refusal(result.reason)
+                replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
+        events = self.views.events(accepted + tick.system)
+        tick.told = _Told(replies, events, len(tick.results) - len(accepted))
+
     def _on_tick(self, tick: Tick) -> None:
         """A tick is durable: acknowledges what it holds, refuses the rest, tells everybody."""
         if tick.entry is not None:
@@ -258,24 +302,18 @@ class Service:
             if raw[0] in INBOX_KINDS:
                 count, running = self._inbox_durable
                 self._inbox_durable = (count + 1, codec.inbox_hash(running, raw))
-        replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
-        accepted = []
-        for result in tick.results:
-            if result.reason is Reason.OK:
-                accepted.append(result)
-            reply = result.submission.reply
-            if isinstance(reply, _Reply):
-                ok = result.reason is Reason.OK
-                body = self.views.ack(result, tick.number) if ok else errors.refusal(result.reason)
-                replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
-            elif isinstance(reply, asyncio.Future) and not reply.done():
-                reply.set_result(result)
-        for connection, items in replies.items():
+        told = tick.told
+        assert isinstance(told, _Told)
+        for connection, items in told.replies.items():
             connection.send_acks(items)
-        self.driver.metrics.refused += len(tick.results) - len(accepted)
-        events = self.views.events(accepted + tick.system)
-        if events:
-            self.ipc.broadcast(events)
+        for result in tick.results:
+            reply = result.submission.reply
+            if isinstance(reply, asyncio.Future) and not reply.done():
+                reply.set_result(result)
+        self.driver.metrics.refused += told.refused
+        if told.events:
+            self.ipc.broadcast(told.events)
+        self._release()
 
     async def _on_lost(self, submissions: list[Submission], reason: str) -> None:
         """The log did not take a tick: takes the state back to the log and refuses what waited."""
@@ -287,6 +325,7 @@ class Service:
             elif isinstance(reply, asyncio.Future) and not reply.done():
                 reply.set_exception(RuntimeError(reason))
         self._adopt(self._recover()[0])
+        self._answer_again()
         await asyncio.sleep(0.2)  # a full disk does not empty at once
 
     def _adopt(self, state: State) -> None:
@@ -309,17 +348,44 @@ class Service:
     # --- queries ----------------------------------------------------------------------------------
 
     def _on_query(self, connection: Connection, rid: int, method: str, params: dict[str, Any]) -> None:
+        """Answers, once all that the answer rests on is durable: a crash must not make it untrue."""
+        ok, body = self._answered(method, params)
+        if self.driver.applied == self.driver.settled:
+            connection.send_answer(rid, ok, body)
+            return
+        size = len(body) + HELD_BYTES_EACH
+        if self._held_bytes + size > HELD_BYTES_MAX:
+            busy = errors.error_body(errors.Code.QUEUE_FULL, "too many queries wait for the log; ask again later")
+            connection.send_answer(rid, False, busy)
+            return
+        self._held_bytes += size
+        self._held.append(_Held(self.driver.applied, connection, Query(rid, method, params), ok, body))
+
+    def _answered(self, method: str, params: dict[str, Any]) -> tuple[bool, bytes]:
         try:
-            connection.send_answer(rid, True, msgspec.json.encode(self.answer(method, params)))
+            return True, msgspec.json.encode(self.answer(method, params))
         except QueryError as error:
-            body = errors.error_body(
+            return False, errors.error_body(
                 errors.Code.INVALID_PARAMS,
                 str(error),
                 field=error.field,
                 limit=error.limit,
                 got=str(error.got),
             )
-            connection.send_answer(rid, False, body)
+
+    def _release(self) -> None:
+        """Sends the answers that rest on nothing but what is durable."""
+        held = self._held
+        while held and held[0].applied <= self.driver.settled:
+            one = held.popleft()
+            self._held_bytes -= len(one.body) + HELD_BYTES_EACH
+            one.connection.send_answer(one.query.rid, one.ok, one.body)
+
+    def _answer_again(self) -> None:
+        """What was asked of a state that is lost is answered by the one that came back."""
+        held, self._held, self._held_bytes = self._held, deque(), 0
+        for one in held:
+            self.ipc.ask(one.connection, one.query)
 
     def answer(self, method: str, params: dict[str, Any]) -> Any:
         """Answer to a query. Raises QueryError."""

@@ -90,8 +90,10 @@ class Views:
         }
 
     def adopt(self, state: State) -> None:
-        """Looks at `state` from now on."""
+        """Looks at `state` from now on. Trades that it has not seen were never made."""
         self.state = state
+        while self.trades and self.trades[-1].seq >= state.globals.seq:
+            self.trades.pop()
         self._open = {}
         for book in state.books.values():
             for side in (c.BUY, c.SELL):

@@ -349,16 +349,18 @@ class IpcServer:
         if isinstance(message, Submit):
             self._on_submit(connection, message.items)
         elif isinstance(message, Query):
-            try:
-                self._on_query(connection, message.rid, message.method, message.params)
-            except Exception:  # one query's bug must not cut off all clients of a gateway
-                logger.exception("query %s failed", message.method)
-                body = error_body(
-                    Code.INTERNAL, f"{message.method}: the sequencer failed to answer this query"
-                )
-                connection.send_answer(message.rid, False, body)
+            self.ask(connection, message)
         else:
             connection.abort(f"a gateway sent {type(message).__name__}")
+
+    def ask(self, connection: Connection, query: Query) -> None:
+        """Has a query answered, or says that it could not be."""
+        try:
+            self._on_query(connection, query.rid, query.method, query.params)
+        except Exception:  # one query's bug must not cut off all clients of a gateway
+            logger.exception("query %s failed", query.method)
+            body = error_body(Code.INTERNAL, f"{query.method}: the sequencer failed to answer this query")
+            connection.send_answer(query.rid, False, body)
 
 
 def _remove_stale(path: str) -> None:

@@ -311,3 +311,82 @@ def test_record__signed_by_another_key__is_no_order(tmp_path: Path, faulty: type
         await service.stop()
 
     asyncio.run(play())
+
+
+async def held(service: Service, client: Client, faulty: type[FaultyLog]) -> tuple[list[bytes], Any]:
+    """An order that waits for its append, another that is applied on top, and the maker's orders as asked for then."""
+    orders = make_orders(service, 2)  # both rest
+    before = service.state.globals.seq
+    tried = faulty.tried
+    faulty.gate.clear()
+    client.submit(orders[:1])
+    await until(lambda: faulty.tried > tried, "the append")
+    client.submit(orders[1:])
+    await until(lambda: service.state.globals.seq >= before + 4, "the tick on top")
+    asked = asyncio.create_task(client.ask("status"))
+    await until(lambda: len(service._held) == 1, "the query")
+    assert (await asyncio.to_thread(sorted, [2, 1])) == [1, 2]  # turns of the loop
+    assert not asked.done()
+    assert not client.events
+    return [raw for raw, _ in orders], asked
+
+
+def test_query__of_what_is_not_durable_yet__is_answered_once_it_is(
+    tmp_path: Path, faulty: type[FaultyLog]
+) -> None:
+    async def play() -> None:
+        service = start(tmp_path, 60.0)
+        client = await client_of(service, str(tmp_path / "s"))
+        _, asked = await held(service, client, faulty)
+        root = service.state.root()
+        faulty.gate.set()
+        status = await asked
+        assert status["root"] == "0x" + root.hex()
+        end = SqliteLog(tmp_path / "log.sqlite")
+        assert list(end.read(end.end - 1))[0].root == root  # and it was in the log before it was said
+        end.close()
+        books = [(body["seq"], len(body["bids"]), len(body["asks"])) for name, body in client.events if "book." in name]
+        assert books == [(status["seq"] - 2, 1, 0), (status["seq"], 1, 1)]  # each as its own tick left it
+        assert not service._held
+        assert service._held_bytes == 0
+        await service.stop()
+
+    asyncio.run(play())
+
+
+def test_query__of_what_never_became_durable__is_answered_by_what_is(
+    tmp_path: Path, faulty: type[FaultyLog]
+) -> None:
+    async def play() -> None:
+        service = start(tmp_path, 60.0)
+        client = await client_of(service, str(tmp_path / "s"))
+        before = await client.ask("status")
+        _, asked = await held(service, client, faulty)
+        faulty.fault = staticmethod(lambda _at: LogError("disk is full"))
+        faulty.gate.set()
+        status = await asked
+        assert (status["seq"], status["root"], status["orders"]) == (before["seq"], before["root"], 0)
+        assert not client.events
+        await service.stop()
+
+    asyncio.run(play())
+
+
+def test_trade__of_a_tick_that_is_lost__was_never_made(tmp_path: Path, faulty: type[FaultyLog]) -> None:
+    async def play() -> None:
+        service = start(tmp_path, 60.0)
+        client = await client_of(service, str(tmp_path / "s"))
+        orders = make_orders(service, 8)
+        client.submit(orders[:2])
+        assert [(await client.answer())[1] for _ in range(2)] == [True] * 2
+        faulty.fault = staticmethod(lambda _at: LogError("disk is full"))
+        client.submit(orders[2:3])  # crosses
+        assert not (await client.answer())[1]
+        assert await client.ask("trades") == []
+        faulty.fault = staticmethod(lambda _at: None)
+        client.submit(orders[2:3])
+        assert (await client.answer())[1]
+        assert len(await client.ask("trades")) == 1
+        await service.stop()
+
+    asyncio.run(play())

@@ -181,6 +181,7 @@ class Client:
         self.lost = asyncio.Event()
         self.waiting: dict[int, bytes] = {}
         self.answers: deque[tuple[bytes, bool, dict[str, Any]]] = deque()
+        self.events: list[tuple[str, Any]] = []
         self.answered = asyncio.Event()
         self._queries: dict[int, asyncio.Future[tuple[bool, Any]]] = {}
         self._rid = 0
@@ -190,6 +191,8 @@ class Client:
             for rid, ok, body in message.items:
                 self.answers.append((self.waiting.pop(rid), ok, json.loads(body)))
             self.answered.set()
+        elif isinstance(message, ipc.Events):
+            self.events += [(channel, json.loads(body)) for channel, _, body in message.items]
         elif isinstance(message, ipc.Answer):
             future = self._queries.pop(message.rid)
             if not future.done():
