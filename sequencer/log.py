@@ -79,6 +79,18 @@ class RollBack(msgspec.Struct, frozen=True):
     is_done: bool
 
 
+class Redone(msgspec.Struct, frozen=True):
+    """An acknowledged record that a roll-back has changed: `seq` as it was acknowledged, `place` where it stands now.
+
+    `reason`: Reason.OK where it holds, at another place; else why it is a no-op.
+    """
+
+    seq: int
+    place: int
+    record: bytes
+    reason: int
+
+
 class Log(Protocol):
     """What every backend offers. Offsets count ticks from 0."""
 
@@ -123,6 +135,12 @@ class SqliteLog:
             "CREATE TABLE IF NOT EXISTS rolled_back (epoch INTEGER, offset INTEGER, hash BLOB NOT NULL, "
             "records INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (epoch, offset))"
         )
+        # By the numbers that traders know their records by.
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS redone (seq INTEGER PRIMARY KEY, place INTEGER NOT NULL, "
+            "record BLOB NOT NULL, reason INTEGER NOT NULL)"
+        )
+        self._db.execute("CREATE INDEX IF NOT EXISTS redone_places ON redone (place)")
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Entry).decode
         row = self._db.execute("SELECT offset, hash FROM ticks ORDER BY offset DESC LIMIT 1").fetchone()
@@ -187,12 +205,21 @@ class SqliteLog:
 
     # --- roll-backs -------------------------------------------------------------------------------
 
-    def rewrite(self, offset: int, entries: Iterable[Entry], batch_id: int, events: Sequence[str]) -> int:
+    def rewrite(
+        self,
+        offset: int,
+        entries: Iterable[Entry],
+        batch_id: int,
+        events: Sequence[str],
+        redone: Sequence[Redone] = (),
+        first_seq: int = 0,
+    ) -> int:
         """Puts `entries` in the place of all from `offset` to the end, in one durable transaction; the new epoch.
 
-        With it goes that the L1 `events` which took `batch_id` back have been answered. Old bodies that differ are
-        kept in the table `rolled_back`. An exception out of `entries` leaves all as it was; LogLost says that this
-        writer has to stand down.
+        With it goes that the L1 `events` which took `batch_id` back have been answered, and what has become of the
+        acknowledged records from `first_seq` on: `redone`, looked at after the last of `entries`, has those that are
+        not what they were; its `seq` counts in the old log. Old bodies that differ are kept in the table `rolled_back`.
+        An exception out of `entries` leaves all as it was; LogLost says that this writer has to stand down.
         """
         db = self._db
         chained, first = self._hash_before(offset), offset
@@ -221,6 +248,7 @@ class SqliteLog:
                     raise ValueError(f"entries reach to offset {offset}, the log to {self._end}")
                 db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, 0)", (epoch, batch_id, first))
                 db.executemany("INSERT INTO rollback_events VALUES (?, ?)", [(key, epoch) for key in events])
+                self._put_redone(redone, first_seq)
             except BaseException:
                 if db.in_transaction:  # a full disk has ended it already
                     db.execute("ROLLBACK")
@@ -235,6 +263,24 @@ class SqliteLog:
             ) from error
         self._hash = chained
         return epoch
+
+    def _put_redone(self, redone: Sequence[Redone], first_seq: int) -> None:
+        """Follows records that an earlier roll-back has changed by the number that was acknowledged first."""
+        known = {place: seq for seq, place in self._db.execute("SELECT seq, place FROM redone")}
+        self._db.execute("UPDATE redone SET reason = 0 WHERE place >= ?", (first_seq,))
+        rows = [(known.get(one.seq, one.seq), one.place, one.record, one.reason) for one in redone]
+        self._db.executemany("INSERT OR REPLACE INTO redone VALUES (?, ?, ?, ?)", rows)
+        self._db.execute("DELETE FROM redone WHERE seq = place AND reason = 0")
+
+    def redone(self, seq: int) -> Redone | None:
+        """What roll-backs have made of the record that was acknowledged with this number, if anything."""
+        row = self._reader.execute("SELECT * FROM redone WHERE seq = ?", (seq,)).fetchone()
+        return Redone(*row) if row else None
+
+    def acknowledged_as(self, place: int) -> int:
+        """The number that the record at this place was acknowledged with."""
+        row = self._reader.execute("SELECT seq FROM redone WHERE place = ?", (place,)).fetchone()
+        return int(row[0]) if row else place
 
     def _hash_before(self, offset: int) -> bytes:
         if not offset:

@@ -5,6 +5,7 @@ batches, withdrawal proofs and snapshots follow it, and a start finishes what a 
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Final
 from sequencer.batcher import Batcher, Cursor
 from sequencer.engine import CONTINUE, ReplayError, replay
 from sequencer.l1.follower import RolledBack
-from sequencer.log import Entry, SqliteLog
+from sequencer.log import Entry, Redone, SqliteLog
 from sequencer.protocol import batch, codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.outcome import Fill
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 from sequencer.snapshots import discard, newest
@@ -24,6 +26,11 @@ from sequencer.withdrawals import Withdrawals
 
 # A record that is a no-op wherever no order is pending: it keeps the place of one that cannot be applied.
 HOLE: Final = CONTINUE
+# What an account's key signs, and is acknowledged to it.
+TRADERS_KINDS: Final = frozenset(
+    kind for kind, layout in codec.LAYOUTS.items() if layout.signed and layout.fields[0][0] == "account"
+)
+FILLS_KEPT: Final = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +50,9 @@ class Report:
     """What became of the records after the last batch that stands.
 
     `refused`: (sequence number, reason) of those that hold no more; `replaced`: ticks and inbox messages that were not
-    what they must be; `inserted`: CONTINUEs, each of which moves what follows on by one.
+    what they must be; `inserted`: CONTINUEs, each of which moves what follows on by one. `redone`: traders' records
+    that hold no more or stand elsewhere now; `fills`: the last ones, with their times; `first_seq`: of the first
+    record.
     """
 
     batch_id: int
@@ -52,6 +61,9 @@ class Report:
     refused: list[tuple[int, Reason]] = field(default_factory=list)
     replaced: int = 0
     inserted: int = 0
+    first_seq: int = 0
+    redone: list[Redone] = field(default_factory=list)
+    fills: deque[tuple[int, Fill]] = field(default_factory=lambda: deque(maxlen=FILLS_KEPT))
 
 
 class Reexecution:
@@ -62,6 +74,7 @@ class Reexecution:
         self.report = report
         self._inbox = inbox
         self._ahead = 0  # how far sequence numbers have moved on
+        self._old_seq = 0  # of the record that is executed again
         self._segments: list[tuple[bytes, list[bytes]]] = []
         self._records: list[bytes] = []
         self._weight = 0
@@ -71,9 +84,11 @@ class Reexecution:
         state = self.state
         first_seq = old.first_seq if kept else state.globals.seq
         self._segments = old.segments[:kept]
+        self._old_seq = old.first_seq + sum(len(records) for _, records in self._segments)
         for _, records in old.segments[kept:]:
             for raw in records:
                 self._again(raw)
+                self._old_seq += 1
             self._close()
         self._proceed()
         self._close()
@@ -96,7 +111,9 @@ class Reexecution:
             counts = g.inbox_count < len(self._inbox) and g.last_class == c.CLASS_SYSTEM
             wanted = self._inbox[g.inbox_count] if counts else HOLE
         self.report.replaced += wanted != raw
-        self._put(wanted)
+        place, reason = self._put(wanted)
+        if raw[0] in TRADERS_KINDS and (reason or place != self._old_seq):
+            self.report.redone.append(Redone(self._old_seq, place, raw, reason))
         self.report.records += 1
 
     def _proceed(self) -> None:
@@ -106,7 +123,8 @@ class Reexecution:
             self._ahead += 1
             self.report.inserted += 1
 
-    def _put(self, raw: bytes) -> None:
+    def _put(self, raw: bytes) -> tuple[int, Reason]:
+        """Applies a record; its sequence number, and whether it holds."""
         weight = batch.weight(raw)
         if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
             self._close()
@@ -116,6 +134,8 @@ class Reexecution:
         self._weight += weight
         if out.reason is not Reason.OK and raw[0] != Kind.CONTINUE:
             self.report.refused.append((seq, out.reason))
+        self.report.fills += ((self.state.globals.time, fill) for fill in out.fills)
+        return seq, out.reason
 
     def _close(self) -> None:
         if self._records:
@@ -161,6 +181,7 @@ class Recovery:
         start = self._batcher.start_of(report.batch_id)
         is_as_logged = self._batcher.is_as_logged(report.batch_id)
         state = self._state_at(genesis, start)
+        report.first_seq = state.globals.seq
 
         def entries() -> Iterator[Entry]:
             run = Reexecution(state, inbox, report)
@@ -174,7 +195,9 @@ class Recovery:
             self.checkpoint("executed again")
 
         keys = [one.key for one in events]
-        report.epoch = self._log.rewrite(start.offset, entries(), report.batch_id, keys)
+        report.epoch = self._log.rewrite(
+            start.offset, entries(), report.batch_id, keys, report.redone, report.first_seq
+        )
         self.epoch, self.is_half = report.epoch, True
         self.checkpoint("log rewritten")
         logger.warning(

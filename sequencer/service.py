@@ -139,6 +139,7 @@ class Service:
             self.withdrawals.prove(state, *last)
         self.keeper = Keeper(state, sources or [], feed_keys or [], config.keeper, wanted or [], liquidator)
         self.views = Views(state, self._status)
+        self.views.redone, self.views.acknowledged_as = self.log.redone, self.log.acknowledged_as
         self.intake = Intake(config.intake)
         self.driver = Driver(
             self.engine, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
@@ -355,7 +356,9 @@ class Service:
             return
         size = len(body) + HELD_BYTES_EACH
         if self._held_bytes + size > HELD_BYTES_MAX:
-            busy = errors.error_body(errors.Code.QUEUE_FULL, "too many queries wait for the log; ask again later")
+            busy = errors.error_body(
+                errors.Code.QUEUE_FULL, "too many queries wait for the log; ask again later"
+            )
             connection.send_answer(rid, False, busy)
             return
         self._held_bytes += size
@@ -551,9 +554,7 @@ class Service:
         if notice and events:
             genesis = genesis_state(self.domain, self.config.params)
             try:
-                state, self.rolled_back = await asyncio.to_thread(
-                    self.recovery.rewrite, genesis, events, notice.inbox
-                )
+                state, report = await asyncio.to_thread(self.recovery.rewrite, genesis, events, notice.inbox)
             except ReplayError as error:
                 logger.critical("L1: %s", error)
                 self.worker.refuse(str(error))
@@ -564,8 +565,14 @@ class Service:
             except LogError as error:
                 self._notice = notice
                 raise OSError(error.reason) from error
+            changed = await asyncio.to_thread(_changed_accounts, self.state, state)
             self._adopt(state)
             self.engine = self.driver.engine = Engine(state)
+            self.rolled_back = report
+            self.views.roll_back(report.first_seq, report.fills)
+            self.ipc.broadcast(
+                self.views.roll_back_events(report.batch_id, report.first_seq, changed, report.redone)
+            )
         last = self.log.rolled_back()
         if (events or self.recovery.is_half) and last is not None:
             self.recovery.follow()
@@ -597,3 +604,14 @@ class Service:
         genesis = genesis_state(self.domain, self.config.params)
         _, self.rolled_back = self.recovery.rewrite(genesis, notice.events, notice.inbox)
         return True
+
+
+def _changed_accounts(before: State, after: State) -> list[int]:
+    """The accounts that are not the same in both."""
+    numbers = before.accounts.keys() | after.accounts.keys()
+    return sorted(number for number in numbers if _words(before, number) != _words(after, number))
+
+
+def _words(state: State, number: int) -> object:
+    account = state.accounts.get(number)
+    return account and account.words()

@@ -4,16 +4,18 @@ Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
 
+from sequencer import errors
 from sequencer.api.names import find_instrument, instrument_name, instrument_terms
 from sequencer.engine import Result
+from sequencer.log import Redone
 from sequencer.market.tape import parse_instrument
+from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, QueueState, Reason
 from sequencer.protocol.entries import Account
@@ -74,6 +76,9 @@ class Views:
         self.state = state
         self._status = status
         self.trades: deque[Trade] = deque(maxlen=TRADES_KEPT)
+        # What roll-backs have made of acknowledged records: by the number of the acknowledgement; its number, by place.
+        self.redone: Callable[[int], Redone | None] = lambda _seq: None
+        self.acknowledged_as: Callable[[int], int] = lambda place: place
         self._names: dict[int, str] = {}
         self._open: dict[int, dict[int, Order]] = {}  # account -> seq -> order; the dead are dropped when met
         self.adopt(state)
@@ -94,7 +99,7 @@ class Views:
         self.state = state
         while self.trades and self.trades[-1].seq >= state.globals.seq:
             self.trades.pop()
-        self._open = {}
+        self._open, self._names = {}, {}
         for book in state.books.values():
             for side in (c.BUY, c.SELL):
                 for order in book.orders(side):
@@ -212,13 +217,33 @@ class Views:
         return [self.order(order) for order in held.values()]
 
     def order_by_seq(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The live order of this sequence number."""
-        seq = params.get("seq")
+        """The order of this sequence number that rests, or the record that a roll-back has made void."""
+        asked: object = params.get("seq")
+        seq = asked if isinstance(asked, int) else -1
+        redone = None
+        order = self._resting(seq)
+        if order is None and (redone := self.redone(seq)) is not None:
+            if redone.reason:
+                return {"status": "void", **self._changed(redone)}
+            order = self._resting(redone.place)
+        if order is None:
+            raise QueryError(
+                "seq",
+                "must be the sequence number of an order that rests, or of a record that is void",
+                asked,
+            )
+        return {
+            "status": "rests",
+            **self.order(order),
+            "acknowledged_as": redone.seq if redone else self.acknowledged_as(order.seq),
+        }
+
+    def _resting(self, seq: int) -> Order | None:
         for held in self._open.values():
-            order = held.get(seq) if isinstance(seq, int) else None
+            order = held.get(seq)
             if order is not None and self._is_alive(order):
-                return self.order(order)
-        raise QueryError("seq", "must be the sequence number of an order that rests", seq)
+                return order
+        return None
 
     def _is_alive(self, order: Order) -> bool:
         if self.state.find_order(order.instrument, order.side, order.price, order.seq) is not order:
@@ -391,6 +416,16 @@ class Views:
             "taker_fee": cash(fill.taker_fee),
         }
 
+    def _trade(self, fill: Fill, time: int) -> Trade:
+        return Trade(
+            self.name(fill.instrument),
+            usd(fill.maker_price),
+            contracts(fill.quantity),
+            "sell" if fill.side else "buy",
+            time,
+            fill.taker_seq,
+        )
+
     def events(self, results: list[Result]) -> list[tuple[str, int, bytes]]:
         """(channel, account or 0, JSON) of what a tick did: trades, own fills and orders, changed books."""
         out: list[tuple[str, int, bytes]] = []
@@ -400,17 +435,9 @@ class Views:
         for result in results:
             for outcome in result.outcomes:
                 for fill in outcome.fills:
-                    name = self.name(fill.instrument)
-                    trade = Trade(
-                        name,
-                        usd(fill.maker_price),
-                        contracts(fill.quantity),
-                        "sell" if fill.side else "buy",
-                        time,
-                        fill.taker_seq,
-                    )
+                    trade = self._trade(fill, time)
                     self.trades.append(trade)
-                    out.append((f"trades.{name}", 0, _json(trade)))
+                    out.append((f"trades.{trade.instrument}", 0, _json(trade)))
                     own = _json({"fill": self.own_fill(fill)})
                     out.append((f"account.{fill.maker}", fill.maker, own))
                     out.append((f"account.{fill.taker}", fill.taker, own))
@@ -437,6 +464,60 @@ class Views:
             body = _json(self.ticker({"instrument": instrument}))
             out.append((f"ticker.{self.name(instrument)}", 0, body))
         return out
+
+    # --- roll-backs -------------------------------------------------------------------------------
+
+    def roll_back(self, first_seq: int, fills: Iterable[tuple[int, Fill]]) -> None:
+        """Forgets the trades from `first_seq` on for those that were made when the records were executed again."""
+        while self.trades and self.trades[-1].seq >= first_seq:
+            self.trades.pop()
+        self.trades += (self._trade(fill, time) for time, fill in fills)
+
+    def roll_back_events(
+        self, batch_id: int, first_seq: int, accounts: Iterable[int], redone: Iterable[Redone]
+    ) -> list[tuple[str, int, bytes]]:
+        """(channel, account, JSON) of a roll-back: to all whose accounts are not what they were, and about records that
+        hold no more or are known by another number now.
+        """
+        changes = [(int.from_bytes(one.record[1:5], "big"), one) for one in redone]
+        body = _json({"rolled_back": {"batch_id": batch_id, "first_seq": first_seq}})
+        told = sorted({*accounts, *(account for account, _ in changes)})
+        out = [(f"account.{account}", account, body) for account in told]
+        for account, one in changes:
+            named = Redone(self.acknowledged_as(one.place), one.place, one.record, one.reason)
+            kind = "void" if one.reason else "moved"
+            out.append((f"account.{account}", account, _json({kind: self._changed(named)})))
+        return out
+
+    def _changed(self, one: Redone) -> dict[str, Any]:
+        """A record that a roll-back has made void, or moved to another number."""
+        kind = Kind(one.record[0])
+        record = codec.decode(one.record, bytes(32), bytes(20))
+        assert isinstance(record, codec.Record)
+        values = dict(zip((name for name, _ in codec.LAYOUTS[kind].fields), record.fields, strict=True))
+        order = None
+        if kind in (Kind.PLACE, Kind.CANCEL):
+            instrument, side = (
+                int(values["instrument"]),
+                int(values.get("side", 0)) | int(values.get("flags", 0)) & 1,
+            )
+            order = {
+                "instrument": self.name(instrument) if instrument >> 5 in self.state.pages else None,
+                "number": instrument,
+                "side": "sell" if side else "buy",
+                "price": usd(int(values["price"])),
+                "seq": int(values["seq"]) if kind is Kind.CANCEL else one.seq if one.reason else one.place,
+            }
+        out = {"seq": one.seq, "kind": kind.name, "nonce": values["nonce"], "order": order}
+        if not one.reason:
+            return {**out, "to": one.place}
+        reason = Reason(one.reason)
+        return {
+            **out,
+            "code": errors.REFUSAL_BASE + reason,
+            "reason": reason.name,
+            "message": errors.REFUSALS[reason],
+        }
 
     def _marked(self, raw: bytes) -> list[int]:
         """The instruments that a RISK record has marked anew."""

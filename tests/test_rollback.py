@@ -7,7 +7,7 @@ import pytest
 
 from sequencer.batcher import Batcher
 from sequencer.engine import Engine, ReplayError
-from sequencer.log import LogLost, SqliteLog
+from sequencer.log import LogLost, Redone, SqliteLog
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -120,6 +120,13 @@ def test_lie__is_executed_again_with_every_record_in_its_place(tmp_path: Path) -
     built = stores.batcher.build(True)
     assert built is not None
     assert (built.batch_id, built.post_root) == (3, state.root())
+    void = stores.log.redone(overdrawn)
+    assert void is not None
+    assert (void.seq, void.place, void.record, void.reason) == (
+        *(overdrawn, overdrawn, before[overdrawn]),
+        Reason.MARGIN,
+    )
+    assert stores.log.redone(overdrawn + 1) is None
     kept = stores.log._db.execute("SELECT offset FROM rolled_back ORDER BY offset").fetchall()
     changed = [offset for offset, entry in enumerate(stores.log.read(0)) if entry != old[offset]]
     assert [row[0] for row in kept] == changed != []
@@ -282,7 +289,36 @@ def test_order_that_now_meets_more__gets_its_continues_and_nobody_behind_it_is_l
         stores.log.append(entry, stores.log.end)
     state, report = stores.recovery.rewrite(genesis(), [event(1)], [deposit(number) for number in range(4)])
     assert (report.inserted, report.refused) == (1, [])
+    behind = [one for one in report.redone if not one.reason]
+    assert [(one.seq + 1, one.record) for one in behind] == [
+        (one.place, stores.raws()[one.place]) for one in behind
+    ]
+    # the four bids of account 3, the sale of account 4, which needs its CONTINUE, and the order behind it
+    assert [int.from_bytes(one.record[1:5], "big") for one in behind] == [3, 3, 3, 3, 4, 1]
+    first = behind[0]
+    assert stores.log.redone(first.seq) == first
+    assert stores.log.acknowledged_as(first.place) == first.seq
+    assert len(report.fills) > 2
     again, _ = recover(tmp_path / "none", stores.log, genesis())
     assert again.root() == state.root()
     assert state.globals.taker is None
     stores.close()
+
+
+def test_record__changed_by_two_roll_backs__is_found_by_the_number_it_was_acknowledged_with(
+    tmp_path: Path,
+) -> None:
+    log = SqliteLog(tmp_path / "log.sqlite")
+
+    def back(*redone: Redone, first_seq: int = 0) -> None:
+        log.rewrite(log.end, [], 1, [], redone, first_seq)
+
+    back(Redone(17, 18, b"a", 0), Redone(18, 19, b"b", Reason.MARGIN), Redone(30, 30, b"c", Reason.MARGIN))
+    back(Redone(18, 20, b"a", 0), Redone(19, 21, b"b", 0), first_seq=18)
+    assert log.redone(17) == Redone(17, 20, b"a", 0)
+    assert log.redone(18) == Redone(18, 21, b"b", 0)
+    assert log.redone(30) is None  # it holds again, where it always stood
+    assert [log.acknowledged_as(place) for place in (20, 21, 30)] == [17, 18, 30]
+    back(Redone(20, 17, b"a", Reason.MARGIN), first_seq=20)
+    assert log.redone(17) == Redone(17, 17, b"a", Reason.MARGIN)
+    log.close()

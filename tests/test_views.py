@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from sequencer import errors
 from sequencer.engine import Engine, Result, Submission
 from sequencer.genesis import genesis_state
+from sequencer.log import Redone
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -235,3 +237,44 @@ def test_query__with_a_name_that_is_none__says_what_a_name_is(desk, name):
     with pytest.raises(QueryError) as caught:
         desk.views.methods["ticker"]({"instrument": name})
     assert "must be a name like BTC-2JAN22-48000-C" in str(caught.value)
+
+
+def test_roll_back__tells_whom_it_concerns_and_the_order_says_what_has_become_of_it(desk: Desk) -> None:
+    order = desk.place(MAKER, c.SELL, 150_000, 100).outcomes[0].rested
+    assert order is not None
+    desk.place(TAKER, c.BUY, 150_000, 40, c.TIF_IOC << c.FLAG_TIF_SHIFT)
+    (trade,) = desk.views.trades
+    fields = {"instrument": CALL, "flags": c.BUY, "price": 140_000, "quantity": 10, "nonce": 77, "expires": 0}
+    void = signed(Kind.PLACE, KEYS[TAKER], account=TAKER, fee_max=100, **fields)
+    moved = signed(
+        Kind.PLACE, KEYS[MAKER], account=MAKER, fee_max=100, **fields | {"flags": c.SELL, "nonce": 8}
+    )
+    redone = {
+        90: Redone(90, 91, void, Reason.MARGIN),
+        order.seq - 1: Redone(order.seq - 1, order.seq, moved, Reason.OK),
+    }
+    desk.views.redone = redone.get
+    desk.views.acknowledged_as = {91: 90, order.seq: order.seq - 1}.get  # type: ignore[assignment]  # all that is asked
+    events = desk.views.roll_back_events(3, 88, [MAKER], redone.values())
+    told = [(channel, json.loads(body)) for channel, _, body in events]
+    general = {"rolled_back": {"batch_id": 3, "first_seq": 88}}
+    assert told[:2] == [(f"account.{MAKER}", general), (f"account.{TAKER}", general)]
+    key = {"instrument": CALL_NAME, "number": CALL, "side": "buy", "price": "1400.00", "seq": 90}
+    why = {"code": 2029, "reason": "MARGIN", "message": errors.REFUSALS[Reason.MARGIN]}
+    body = {"seq": 90, "kind": "PLACE", "nonce": 77, "order": key, **why}
+    assert told[2] == (f"account.{TAKER}", {"void": body})
+    assert told[3][0] == f"account.{MAKER}"
+    assert (told[3][1]["moved"]["seq"], told[3][1]["moved"]["to"]) == (order.seq - 1, order.seq)
+    assert desk.views.order_by_seq({"seq": 90}) == {"status": "void", **body}
+    for seq in (order.seq - 1, order.seq):
+        found = desk.views.order_by_seq({"seq": seq})
+        assert (found["status"], found["seq"], found["acknowledged_as"]) == (
+            "rests",
+            order.seq,
+            order.seq - 1,
+        )
+    with pytest.raises(QueryError, match="of an order that rests, or of a record that is void"):
+        desk.views.order_by_seq({"seq": 1_000})
+
+    desk.views.roll_back(trade.seq, [])
+    assert not desk.views.trades

@@ -343,9 +343,13 @@ def test_query__of_what_is_not_durable_yet__is_answered_once_it_is(
         status = await asked
         assert status["root"] == "0x" + root.hex()
         end = SqliteLog(tmp_path / "log.sqlite")
-        assert list(end.read(end.end - 1))[0].root == root  # and it was in the log before it was said
+        assert next(iter(end.read(end.end - 1))).root == root  # and it was in the log before it was said
         end.close()
-        books = [(body["seq"], len(body["bids"]), len(body["asks"])) for name, body in client.events if "book." in name]
+        books = [
+            (body["seq"], len(body["bids"]), len(body["asks"]))
+            for name, body in client.events
+            if "book." in name
+        ]
         assert books == [(status["seq"] - 2, 1, 0), (status["seq"], 1, 1)]  # each as its own tick left it
         assert not service._held
         assert service._held_bytes == 0

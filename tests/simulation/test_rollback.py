@@ -256,6 +256,7 @@ def test_lying_sequencer__is_rolled_back_and_recovers_by_itself_twice(world: Wor
         assert type(service.engine) is Engine
         assert service.rolled_back is not None
         assert [seq for seq, _ in service.rolled_back.refused] == [overdrawn]
+        await told_of_the_void(desk, overdrawn)
         await desk.orders(8)
         status = await desk.client.ask("status")
         assert (status["roll_backs"], status["l1_error"]) == (1, "")
@@ -291,6 +292,21 @@ def test_lying_sequencer__is_rolled_back_and_recovers_by_itself_twice(world: Wor
     asyncio.run(play())
 
 
+async def told_of_the_void(desk: Desk, seq: int) -> None:
+    """The owner of the record that holds no more hears of it, and anybody who asks."""
+    channel = f"account.{LIAR}"
+    await until(lambda: any("void" in body for _, body in desk.client.events), "the event")
+    told = [(name, body) for name, body in desk.client.events if "void" in body]
+    assert [name for name, _ in told] == [channel]
+    void = told[0][1]["void"]
+    assert (void["seq"], void["kind"], void["reason"], void["order"]) == (seq, "WITHDRAW", "MARGIN", None)
+    assert await desk.client.ask("order", seq=seq) == {"status": "void", **void}
+    report = desk.service.rolled_back
+    assert report is not None
+    backs = [(name, body) for name, body in desk.client.events if "rolled_back" in body]
+    assert (channel, {"rolled_back": {"batch_id": 2, "first_seq": report.first_seq}}) in backs
+
+
 def test_crash_in_the_middle__and_a_bond_that_nobody_makes_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +339,8 @@ def test_crash_in_the_middle__and_a_bond_that_nobody_makes_up(
         await desk.open()
         service = desk.service
         assert service.recovery.epoch == 1
+        with pytest.raises(AssertionError, match="of an order that rests, or of a record that is void"):
+            await desk.client.ask("order", seq=0)
         await desk.orders(8)
         service.request_batches()
         assert service.worker is not None
