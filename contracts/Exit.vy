@@ -77,7 +77,7 @@ struct Account:
     is_done: bool  # nothing more will be paid
 
 
-WITNESS_BYTES_MAX: constant(uint256) = 98_304  # 64 positions on 16 pages, with 60 siblings a path
+WITNESS_BYTES_MAX: constant(uint256) = 45_056  # an account and 12 pages at the depth of their keys: 44,928
 STRESS_RATIO: constant(uint256) = 4
 WAD: constant(uint256) = 10**18
 KNOWN: constant(uint256) = 2**32  # added to a price that is fixed: 0 is a price too

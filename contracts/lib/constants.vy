@@ -32,7 +32,7 @@ KEY_PARAMS: constant(uint256) = 9 << TYPE_SHIFT
 
 # --- limits of the state ---
 POSITIONS_MAX: constant(uint256) = 64
-PAGES_MAX: constant(uint256) = 16  # distinct pages of one account
+PAGES_MAX: constant(uint256) = 12  # distinct pages of one account
 SIGNERS_MAX: constant(uint256) = 4
 POSITION_LOTS_MAX: constant(uint256) = 2**44
 QUANTITY_BIAS: constant(uint256) = 2**63

@@ -126,11 +126,13 @@ def start(
     port: int | None = None,
     log_dir: Path | None = None,
     ready_timeout_s: float = READY_TIMEOUT_S,
+    caps_tx_gas: bool = False,
 ) -> Chain:
     """Start "pyevm", "anvil" or "hardhat" on 127.0.0.1, or attach to a URL.
 
     `genesis_time_s` is the first block's time (now when None), `block_time_s` the interval of mining (None mines
-    each transaction at once), `port` a free one when None. Raises ChainStartError.
+    each transaction at once), `port` a free one when None. `caps_tx_gas`: no transaction above 16,777,216 gas
+    (EIP-7825); anvil only, and then of Osaka, which has that rule. Raises ChainStartError.
     """
     if "://" in chain:
         rpc = Rpc(chain)
@@ -140,6 +142,8 @@ def start(
             raise ChainStartError(chain, str(error)) from error
     if chain not in ("pyevm", "anvil", "hardhat"):
         raise ChainStartError(chain, "unknown chain: pyevm, anvil, hardhat or a URL")
+    if caps_tx_gas and chain != "anvil":
+        raise ChainStartError(chain, "caps_tx_gas: only anvil can bound a transaction's gas")
     directory = log_dir or Path(tempfile.gettempdir()) / f"fairstrike-{os.getuid()}"
     directory.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, START_TRIES + 1):
@@ -147,6 +151,9 @@ def start(
         # Of this process alone: what another's node says on the same port must not be taken for this one's.
         log_path = directory / f"{chain}-{chosen}-{os.getpid()}.log"
         command, environment, cwd = _command(chain, chosen, genesis_time_s, block_time_s)
+        if caps_tx_gas:
+            command += ["--enable-tx-gas-limit"]
+            command[command.index("prague")] = "osaka"
         process = _spawn(command, environment, cwd, log_path)
         try:
             return _ready(chain, chosen, process, log_path, ready_timeout_s)

@@ -28,13 +28,14 @@ KEY_PARAMS: Final = 9 << TYPE_SHIFT
 
 # --- limits of the state ----------------------------------------------------------------------
 POSITIONS_MAX: Final = 64
-PAGES_MAX: Final = 16  # distinct pages of one account
+PAGES_MAX: Final = 12  # distinct pages of one account: a BID shows those of two (docs/GAS.md)
 SIGNERS_MAX: Final = 4
 POSITION_LOTS_MAX: Final = 2**44
 QUANTITY_BIAS: Final = 2**63
 NONCE_WINDOW: Final = 256
 PAGE_ROWS: Final = 32
 PAGES_PER_EXPIRY: Final = 128
+UNDERLYINGS_MAX: Final = 16  # numbers of four bits
 FEEDS_MAX: Final = 5
 SNAPSHOT_DAYS: Final = 4
 SCENARIOS: Final = 16

@@ -138,7 +138,7 @@ def risk(state: State, record: Record) -> Reason:
     """
     number, day, page_number = record.fields
     page_id = number << 23 | day << 7 | page_number
-    page = state.page(page_id) if number < 16 and page_number < c.PAGES_PER_EXPIRY else None
+    page = state.page(page_id) if number < c.UNDERLYINGS_MAX and page_number < c.PAGES_PER_EXPIRY else None
     if page is None:
         return Reason.UNKNOWN_INSTRUMENT
     time = state.globals.time

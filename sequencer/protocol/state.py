@@ -49,6 +49,8 @@ class State:
             int, Account
         ] = {}  # whom LIQUIDATE may concern: positions, debts, orders beyond their cash
         self.pages: dict[int, Page] = {}
+        if not all(0 <= number < c.UNDERLYINGS_MAX for number in underlyings):
+            raise ValueError(f"underlyings: numbers are 0 to {c.UNDERLYINGS_MAX - 1}")
         self.underlyings: dict[int, Underlying] = {}
         self.expiries: dict[int, Expiry] = {}
         self.instruments: dict[int, int] = {}  # terms key (below the type) -> instrument

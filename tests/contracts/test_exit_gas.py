@@ -44,7 +44,7 @@ def heavy_page(index: int) -> Page:
 
 
 def heavy_state(domain: bytes) -> State:
-    """Accounts 1 to 4 hold 0, 8, 32 and 64 positions of one expiry on up to 16 pages, among many other entries."""
+    """Accounts 1 to 4 hold 0, 8, 32 and 64 positions of one expiry on up to 12 pages, among many other entries."""
     keys = tuple(address_of(public_key_of(key)) for key in FEED_KEYS)
     state = genesis_state(domain, Params(feed_keys=keys, treasury_account=1))
     state.globals.time = DAY * 86_400

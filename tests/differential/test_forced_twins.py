@@ -30,7 +30,7 @@ def judge() -> Judge:
 
 @pytest.fixture
 def heavy() -> Tracer:
-    """Two accounts of 64 positions in 16 pages each."""
+    """Two accounts of 64 positions in 12 pages each."""
     return worlds.heavy(Random(5), ("rich", "maker"), crowd=500)
 
 

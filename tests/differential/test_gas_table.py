@@ -1,8 +1,9 @@
 """What a challenge costs, by kind of record and by positions of the account: a snapshot, its limits, and its page.
 
-World: 131,072 accounts and 20,000 resting orders, four positions to a page. All records are posted in one batch as
-large as a batch may be; before each stands a segment whose root is honest, and its own root is wrong, so that each of
-them is challenged by itself, in a copy of one chain: the real Rollup, data source, Arbiter and verifiers.
+Two worlds: 131,072 accounts and 20,000 resting orders, four positions to a page; and the deepest that keys allow. All
+records of each are posted in one batch as large as a batch may be; before each stands a segment whose root is honest,
+and its own root is wrong, so that each of them is challenged by itself, in a copy of one chain: the real Rollup, data
+source, Arbiter and verifiers.
 
 FAIRSTRIKE_UPDATE_SNAPSHOTS=1 rewrites gas_table.json and the table in docs/GAS.md.
 """
@@ -14,7 +15,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -26,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 
 import worlds
-from exchange import DOMAIN, FEEDS, FLAT, INDEX, NEAR, START, key_of
+from exchange import DOMAIN, START
 from fuzz import VERIFIER_OF, Judge
+from gas_scenes import SIZES, DeepScript, Scene, Script
 from runner import GAS, ROOT, creation_code
 
 from sequencer.contracts import NAMES, load
@@ -40,16 +42,14 @@ from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment, data_root
-from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import keccak
-from sequencer.protocol.state import expiry_time
 
 pyrevm = pytest.importorskip("pyrevm", reason="a hundred challenges are too slow on py-evm")
 
 SNAPSHOT: Final = Path(__file__).with_name("gas_table.json")
 PAGE: Final = ROOT / "docs" / "GAS.md"
 MARKS: Final = ("<!-- table: begin -->\n", "<!-- table: end -->\n")
-SIZES: Final = (0, 8, 32, 64)
 ACCOUNTS: Final = 131_072
 ORDERS: Final = 20_000
 PAYLOAD_BYTES: Final = 122_016
@@ -61,158 +61,7 @@ EIP_170_BYTES: Final = 24_576
 TX_GAS_MAX: Final = 16_777_216  # EIP-7825
 SEQUENCER, CHALLENGER = ("0x" + byte * 20 for byte in ("a1", "b2"))
 SALT: Final = b"\x5a" * 32
-MAX: Final = 2**63 - 1
 DRIFT: Final = 0.03  # a snapshot shows what has changed, not every opcode
-BEFORE: Final = 2  # records that `staged` puts before a scene's own
-
-
-# ---------------------------------------------------------------------------------------------- records
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Records of one segment, the last of which end as `reason`. Without a name nothing is measured."""
-
-    name: str
-    size: int | None
-    records: tuple[bytes, ...]
-    reason: Reason = Reason.OK
-
-
-class Script:
-    """Draws up the scenes on the world as it goes on."""
-
-    def __init__(self, world: Tracer) -> None:
-        self.world = world
-        self.nonces: dict[int, int] = {}
-
-    def signed(self, kind: Kind, number: int, **fields: int | bytes) -> bytes:
-        """By the owner of account `number`, with its next nonce."""
-        nonce = self.nonces[number] = self.nonces.get(number, -1) + 1
-        role = ("actor", "target", "other")[(number - 1) % 3]
-        raw = codec.encode(kind, account=number, nonce=nonce, expires=0, **fields)
-        return codec.sign(raw, DOMAIN, key_of(f"{role} {SIZES[(number - 1) // 3]}"))
-
-    def place(self, number: int, instrument: int, price: int, quantity: int, flags: int = 0) -> bytes:
-        fields = {
-            "instrument": instrument,
-            "price": price,
-            "quantity": quantity,
-            "flags": flags,
-            "fee_max": 65_535,
-        }
-        return self.signed(Kind.PLACE, number, **fields)
-
-    def scenes(self) -> Iterator[Scene]:
-        """One after another; each is applied before the next is asked for."""
-        for place, size in enumerate(SIZES):
-            yield from self.of_an_account(3 * place + 1, size)
-        yield from self.of_the_market()
-        yield from self.of_an_expiry()
-
-    def of_an_account(self, number: int, size: int) -> Iterator[Scene]:
-        world = self.world
-        instrument = (sorted(world.accounts[number].positions) or sorted(world.books))[size // 2]
-        asks = lambda: list(world.books[instrument].orders(c.SELL))  # noqa: E731  # of the moment
-        seq = world.globals.seq + BEFORE
-        yield Scene("PLACE, rests", size, (self.place(number, instrument, 1, 10),))
-        cancel = {"instrument": instrument, "side": c.BUY, "price": 1, "seq": seq}
-        yield Scene("CANCEL", size, (self.signed(Kind.CANCEL, number, **cancel),))
-        best = asks()[0]
-        yield Scene("PLACE, one fill", size, (self.place(number, instrument, best.price, 1),))
-        much = sum(order.quantity for order in asks()[:7])
-        price = asks()[8].price
-        yield Scene("PLACE, three fills", size, (self.place(number, instrument, price, much),))
-        yield Scene("CONTINUE", size, (codec.encode(Kind.CONTINUE),))
-        while world.globals.taker is not None:
-            yield Scene("", None, (codec.encode(Kind.CONTINUE),))
-        signer = {"signer": b"\x77" * 20, "scope": 3, "signer_expires": c.U32_MAX}
-        yield Scene("SET_SIGNER", size, (self.signed(Kind.SET_SIGNER, number, **signer),))
-        yield Scene("TRANSFER", size, (self.signed(Kind.TRANSFER, number, to=1_000, amount=5),))
-        yield Scene("WITHDRAW", size, (self.signed(Kind.WITHDRAW, number, amount=5),))
-        owner = world.accounts[number].owner
-        yield Scene("DEPOSIT", size, (codec.encode(Kind.DEPOSIT, owner=owner, account=number, amount=5),))
-        yield Scene("FORCED_WITHDRAW", size, (codec.encode(Kind.FORCED_WITHDRAW, account=number, amount=5),))
-        order = {
-            "instrument": instrument,
-            "price": 1,
-            "quantity": 10,
-            "flags": 0,
-            "expires": 0,
-            "fee_max": 65_535,
-        }
-        seq = world.globals.seq + BEFORE
-        yield Scene("FORCED_ORDER", size, (codec.encode(Kind.FORCED_ORDER, account=number, **order),))
-        yield Scene("FORCED_CANCEL_ALL", size, (codec.encode(Kind.FORCED_CANCEL_ALL, account=number),))
-        sweep = {"instrument": instrument, "side": c.BUY, "price": 1, "seq": seq}
-        yield Scene("SWEEP", size, (codec.encode(Kind.SWEEP, **sweep),))
-        yield Scene("CANCEL_ALL", size, (self.signed(Kind.CANCEL_ALL, number, nonce_floor=0),))
-        if not size:
-            return
-        yield Scene(
-            "FORCED_LIQUIDATE", size, (codec.encode(Kind.FORCED_LIQUIDATE, account=number),), Reason.HEALTHY
-        )
-        yield Scene("LIQUIDATE", size, (codec.encode(Kind.LIQUIDATE, account=number + 1),))
-        offer = {"target": number + 1, "cash_max": MAX}
-        strange = self.signed(Kind.BID, number + 2, fraction=64, **offer)
-        reason = Reason.POSITION_LIMIT if size > 32 else Reason.OK
-        yield Scene("BID, for other instruments", size, (strange,), reason)
-        self.nonces[number + 2] -= reason is not Reason.OK
-        yield Scene(
-            "BID, for the same instruments", size, (self.signed(Kind.BID, number, fraction=64, **offer),)
-        )
-
-    def of_the_market(self) -> Iterator[Scene]:
-        world = self.world
-        time, pages = world.globals.time, sorted(world.pages)
-        feed = lambda i, time: codec.sign(  # noqa: E731
-            codec.encode(Kind.FEED, underlying=0, feed=i, time=time, price=INDEX + i),
-            DOMAIN,
-            key_of(f"feed {i}"),
-        )
-        surface = lambda i, day: codec.sign(  # noqa: E731
-            codec.encode(
-                Kind.SURFACE, underlying=0, feed=i, day=day, time=time + 1, forward=INDEX, index=INDEX, **FLAT
-            ),
-            DOMAIN,
-            key_of(f"feed {i}"),
-        )
-        yield Scene("", None, (codec.encode(Kind.TICK, time=time + 2),))
-        yield Scene("TICK", None, ())
-        yield Scene("FEED", None, (feed(0, time + 1),))
-        yield Scene("SURFACE", None, (surface(0, pages[0] >> 7),))
-        last = pages[-1] >> 7
-        terms = {"underlying": 0, "put": 0, "strike": INDEX + 100 * worlds.STEP}
-        yield Scene("LIST, row 32 of a page", None, (codec.encode(Kind.LIST, day=last, **terms),))
-        yield Scene("LIST, row 1 of a page", None, (codec.encode(Kind.LIST, day=last + 1, **terms),))
-        for rows, page in ((8, pages[-2]), (32, pages[0])):
-            where = {"underlying": 0, "day": page >> 7, "page": page & 127}
-            yield Scene(f"RISK, {rows} rows", None, (codec.encode(Kind.RISK, **where),))
-        yield Scene("COLLECT", None, (codec.encode(Kind.COLLECT),))
-        yield Scene("no record", None, (b"\xff" * 31,), Reason.UNKNOWN_KIND)
-        owners = [world.accounts[1_000 + i].owner for i in range(15)]
-        deposits = (
-            codec.encode(Kind.DEPOSIT, owner=o, account=1_000 + i, amount=5) for i, o in enumerate(owners)
-        )
-        yield Scene("segment: 15 DEPOSIT", None, tuple(deposits))
-        surfaces = tuple(surface(i % FEEDS, page >> 7) for i, page in enumerate(pages[3:13]))
-        yield Scene("segment: 10 SURFACE", None, surfaces)
-        listed = (
-            codec.encode(Kind.LIST, underlying=0, day=last, put=1, strike=INDEX + step * worlds.STEP)
-            for step in range(30, 37)
-        )
-        yield Scene("segment: 7 LIST", None, tuple(listed))
-
-    def of_an_expiry(self) -> Iterator[Scene]:
-        for time in (expiry_time(NEAR) - c.TWAP_S, expiry_time(NEAR)):
-            yield Scene("", None, (codec.encode(Kind.TICK, time=time),))
-            for i in range(FEEDS):
-                raw = codec.encode(Kind.FEED, underlying=0, feed=i, time=time, price=INDEX)
-                yield Scene("", None, (codec.sign(raw, DOMAIN, key_of(f"feed {i}")),))
-        yield Scene("FIX", None, (codec.encode(Kind.FIX, underlying=0, day=NEAR),))
-        for place, size in enumerate(SIZES[1:], 1):
-            settle = codec.encode(Kind.SETTLE, underlying=0, day=NEAR, account=3 * place + 1)
-            yield Scene("SETTLE", size, (settle,))
 
 
 # ---------------------------------------------------------------------------------------------- chains
@@ -328,7 +177,9 @@ def encoded(contract: str, function: str, *arguments: Any) -> bytes:
 # ---------------------------------------------------------------------------------------------- the table
 
 
-def staged(world: Tracer) -> tuple[list[tuple[Scene, bytes, list[Witness]]], list[Segment]]:
+def staged(
+    world: Tracer, scenes: Iterator[Scene]
+) -> tuple[list[tuple[Scene, bytes, list[Witness]]], list[Segment]]:
     """The scenes with root and witnesses, and the segments of the batch: scene i stands in segment 2i + 1."""
     played, segments = [], []
     noop = b"\xff" * 31
@@ -336,7 +187,7 @@ def staged(world: Tracer) -> tuple[list[tuple[Scene, bytes, list[Witness]]], lis
     def play(records: tuple[bytes, ...]) -> list[Witness]:
         return [world.witness(raw) for raw in records]
 
-    for scene in Script(world).scenes():
+    for scene in scenes:
         tick = codec.encode(Kind.TICK, time=world.globals.time)
         if not scene.name:
             play((() if world.globals.taker else (tick,)) + scene.records)
@@ -344,7 +195,7 @@ def staged(world: Tracer) -> tuple[list[tuple[Scene, bytes, list[Witness]]], lis
         play((noop,))
         before = world.root()
         segments.append(Segment(before, (noop,)))
-        opens = () if scene.name == "CONTINUE" else (tick,)
+        opens = (tick,) if scene.opens else ()
         records = (*opens, *scene.records)
         witnesses = play(records)
         for witness in witnesses[len(opens) :]:
@@ -359,11 +210,19 @@ def staged(world: Tracer) -> tuple[list[tuple[Scene, bytes, list[Witness]]], lis
 
 
 def measured() -> dict[str, Any]:
-    """The table."""
+    """The tables of both worlds."""
     world = worlds.standing(Random(11), SIZES, ACCOUNTS, ORDERS)
     assert (len(world.accounts), sum(map(len, world.books.values()))) == (ACCOUNTS, ORDERS)
+    table = measured_in(world, Script(world).scenes())
+    world = worlds.deepest(Random(12))
+    deepest = measured_in(world, DeepScript(world).scenes())
+    return {**table, "deepest": {name: row["any"] for name, row in deepest["rows"].items()}}
+
+
+def measured_in(world: Tracer, scenes: Iterator[Scene]) -> dict[str, Any]:
+    """What the challenges of the scenes cost, each by itself."""
     genesis = world.root()
-    played, segments = staged(world)
+    played, segments = staged(world, scenes)
     payload = batches.encode(segments)
     records = sum(len(segment.records) for segment in segments)
     post_root = segments[-1].root
@@ -402,12 +261,12 @@ def cells(table: dict[str, Any]) -> list[dict[str, int]]:
 
 
 def median_gas(table: dict[str, Any]) -> int:
-    """Of a whole challenge, commitment included, over all rows and columns."""
+    """Of a whole challenge in an exchange in use, commitment included, over all rows and columns."""
     return round(statistics.median(cell["challenge_gas"] for cell in cells(table)) + table["commit_gas"])
 
 
 def worst(table: dict[str, Any], what: str) -> int:
-    return max(cell[what] for cell in cells(table))
+    return max(cell[what] for cell in (*cells(table), *table["deepest"].values()))
 
 
 def rendered(table: dict[str, Any]) -> str:
@@ -427,6 +286,10 @@ def rendered(table: dict[str, Any]) -> str:
     def number(cell: dict[str, int], name: str) -> str:
         return f"{cell[name]:,}"
 
+    def of_one(name: str, cell: dict[str, int]) -> str:
+        whole = f"{number(cell, 'challenge_gas')} ({number(cell, 'challenge_bytes')})"
+        return f"| {name} | {whole} | {number(cell, 'apply_gas')} ({number(cell, 'witness_bytes')}) |"
+
     out = ["**A whole challenge** (gas of the transaction; bytes of its calldata)\n"]
     out += lines(lambda cell: f"{number(cell, 'challenge_gas')} ({number(cell, 'challenge_bytes')})")
     out += ["", "**The verifier's part** (gas of `apply`; bytes of the witness)\n"]
@@ -435,11 +298,10 @@ def rendered(table: dict[str, Any]) -> str:
     out += ["| record | challenge: gas (bytes) | `apply`: gas (witness bytes) |", "|---|---:|---:|"]
     for name, row in table["rows"].items():
         if "any" in row:
-            cell = row["any"]
-            whole = f"{number(cell, 'challenge_gas')} ({number(cell, 'challenge_bytes')})"
-            out.append(
-                f"| {name} | {whole} | {number(cell, 'apply_gas')} ({number(cell, 'witness_bytes')}) |"
-            )
+            out.append(of_one(name, row["any"]))
+    out += ["", "**The heaviest there can be**: every path as long as its key\n"]
+    out += ["| record | challenge: gas (bytes) | `apply`: gas (witness bytes) |", "|---|---:|---:|"]
+    out += [of_one(name, cell) for name, cell in table["deepest"].items()]
     out += ["", "| | found | limit |", "|---|---:|---:|"]
     out.append(
         f"| median challenge, commitment of {table['commit_gas']:,} included | {median_gas(table):,} | {MEDIAN_MAX:,} |"
@@ -469,6 +331,9 @@ def test_gas__is_that_of_the_snapshot(table: dict[str, Any]) -> None:
     for name, row in known["rows"].items():
         for size, cell in row.items():
             assert table["rows"][name][size] == pytest.approx(cell, rel=DRIFT), (name, size)
+    assert set(table["deepest"]) == set(known["deepest"])
+    for name, cell in known["deepest"].items():
+        assert table["deepest"][name] == pytest.approx(cell, rel=DRIFT), name
 
 
 def test_page__shows_the_snapshot() -> None:
@@ -489,14 +354,6 @@ def test_challenges__stay_within_the_limits(table: dict[str, Any]) -> None:
 
 def test_contracts__fit_eip_170() -> None:
     assert max(load(name).deployed_bytes for name in NAMES) < EIP_170_BYTES
-
-
-@pytest.mark.xfail(reason="known limit: docs/GAS.md, A bid that does not fit", strict=True)
-def test_bid__that_shows_32_pages_of_a_crowded_expiry__fits() -> None:
-    world = worlds.one_expiry(Random(1), pages=65, accounts=2_000)
-    offer = {"account": 1, "target": 2, "fraction": 64, "cash_max": MAX, "nonce": 0, "expires": 0}
-    witness = world.witness(codec.sign(codec.encode(Kind.BID, **offer), DOMAIN, key_of("rich")))
-    assert len(message(witness)) + 32 <= WITNESS_MAX
 
 
 def test_limit_of_a_witness__is_the_arbiters() -> None:

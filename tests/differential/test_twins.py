@@ -49,7 +49,7 @@ def judge() -> Judge:
 
 @pytest.fixture(scope="module")
 def heavy() -> Tracer:
-    """Five accounts of 64 positions in 16 pages each, and one of none (number 6)."""
+    """Five accounts of 64 positions in 12 pages each, and one of none (number 6)."""
     tracer = worlds.heavy(Random(1), ROLES, crowd=2_000)
     account = Account(worlds.address("empty"))
     account.cash = 10**13
@@ -120,7 +120,7 @@ def test_bid__between_the_largest_accounts__is_equal_and_within_the_limits(judge
     equal(judge, state.witness(codec.encode(Kind.LIQUIDATE, account=2)), Reason.OK)
     offer = {"account": 1, "target": 2, "fraction": 64, "cash_max": 2**63 - 1}
     witness = state.witness(signed(Kind.BID, "rich", nonce=0, **offer))
-    assert len(calldata(witness)) > 80_000  # two accounts, 32 pages
+    assert len(calldata(witness)) > 60_000  # two accounts, 24 pages
     equal(judge, witness, Reason.POSITION_LIMIT)
     buyer, target = state.accounts[1], state.accounts[2]
     buyer.positions = dict(target.positions)
@@ -187,12 +187,12 @@ def test_place__at_the_limit_of_pages__is_refused_alike(judge: Judge) -> None:
     world = worlds.heavy(Random(5), ("rich", "maker", "poor"), crowd=10)
     pages = sorted(world.pages)
     account = world.accounts[1]
-    account.positions = {page << 5: 10 for page in pages[:16]}
+    account.positions = {page << 5: 10 for page in pages[: c.PAGES_MAX]}
     world.put_account(1, account)
     world = Tracer.of(_rooted(world))
     order = {"account": 1, "flags": 0, "price": 5, "quantity": 1, "fee_max": 65_535}
     for nonce, (page, reason) in enumerate(
-        ((pages[20], Reason.POSITION_LIMIT), (pages[3], Reason.OK), (pages[15], Reason.OK))
+        ((pages[20], Reason.POSITION_LIMIT), (pages[3], Reason.OK), (pages[11], Reason.OK))
     ):
         raw = signed(Kind.PLACE, "rich", instrument=page << 5 | 7, nonce=nonce, **order)
         equal(judge, world.witness(raw), reason)

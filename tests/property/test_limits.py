@@ -35,26 +35,27 @@ def cheap(*days: int, rows: int) -> tuple[Exchange, list[int]]:
     return exchange, instruments
 
 
-def test_positions__up_to_64_on_16_pages__are_held_margined_liquidated_and_settled() -> None:
-    """The largest portfolio there may be goes the whole way; the 65th position and the 17th page do not come in."""
-    days = range(FAR, FAR + 17)
-    exchange, instruments = cheap(*days, rows=5)
+def test_positions__up_to_64_on_12_pages__are_held_margined_liquidated_and_settled() -> None:
+    """The largest portfolio there may be goes the whole way; the 65th position and the 13th page do not come in."""
+    days = range(FAR, FAR + c.PAGES_MAX + 1)
+    exchange, instruments = cheap(*days, rows=7)
     exchange.audits = False
-    chosen = [one for i, one in enumerate(instruments) if i % 5 < 4 and i < 80]
+    chosen = [instruments[7 * (i % c.PAGES_MAX) + i // c.PAGES_MAX] for i in range(c.POSITIONS_MAX)]
+    spare, beyond = instruments[6], instruments[7 * c.PAGES_MAX]
     for instrument in chosen:
         exchange.trade("left", "right", instrument, 150, 1_000)
     exchange.auditor.check(exchange.state)
     left = exchange.account("left")
     assert len(left.positions) == c.POSITIONS_MAX
     assert len({one >> 5 for one in left.positions}) == c.PAGES_MAX
-    assert exchange.buy("left", instruments[4], 150, 1).reason is Reason.POSITION_LIMIT
+    assert exchange.buy("left", spare, 150, 1).reason is Reason.POSITION_LIMIT
     exchange.sell("right", chosen[0], 140, 5, tif=IOC)
     assert exchange.sell("left", chosen[0], 140, 1_000, tif=IOC, flags=REDUCE).reason is Reason.OK
     # One place is free, but not on a page of its own.
     exchange.buy("third", chosen[0], 140, 1_000)
     assert exchange.sell("left", chosen[0], 140, 1_000, tif=IOC, flags=REDUCE).fills
-    assert exchange.buy("left", instruments[80], 150, 1).reason is Reason.POSITION_LIMIT
-    exchange.trade("left", "third", instruments[4], 150, 7)
+    assert exchange.buy("left", beyond, 150, 1).reason is Reason.POSITION_LIMIT
+    exchange.trade("left", "third", spare, 150, 7)
     exchange.auditor.check(exchange.state)
     assert exchange.state.root() == reopened(exchange.state).root()
 
