@@ -10,9 +10,11 @@ from ape.contracts import ContractContainer, ContractInstance
 from ethpm_types import ContractType
 from web3 import Web3
 
+from sequencer import parameters
 from sequencer.contracts import load
 from sequencer.l1.deploy import VERIFIERS, Deployment
 from sequencer.l1.errors import DeploymentError
+from sequencer.protocol.params import Params
 
 DEVNET_CHAIN_IDS = (1337, 31337)  # py-evm in ape; anvil and hardhat
 DEFAULTS: dict[str, Any] = {
@@ -63,6 +65,7 @@ def deploy_exchange(
     genesis_root: bytes,
     token: str | None = None,
     bond: int = 0,
+    params: Params | None = None,
     **settings: int,
 ) -> Deployment:
     """Deploys the contracts (and a test token when none is given), and wires them."""
@@ -120,6 +123,7 @@ def deploy_exchange(
         deploy_block=deploy_block,
         challenge_window_s=settings["challenge_window_s"],
         genesis_root="0x" + genesis_root.hex(),
+        params=None if params is None else parameters.to_object(params),
     )
 
 

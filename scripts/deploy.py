@@ -4,28 +4,46 @@ What is deployed are the committed artifacts, not what a compiler on this machin
 consensus.
 """
 
+from pathlib import Path
+
 import click
 from ape.cli import ConnectedProviderCommand
 
 from scripts._exchange import DEFAULTS, account_of, deploy_exchange, deployment_path, is_devnet
+from sequencer.protocol.params import Params
 
 
-def devnet_genesis_root() -> bytes:
-    """State root that the sequencer of a development network starts from."""
+def genesis_of(given: str | None, params_path: Path | None) -> tuple[bytes, Params | None]:
+    """The genesis root, and the parameters that it follows from, where they are known.
+
+    Parameters come from the file, or are a development network's; a root that is given as well must be theirs.
+    """
+    from sequencer import parameters
     from sequencer.genesis import genesis_root
     from sequencer.local.devnet import devnet_params
 
-    return genesis_root(devnet_params())
-
-
-def root_of(given: str | None) -> bytes:
-    """The root given in hex, or the one that the core starts a development network from."""
-    if given is None and not is_devnet():
-        raise click.UsageError("give --genesis-root: it depends on the parameters of the exchange")
-    root = devnet_genesis_root() if given is None else bytes.fromhex(given.removeprefix("0x"))
-    if len(root) != 32:
-        raise click.UsageError("a genesis root has 32 bytes")
-    return root
+    params = None
+    if params_path is not None:
+        try:
+            params = parameters.read(params_path, devnet_params() if is_devnet() else None)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    elif given is None:
+        if not is_devnet():
+            raise click.UsageError(
+                "give --params: the parameters of the exchange, which its genesis root commits to"
+            )
+        params = devnet_params()
+    ours = None if params is None else genesis_root(params)
+    try:
+        root = ours if given is None else bytes.fromhex(given.removeprefix("0x"))
+    except ValueError:
+        root = b""
+    if root is None or len(root) != 32:
+        raise click.UsageError("a genesis root has 32 bytes, in hex")
+    if ours is not None and root != ours:
+        raise click.UsageError(f"--genesis-root is 0x{root.hex()}, that of --params 0x{ours.hex()}")
+    return root, params
 
 
 @click.command(cls=ConnectedProviderCommand)
@@ -37,7 +55,13 @@ def root_of(given: str | None) -> bytes:
 @click.option(
     "--genesis-root",
     envvar="GENESIS_ROOT",
-    help="state root before batch 1  [default on a development network: the core's]",
+    help="state root before batch 1  [default: that of the parameters]",
+)
+@click.option(
+    "--params",
+    "params_path",
+    type=click.Path(path_type=Path),
+    help="JSON object: parameters of the exchange, kept in its file  [default on a development network: its own]",
 )
 @click.option("--challenge-window-s", default=DEFAULTS["challenge_window_s"], show_default=True)
 @click.option("--bond-min", default=DEFAULTS["bond_min"], show_default=True, help="wei")
@@ -52,6 +76,7 @@ def cli(
     sequencer: str | None,
     token: str | None,
     genesis_root: str | None,
+    params_path: Path | None,
     bond: int | None,
     **settings: int,
 ) -> None:
@@ -60,13 +85,14 @@ def cli(
         if not is_devnet():
             raise click.UsageError("give --sequencer")
         sequencer = account_of("TEST::0").address
-    root = root_of(genesis_root)
+    root, params = genesis_of(genesis_root, params_path)
     deployment = deploy_exchange(
         account_of(account),
         sequencer,
         root,
         token,
         settings["bond_min"] if bond is None else bond,
+        params,
         **settings,
     )
     path = deployment_path()

@@ -16,28 +16,28 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import msgspec
 import uvloop
 
+from sequencer import parameters
 from sequencer.clock import Clock, ManualClock, SystemClock
 from sequencer.driver import DriverConfig
 from sequencer.engine import ReplayError
-from sequencer.genesis import genesis_root
 from sequencer.intake import IntakeLimits
 from sequencer.keeper import Terms
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import DeploymentError
-from sequencer.l1.rpc import to_bytes
+from sequencer.l1.errors import DeploymentError, L1Error, RpcUnavailable
+from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1_worker import L1Config
 from sequencer.log import LogError
 from sequencer.market.feeds import FeedSource, FileSource, HttpSource
 from sequencer.market.tape import TapeError, parse_instrument
-from sequencer.protocol.params import INTEGER_FIELDS, Params
+from sequencer.protocol.params import Params
 from sequencer.service import Service, ServiceConfig
 
 KEY_VARIABLE = "FAIRSTRIKE_SEQUENCER_KEY"
@@ -129,31 +129,6 @@ def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
     raise NodeError(f"no key: give --keystore, or {KEY_VARIABLE} in the environment")
 
 
-def exchange_params(path: Path | None, devnet: bool) -> Params:
-    """Parameters that the deployment was made with: an object of Params' fields, feed_keys as addresses in hex."""
-    from sequencer.local.devnet import devnet_params
-
-    given: dict[str, object] = {}
-    if path is not None:
-        try:
-            given = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
-        except (OSError, msgspec.MsgspecError) as error:
-            raise NodeError(f"--params {path}: {error}") from None
-    unknown = set(given) - {field.name for field in fields(Params)}
-    if unknown:
-        raise NodeError(f"--params {path}: no parameter is called {', '.join(sorted(unknown))}")
-    try:
-        numbers = {name: int(str(given[name])) for name in INTEGER_FIELDS if name in given}
-        if "feed_keys" not in given and devnet:
-            return devnet_params(**numbers)
-        addresses = given.get("feed_keys", [])
-        if not isinstance(addresses, list):
-            raise ValueError("feed_keys must be a list of addresses")
-        return Params(feed_keys=tuple(to_bytes(str(one)) for one in addresses), **numbers)
-    except ValueError as error:
-        raise NodeError(f"--params {path}: {error}") from None
-
-
 def feed_keys(devnet: bool) -> list[bytes]:
     """Private keys of the feeds that sign in this process: of the environment, else, on a devnet, the known ones."""
     from sequencer.local.devnet import FEEDS, feed_key
@@ -197,20 +172,27 @@ def feed_source(feed: str, wanted: list[Terms]) -> list[FeedSource]:
     raise NodeError(f"--feed must be none, flat:USD, file:PATH or a URL, got {feed!r}")
 
 
-def checked_deployment(path: Path, params: Params, signer: Signer) -> Deployment:
-    """The deployment, if it was made for these parameters and this key."""
+def checked_deployment(
+    path: Path, l1_url: str, params_path: Path | None, devnet: bool, signer: Signer
+) -> tuple[Deployment, Params]:
+    """The deployment and its parameters, if it was made for them and this key. L1 is asked when it answers."""
+    from sequencer.local.devnet import devnet_params
+
     try:
         deployment = Deployment.load(path)
-    except DeploymentError as error:
+        with contextlib.closing(Rpc(l1_url, attempts=1)) as rpc, contextlib.suppress(RpcUnavailable):
+            deployment.check(rpc)
+    except L1Error as error:
         raise NodeError(f"--deployment: {error}") from None
-    root = "0x" + genesis_root(params).hex()
-    if deployment.genesis_root != root:
-        raise NodeError(f"--params: their genesis root is {root}, the deployment's {deployment.genesis_root}")
+    try:
+        params = parameters.of_deployment(deployment, params_path, devnet_params() if devnet else None)
+    except (DeploymentError, ValueError) as error:
+        raise NodeError(str(error)) from None
     if deployment.sequencer.lower() != signer.address.lower():
         raise NodeError(
             f"the deployment's sequencer is {deployment.sequencer}, the key is that of {signer.address}"
         )
-    return deployment
+    return deployment, params
 
 
 @click.command()
@@ -233,7 +215,7 @@ def checked_deployment(path: Path, params: Params, signer: Signer) -> Deployment
     "--params",
     "params_path",
     type=click.Path(path_type=Path),
-    help="JSON object: parameters of the deployment",
+    help="JSON object: parameters of the deployment  [default: those in its file]",
 )
 @click.option(
     "--feed",
@@ -286,12 +268,12 @@ def main(
     try:
         with only_process(folder):
             signer = sequencer_key(keystore, devnet)
-            params = exchange_params(params_path, devnet)
+            at, params = checked_deployment(deployment, l1_url, params_path, devnet, signer)
             wanted = listing(list_path)
             service = ServiceConfig(
                 folder=folder,
                 params=params,
-                deployment=checked_deployment(deployment, params, signer),
+                deployment=at,
                 l1_url=l1_url,
                 l1=L1Config(confirmations=confirmations, poll_s=poll_s, rebond=rebond),
                 driver=DriverConfig(tick_ms=tick_ms, tick_records=tick_records),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sequencer.cli.output import PRICE, bars, fail, people, show, show_rows, usd, write_json
-from sequencer.cli.trade import _key, _with_key, l1_url_of, on_l1
+from sequencer.cli.trade import _key, _with_key, l1_url_of, on_l1, with_params
 
 STEPS = ("now", "fix", "declare", "claim", "all")
 LINES_SHOWN = 50  # of the statement, to people; JSON has them all
@@ -29,6 +29,7 @@ LINES_SHOWN = 50  # of the statement, to people; JSON has them all
 )
 @_with_key
 @on_l1
+@with_params
 def exit_command(
     step: str,
     everybody: bool,
@@ -41,12 +42,14 @@ def exit_command(
     devnet_key: int | None,
     l1_url: str | None,
     deployment: Path,
+    params_path: Path | None,
 ) -> None:
     """Leave a frozen exchange: money at once, then the rest when settlement prices are fixed.
 
     Rebuilds the last final state from L1 alone, does what can be done, and says who has got what, what is still to
     come, and when. Run it again at any time: it goes on where things stand.
     """
+    from sequencer import parameters
     from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
     from sequencer.clock import utc
     from sequencer.engine import ReplayError
@@ -55,7 +58,6 @@ def exit_command(
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
     from sequencer.l1.wallet import Wallet
-    from sequencer.local.devnet import devnet_params
     from sequencer.proof.leaving import Leaving, Row, development_reports, exit_state, freeze, read_reports
     from sequencer.proof.statement import statement
 
@@ -73,11 +75,12 @@ def exit_command(
             records = read_reports(reports.read_text()) if reports else []
             at = Deployment.load(deployment)
             at.check(rpc)
+            params = parameters.of_deployment(at, params_path)
             wallet = Wallet(rpc, signer, at) if signer else None
             if freezes and wallet and not dry_run:
                 told(Row("freeze", "rollup", "done" if freeze(rpc, at, wallet) else "frozen already"))
             with bars() as progress:
-                state = exit_state(rpc, at, devnet_params(), progress)
+                state = exit_state(rpc, at, params, progress)
             leaving = Leaving(rpc, at, state, None if dry_run else wallet, told)
             if devnet_price is not None:
                 ticks = to_units(devnet_price, PRICE_DECIMALS)

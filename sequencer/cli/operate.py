@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sequencer.cli.output import bars, fail, people, show, usd, write_json
-from sequencer.cli.trade import l1_url_of, on_l1
+from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
 CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node"
 
@@ -37,8 +37,11 @@ CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node
     show_default=True,
     help="flat:USD, file:PATH (JSONL reports) or http(s)://... (docs/OPERATIONS.md)",
 )
+@with_params
 @click.option("--json", "json_target", help="write addresses and URLs to a file (- for standard output)")
-def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) -> None:
+def up(
+    chain: str, folder: Path, port: int, feed: str, params_path: Path | None, json_target: str | None
+) -> None:
     """Everything on one machine: chain, contracts, sequencer, gateway, feeds, keeper. Ends with Ctrl-C."""
     from sequencer.l1.errors import L1Error
     from sequencer.local.up import UpError, run_up
@@ -54,11 +57,11 @@ def up(chain: str, folder: Path, port: int, feed: str, json_target: str | None) 
             if json_target != "-":
                 show("Fairstrike is up; Ctrl-C ends it", info)
 
-        await run_up(chain, folder, port, feed, ready, stop)
+        await run_up(chain, folder, port, feed, ready, stop, params_path)
 
     try:
         _run(main())
-    except (UpError, L1Error, OSError, RuntimeError) as error:
+    except (UpError, L1Error, OSError, RuntimeError, ValueError) as error:
         raise fail(str(error)) from error
 
 
@@ -214,11 +217,13 @@ def _exit(chain: str, json_target: str | None, data: str) -> None:
 
 @click.command()
 @on_l1
+@with_params
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
 )
-def replay(l1_url: str | None, deployment: Path, json_target: str | None) -> None:
+def replay(l1_url: str | None, deployment: Path, params_path: Path | None, json_target: str | None) -> None:
     """Rebuild the whole state from L1 data alone and compare every root."""
+    from sequencer import parameters
     from sequencer.contracts import load
     from sequencer.engine import ReplayError
     from sequencer.l1.abi import Contract
@@ -226,7 +231,6 @@ def replay(l1_url: str | None, deployment: Path, json_target: str | None) -> Non
     from sequencer.l1.errors import L1Error
     from sequencer.l1.follower import Follower, PostedBatch
     from sequencer.l1.rpc import Rpc
-    from sequencer.local.devnet import devnet_params
     from sequencer.proof.replay import replay as rebuild
     from sequencer.protocol import codec
 
@@ -238,11 +242,12 @@ def replay(l1_url: str | None, deployment: Path, json_target: str | None) -> Non
         try:
             at = Deployment.load(deployment)
             at.check(rpc)
+            params = parameters.of_deployment(at, params_path)
             last = Contract(load("Rollup").abi).read(rpc, at.rollup, "next_batch") - 1
             follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
             domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
-            rebuilt = rebuild(follower.batches(at.deploy_block), domain, devnet_params(), shown)
-        except (L1Error, ReplayError) as error:
+            rebuilt = rebuild(follower.batches(at.deploy_block), domain, params, shown)
+        except (L1Error, ReplayError, ValueError) as error:
             raise fail(str(error)) from error
     g = rebuilt.state.globals
     result = {

@@ -295,6 +295,16 @@ def on_l1(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def with_params(command: Callable[..., None]) -> Callable[..., None]:
+    """The option of a command that rebuilds the state."""
+    return click.option(
+        "--params",
+        "params_path",
+        type=click.Path(path_type=Path),
+        help="JSON object: parameters of the deployment  [default: those in its file]",
+    )(command)
+
+
 def l1_url_of(deployment: Path, l1_url: str | None) -> str:
     """The URL that was given, else the one that `fairstrike up` has written beside the deployment."""
     import msgspec

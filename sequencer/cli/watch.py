@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from sequencer.cli.output import bars, fail, people, plain, show, write_json
-from sequencer.cli.trade import l1_url_of, on_l1
+from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
 STATUS_FOLDER = Path("var/watch")
 WRONG = 2  # exit status of --once when a batch is wrong
@@ -22,6 +22,7 @@ WRONG = 2  # exit status of --once when a batch is wrong
 
 @click.command()
 @on_l1
+@with_params
 @click.option("--challenge", is_flag=True, help="challenge a wrong batch; needs a key with some ETH")
 @click.option("--keystore", type=click.Path(path_type=Path, exists=True), help="web3 keystore file")
 @click.option("--devnet-key", type=click.IntRange(0, 9), help="a development account")
@@ -51,6 +52,7 @@ WRONG = 2  # exit status of --once when a batch is wrong
 def watch(
     l1_url: str | None,
     deployment: Path,
+    params_path: Path | None,
     challenge: bool,
     keystore: Path | None,
     devnet_key: int | None,
@@ -62,13 +64,13 @@ def watch(
     once: bool,
 ) -> None:
     """Rebuild the exchange from L1, compare every root, and say, or challenge, what is wrong. Ends with Ctrl-C."""
+    from sequencer import parameters
     from sequencer.cli.trade import _key
     from sequencer.engine import ReplayError
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
-    from sequencer.local.devnet import devnet_params
     from sequencer.proof.challenger import Challenger
     from sequencer.proof.watcher import WatchConfig, Watcher
 
@@ -77,12 +79,13 @@ def watch(
         try:
             at = Deployment.load(deployment)
             at.check(rpc)
+            params = parameters.of_deployment(at, params_path)
             challenger = None
             if challenge:
                 challenger = Challenger(rpc, at, Signer(_key(keystore, devnet_key)), folder)
             config = WatchConfig(confirmations=confirmations, late_s=late_s, poll_s=poll_s)
             with bars() as progress:
-                watcher = Watcher(rpc, at, devnet_params(), folder, config, challenger, progress)
+                watcher = Watcher(rpc, at, params, folder, config, challenger, progress)
                 stack.callback(watcher.close)
                 watcher.look()
         except (L1Error, ReplayError, ValueError, OSError) as error:

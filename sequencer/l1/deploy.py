@@ -16,11 +16,14 @@ from eth_utils import to_checksum_address
 from tiny_keccak import keccak256
 
 from sequencer.contracts import load
+from sequencer.genesis import genesis_root
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import DeploymentError
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.signing import Content, Fees, Signer
+from sequencer.parameters import to_object
 from sequencer.protocol.codec import domain_separator
+from sequencer.protocol.params import Params
 
 DEPLOY_GAS: Final = 6_500_000  # 24 KiB of code at 200 gas a byte, and its calldata
 CALL_GAS: Final = 300_000
@@ -51,7 +54,8 @@ class DeployConfig:
     `delay_*`, `message_fee_wei`: until when inbox messages must be taken, and what a forced one costs
     (contracts/Inbox.vy). `silence_max_s`: after what time without a batch anybody may freeze.
     `reveal_blocks`: for how long a commitment to a challenge is good, and its reward can be contested.
-    `data`: where batches lie, "calldata" or "blob".
+    `data`: where batches lie, "calldata" or "blob". `params`: what the genesis root follows from; they go into the
+    deployment's file, for whoever replays, watches or leaves.
     `exit_*`: after a freeze (contracts/Exit.vy): times of reports that price an expiry, how long others can bring
     earlier ones, after what silence the last index stands in, how long accounts can be declared; part paid at once.
     """
@@ -76,11 +80,15 @@ class DeployConfig:
     message_fee_wei: int = 10**15
     silence_max_s: int = 3 * 86_400
     token: str | None = None
+    params: Params | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Where the contracts are; all that a follower, a poster or a wallet needs to know."""
+    """Where the contracts are; all that a follower, a poster or a wallet needs to know.
+
+    `params`: the exchange's parameters as an object (sequencer/parameters.py), which L1's genesis root confirms.
+    """
 
     chain_id: int
     token: str
@@ -98,6 +106,7 @@ class Deployment:
     challenge_window_s: int
     genesis_root: str
     data: str = "calldata"
+    params: dict[str, Any] | None = None
 
     @property
     def in_blobs(self) -> bool:
@@ -116,7 +125,7 @@ class Deployment:
         """Raises DeploymentError when the file is missing or not a deployment."""
         try:
             raw: Any = msgspec.json.decode(path.read_bytes())
-            raw = {"data": "calldata"} | raw
+            raw = {"data": "calldata", "params": None} | raw
             return cls(**{field.name: raw[field.name] for field in fields(cls)})
         except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
             raise DeploymentError(f"{path}: not a deployment: {error!r}") from error
@@ -129,6 +138,14 @@ class Deployment:
         for name in CONTRACTS:
             if rpc.call("eth_getCode", getattr(self, name), "latest") == "0x":
                 raise DeploymentError(f"no {name} at {getattr(self, name)} on chain {chain_id}")
+        root = genesis_root_on_l1(rpc, self.rollup)
+        if root != self.genesis_root:
+            raise DeploymentError(f"the genesis root in the file is {self.genesis_root}, the Rollup's {root}")
+
+
+def genesis_root_on_l1(rpc: Rpc, rollup: str) -> str:
+    """The root that a Rollup was deployed with, in hex: it commits to the parameters."""
+    return "0x" + bytes(Contract(load("Rollup").abi).read(rpc, rollup, "final_root", 0)).hex()
 
 
 def create_address(sender: bytes, nonce: int) -> str:
@@ -137,7 +154,9 @@ def create_address(sender: bytes, nonce: int) -> str:
 
 
 def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
-    """Deploy, wire, bond. Raises DeploymentError when a transaction fails."""
+    """Deploy, wire, bond. Raises DeploymentError when a transaction fails, or the parameters are another root's."""
+    if config.params is not None and genesis_root(config.params) != config.genesis_root:
+        raise DeploymentError("the genesis root is not that of the parameters")
     inbox, rollup, vault, arbiter, leave = (
         Contract(load(name).abi) for name in ("Inbox", "Rollup", "Vault", "Arbiter", "Exit")
     )
@@ -203,6 +222,7 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         challenge_window_s=config.challenge_window_s,
         genesis_root="0x" + config.genesis_root.hex(),
         data=config.data,
+        params=None if config.params is None else to_object(config.params),
     )
 
 

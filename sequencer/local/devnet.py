@@ -27,6 +27,7 @@ from sequencer.keeper import Liquidator, Terms
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import DEVNET_MNEMONIC, Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
+from sequencer.l1.errors import DeploymentError
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.l1_worker import L1Config
@@ -137,7 +138,7 @@ class Devnet:
         signer = devnet_signer(SEQUENCER_INDEX)
         if path.exists():
             self.deployment = Deployment.load(path)
-            self.deployment.check(self.chain.rpc)
+            self._check_deployment(path)
         else:
             self.deployment = await asyncio.to_thread(
                 deploy,
@@ -145,6 +146,7 @@ class Devnet:
                 signer,
                 DeployConfig(
                     genesis_root=genesis_root(config.params),
+                    params=config.params,
                     sequencer=signer.address,
                     challenge_window_s=config.challenge_window_s,
                     drift_max_s=config.drift_max_s,
@@ -174,6 +176,18 @@ class Devnet:
         socket_path = str(self.folder / "sequencer.sock")
         await self.service.start(socket_path)
         await self._start_gateway(socket_path)
+
+    def _check_deployment(self, path: Path) -> None:
+        """Raises DeploymentError unless the folder's exchange is on this chain and has these parameters."""
+        try:
+            self.deployment.check(self.chain.rpc)
+        except DeploymentError as error:
+            raise DeploymentError(f"{path} is of another chain, move it away: {error}") from None
+        root = "0x" + genesis_root(self.config.params).hex()
+        if root != self.deployment.genesis_root:
+            raise DeploymentError(
+                f"{path} is of other parameters: its genesis root is {self.deployment.genesis_root}, theirs {root}"
+            )
 
     async def _start_gateway(self, socket_path: str) -> None:
         log_path = self.folder / "gateway.log"

@@ -130,6 +130,7 @@ class Stage:
             self.signer,
             DeployConfig(
                 genesis_root=genesis_root(self.params),
+                params=self.params,
                 sequencer=self.signer.address,
                 challenge_window_s=c.DAY_S,
                 drift_max_s=600,

@@ -16,13 +16,16 @@ from typing import Any, Final
 
 import msgspec
 
+from sequencer import parameters
 from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
 from sequencer.clock import SystemClock
 from sequencer.keeper import Terms
+from sequencer.l1.deploy import Deployment
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import FEEDS, Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
 from sequencer.market.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, Report
 from sequencer.protocol.constants import DAY_S, U32_MAX
+from sequencer.protocol.params import Params
 
 OWN_CHAINS: Final = ("pyevm", "anvil", "hardhat")
 LISTED_DAYS: Final = (1, 2, 3, 7, 14, 28)
@@ -167,8 +170,9 @@ async def run_up(
     feed: str,
     ready: Callable[[dict[str, Any]], None],
     stop: asyncio.Event,
+    params_path: Path | None = None,
 ) -> None:
-    """Runs until `stop` is set. Raises UpError, and what Devnet raises."""
+    """Runs until `stop` is set. Raises UpError, ValueError for bad parameters, and what Devnet raises."""
     clock = SystemClock()
     with contextlib.ExitStack() as ending:
         ending.enter_context(_only_one(folder))
@@ -179,7 +183,7 @@ async def run_up(
         config = DevnetConfig(
             chain=chain,
             folder=folder / "devnet",
-            params=devnet_params(),
+            params=_params(folder / "devnet" / "deployment.json", params_path),
             port=port,
             service={"batch_interval_s": 5.0},
         )
@@ -190,6 +194,15 @@ async def run_up(
         finally:
             if hasattr(devnet, "chain"):  # whatever went wrong: no process is left behind
                 await asyncio.to_thread(devnet.chain.stop)
+
+
+def _params(deployment: Path, params_path: Path | None) -> Params:
+    """The parameters that are given, else those of the exchange that goes on here, else a devnet's."""
+    if params_path is not None:
+        return parameters.read(params_path, devnet_params())
+    if deployment.exists():
+        return parameters.of_deployment(Deployment.load(deployment))
+    return devnet_params()
 
 
 async def _until_the_end(

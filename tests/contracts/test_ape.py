@@ -12,6 +12,7 @@ import pytest
 from contract_support import USD, Batch
 from web3 import HTTPProvider, Web3
 
+from sequencer import parameters
 from sequencer.contracts import NAMES, load
 from sequencer.genesis import genesis_root
 from sequencer.l1 import chains
@@ -90,8 +91,21 @@ def test_deploy__on_the_test_chain__writes_the_deployment(ape: Run, tmp_path: Pa
 
 def test_deploy__without_a_root__starts_from_the_cores_genesis(ape: Run, tmp_path: Path) -> None:
     ape("run", "deploy", "--network", TEST_CHAIN, genesis=None)
-    expected = "0x" + genesis_root(devnet_params()).hex()
-    assert Deployment.load(tmp_path / "deployment.json").genesis_root == expected
+    at = Deployment.load(tmp_path / "deployment.json")
+    assert at.genesis_root == "0x" + genesis_root(devnet_params()).hex()
+    assert parameters.of_deployment(at) == devnet_params()
+
+
+def test_deploy__with_parameters__keeps_them_in_the_file(ape: Run, tmp_path: Path) -> None:
+    path = tmp_path / "params.json"
+    path.write_text('{"taker_fee_ppm": 77}')
+    ape("run", "deploy", "--network", TEST_CHAIN, "--params", str(path), genesis=None)
+    at = Deployment.load(tmp_path / "deployment.json")
+    params = devnet_params(taker_fee_ppm=77)
+    assert at.genesis_root == "0x" + genesis_root(params).hex()
+    assert parameters.of_deployment(at) == params
+    refused = ape("run", "deploy", "--network", TEST_CHAIN, "--params", str(path), ok=False)
+    assert f"--genesis-root is {GENESIS}, that of --params {at.genesis_root}" in refused.stderr
 
 
 def test_deposit__on_the_test_chain__says_account_and_message(ape: Run) -> None:

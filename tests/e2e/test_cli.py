@@ -391,3 +391,46 @@ def test_up__killed_on_a_chain_that_goes_on__comes_back_with_the_order(tmp_path)
             assert second.end() == 0
         finally:
             clean_up(second)
+
+
+@pytest.mark.slow
+def test_up__with_parameters_of_its_own__is_replayed_and_watched_with_them(tmp_path):
+    from sequencer.l1.chains import start
+
+    path = tmp_path / "params.json"
+    path.write_text('{"taker_fee_ppm": 1000, "fee_cap_ppm": 1000000}')
+    with start("pyevm", log_dir=tmp_path) as chain:
+        first = start_up(tmp_path, "--chain", chain.url, "--params", str(path))
+        try:
+            name = an_option(first)
+            retry(lambda: first.call("book", name), lambda got: float(got["mark"]) > 0)
+            first.call("order", "place", "sell", name, "0.1", "1000.00", "--devnet-key", "1")
+            bought = first.call("order", "place", "buy", name, "0.1", "1000.00", "--devnet-key", "2")
+            assert bought["fills"][0]["taker_fee"] == "4.600000"  # 0.1 % of 0.1 x 46,000
+            wanted = first.call("status")["seq"]
+            rebuilt = retry(
+                lambda: answer("replay", *first.on_l1(), "--json", "-"), lambda got: got["records"] >= wanted
+            )
+            once = ["--once", "--confirmations", "0", "--folder", str(tmp_path / "watch")]
+            status = answer("watch", *first.on_l1(), *once)
+            assert status["ok"] is True
+            assert status["records_checked"] >= rebuilt["records"]
+            assert first.end() == 0
+        finally:
+            clean_up(first)
+        path.write_text('{"taker_fee_ppm": 1001}')
+        other = run(
+            "up", "--folder", str(tmp_path), "--port", "0", "--chain", chain.url, "--params", str(path)
+        )
+        assert other.exit_code == 1
+        assert "deployment.json is of other parameters: its genesis root is 0x" in other.stderr
+        second = start_up(tmp_path, "--chain", chain.url)  # with those of the file
+        try:
+            assert second.info["accounts"] == first.info["accounts"]
+            assert second.end() == 0
+        finally:
+            clean_up(second)
+    with start("pyevm", log_dir=tmp_path) as chain:
+        moved = run("up", "--folder", str(tmp_path), "--port", "0", "--chain", chain.url)
+        assert moved.exit_code == 1
+        assert "deployment.json is of another chain, move it away: no token at 0x" in moved.stderr

@@ -113,7 +113,7 @@ async def by_hand(folder: Path) -> None:
     clock = ManualClock(START_S)
     config = DevnetConfig(
         folder=folder,
-        params=devnet_params(),
+        params=devnet_params(taker_fee_ppm=500),  # those of the deployment's file, not a devnet's
         genesis_time_s=START_S - 3_600,
         delay_max_s=7_000,
         silence_max_s=7_000,

@@ -11,7 +11,8 @@ import pytest
 from eth_account import Account
 
 from sequencer.errors import Code
-from sequencer.local.devnet import devnet_key
+from sequencer.genesis import genesis_root
+from sequencer.local.devnet import devnet_key, devnet_params
 from sequencer.log import SqliteLog
 from tests.simulation.world import ROOT, World, order
 
@@ -54,8 +55,15 @@ def refused(
 
 
 def test_start__with_parameters_of_another_exchange__is_refused(world: World, tmp_path: Path) -> None:
-    assert "--params: their genesis root is 0x" in refused(world, params=None)
+    of_l1 = world.deployment.genesis_root
+    ours = "0x" + genesis_root(devnet_params()).hex()
+    says = refused(world, params=None)
+    assert "the deployment file has no parameters and --params is not given" in says
+    assert f"genesis root is {ours}, the deployment's {of_l1}" in says
     path = tmp_path / "params.json"
+    path.write_text("{}")
+    says = refused(world, params=path)
+    assert f"--params {path}: their genesis root is {ours}, the deployment's {of_l1}" in says
     path.write_text('{"target_per_second": 5}')
     assert "no parameter is called target_per_second" in refused(world, params=path)
     path.write_text('{"maintenance_ppm": 0}')
