@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from sequencer.cli.archive import blobs_in, with_archive
 from sequencer.cli.output import PRICE, bars, fail, people, show, show_rows, usd, write_json
 from sequencer.cli.trade import _key, _with_key, l1_url_of, on_l1, with_params
 
@@ -28,6 +29,7 @@ LINES_SHOWN = 50  # of the statement, to people; JSON has them all
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
 )
 @_with_key
+@with_archive
 @on_l1
 @with_params
 def exit_command(
@@ -43,6 +45,7 @@ def exit_command(
     l1_url: str | None,
     deployment: Path,
     params_path: Path | None,
+    archive: Path | None,
 ) -> None:
     """Leave a frozen exchange: money at once, then the rest when settlement prices are fixed.
 
@@ -79,8 +82,8 @@ def exit_command(
             wallet = Wallet(rpc, signer, at) if signer else None
             if freezes and wallet and not dry_run:
                 told(Row("freeze", "rollup", "done" if freeze(rpc, at, wallet) else "frozen already"))
-            with bars() as progress:
-                state = exit_state(rpc, at, params, progress)
+            with bars() as progress, blobs_in(archive) as kept:
+                state = exit_state(rpc, at, params, progress, kept)
             leaving = Leaving(rpc, at, state, None if dry_run else wallet, told)
             if devnet_price is not None:
                 ticks = to_units(devnet_price, PRICE_DECIMALS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from sequencer.cli.archive import blobs_in, with_archive
 from sequencer.cli.output import bars, fail, people, show, usd, write_json
 from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
@@ -218,10 +219,17 @@ def _exit(chain: str, json_target: str | None, data: str) -> None:
 @click.command()
 @on_l1
 @with_params
+@with_archive
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
 )
-def replay(l1_url: str | None, deployment: Path, params_path: Path | None, json_target: str | None) -> None:
+def replay(
+    l1_url: str | None,
+    deployment: Path,
+    params_path: Path | None,
+    archive: Path | None,
+    json_target: str | None,
+) -> None:
     """Rebuild the whole state from L1 data alone and compare every root."""
     from sequencer import parameters
     from sequencer.contracts import load
@@ -244,9 +252,10 @@ def replay(l1_url: str | None, deployment: Path, params_path: Path | None, json_
             at.check(rpc)
             params = parameters.of_deployment(at, params_path)
             last = Contract(load("Rollup").abi).read(rpc, at.rollup, "next_batch") - 1
-            follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
             domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
-            rebuilt = rebuild(follower.batches(at.deploy_block), domain, params, shown)
+            with blobs_in(archive) as kept:
+                follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0, kept=kept)
+                rebuilt = rebuild(follower.batches(at.deploy_block), domain, params, shown)
         except (L1Error, ReplayError, ValueError) as error:
             raise fail(str(error)) from error
     g = rebuilt.state.globals

@@ -13,6 +13,7 @@ from typing import Any
 import click
 import msgspec
 
+from sequencer.cli.archive import blobs_in, with_archive
 from sequencer.cli.output import bars, fail, people, plain, show, write_json
 from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
@@ -23,6 +24,7 @@ WRONG = 2  # exit status of --once when a batch is wrong
 @click.command()
 @on_l1
 @with_params
+@with_archive
 @click.option("--challenge", is_flag=True, help="challenge a wrong batch; needs a key with some ETH")
 @click.option("--keystore", type=click.Path(path_type=Path, exists=True), help="web3 keystore file")
 @click.option("--devnet-key", type=click.IntRange(0, 9), help="a development account")
@@ -62,6 +64,7 @@ def watch(
     late_s: int,
     poll_s: float,
     once: bool,
+    archive: Path | None,
 ) -> None:
     """Rebuild the exchange from L1, compare every root, and say, or challenge, what is wrong. Ends with Ctrl-C."""
     from sequencer import parameters
@@ -84,8 +87,9 @@ def watch(
             if challenge:
                 challenger = Challenger(rpc, at, Signer(_key(keystore, devnet_key)), folder)
             config = WatchConfig(confirmations=confirmations, late_s=late_s, poll_s=poll_s)
+            kept = stack.enter_context(blobs_in(archive))
             with bars() as progress:
-                watcher = Watcher(rpc, at, params, folder, config, challenger, progress)
+                watcher = Watcher(rpc, at, params, folder, config, challenger, progress, kept)
                 stack.callback(watcher.close)
                 watcher.look()
         except (L1Error, ReplayError, ValueError, OSError) as error:

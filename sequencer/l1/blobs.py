@@ -29,6 +29,7 @@ BLOB_BYTES: Final = BLOB_ELEMENTS * FIELD_BYTES
 BLOB_PAYLOAD_BYTES: Final = BLOB_ELEMENTS * ELEMENT_BYTES
 BLOBS_MAX: Final = 6  # of one transaction (EIP-7594)
 GAS_PER_BLOB: Final = 131_072
+CELLS_PER_BLOB: Final = 128
 POINT_BYTES: Final = 48
 MODULUS: Final = 52435875175126190479447740508185965837690552500527637822603658699938581184513
 ROOT_OF_UNITY: Final = pow(7, (MODULUS - 1) // BLOB_ELEMENTS, MODULUS)
@@ -37,11 +38,11 @@ SIDECAR_TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What goes with a blob transaction; by blob."""
+    """What goes with a blob transaction (EIP-7594); by blob, and of each blob a proof for each of its 128 cells."""
 
     blobs: tuple[bytes, ...]
     commitments: tuple[bytes, ...]
-    proofs: tuple[bytes, ...]
+    cell_proofs: tuple[bytes, ...]
 
     @property
     def hashes(self) -> tuple[bytes, ...]:
@@ -90,6 +91,13 @@ def commitment_of(blob: bytes) -> bytes:
         raise ValueError(f"not a blob: {error}") from error
 
 
+def with_proofs(blobs: Sequence[bytes]) -> Sidecar:
+    """The sidecar of blobs, made here: a third of a second a blob. Raises ValueError when one is none."""
+    commitments = tuple(map(commitment_of, blobs))
+    proofs = [ckzg.compute_cells_and_kzg_proofs(blob, setup())[1] for blob in blobs]
+    return Sidecar(tuple(blobs), commitments, tuple(bytes(one) for some in proofs for one in some))
+
+
 def data_root(hashes: Iterable[bytes]) -> bytes:
     """The chain over versioned hashes."""
     root = bytes(32)
@@ -121,7 +129,7 @@ class _Maker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def make(self, payload: bytes) -> bytes:
-        """Commitment and proof of each blob, one after the other. Raises OSError."""
+        """Of each blob, one after the other, the commitment and the proofs of its cells. Raises OSError."""
         with self._lock:
             try:
                 return self._ask(payload)
@@ -147,7 +155,7 @@ class _Maker:
         assert sink is not None
         sink.write(len(payload).to_bytes(4, "big") + payload)
         sink.flush()
-        wanted, found = 2 * POINT_BYTES * count(len(payload)), b""
+        wanted, found = (1 + CELLS_PER_BLOB) * POINT_BYTES * count(len(payload)), b""
         while len(found) < wanted:
             ready, _, _ = select.select([source], [], [], SIDECAR_TIMEOUT_S)
             more = os.read(source.fileno(), wanted - len(found)) if ready else b""
@@ -171,7 +179,9 @@ def sidecar(payload: bytes) -> Sidecar:
     """The sidecar of a payload, made in a process of its own. Raises OSError when that fails."""
     made = _maker.make(payload)
     points = [made[at : at + POINT_BYTES] for at in range(0, len(made), POINT_BYTES)]
-    return Sidecar(to_blobs(payload), tuple(points[::2]), tuple(points[1::2]))
+    each = 1 + CELLS_PER_BLOB
+    proofs = tuple(one for place, one in enumerate(points) if place % each)
+    return Sidecar(to_blobs(payload), tuple(points[::each]), proofs)
 
 
 def _point(place: int) -> bytes:
@@ -183,8 +193,8 @@ def _main() -> None:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while head := source.read(4):
         for blob in to_blobs(source.read(int.from_bytes(head, "big"))):
-            commitment = commitment_of(blob)
-            sink.write(commitment + ckzg.compute_blob_kzg_proof(blob, commitment, setup()))
+            made = with_proofs([blob])
+            sink.write(b"".join((*made.commitments, *made.cell_proofs)))
         sink.flush()
 
 

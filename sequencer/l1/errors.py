@@ -6,7 +6,8 @@
     ├── ChainStartError            a development chain did not start (says why, names the log)
     ├── RpcError
     │   ├── RpcUnavailable         no answer: refused, lost, timed out; worth waiting for
-    │   │   └── NodeBehind         ... or one that another answer contradicts: the node is behind, or its chain changed
+    │   │   ├── NodeBehind         ... or one that another answer contradicts: the node is behind, or its chain changed
+    │   │   └── BlobsUnavailable   a beacon node does not have a batch's blobs (yet, or any more)
     │   └── RpcRejected            the node answered with an error (code, message, data)
     │       └── RpcReverted        ... which is a revert of the EVM (reason)
     ├── DeploymentError            a deployment file or a deploying transaction is not as it must be
@@ -61,6 +62,22 @@ class RpcUnavailable(RpcError):
 class NodeBehind(RpcUnavailable):
     def __str__(self) -> str:
         return f"{self.url} is behind, or its chain has changed: {self.reason}"
+
+
+@dataclass(slots=True)
+class BlobsUnavailable(RpcUnavailable):
+    """`batch_id` None: whoever asked knows it."""
+
+    slot: int = 0
+    batch_id: int | None = None
+
+    def __str__(self) -> str:
+        batch = "" if self.batch_id is None else f"batch {self.batch_id}: "
+        return (
+            f"{batch}the beacon node {self.url} does not have its blobs: slot {self.slot}: {self.reason}. Beacon nodes "
+            "keep blobs for about 18 days: name one that keeps them longer in FAIRSTRIKE_BEACON, or give --archive "
+            "FOLDER, the folder of a `fairstrike watch` that has read them"
+        )
 
 
 @dataclass(slots=True)

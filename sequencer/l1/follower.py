@@ -5,7 +5,7 @@ GLOBAL), and the chain has the rest; the running hash of PROTOCOL §6 ties the t
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,14 @@ from sequencer.contracts import load
 from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
 from sequencer.l1.beacon import BEACON_VARIABLE, Beacon
-from sequencer.l1.errors import InboxMismatch, NodeBehind, PayloadMismatch, ReorgTooDeep, RpcRejected
+from sequencer.l1.errors import (
+    BlobsUnavailable,
+    InboxMismatch,
+    NodeBehind,
+    PayloadMismatch,
+    ReorgTooDeep,
+    RpcRejected,
+)
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.protocol.batch import data_root
 from sequencer.protocol.codec import inbox_hash
@@ -24,6 +31,9 @@ BLOCKS_PER_QUERY: Final = 2_000
 RECORD_BYTES: Final = 31
 EMPTY_HASH: Final = bytes(32)
 ASK_AGAIN_S: Final = (0.05, 0.2, 0.8)  # between answers of a node that is a moment behind
+
+# Blobs of a batch by their versioned hashes, from where they were kept; None: not there. They are verified.
+Kept = Callable[[int, tuple[bytes, ...]], tuple[bytes, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ class _Checkpoint:
 class Follower:
     """Reads one deployment. With `confirmations` n, a message counts when its block has n blocks upon it.
 
-    `beacon_url`: who serves blobs; None: see `Beacon`.
+    `beacon_url`: who serves blobs; None: see `Beacon`. `kept`: asked before it.
     """
 
     def __init__(
@@ -118,8 +128,10 @@ class Follower:
         deploy_block: int,
         confirmations: int,
         beacon_url: str | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self._rpc = rpc
+        self._kept = kept
         self._beacon = Beacon(beacon_url or os.environ.get(BEACON_VARIABLE) or rpc.url)
         self._inbox = inbox
         self._rollup = rollup
@@ -343,7 +355,7 @@ class Follower:
         hashes = tuple(map(to_bytes, transaction.get("blobVersionedHashes") or ())) if in_blobs else ()
         odd: tuple[bytes, ...] = ()
         if in_blobs:
-            found = self._blobs(log, hashes)
+            found = self._blobs(log, batch_id, hashes)
             payload = blobs.from_blobs(found, event["elements"])
             odd = () if found == blobs.to_blobs(payload) else found
         else:
@@ -382,12 +394,27 @@ class Follower:
                 self._rpc.sleep(wait_s)
         raise NodeBehind(self._rpc.url, f"transaction {log['transactionHash']} is not in its block")
 
-    def _blobs(self, log: dict[str, Any], hashes: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    def _blobs(self, log: dict[str, Any], batch_id: int, hashes: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        kept = self._kept(batch_id, hashes) if self._kept else None
+        if kept is not None and _are_named(kept, hashes):
+            return kept
         number = to_int(log["blockNumber"])
         block = self._rpc.block(number)
         if block is None:
             raise NodeBehind(self._rpc.url, f"no block {number}, which had a batch")
-        return self._beacon.blobs(number, to_int(block["timestamp"]), hashes)
+        try:
+            return self._beacon.blobs(number, to_int(block["timestamp"]), hashes)
+        except BlobsUnavailable as error:
+            error.batch_id = batch_id
+            raise
+
+
+def _are_named(found: tuple[bytes, ...], hashes: tuple[bytes, ...]) -> bool:
+    """Whether these are the blobs of these versioned hashes."""
+    try:
+        return tuple(blobs.versioned_hash(blobs.commitment_of(one)) for one in found) == hashes
+    except ValueError:
+        return False
 
 
 def _place(log: dict[str, Any]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Keys and signed transactions: EIP-1559, and EIP-4844 where there are blobs.
+"""Keys and signed transactions: EIP-1559, and EIP-4844 where there are blobs, with the sidecar of EIP-7594.
 
 Signing is deterministic (RFC 6979): the same content gives the same bytes and hash, so that the transaction
 manager can store the content alone and rebuild what it has sent.
@@ -16,6 +16,7 @@ from tiny_keccak import keccak256
 from sequencer.l1.blobs import Sidecar
 
 HDPATH = "m/44'/60'/0'/0/{}"
+WRAPPER_VERSION = b"\x01"  # of a sidecar with cell proofs: nodes take no other since Osaka
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,6 @@ class Signer:
         raw = kind + bytes(rlp.encode(signed))
         name = "0x" + keccak256(raw).hex()
         if sidecar is not None:
-            parts = [list(sidecar.blobs), list(sidecar.commitments), list(sidecar.proofs)]
-            raw = kind + bytes(rlp.encode([signed, *parts]))
+            parts = [list(sidecar.blobs), list(sidecar.commitments), list(sidecar.cell_proofs)]
+            raw = kind + bytes(rlp.encode([signed, WRAPPER_VERSION, *parts]))
         return SignedTransaction(raw, name)

@@ -4,14 +4,19 @@ The batches that stand are a fold over that journal: a posted batch comes on top
 When the chain is reorganised the journal's end is cut off and read again.
 """
 
+import logging
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from sequencer.l1.follower import PostedBatch
+
+logger = logging.getLogger(__name__)
+
+ARCHIVE_FILE: Final = "archive.sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,45 @@ class Archive:
         """The batch of a row, with its payload."""
         found = self._db.execute("SELECT body FROM journal WHERE number = ?", (row.number,)).fetchone()
         return self._decode(found[0])
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+
+class KeptBlobs:
+    """The blobs in a watcher's archive, for who comes when beacon nodes have them no more (`Follower.kept`).
+
+    `folder` is that of a `fairstrike watch`, of anybody: what it gives is compared with L1's hashes. It is only read,
+    and may be in use. Raises ValueError when there is no archive in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / ARCHIVE_FILE
+        try:
+            self._db = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False
+            )
+            rows = self._db.execute("SELECT batch_id, number FROM journal WHERE is_rollback = 0")
+            self._numbers: dict[int, list[int]] = {}
+            for batch_id, number in rows:
+                self._numbers.setdefault(batch_id, []).append(number)
+        except sqlite3.Error as error:
+            raise ValueError(f"--archive {folder}: no archive in {path}: {error}") from error
+        self._decode = msgspec.msgpack.Decoder(PostedBatch).decode
+
+    def __call__(self, batch_id: int, hashes: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
+        """The blobs of these versioned hashes, None where they are not kept, or cannot be read."""
+        for number in self._numbers.get(batch_id, ()):
+            try:
+                row = self._db.execute("SELECT body FROM journal WHERE number = ?", (number,)).fetchone()
+                batch = self._decode(row[0])
+            except (sqlite3.Error, TypeError, msgspec.DecodeError) as error:
+                logger.warning("the archive's batch %d cannot be read: %s", batch_id, error)
+                continue
+            if batch.blob_hashes == hashes:
+                return batch.blobs()
+        return None
 
     def close(self) -> None:
         """Closes the file."""

@@ -16,7 +16,7 @@ from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import RpcReverted, TransactionFailed
-from sequencer.l1.follower import Follower, InboxMessage, PostedBatch
+from sequencer.l1.follower import Follower, InboxMessage, Kept, PostedBatch
 from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.wallet import Wallet
@@ -59,9 +59,13 @@ def freeze(rpc: Rpc, at: Deployment, wallet: Wallet) -> bool:
 
 
 def exit_state(
-    rpc: Rpc, at: Deployment, params: Params, progress: Callable[[str, int, int], None] = lambda *_: None
+    rpc: Rpc,
+    at: Deployment,
+    params: Params,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+    kept: Kept | None = None,
 ) -> State:
-    """The exit state: the last final one of a frozen rollup, from its posted batches.
+    """The exit state: the last final one of a frozen rollup, from its posted batches. `kept`: see `Follower`.
 
     Raises RuntimeError before the freeze or the end of the last window, ReplayError when a batch does not lead where
     it says.
@@ -78,7 +82,7 @@ def exit_state(
             f"batch {last}, the last, can be challenged until {utc(final_at_s)}: run again then"
         )
     last = int(ROLLUP.read(rpc, at.rollup, "exit_batch"))
-    follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
+    follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0, kept=kept)
     domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
     posted = takewhile(lambda batch: batch.batch_id <= last, follower.batches(at.deploy_block))
 

@@ -21,9 +21,9 @@ from sequencer.genesis import genesis_state
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import DeploymentError, L1Error, NodeBehind, ReorgTooDeep
-from sequencer.l1.follower import BLOCKS_PER_QUERY, Follower, InboxMessage, PostedBatch
+from sequencer.l1.follower import BLOCKS_PER_QUERY, Follower, InboxMessage, Kept, PostedBatch
 from sequencer.l1.rpc import Rpc, to_int
-from sequencer.proof.archive import Archive, RolledBack, Row
+from sequencer.proof.archive import ARCHIVE_FILE, Archive, RolledBack, Row
 from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Audit, Fault
 from sequencer.proof.challenger import Challenged, Challenger
 from sequencer.protocol import codec
@@ -63,8 +63,8 @@ class Alarm:
 class _Reader(Follower):
     """The follower, and the events of the Rollup in the chain's order, roll-backs among them."""
 
-    def __init__(self, rpc: Rpc, at: Deployment, confirmations: int) -> None:
-        super().__init__(rpc, at.inbox, at.rollup, at.deploy_block, confirmations)
+    def __init__(self, rpc: Rpc, at: Deployment, confirmations: int, kept: Kept | None) -> None:
+        super().__init__(rpc, at.inbox, at.rollup, at.deploy_block, confirmations, kept=kept)
 
     def events(self, first: int, last: int) -> Iterator[tuple[PostedBatch | RolledBack, int]]:
         """(event, log index) of the blocks `first` to `last`."""
@@ -87,7 +87,10 @@ class _Reader(Follower):
 
 
 class Watcher:
-    """One deployment, watched. `step` looks once, `run` until it is told to stop; `status` is for all to read."""
+    """One deployment, watched. `step` looks once, `run` until it is told to stop; `status` is for all to read.
+
+    `kept`: where blobs are asked for before the beacon node.
+    """
 
     def __init__(
         self,
@@ -98,6 +101,7 @@ class Watcher:
         config: WatchConfig | None = None,
         challenger: Challenger | None = None,
         progress: Progress = lambda _stage, _done, _total: None,
+        kept: Kept | None = None,
     ) -> None:
         self.config = config or WatchConfig()
         self.deployment = deployment
@@ -117,9 +121,10 @@ class Watcher:
             raise DeploymentError("the parameters are not those that the Rollup was deployed with")
         self._inbox = Contract(load("Inbox").abi)
         self._snapshots = folder / "snapshots"
-        self._archive = Archive(folder / "archive.sqlite")
+        self._archive = Archive(folder / ARCHIVE_FILE)
         self._archive.bind(f"{deployment.rollup} on chain {deployment.chain_id}")
-        self._reader = _Reader(rpc, deployment, self.config.confirmations)
+        self._kept = kept
+        self._reader = _Reader(rpc, deployment, self.config.confirmations, kept)
         self._messages: list[InboxMessage] = []
         self._hash_at: tuple[int, bytes] | None = None
         self._head = (0, 0)  # number and time of L1's newest block
@@ -252,7 +257,7 @@ class Watcher:
         except ReorgTooDeep as error:
             self._raise(str(error))
             self._hash_at = None
-            self._reader = _Reader(self._rpc, self.deployment, self.config.confirmations)
+            self._reader = _Reader(self._rpc, self.deployment, self.config.confirmations, self._kept)
             self._messages = self._reader.messages_after(0)
 
     def _message(self, index: int) -> bytes | None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import ckzg
 import pytest
+import rlp
 from click.testing import CliRunner
+from tiny_keccak import keccak256
 
 from sequencer.cli import main
 from sequencer.contracts import load
@@ -55,12 +57,35 @@ def test_blobs__of_a_payload__give_it_back() -> None:
         blobs.to_blobs(payload[:-1])
 
 
-def test_sidecar__made_in_a_process_of_its_own__is_what_nodes_verify() -> None:
-    made = blobs.sidecar(random.randbytes(TWO_BLOBS_BYTES))
-    assert ckzg.verify_blob_kzg_proof_batch(
-        b"".join(made.blobs), b"".join(made.commitments), b"".join(made.proofs), blobs.setup()
+def cells_hold(made: blobs.Sidecar) -> bool:
+    """What every node since Osaka asks of a sidecar (EIP-7594): each cell of each blob under its commitment."""
+    cells = [cell for blob in made.blobs for cell in ckzg.compute_cells(blob, blobs.setup())]
+    commitments = [one for one in made.commitments for _ in range(blobs.CELLS_PER_BLOB)]
+    places = list(range(blobs.CELLS_PER_BLOB)) * len(made.blobs)
+    return bool(
+        ckzg.verify_cell_kzg_proof_batch(commitments, places, cells, list(made.cell_proofs), blobs.setup())
     )
+
+
+def test_sidecar__made_in_a_process_of_its_own__has_the_cell_proofs_that_nodes_verify() -> None:
+    made = blobs.sidecar(random.randbytes(TWO_BLOBS_BYTES))
+    assert len(made.cell_proofs) == 2 * blobs.CELLS_PER_BLOB
+    assert cells_hold(made)
+    proofs = made.cell_proofs
+    assert not cells_hold(replace(made, cell_proofs=(proofs[1], proofs[0], *proofs[2:])))
     assert made.hashes == tuple(blobs.versioned_hash(blobs.commitment_of(one)) for one in made.blobs)
+
+
+def test_transaction_with_blobs__goes_with_the_sidecar_of_eip_7594() -> None:
+    made = blobs.sidecar(random.randbytes(10 * ELEMENT))
+    signer = Signer(b"\7" * 32)
+    signed = signer.sign_transaction(31_337, 5, Fees(9, 3, 2), Content(b"\1" * 20, b"call", 0, 90_000), made)
+    assert signed.raw[0] == 3
+    body, version, *parts = rlp.decode(signed.raw[1:])
+    assert version == b"\1"
+    assert parts == [list(made.blobs), list(made.commitments), list(made.cell_proofs)]
+    assert body[9:11] == [b"\2", list(made.hashes)]
+    assert signed.hash == "0x" + keccak256(b"\3" + rlp.encode(body)).hex()
 
 
 def test_commitment__of_no_field_elements__raises() -> None:
@@ -170,9 +195,7 @@ def test_batch__with_more_in_its_blob_than_the_payload__is_followed_and_can_be_c
     odd = bytearray(blobs.to_blobs(batch.payload)[0])
     odd[0] = 1
     odd[-1] = 5
-    commitment = blobs.commitment_of(bytes(odd))
-    proof = ckzg.compute_blob_kzg_proof(bytes(odd), commitment, blobs.setup())
-    _raw(exchange, batch, 11, blobs.Sidecar((bytes(odd),), (commitment,), (proof,)))
+    _raw(exchange, batch, 11, blobs.with_proofs([bytes(odd)]))
     [posted] = exchange.batches()
     assert posted.payload == batch.payload + bytes(ELEMENT)
     assert posted.odd_blobs == (bytes(odd),)
