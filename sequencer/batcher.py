@@ -1,13 +1,15 @@
 """From the log to batches: takes logged segments in order until a batch is full or due, and keeps it durably.
 
 A batch is fixed when it is stored, before it is posted: after a crash the same bytes are posted again under the
-same id, and the Rollup takes each id once. A tick may be spread over two batches, a segment never.
+same id, and the Rollup takes each id once. A tick may be spread over two batches, a segment never. In blobs a batch
+takes as many as a backlog fills: L1 charges for each blob however full, and for each batch besides.
 """
 
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.log import Log, LogLost
 from sequencer.protocol import batch
@@ -42,14 +44,35 @@ class Cursor:
     batch_id: int = 1
 
 
-class Batcher:
-    """Owns the batch store beside the log. Raises LogLost when the log does not hold what was put into batches."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The first `segments` of what waits, and where the rest of it begins."""
 
-    def __init__(self, path: Path, log: Log, payload_max_bytes: int = PAYLOAD_MAX_BYTES) -> None:
-        if not 0 < payload_max_bytes <= PAYLOAD_BYTES_MAX:
-            raise ValueError(f"payload_max_bytes must be in 1..{PAYLOAD_BYTES_MAX}, what Rollup takes")
+    segments: int
+    offset: int
+    place: int
+    time_s: int
+    inbox_count: int
+
+
+class Batcher:
+    """Owns the batch store beside the log. Raises LogLost when the log does not hold what was put into batches.
+
+    A batch is full at `payload_bytes`, in blobs by default at what one holds. In blobs one batch takes up to BLOBS_MAX
+    times as much, if as much waits.
+    """
+
+    def __init__(
+        self, path: Path, log: Log, payload_bytes: int | None = None, in_blobs: bool = False
+    ) -> None:
+        most = BLOB_PAYLOAD_BYTES if in_blobs else PAYLOAD_BYTES_MAX
+        if payload_bytes is None:
+            payload_bytes = most if in_blobs else PAYLOAD_MAX_BYTES
+        if not 0 < payload_bytes <= most:
+            raise ValueError(f"payload_bytes must be in 1..{most}, what Rollup takes")
         self._log = log
-        self._payload_max_bytes = payload_max_bytes
+        self.payload_bytes = payload_bytes
+        self._parts_max = BLOBS_MAX if in_blobs else 1
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
@@ -82,42 +105,48 @@ class Batcher:
         """The next batch, stored; None when it is not full yet, unless `whatever_there_is` of it shall go."""
         cursor = self.cursor
         taken: list[Segment] = []
-        size = 0
+        body_bytes = 0
         time_s = 0
         inbox_count = cursor.inbox_count
         offset, place = cursor.offset, cursor.segment
-        full = False
+        parts = 1
+        whole: _Part | None = None  # what fills so many times `payload_bytes`, and no more
         for entry in self._log.read(cursor.offset) if cursor.offset < self._log.end else ():
             segments = entry.batch_segments()
             if offset == cursor.offset:
                 _check_continues(entry.first_seq + sum(len(one.records) for one in segments[:place]), cursor)
             while place < len(segments):
                 segment = segments[place]
-                more = sum(len(raw) for raw in segment.records) + 2 * c.ELEMENT_BYTES
-                if taken and size + more > self._payload_max_bytes:
-                    full = True
-                    break
+                body_bytes += sum(map(len, segment.records))
+                size = _size(len(taken) + 1, body_bytes)
+                if taken and size > parts * self.payload_bytes:
+                    whole = _Part(len(taken), offset, place, time_s, inbox_count)
+                    parts = -(-size // self.payload_bytes)
+                    if parts > self._parts_max:
+                        break
                 taken.append(segment)
-                size += more
                 place += 1
                 time_s = entry.time
                 inbox_count += sum(1 for raw in segment.records if raw[0] in c.INBOX_KINDS)
-            if full:
+            if parts > self._parts_max:
                 break
             offset, place = offset + 1, 0
-        if not taken or not (full or whatever_there_is):
+        if whatever_there_is and taken and parts <= self._parts_max:
+            whole = _Part(len(taken), offset, place, time_s, inbox_count)
+        if whole is None:
             return None
+        del taken[whole.segments :]
         built = Batch(
             cursor.batch_id,
             taken[-1].root,
             len(taken),
             sum(len(segment.records) for segment in taken),
             cursor.seq,
-            time_s,
-            inbox_count,
+            whole.time_s,
+            whole.inbox_count,
             batch.encode(taken),
         )
-        self._store(built, offset, place)
+        self._store(built, whole.offset, whole.place)
         return built
 
     def _store(self, built: Batch, offset: int, segment: int) -> None:
@@ -213,6 +242,11 @@ class Batcher:
     def close(self) -> None:
         """Closes the store."""
         self._db.close()
+
+
+def _size(segments: int, body_bytes: int) -> int:
+    """Bytes of a payload: roots, end offsets, records."""
+    return (segments + -(-segments // batch.OFFSETS_PER_ELEMENT)) * c.ELEMENT_BYTES + body_bytes
 
 
 def _check_continues(seq: int, cursor: Cursor) -> None:

@@ -236,7 +236,11 @@ def checked_deployment(
 @click.option(
     "--batch-interval", "batch_interval_s", default=2.0, show_default=True, help="seconds between batches"
 )
-@click.option("--batch-bytes", default=100_000, show_default=True, help="payload of a batch, at most")
+@click.option(
+    "--batch-bytes",
+    type=int,
+    help="payload that fills a batch  [default: 100,000 in calldata, 126,976 in blobs: one blob]",
+)
 @click.option("--snapshot-ticks", default=5_000, show_default=True, help="log entries between snapshots")
 @click.option("--rebond", is_flag=True, help="after a roll-back, make up the bond with this key")
 @click.option(
@@ -258,7 +262,7 @@ def main(
     tick_records: int,
     rate_per_s: int,
     batch_interval_s: float,
-    batch_bytes: int,
+    batch_bytes: int | None,
     snapshot_ticks: int,
     rebond: bool,
     manual_s: int | None,

@@ -18,7 +18,7 @@ import msgspec
 
 from sequencer import errors
 from sequencer.api.ipc import Connection, IpcServer, Query
-from sequencer.batcher import PAYLOAD_MAX_BYTES, Batcher
+from sequencer.batcher import Batcher
 from sequencer.clock import Clock, SystemClock
 from sequencer.driver import Driver, DriverConfig
 from sequencer.engine import Engine, ReplayError, Submission, Tick
@@ -45,13 +45,17 @@ from sequencer.withdrawals import Withdrawals
 
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of answers that wait for the log
 HELD_BYTES_EACH = 1_024  # and for what goes with one
+BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """What a sequencer is started with. `folder` holds all that it must not lose."""
+    """What a sequencer is started with. `folder` holds all that it must not lose.
+
+    `batch_payload_bytes`: where a batch is full; None: as `Batcher` finds right for the deployment.
+    """
 
     folder: Path
     params: Params
@@ -62,7 +66,7 @@ class ServiceConfig:
     intake: IntakeLimits = field(default_factory=IntakeLimits)
     keeper: KeeperConfig = field(default_factory=KeeperConfig)
     batch_interval_s: float = 2.0
-    batch_payload_bytes: int = PAYLOAD_MAX_BYTES
+    batch_payload_bytes: int | None = None
     snapshot_ticks: int = 5_000
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
@@ -121,7 +125,10 @@ class Service:
         self.domain = codec.domain_separator(chain_id, contract)
         config.folder.mkdir(parents=True, exist_ok=True)
         self.log = SqliteLog(config.folder / "log.sqlite")
-        self.batcher = Batcher(config.folder / "batches.sqlite", self.log, config.batch_payload_bytes)
+        self._in_blobs = config.deployment is not None and config.deployment.in_blobs
+        self.batcher = Batcher(
+            config.folder / "batches.sqlite", self.log, config.batch_payload_bytes, self._in_blobs
+        )
         self.withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
         self.recovery = Recovery(config.folder / "snapshots", self.log, self.batcher, self.withdrawals)
         self.rolled_back: Report | None = None  # the last time, since the start
@@ -475,11 +482,19 @@ class Service:
             return False
         if self._flush_batches:
             return True
+        if self._is_behind():
+            return False
         age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
         return age_s >= self.config.batch_interval_s and self.batcher.waiting() > 0
 
     def _batch_full(self) -> bool:
-        return self._unbatched_bytes >= self.config.batch_payload_bytes and not self.recovery.is_half
+        is_full = self._unbatched_bytes >= self.batcher.payload_bytes
+        return is_full and not self.recovery.is_half and not self._is_behind()
+
+    def _is_behind(self) -> bool:
+        """Whether batches wait for L1: in blobs what comes then stays in the log, and fills more of one batch later."""
+        stored = self.batcher.cursor.batch_id - 1
+        return self._in_blobs and self.worker is not None and stored - self.last_posted >= BATCHES_AHEAD_MAX
 
     def _make_full_batches(self) -> None:
         """Stores what is full as it becomes full, so that no tick waits for many batches at once."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sequencer.batcher import Batch, Batcher, read_stored
+from sequencer.l1 import blobs
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.log import Entry, LogLost, SqliteLog
 from sequencer.protocol import batch
@@ -52,7 +53,7 @@ def check(batches: list[Batch], entries: list[Entry], size_max: int) -> None:
         inbox += sum(raw[0] == Kind.DEPOSIT for raw in records)
         assert (one.first_seq, one.records, one.inbox_count) == (seq, len(records), inbox)
         assert one.post_root[:ELEMENT_BYTES] == segments[-1].root
-        assert len(one.payload) <= size_max <= PAYLOAD_BYTES_MAX
+        assert len(one.payload) <= size_max <= blobs.BLOBS_MAX * blobs.BLOB_PAYLOAD_BYTES
         seq += len(records)
     times = [one.time_s for one in batches]
     assert times == sorted(times)
@@ -96,6 +97,39 @@ def test_build__takes_full_batches_alone_unless_asked_for_all(
     batcher.close()
 
 
+@pytest.mark.parametrize("size", [1_400, SMALL])
+def test_batches__in_blobs__hold_as_many_as_a_backlog_fills(
+    log: SqliteLog, little: Little, tmp_path: Path, size: int
+) -> None:
+    batcher = Batcher(tmp_path / "batches.sqlite", log, size, in_blobs=True)
+    built = all_of(batcher)
+    check(built, little.entries, blobs.BLOBS_MAX * size)
+    assert all(len(one.payload) > (blobs.BLOBS_MAX - 1) * size for one in built[:-1])
+    assert len(built) > 1
+    assert [batcher.is_as_logged(one.batch_id) for one in built] == [True] * len(built)
+    batcher.close()
+
+
+def test_build__in_blobs__takes_whole_blobs_alone_and_leaves_the_rest_unless_asked_for_all(
+    log: SqliteLog, little: Little, tmp_path: Path
+) -> None:
+    segment_max = max(
+        sum(map(len, one.records)) for entry in little.entries for one in entry.batch_segments()
+    )
+    batcher = Batcher(tmp_path / "batches.sqlite", log, SMALL, in_blobs=True)
+    full = []
+    while (one := batcher.build(False)) is not None:
+        full.append(one)
+    for one in full:
+        blob_count = -(-len(one.payload) // SMALL)
+        assert len(one.payload) > blob_count * SMALL - segment_max - 3 * ELEMENT_BYTES
+    rest = all_of(batcher)
+    assert len(rest) == 1
+    assert len(rest[0].payload) < SMALL
+    check(full + rest, little.entries, blobs.BLOBS_MAX * SMALL)
+    batcher.close()
+
+
 @pytest.mark.parametrize("each", [1, 2, 3])
 def test_batcher__started_anew_after_every_few_batches__goes_on_where_it_was(
     log: SqliteLog, little: Little, tmp_path: Path, each: int
@@ -134,10 +168,15 @@ def test_holding__names_the_batch_of_a_record(log: SqliteLog, tmp_path: Path) ->
     batcher.close()
 
 
-@pytest.mark.parametrize("size", [0, -1, PAYLOAD_BYTES_MAX + 1])
-def test_size__that_rollup_does_not_take__is_refused(log: SqliteLog, tmp_path: Path, size: int) -> None:
-    with pytest.raises(ValueError, match=r"payload_max_bytes must be in 1\.\.122016"):
-        Batcher(tmp_path / "batches.sqlite", log, size)
+@pytest.mark.parametrize(
+    ("size", "in_blobs", "most"),
+    [(0, False, 122_016), (-1, True, 126_976), (122_017, False, 122_016), (126_977, True, 126_976)],
+)
+def test_size__that_rollup_does_not_take__is_refused(
+    log: SqliteLog, tmp_path: Path, size: int, in_blobs: bool, most: int
+) -> None:
+    with pytest.raises(ValueError, match=rf"payload_bytes must be in 1\.\.{most}"):
+        Batcher(tmp_path / "batches.sqlite", log, size, in_blobs)
 
 
 @pytest.mark.parametrize("kept", [0, 3])

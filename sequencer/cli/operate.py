@@ -85,6 +85,13 @@ def up(
     help="where batches lie; blobs need a chain that has them: anvil",
 )
 @click.option(
+    "--batches",
+    type=click.Choice(["hourly", "full", "backlog"]),
+    default="hourly",
+    show_default=True,
+    help="when one is made; backlog: L1 takes none before the end, then as much at a time as fits",
+)
+@click.option(
     "--lie",
     help="let the sequencer tell this lie and a watcher find it; `list` names them all, `all` tells them all",
 )
@@ -92,7 +99,14 @@ def up(
     "--exit", "exits", is_flag=True, help="stop the sequencer for good, and let everybody out from L1 alone"
 )
 def demo(
-    chain: str, tape: Path | None, seed: int, json_target: str | None, data: str, lie: str | None, exits: bool
+    chain: str,
+    tape: Path | None,
+    seed: int,
+    json_target: str | None,
+    data: str,
+    batches: str,
+    lie: str | None,
+    exits: bool,
 ) -> None:
     """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
     if data == "blob" and chain in ("pyevm", "hardhat"):
@@ -115,7 +129,7 @@ def demo(
     run: Demo
     failed = ""
     with bars() as progress:
-        run = Demo(DemoConfig(chain=chain, data=data, tape=tape, seed=seed), progress)
+        run = Demo(DemoConfig(chain=chain, data=data, batches=batches, tape=tape, seed=seed), progress)
         try:
             _run(run.run())
         except DemoFailed as error:

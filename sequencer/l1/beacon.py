@@ -1,7 +1,7 @@
 """Blobs from a beacon node, verified against the versioned hashes that L1 names them by.
 
 Beacon nodes keep blobs for 18 days. A slot follows from its block's time. anvil serves the same path from its own
-address, knows neither genesis nor slots, and takes a block's number for one: where the environment variable
+address, does not say how long a slot is, and takes a block's number for one: where the environment variable
 FAIRSTRIKE_BEACON names no node, L1's own is asked.
 """
 
@@ -57,7 +57,7 @@ class Beacon:
     def _slot(self, block_number: int, block_time_s: int) -> int:
         if self._clock is None:
             spec, genesis = self._get("/eth/v1/config/spec"), self._get("/eth/v1/beacon/genesis")
-            if spec is None and genesis is None:
+            if spec is None:  # anvil
                 self._clock = (0, 0)
             else:
                 self._clock = self._field(

@@ -106,16 +106,18 @@ def data_root(hashes: Iterable[bytes]) -> bytes:
     return root
 
 
-def element_proof(blobs: Sequence[bytes], elements: Iterable[int]) -> bytes:
+def element_proof(
+    blobs: Sequence[bytes], elements: Iterable[int], hashes: Sequence[bytes] | None = None
+) -> bytes:
     """What `DataSourceBlob` takes: the versioned hashes, then each element with its opening, in the order asked for,
-    the first of a blob behind the blob's commitment.
+    the first of a blob behind the blob's commitment. `hashes` of the blobs, where they are known.
     """
-    commitments = [commitment_of(blob) for blob in blobs]
-    proof, opened = b"".join(map(versioned_hash, commitments)), -1
+    proof = b"".join(hashes or [versioned_hash(commitment_of(blob)) for blob in blobs])
+    opened = -1
     for element in elements:
         blob, place = divmod(element, BLOB_ELEMENTS)
         if blob != opened:
-            proof, opened = proof + commitments[blob], blob
+            proof, opened = proof + commitment_of(blobs[blob]), blob
         opening, value = ckzg.compute_kzg_proof(blobs[blob], _point(place), setup())
         proof += value + opening
     return proof
@@ -195,7 +197,7 @@ def _main() -> None:
         for blob in to_blobs(source.read(int.from_bytes(head, "big"))):
             made = with_proofs([blob])
             sink.write(b"".join((*made.commitments, *made.cell_proofs)))
-        sink.flush()
+            sink.flush()
 
 
 if __name__ == "__main__":

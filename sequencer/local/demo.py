@@ -39,6 +39,8 @@ LIQUIDATOR_CASH = 20_000_000_000_000
 END_DAY = 19_002  # 10 January 2022
 SPREAD_PPM = 50_000
 MINUTE_S = 60
+
+WINDOW_S = 60
 STRIDE_S = 900  # between looks after the last trade
 FEE_MAX = 10_000  # 1 USD
 
@@ -66,6 +68,7 @@ class Report:
 
     chain: str = ""
     data: str = ""
+    batches_made: str = ""
     tape: str = ""
     records: int = 0
     orders: int = 0
@@ -99,10 +102,15 @@ class Report:
 
 @dataclass(slots=True)
 class DemoConfig:
-    """`tape` None: the seeded generator. `until_day`: how far the index runs. `trades_max`: fewer, for tests."""
+    """`tape` None: the seeded generator. `until_day`: how far the index runs. `trades_max`: fewer, for tests.
+
+    `batches`: when one is made: "hourly" (six-hourly once trading has ended), "full", or "backlog": L1 takes none
+    before the end of the day, and then as much at a time as fits.
+    """
 
     chain: str = "pyevm"
     data: str = "calldata"
+    batches: str = "hourly"
     tape: Path | None = None
     seed: int = 1
     until_day: int = END_DAY
@@ -116,7 +124,7 @@ class Demo:
     def __init__(self, config: DemoConfig, progress: Progress = lambda _stage, _done, _total: None) -> None:
         self.config = config
         self.progress = progress
-        self.report = Report(chain=config.chain, data=config.data)
+        self.report = Report(chain=config.chain, data=config.data, batches_made=config.batches)
         self.settled: list[Settled] = []
         self.trade_fills: list[tuple[Trade, list[tuple[int, int]]]] = []  # (price in ticks, lots)
         self.traders: dict[int, Trader] = {}
@@ -133,9 +141,13 @@ class Demo:
         start_s = trades[0].time_s - 2 * MINUTE_S
         clock = ManualClock(start_s)
         wanted = sorted({(one.underlying, one.day, one.strike_ticks, one.is_put) for one in tape.instruments})
+        # What is made when it is full may be hours ahead of L1's clock, which stands between two looks.
+        drift_s = WINDOW_S if self.config.batches == "hourly" else c.DAY_S
         config = DevnetConfig(
             chain=self.config.chain,
             data=self.config.data,
+            challenge_window_s=drift_s,
+            drift_max_s=drift_s,
             folder=self.config.folder,
             params=devnet_params(),
             genesis_time_s=start_s - 3_600,
@@ -147,6 +159,7 @@ class Demo:
         )
         async with Devnet(config, clock, [TapeSource(tape, refresh_s=600)], wanted) as devnet:
             self.devnet = devnet
+            self._let_post(self.config.batches != "backlog")
             await self._watch()
             await self._fund()
             await self._trade(trades)
@@ -242,7 +255,12 @@ class Demo:
 
     async def _batch(self, now_s: int) -> None:
         await self.devnet.set_chain_time(now_s)
-        self.devnet.service.request_batches()
+        if self.config.batches == "hourly":
+            self.devnet.service.request_batches()
+
+    def _let_post(self, is_on: bool) -> None:
+        if self.devnet.service.worker is not None:
+            self.devnet.service.worker.paused = not is_on
 
     def _instrument(self, trade: Trade) -> int:
         found = find_instrument(
@@ -359,6 +377,7 @@ class Demo:
             wanted.append(int(ack["number"]))
         report.withdrawals = len(wanted)
         await devnet.set_chain_time(devnet.service.clock.now_s())
+        self._let_post(True)
         await devnet.post_all()
         await asyncio.to_thread(
             lambda: devnet.chain.set_time(devnet.chain.head_time_s() + devnet.config.challenge_window_s + 1)

@@ -114,7 +114,7 @@ def segment_proof(payload: bytes, segments: int, index: int) -> bytes:
 def blob_proof(posted: PostedBatch, index: int) -> bytes:
     """What `DataSourceBlob` needs to show segment `index`."""
     elements = _elements(posted.payload, posted.segments, index)
-    return blobs.element_proof(posted.blobs(), dict.fromkeys(elements))
+    return blobs.element_proof(posted.blobs(), dict.fromkeys(elements), posted.blob_hashes)
 
 
 def _elements(payload: bytes, segments: int, index: int) -> list[int]:

@@ -124,7 +124,7 @@ class Blobs:
 
     def post(self, batch: Batch) -> None:
         assert self.poster.offer(batch)
-        self.poster.drain(60)
+        self.poster.drain(180.0)
         assert self.poster.status().queued == 0, self.poster.status().reason
 
     def follower(self) -> Follower:

@@ -98,7 +98,7 @@ def test_start__with_the_wrong_key_or_none__is_refused_without_showing_it(
         ({"feed": "flat:much"}, "--feed flat:USD needs a number"),
         ({"feed": "ftp://x"}, "--feed must be none, flat:USD, file:PATH or a URL"),
         ({"list": "/nowhere.json"}, "--list /nowhere.json"),
-        ({"batch-bytes": 200_000}, "payload_max_bytes must be in 1..122016"),
+        ({"batch-bytes": 200_000}, "payload_bytes must be in 1..122016"),
     ],
 )
 def test_start__with_an_option_that_does_not_fit__says_which(
