@@ -12,12 +12,13 @@ from web3 import Web3
 
 from sequencer import parameters
 from sequencer.contracts import load
-from sequencer.l1.deploy import VERIFIERS, Deployment
+from sequencer.l1.deploy import DATA_SOURCES, VERIFIERS, Deployment
 from sequencer.l1.errors import DeploymentError
 from sequencer.protocol.params import Params
 
 DEVNET_CHAIN_IDS = (1337, 31337)  # py-evm in ape; anvil and hardhat
 DEFAULTS: dict[str, Any] = {
+    "data": "calldata",  # where batches lie; "blob": in blobs
     "challenge_window_s": 60,
     "bond_min": 10**18,
     "drift_max_s": 15,
@@ -66,7 +67,7 @@ def deploy_exchange(
     token: str | None = None,
     bond: int = 0,
     params: Params | None = None,
-    **settings: int,
+    **settings: Any,
 ) -> Deployment:
     """Deploys the contracts (and a test token when none is given), and wires them."""
     settings = DEFAULTS | settings
@@ -91,7 +92,7 @@ def deploy_exchange(
         settings["silence_max_s"],
     )
     vault = create("Vault", token, rollup.address, settings["deposit_min"], settings["deposits_total_max"])
-    data_source = create("DataSourceCalldata")
+    data_source = create(DATA_SOURCES[settings["data"]])
     domain = rollup.domain_separator()
     verifiers = [create(name, domain) for name in VERIFIERS]
     arbiter = create(
@@ -124,6 +125,7 @@ def deploy_exchange(
         challenge_window_s=settings["challenge_window_s"],
         genesis_root="0x" + genesis_root.hex(),
         params=None if params is None else parameters.to_object(params),
+        data=settings["data"],
     )
 
 

@@ -5,11 +5,13 @@ consensus.
 """
 
 from pathlib import Path
+from typing import Any
 
 import click
 from ape.cli import ConnectedProviderCommand
 
 from scripts._exchange import DEFAULTS, account_of, deploy_exchange, deployment_path, is_devnet
+from sequencer.l1.deploy import DATA_SOURCES
 from sequencer.protocol.params import Params
 
 
@@ -63,6 +65,13 @@ def genesis_of(given: str | None, params_path: Path | None) -> tuple[bytes, Para
     type=click.Path(path_type=Path),
     help="JSON object: parameters of the exchange, kept in its file  [default on a development network: its own]",
 )
+@click.option(
+    "--data",
+    type=click.Choice(list(DATA_SOURCES)),
+    default=DEFAULTS["data"],
+    show_default=True,
+    help="where batches lie",
+)
 @click.option("--challenge-window-s", default=DEFAULTS["challenge_window_s"], show_default=True)
 @click.option("--bond-min", default=DEFAULTS["bond_min"], show_default=True, help="wei")
 @click.option("--bond", type=int, help="wei that the deployer bonds at once  [default: --bond-min]")
@@ -78,7 +87,7 @@ def cli(
     genesis_root: str | None,
     params_path: Path | None,
     bond: int | None,
-    **settings: int,
+    **settings: Any,
 ) -> None:
     """Deploy an exchange and write its deployment file."""
     if sequencer is None:
@@ -97,6 +106,7 @@ def cli(
     )
     path = deployment_path()
     deployment.save(path)
+    click.echo(f"data       {deployment.data}")
     for role in ("token", "inbox", "rollup", "vault", "sequencer"):
         click.echo(f"{role:<10} {getattr(deployment, role)}")
     click.echo(f"genesis    0x{root.hex()}\nwritten to {path}")

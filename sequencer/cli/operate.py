@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,21 @@ from sequencer.cli.output import bars, fail, people, show, usd, write_json
 from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
 CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node"
+
+
+def _with_data(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--data",
+        type=click.Choice(["calldata", "blob"]),
+        default="calldata",
+        show_default=True,
+        help="where batches lie; blobs need a chain that has them: anvil",
+    )(command)
+
+
+def _check_data(chain: str, data: str) -> None:
+    if data == "blob" and chain in ("pyevm", "hardhat"):
+        raise fail(f"{chain} serves no blobs: take anvil")
 
 
 @click.command()
@@ -39,13 +55,22 @@ CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node
     help="flat:USD, file:PATH (JSONL reports) or http(s)://... (docs/OPERATIONS.md)",
 )
 @with_params
+@_with_data
 @click.option("--json", "json_target", help="write addresses and URLs to a file (- for standard output)")
 def up(
-    chain: str, folder: Path, port: int, feed: str, params_path: Path | None, json_target: str | None
+    chain: str,
+    folder: Path,
+    port: int,
+    feed: str,
+    params_path: Path | None,
+    data: str,
+    json_target: str | None,
 ) -> None:
     """Everything on one machine: chain, contracts, sequencer, gateway, feeds, keeper. Ends with Ctrl-C."""
     from sequencer.l1.errors import L1Error
     from sequencer.local.up import UpError, run_up
+
+    _check_data(chain, data)
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -58,7 +83,7 @@ def up(
             if json_target != "-":
                 show("Fairstrike is up; Ctrl-C ends it", info)
 
-        await run_up(chain, folder, port, feed, ready, stop, params_path)
+        await run_up(chain, folder, port, feed, ready, stop, params_path, data)
 
     try:
         _run(main())
@@ -77,13 +102,7 @@ def up(
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
-@click.option(
-    "--data",
-    type=click.Choice(["calldata", "blob"]),
-    default="calldata",
-    show_default=True,
-    help="where batches lie; blobs need a chain that has them: anvil",
-)
+@_with_data
 @click.option(
     "--batches",
     type=click.Choice(["hourly", "full", "backlog"]),
@@ -109,8 +128,7 @@ def demo(
     exits: bool,
 ) -> None:
     """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
-    if data == "blob" and chain in ("pyevm", "hardhat"):
-        raise fail(f"{chain} serves no blobs: take anvil")
+    _check_data(chain, data)
     if exits:
         if lie is not None or tape is not None:
             raise fail("--exit is a story of its own: it goes with neither --lie nor --tape")

@@ -5,6 +5,9 @@ gives nonces in order, signs, stores, sends, looks for receipts, bumps fees of w
 reorganisation threw out, and fills nonce gaps. An intent keeps the nonce it was first signed with, so that
 however often it is signed, at most one of its transactions can be mined.
 
+Of a key that has blobs pending nodes take nothing but blobs, and blobs only behind blobs: what is of the other sort
+keeps its nonce, and waits until the pool has let go of those before it.
+
     queued → sent → mined → confirmed
                           ↘ failed (reverted; or refused by the node for good; or its nonce was used by others)
 """
@@ -28,12 +31,14 @@ from sequencer.l1.errors import (
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
 from sequencer.l1.txstore import Attempt, Intent, State, TxStore
+from sequencer.protocol.constants import ELEMENT_BYTES
 
 BUMP_NUMERATOR: Final = 9  # a replacement pays at least 12.5 % more, above the 10 % that nodes ask for
 BUMP_DENOMINATOR: Final = 8
 BLOB_BUMP: Final = 2  # of a transaction with blobs, nodes want every fee doubled
 SIDECARS_KEPT: Final = 4
 FILLER_GAS: Final = 21_000
+FILLER_PAYLOAD: Final = bytes(ELEMENT_BYTES)  # one blob, where a nonce is to be filled among blobs
 SUSPICIONS_MAX: Final = 3
 
 _KNOWN: Final = ("already known", "already imported", "known transaction", "already exists")
@@ -48,6 +53,7 @@ _REFUSED: Final = (
     "gas floor",
     "insufficient gas for floor",
 )
+_OF_OTHER_SORT: Final = ("already reserved", "conflicting", "conflicts with existing")
 _TOO_CHEAP: Final = ("underpriced", "base fee", "basefee", "too low for the next block")
 
 
@@ -302,7 +308,8 @@ class TxManager:
                 self._refuse(intent, error.message)
                 return False
             if not any(part in text for part in (*_KNOWN, *_USED)):
-                self._last_error = str(error)
+                if not any(part in text for part in _OF_OTHER_SORT):
+                    self._last_error = str(error)
                 if not any(part in text for part in _TOO_CHEAP):
                     return False
                 sent_s -= self._config.stall_s  # counts as stalled: the next round bumps it
@@ -415,18 +422,30 @@ class TxManager:
                     owner.seq, state=State.QUEUED, block_number=None, block_hash=None, gas_used=None
                 )
                 continue
-            fees = self._suggested_fees()
-            for attempt in self._store.attempts(nonce):
+            attempts = self._store.attempts(nonce)
+            has_blobs = any(one.fees.blob_fee for one in attempts) or self._has_blobs_pending()
+            fees = self._suggested_fees(has_blobs)
+            for attempt in attempts:
                 fees = bumped(attempt.fees, fees)
             with self._store.transaction():
                 if owner is not None:
                     self._store.update(owner.seq, nonce=None)
                 filler = self._store.add(
-                    f"gap-{nonce}-{ours}", Content(self._signer.address_bytes, b"", 0, FILLER_GAS)
+                    f"gap-{nonce}-{ours}",
+                    Content(
+                        self._signer.address_bytes, b"", 0, FILLER_GAS, FILLER_PAYLOAD if has_blobs else b""
+                    ),
                 )
                 self._store.update(filler.seq, state=State.QUEUED)
             self._sign_first(filler, nonce, fees)
             self._gaps_filled += 1
+
+    def _has_blobs_pending(self) -> bool:
+        """Whether nodes hold blobs of this key: until those are mined they take nothing else of it, nor a filler."""
+        for intent in self._store.open_intents():
+            if intent.state is State.SENT and intent.nonce is not None:
+                return any(one.fees.blob_fee for one in self._store.attempts(intent.nonce))
+        return False
 
     def _resend_and_bump(self, used: int) -> None:
         """Nodes forget: what is unmined is sent again now and then. Only the lowest nonce can be what the others

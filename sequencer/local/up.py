@@ -171,8 +171,12 @@ async def run_up(
     ready: Callable[[dict[str, Any]], None],
     stop: asyncio.Event,
     params_path: Path | None = None,
+    data: str = "calldata",
 ) -> None:
-    """Runs until `stop` is set. Raises UpError, ValueError for bad parameters, and what Devnet raises."""
+    """Runs until `stop` is set, with batches in `data` where it deploys.
+
+    Raises UpError, ValueError for bad parameters, and what Devnet raises.
+    """
     clock = SystemClock()
     with contextlib.ExitStack() as ending:
         ending.enter_context(_only_one(folder))
@@ -182,6 +186,7 @@ async def run_up(
             _set_aside(folder / "devnet")
         config = DevnetConfig(
             chain=chain,
+            data=data,
             folder=folder / "devnet",
             params=_params(folder / "devnet" / "deployment.json", params_path),
             port=port,
@@ -234,6 +239,7 @@ async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> Non
         "websocket": devnet.ws_url,
         "l1": devnet.chain.url,
         "chain_id": devnet.deployment.chain_id,
+        "data": devnet.deployment.data,
         "rollup": devnet.deployment.rollup,
         "vault": devnet.deployment.vault,
         "token": devnet.deployment.token,

@@ -89,6 +89,12 @@ def test_deploy__on_the_test_chain__writes_the_deployment(ape: Run, tmp_path: Pa
     assert f"genesis    {GENESIS}" in done.stdout
 
 
+def test_deploy__with_batches_in_blobs__has_the_data_source_of_blobs(ape: Run, tmp_path: Path) -> None:
+    done = ape("run", "deploy", "--network", TEST_CHAIN, "--data", "blob")
+    assert "data       blob" in done.stdout
+    assert Deployment.load(tmp_path / "deployment.json").in_blobs
+
+
 def test_deploy__without_a_root__starts_from_the_cores_genesis(ape: Run, tmp_path: Path) -> None:
     ape("run", "deploy", "--network", TEST_CHAIN, genesis=None)
     at = Deployment.load(tmp_path / "deployment.json")

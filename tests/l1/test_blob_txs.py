@@ -1,0 +1,249 @@
+"""Transactions with blobs happen once, on a node as strict as mainnet's: its pool takes of one key blobs or the rest,
+never both, blobs without a gap in the nonces, and a replacement at twice every fee.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import rlp
+
+from sequencer.l1 import chains
+from sequencer.l1.chains import Chain
+from sequencer.l1.deploy import DeployConfig, Deployment, deploy
+from sequencer.l1.errors import RpcRejected
+from sequencer.l1.rpc import Rpc, to_int
+from sequencer.l1.signing import Content, Fees, Signer
+from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.l1.txstore import State
+from sequencer.protocol.hashing import keccak
+
+from .conftest import DEPLOYER, GENESIS_ROOT, GENESIS_TIME_S, SEQUENCER, install_or_skip
+from .test_txmgr import GAS, STEPS, TOKEN, Clock, Crash, crash_at
+
+PAYLOAD = b"\5" * 31 * 9
+STALL_S = 30
+
+
+@dataclass
+class Pooled:
+    """A pending transaction: `fees` are the most a unit of gas, the tip, the most a unit of blob gas."""
+
+    hash: str
+    has_blobs: bool
+    fees: tuple[int, int, int]
+
+
+class StrictNode(Rpc):
+    """anvil behind the rules of a mainnet node's pool (go-ethereum, core/txpool/blobpool); anvil knows none of them."""
+
+    sender = ""
+
+    def pool(self) -> dict[int, Pooled]:
+        """What is pending of the sender, by nonce."""
+        found: dict[int, Pooled] = {}
+        for part in self.call("txpool_content").values():
+            for address, listed in part.items():
+                if address.lower() != self.sender.lower():
+                    continue
+                for nonce, one in listed.items():
+                    fees = [to_int(one.get(name) or "0x0") for name in FEES]
+                    found[int(nonce)] = Pooled(one["hash"], one["type"] == "0x3", (fees[0], fees[1], fees[2]))
+        return found
+
+    def send_raw(self, raw: bytes) -> str:
+        has_blobs = raw[0] == 3
+        body = rlp.decode(raw[1:])
+        body = body[0] if has_blobs else body
+        nonce, tip, fee = (int.from_bytes(one, "big") for one in body[1:4])
+        blob_fee = int.from_bytes(body[9], "big") if has_blobs else 0
+        pool = self.pool()
+        name = "0x" + keccak(raw[:1] + rlp.encode(body)).hex()
+        old = pool.get(nonce)
+        if old is None or old.hash != name:
+            self._check(pool, old, nonce, has_blobs, (fee, tip, blob_fee))
+        return super().send_raw(raw)
+
+    def _check(
+        self,
+        pool: dict[int, Pooled],
+        old: Pooled | None,
+        nonce: int,
+        has_blobs: bool,
+        fees: tuple[int, int, int],
+    ) -> None:
+        def refuse(why: str) -> RpcRejected:
+            return RpcRejected("eth_sendRawTransaction", -32000, why)
+
+        if any(one.has_blobs != has_blobs for one in pool.values()):
+            raise refuse("address already reserved")
+        if has_blobs and old is None and nonce > self.nonce(self.sender) + len(pool):
+            raise refuse(
+                f"nonce too high: tx nonce {nonce}, gapped nonce {self.nonce(self.sender) + len(pool)}"
+            )
+        if old is not None:
+            ratio = (2, 1) if has_blobs else (11, 10)
+            if any(new * ratio[1] < before * ratio[0] for new, before in zip(fees, old.fees, strict=True)):
+                raise refuse("replacement transaction underpriced")
+
+
+FEES = ("maxFeePerGas", "maxPriorityFeePerGas", "maxFeePerBlobGas")
+
+
+@pytest.fixture(scope="module")
+def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    install_or_skip()
+    with chains.start(
+        "anvil", genesis_time_s=GENESIS_TIME_S, log_dir=tmp_path_factory.mktemp("a")
+    ) as started:
+        yield started
+
+
+class Desk:
+    """A key on a strict node; minting is not idempotent: what happens twice shows in the balance."""
+
+    def __init__(self, chain: Chain, folder: Path) -> None:
+        self.chain = chain
+        self.signer: Signer = chain.signer(SEQUENCER)
+        config = DeployConfig(GENESIS_ROOT, self.signer.address, 3600, 3600)
+        self.at: Deployment = deploy(chain.rpc, chain.signer(DEPLOYER), config)
+        self.rpc = StrictNode(chain.url)
+        self.rpc.sender = self.signer.address
+        self.folder = folder
+        self.clock = Clock()
+
+    def manager(self, **options: object) -> TxManager:
+        config = TxConfig(stall_s=STALL_S, rebroadcast_s=10)
+        return TxManager(
+            self.rpc, self.signer, self.folder / "tx.sqlite", config, clock=self.clock, **options
+        )  # type: ignore[arg-type]
+
+    def mint(
+        self, manager: TxManager, name: str, amount: int, payload: bytes = PAYLOAD, gas: int = GAS
+    ) -> None:
+        data = TOKEN.encode("mint", manager.address, amount)
+        manager.send(name, self.at.token, data, 0, gas, payload)
+
+    @property
+    def minted(self) -> int:
+        return int(TOKEN.read(self.rpc, self.at.token, "balanceOf", self.signer.address))
+
+
+@pytest.fixture
+def desk(anvil: Chain, tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(anvil, tmp_path)
+    yield made
+    anvil.set_automine(True)
+    anvil.mine()
+    made.rpc.close()
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("step", STEPS)
+def test_crash__at_a_step__neither_loses_nor_repeats_a_blob(desk: Desk, step: str) -> None:
+    manager = desk.manager(checkpoint=crash_at(step))
+    with pytest.raises(Crash):
+        desk.mint(manager, "a", 5)
+    manager.close()
+    manager = desk.manager()
+    desk.mint(manager, "b", 70)
+    desk.mint(manager, "a", 5)
+    manager.wait("a", 120)
+    manager.wait("b", 120)
+    assert desk.minted == 75
+    manager.close()
+
+
+@pytest.mark.node
+def test_blob__stuck_with_others_behind_it__is_replaced_at_twice_the_fees_and_all_happen_once(
+    desk: Desk,
+) -> None:
+    manager = desk.manager()
+    desk.chain.set_automine(False)
+    desk.mint(manager, "a", 5)
+    desk.mint(manager, "b", 70)
+    first = min(desk.rpc.pool())
+    before = desk.rpc.pool()
+    for _ in range(2):
+        desk.clock.now_s += STALL_S + 1
+        manager.poll()
+    after = desk.rpc.pool()
+    assert (manager.metrics().bumps, manager.metrics().last_error) == (2, "")
+    assert all(new >= 4 * old for new, old in zip(after[first].fees, before[first].fees, strict=True))
+    assert after[first + 1] == before[first + 1]  # it only waits for the first
+    desk.chain.set_automine(True)
+    desk.chain.mine()
+    manager.wait("a", 120)
+    manager.wait("b", 120)
+    assert desk.minted == 75
+    manager.close()
+
+
+@pytest.mark.node
+def test_transaction_without_blobs__among_blobs__waits_for_them_and_keeps_its_place(desk: Desk) -> None:
+    """A bond that is made up while batches are on their way."""
+    manager = desk.manager()
+    desk.chain.set_automine(False)
+    desk.mint(manager, "a", 5)
+    desk.mint(manager, "bond", 70, b"")
+    desk.mint(manager, "c", 900)
+    for _ in range(3):
+        manager.poll()
+    states = {name: manager.get(name).state for name in ("a", "bond", "c")}  # type: ignore[union-attr]
+    assert states == {"a": State.SENT, "bond": State.QUEUED, "c": State.QUEUED}
+    assert len(desk.rpc.pool()) == 1
+    assert manager.metrics().last_error == ""
+    desk.chain.set_automine(True)
+    desk.chain.mine()
+    nonces = [manager.wait(name, 120).nonce for name in ("a", "bond", "c")]
+    assert nonces == sorted(nonces)  # type: ignore[type-var]
+    assert desk.minted == 975
+    manager.close()
+
+
+@pytest.mark.node
+def test_nonce__freed_among_blobs__is_filled_by_a_blob(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a node will never take gives its nonce away; those behind it are on their way all the same."""
+    manager = desk.manager()
+    desk.chain.set_automine(False)
+    deliver = StrictNode.send_raw
+    desk.mint(manager, "a", 5)
+    with monkeypatch.context() as patch:
+
+        def refuse(node: StrictNode, raw: bytes) -> str:
+            raise RpcRejected("eth_sendRawTransaction", -32000, "exceeds block gas limit")
+
+        patch.setattr(StrictNode, "send_raw", refuse)
+        desk.mint(manager, "refused", 30)
+    assert StrictNode.send_raw is deliver
+    desk.mint(manager, "c", 900)
+    for _ in range(3):
+        manager.poll()
+    pool = desk.rpc.pool()
+    assert [one.has_blobs for one in pool.values()] == [True] * 3
+    assert manager.metrics().gaps_filled == 1
+    desk.chain.set_automine(True)
+    desk.chain.mine()
+    manager.wait("a", 120)
+    manager.wait("c", 120)
+    assert desk.minted == 905
+    assert manager.get("refused").state is State.FAILED  # type: ignore[union-attr]
+    manager.close()
+
+
+@pytest.mark.node
+def test_calldata__in_the_place_of_a_pending_blob__is_what_such_a_node_refuses(desk: Desk) -> None:
+    """The node of these tests is as strict as it says."""
+    manager = desk.manager()
+    desk.chain.set_automine(False)
+    desk.mint(manager, "a", 5)
+    other = TxManager(desk.rpc, desk.signer, desk.folder / "other.sqlite", clock=desk.clock)
+    desk.mint(other, "b", 7, b"")
+    assert other.get("b").state is State.QUEUED  # type: ignore[union-attr]
+    rich, nothing = Fees(10**12, 10**11), Content(b"\1" * 20, b"", 0, 21_000)
+    with pytest.raises(RpcRejected, match="address already reserved"):
+        desk.rpc.send_raw(desk.signer.sign_transaction(31_337, min(desk.rpc.pool()), rich, nothing).raw)
+    other.close()
+    manager.close()
+    assert len(desk.rpc.pool()) == 1
