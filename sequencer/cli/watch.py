@@ -1,20 +1,15 @@
 """For anyone: watch an exchange from L1 alone, raise alarms, challenge what is wrong."""
 
 import contextlib
-import html
-import http.server
 import logging
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
-import msgspec
 
 from sequencer.cli.archive import blobs_in, with_archive
-from sequencer.cli.output import bars, fail, people, plain, show, write_json
+from sequencer.cli.output import bars, fail, people, show, write_json
 from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
 STATUS_FOLDER = Path("var/watch")
@@ -29,7 +24,9 @@ WRONG = 2  # exit status of --once when a batch is wrong
 @click.option("--keystore", type=click.Path(path_type=Path, exists=True), help="web3 keystore file")
 @click.option("--devnet-key", type=click.IntRange(0, 9), help="a development account")
 @click.option(
-    "--status-port", type=click.IntRange(0, 65_535), help="serve the status on 127.0.0.1 (/, /status.json)"
+    "--status-port",
+    type=click.IntRange(0, 65_535),
+    help="serve the status on 127.0.0.1: a page, /status.json, /metrics, /health; 0: a free port",
 )
 @click.option(
     "--folder",
@@ -75,6 +72,7 @@ def watch(
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
     from sequencer.proof.challenger import Challenger
+    from sequencer.proof.status_page import serve, summary
     from sequencer.proof.watcher import WatchConfig, Watcher
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
@@ -102,80 +100,9 @@ def watch(
         for which in (signal.SIGINT, signal.SIGTERM):
             signal.signal(which, lambda *_: stop.set())
         if status_port is not None:
-            port = stack.enter_context(serve(watcher, status_port))
+            port = stack.enter_context(serve(lambda: watcher.status, status_port))
             people.print(f"status: http://127.0.0.1:{port}/")
         if challenger is None:
             people.print("alarms only: nothing is challenged without --challenge")
         show("watching; Ctrl-C ends it", summary(watcher.status))
         watcher.run(stop)
-
-
-def summary(status: dict[str, Any]) -> dict[str, Any]:
-    """The status without its lists."""
-    return {name: value for name, value in status.items() if name != "alarms"}
-
-
-@contextlib.contextmanager
-def serve(watcher: Any, port: int) -> Iterator[int]:
-    """Serves `watcher.status` on loopback, on a thread of its own; the port."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status = watcher.status
-            if self.path in ("/status.json", "/status.json?"):
-                self._answer(200, "application/json", msgspec.json.encode(plain(status)))
-            elif self.path == "/":
-                self._answer(200, "text/html; charset=utf-8", page(status).encode())
-            else:
-                self._answer(404, "text/plain", b"/ or /status.json\n")
-
-        def _answer(self, code: int, of_type: str, body: bytes) -> None:
-            self.send_response(code)
-            self.send_header("Content-Type", of_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
-
-
-def page(status: dict[str, Any]) -> str:
-    """The status as a small page that loads itself anew."""
-
-    def rows(values: dict[str, Any]) -> str:
-        return "".join(
-            f"<tr><th>{html.escape(name.replace('_', ' '))}<td>{html.escape(str(value))}"
-            for name, value in values.items()
-            if value is not None and value != ""
-        )
-
-    fault = status["fault"]
-    head = "all batches are right" if status["ok"] else "look at the alarms"
-    alarms = "".join(f"<li>{html.escape(alarm['what'])}" for alarm in reversed(status["alarms"]))
-    plain_rows = {
-        name: value for name, value in summary(status).items() if name not in ("fault", "challenge")
-    }
-    wrong = f"<h2>wrong batch</h2><table>{rows(fault)}</table>" if fault else ""
-    challenged = status["challenge"]
-    wrong += f"<h2>challenge</h2><table>{rows(challenged)}</table>" if challenged else ""
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="5">'
-        "<title>Fairstrike watcher</title><style>body{font:15px/1.5 system-ui;margin:2em;max-width:60em}"
-        "th{text-align:left;padding-right:2em;font-weight:500}td{font-family:monospace;word-break:break-all}"
-        "h1{font-size:1.3em}</style>"
-        f"<h1>Fairstrike watcher: {head}</h1>{wrong}<table>{rows(plain_rows)}</table>"
-        + (f"<h2>alarms</h2><ul>{alarms}</ul>" if alarms else "")
-    )

@@ -47,6 +47,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -133,6 +134,10 @@ class Archive:
         """The batch of a row, with its payload."""
         found = self._db.execute("SELECT body FROM journal WHERE number = ?", (row.number,)).fetchone()
         return self._decode(found[0])
+
+    def size_bytes(self) -> int:
+        """Of the file and what is not yet written back to it."""
+        return sum(path.stat().st_size for path in (self._path, Path(f"{self._path}-wal")) if path.exists())
 
     def close(self) -> None:
         """Closes the file."""

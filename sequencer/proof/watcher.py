@@ -22,6 +22,7 @@ from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import DeploymentError, L1Error, NodeBehind, ReorgTooDeep
 from sequencer.l1.follower import BLOCKS_PER_QUERY, Follower, InboxMessage, Kept, PostedBatch
+from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.proof.archive import ARCHIVE_FILE, Archive, RolledBack, Row
 from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Audit, Fault
@@ -33,6 +34,7 @@ from sequencer.snapshots import load as load_snapshot
 from sequencer.snapshots import save as save_snapshot
 
 ALARMS_KEPT = 100
+BATCHES_SHOWN = 30  # the newest, each by itself; of the others only how many
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +136,9 @@ class Watcher:
         self._against: tuple[Fault, PostedBatch] | None = None
         self._raised: set[str] = set()
         self._late: dict[str, int] | None = None
+        self._challenges: dict[str, Challenged] = {}  # of this run, by the batch's block and id
+        self._times: dict[str, int] = {}  # of blocks with batches that are shown, by hash
+        self._frozen_at = self._looked_at = self._alarms_raised = 0
         self._audit = Audit(genesis_state(self._domain, params), self._message)
         standing = self._archive.standing()
         self._done = standing[: self._restore(standing)]
@@ -179,6 +184,7 @@ class Watcher:
         if self._challenger is not None:
             self._challenge(self._challenger)
             self._challenger.tend()
+        self._look_around()
         self.error = ""
         self._publish()
 
@@ -374,6 +380,7 @@ class Watcher:
         fault, batch = self._against
         before = self.challenged
         self.challenged = challenger.challenge(fault, batch, lambda: self.state_for(fault))
+        self._challenges[f"{batch.block_number} {fault.batch_id}"] = self.challenged
         if before is None or self.challenged.state != before.state:
             logger.warning("challenge of batch %d: %s", fault.batch_id, self.challenged)
 
@@ -394,6 +401,19 @@ class Watcher:
                 f"inbox message {index} has waited {waited_s} s, more than {self.config.late_s}",
             )
 
+    def _look_around(self) -> None:
+        """What is only shown: whether the rollup is frozen, and when the newest batches were posted."""
+        self._frozen_at = int(ROLLUP.read(self._rpc, self.deployment.rollup, "frozen_at"))
+        times = {}
+        for _, row in shown(self._archive.standing()):
+            time_s = self._times.get(row.block_hash)
+            if time_s is None:
+                block = self._rpc.block(row.block_number)
+                time_s = to_int(block["timestamp"]) if block else 0
+            times[row.block_hash] = time_s
+        self._times = times
+        self._looked_at = int(time.time())
+
     def _alarm(self, key: str, what: str) -> None:
         """Once a key."""
         if key not in self._raised:
@@ -402,12 +422,14 @@ class Watcher:
 
     def _raise(self, what: str) -> None:
         logger.warning("%s", what)
+        self._alarms_raised += 1
         self.alarms.append(Alarm(int(time.time()), what))
 
     def _publish(self) -> None:
         """A new `status`; the old one stays as it was for whoever reads it."""
         g = self.state.globals
         standing = self._archive.standing()
+        read_to = self._archive.get("cursor_number") or self.deployment.deploy_block - 1
         self.status = {
             "ok": self.fault is None and self._late is None and not self.error,
             "chain_id": self.deployment.chain_id,
@@ -415,6 +437,12 @@ class Watcher:
             "mode": "challenges" if self._challenger is not None else "alarms only",
             "l1_block": self._head[0],
             "l1_time": self._head[1],
+            "looked_at": self._looked_at,
+            "lag_blocks": max(self._head[0] - read_to, 0),
+            "lag_batches": len(standing) - len(self._done),
+            "confirmations": self.config.confirmations,
+            "frozen_at": self._frozen_at,
+            "challenge_window_s": self.deployment.challenge_window_s,
             "batches_posted": len(standing),
             "batches_checked": len(self._done),
             "segments_checked": sum(row.segments for row in self._done),
@@ -423,12 +451,43 @@ class Watcher:
             "time": g.time,
             "inbox_messages": len(self._messages),
             "inbox_taken": g.inbox_count,
+            "archive_bytes": self._archive.size_bytes(),
+            "snapshot_batch": self._snapshot_at,
             "late": self._late,
             "fault": None if self.fault is None else as_json(self.fault),
             "challenge": None if self.challenged is None else asdict(self.challenged),
             "error": self.error,
+            "alarms_raised": self._alarms_raised,
             "alarms": [asdict(alarm) for alarm in self.alarms],
+            "challenges": [asdict(one) for one in self._challenges.values()],
+            "roll_backs": [
+                {"batch": row.batch_id, "block": row.block_number}
+                for row in self._archive.rows
+                if row.is_rollback
+            ],
+            "batches": [self._verdict(number, row) for number, row in shown(standing)],
         }
+
+    def _verdict(self, number: int, row: Row) -> dict[str, Any]:
+        """What is known of the batch that stands `number`th (1 is the first)."""
+        verdict = "wrong" if row == self._fault_row else "not checked"
+        if number <= len(self._done):
+            verdict = "right"
+        posted_at = self._times.get(row.block_hash, 0)
+        return {
+            "batch": row.batch_id,
+            "verdict": verdict,
+            "is_final": 0 < posted_at <= self._head[1] - self.deployment.challenge_window_s,
+            "posted_at": posted_at,
+            "block": row.block_number,
+            "segments": row.segments,
+            "post_root": "0x" + row.post_root.hex(),
+        }
+
+
+def shown(standing: list[Row]) -> list[tuple[int, Row]]:
+    """The newest batches that stand with their places, newest first."""
+    return list(enumerate(standing, start=1))[: -BATCHES_SHOWN - 1 : -1]
 
 
 def as_json(fault: Fault) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The watcher on a chain: silent on honest runs, restarts, reorganisations, late messages, and its status."""
 
+import contextlib
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,14 +13,15 @@ from click.testing import CliRunner
 
 from sequencer.batcher import Batch
 from sequencer.cli import main
-from sequencer.cli.watch import serve
 from sequencer.l1.errors import DeploymentError
+from sequencer.l1.rpc import Rpc
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_params, devnet_signer
 from sequencer.local.lie_demo import CHALLENGER, Stage, bent, stage
 from sequencer.local.lies import LIES
 from sequencer.market.tape import open_tape
-from sequencer.proof.watcher import WatchConfig, Watcher
+from sequencer.proof.status_page import STALE_S, headline, page, serve
+from sequencer.proof.watcher import BATCHES_SHOWN, WatchConfig, Watcher
 
 USD = 1_000_000
 
@@ -199,25 +202,173 @@ def test_several_wrong_batches__are_challenged_from_the_first(
     assert (watcher.batches, watcher.fault) == (len(made), None)
 
 
-def test_status__over_http__is_a_page_and_json(on: Stage, made: list[Batch], name: str) -> None:
+class Page(HTMLParser):
+    """What a page says, and what it would load or run."""
+
+    VOID = frozenset({"meta", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.red: list[str] = []
+        self.headline = ""
+        self._open: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        named = dict(attrs)
+        for name in ("src", "href"):
+            assert (named.get(name) or "/").startswith(("/", "data:,"))
+        if tag == "tr":
+            self.rows.append([])
+        if tag not in self.VOID:
+            self._open.append((tag, named.get("class") or ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass  # li ends with its list
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1][0] == "h1":
+            self.headline += data
+        if self._open and self._open[-1][0] in ("th", "td"):
+            self.rows[-1].append(data)
+        if "bad" in [of_class for _, of_class in self._open]:
+            self.red.append(data)
+
+    def of(self, name: str) -> str:
+        """The value beside a name."""
+        return next(row[1] for row in self.rows if row[0] == name)
+
+
+@contextlib.contextmanager
+def served(watcher: Watcher) -> Iterator[Callable[[str], tuple[int, str, str]]]:
+    """`get(path)`: status, content type, text."""
+    with serve(lambda: watcher.status, 0) as port:
+
+        def get(path: str) -> tuple[int, str, str]:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as response:
+                    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+                    return response.status, response.headers["Content-Type"], response.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.headers["Content-Type"], error.read().decode()
+
+        yield get
+
+
+def samples(text: str) -> dict[str, int]:
+    """Metrics by name with labels; each is described before it comes."""
+    described = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")}
+    out = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, value = line.rsplit(" ", 1)
+            assert name.partition("{")[0] in described
+            out[name.removeprefix("fairstrike_watcher_")] = int(value)
+    return out
+
+
+def test_status__of_an_honest_run__is_a_page_json_and_metrics(
+    on: Stage, made: list[Batch], name: str
+) -> None:
+    on.post(made)
+    watcher = on.watcher(None, name)
+    watcher.step()
+    with served(watcher) as get:
+        code, kind, body = get("/status.json?x=1")
+        status = json.loads(body)
+        assert (code, kind, status["batches_checked"]) == (200, "application/json", len(made))
+        assert status["lag_blocks"] == status["lag_batches"] == status["frozen_at"] == 0
+        assert status["archive_bytes"] > sum(len(one.payload) for one in made)
+        assert [one["batch"] for one in status["batches"]] == list(range(len(made), 0, -1))[:BATCHES_SHOWN]
+        assert {(one["verdict"], one["is_final"]) for one in status["batches"]} == {("right", False)}
+        assert status["batches"][0]["post_root"] == status["root"]
+        assert status["batches"][0]["posted_at"] == on.chain.head_time_s()
+
+        code, kind, body = get("/")
+        shown = Page(body)
+        assert (code, kind) == (200, "text/html; charset=utf-8")
+        assert (shown.headline, shown.red) == ("all batches are right", [])
+        assert shown.of("last batch found right") == f"{len(made)} of {len(made)} posted"
+        assert shown.of("root") == status["root"]
+        assert shown.of("inbox") == f"{len(on.inbox)} of {len(on.inbox)} messages taken"
+        assert len([row for row in shown.rows if row[1:2] == ["right"]]) == min(len(made), BATCHES_SHOWN)
+        assert not {"script", "img", "iframe"} & set(shown.tags)
+        assert '<meta http-equiv="refresh" content="5">' in body
+
+        found = samples(get("/metrics")[2])
+        assert (found["ok"], found["wrong_batch"], found["batches_checked"]) == (1, 0, len(made))
+        assert found["records_checked"] == sum(one.records for one in made)
+        assert found["alarms_total"] == found['challenges{state="won"}'] == 0
+        assert get("/health") == (200, "text/plain", "all batches are right\n")
+        assert get("/x")[0] == 404
+        on.chain.set_time(on.chain.head_time_s() + on.at.challenge_window_s)
+        watcher.step()
+        assert all(one["is_final"] for one in json.loads(get("/status.json")[2])["batches"])
+    watcher.close()
+
+
+def test_status__of_a_wrong_batch__is_red_until_it_is_won(on: Stage, made: list[Batch], name: str) -> None:
+    lie = LIES["post-root-tail"]
+    on.post([lie.of(one) if one.batch_id > 1 and lie.of else one for one in made])
+    watcher = on.watcher(devnet_signer(CHALLENGER), name, WatchConfig(confirmations=0, late_s=2**32))
+    watcher.step()
+    with served(watcher) as get:
+        shown = Page(get("/")[2])
+        assert shown.headline == "batch 2 is WRONG"
+        assert any("WRONG: batch 2" in one for one in shown.red)
+        verdicts = [one["verdict"] for one in json.loads(get("/status.json")[2])["batches"]]
+        assert verdicts == (["not checked"] * (len(made) - 2) + ["wrong", "right"])[-BATCHES_SHOWN:]
+        assert [row[1] for row in shown.rows if row[2:3] == ["can be challenged"]] == verdicts
+        code, _, says = get("/health")
+        assert (code, says) == (503, "batch 2 is WRONG\n")
+        found = samples(get("/metrics")[2])
+        assert (found["ok"], found["wrong_batch"], found["lag_batches"]) == (0, 2, len(made) - 1)
+        assert found["alarms_total"] == 1
+        for _ in range(6):
+            watcher.step()
+            on.chain.mine()
+        shown = Page(get("/")[2])
+        assert shown.headline == "all batches are right"
+        assert [row[:2] for row in shown.rows if row[1:2] == ["won"]] == [["2", "won"]]
+        assert samples(get("/metrics")[2])['challenges{state="won"}'] == 1
+        assert [one["batch"] for one in json.loads(get("/status.json")[2])["roll_backs"]] == [2]
+    watcher.close()
+
+
+def test_status__without_an_answer_of_l1__is_no_news(on: Stage, made: list[Batch], name: str) -> None:
     on.post(made[:1])
     watcher = on.watcher(None, name)
     watcher.step()
-    with serve(watcher, 0) as port:
-
-        def get(path: str) -> tuple[str, bytes]:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as response:
-                return response.headers["Content-Type"], response.read()
-
-        kind, body = get("/status.json")
-        assert (kind, json.loads(body)["batches_checked"]) == ("application/json", 1)
-        kind, body = get("/")
-        assert kind.startswith("text/html")
-        assert b"all batches are right" in body
-        with pytest.raises(urllib.error.HTTPError, match="404") as error:
-            get("/x")
-        error.value.close()
+    seen_at = watcher.status["looked_at"]
+    assert headline(watcher.status, seen_at + STALE_S) == "all batches are right"
+    assert "nothing seen of L1 since" in headline(watcher.status, seen_at + STALE_S + 1)
+    reached, watcher._rpc = watcher._rpc, Rpc("http://127.0.0.1:1", attempts=1)
+    assert watcher.look() is False
+    with served(watcher) as get:
+        code, _, says = get("/health")
+        assert (code, says) == (503, "L1 does not answer as it should\n")
+        assert any("no answer from http://127.0.0.1:1" in one for one in Page(get("/")[2]).red)
+    watcher._rpc = reached
+    assert watcher.look() is True
+    assert watcher.status["ok"] is True
     watcher.close()
+
+
+def test_page__with_markup_in_what_it_shows__shows_it_as_text(on: Stage, name: str) -> None:
+    watcher = on.watcher(None, name)
+    watcher.step()
+    evil = "<script>alert('1')</script>"
+    alarm = {"at_s": 0, "what": evil}
+    text = page(watcher.status | {"error": evil, "alarms": [alarm], "mode": evil, "rollup": evil}, 0)
+    watcher.close()
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;") == 4
 
 
 def test_folder__of_another_deployment__is_refused(on: Stage, tmp_path: Path) -> None:
