@@ -39,13 +39,14 @@ from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.rollback import Recovery, Report
-from sequencer.snapshots import recover, save
+from sequencer.snapshots import Aside, recover
 from sequencer.views import QueryError, Views
 from sequencer.withdrawals import Withdrawals
 
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of answers that wait for the log
 HELD_BYTES_EACH = 1_024  # and for what goes with one
 BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
+SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +188,7 @@ class Service:
         self._keeper_looked_s = -1
         self._batched_ns = self.clock.monotonic_ns()
         self._snapshot_at = self.log.end - self.replayed
+        self._snapshots = Aside(config.folder / "snapshots")
         self._flush_batches = False
         self._unbatched_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -223,6 +225,7 @@ class Service:
         if self.failure is None:
             await self.driver.flush()
         await self.ipc.close()
+        await self._snapshots.end(SNAPSHOT_PATIENCE_S)
         if self.worker is not None:
             await asyncio.to_thread(self.worker.stop)
         self.driver.close()
@@ -522,11 +525,12 @@ class Service:
             self.worker.wake()
 
     def _snapshot_due(self) -> bool:
-        return self.log.end - self._snapshot_at >= self.config.snapshot_ticks
+        is_due = self.log.end - self._snapshot_at >= self.config.snapshot_ticks
+        return is_due and not self._snapshots.is_busy
 
     def snapshot(self) -> None:
-        """Writes a snapshot of the state, which stands at the log's end."""
-        save(self.config.folder / "snapshots", self.state, self.log.end)
+        """Has a snapshot written of the state, which stands at the log's end. After one that fails comes the next."""
+        self._snapshots.begin(self.state, self.log.end)
         self._snapshot_at = self.log.end
 
     def _inbox_position(self) -> tuple[int, bytes]:
@@ -567,6 +571,7 @@ class Service:
         notice, self._notice = self._notice, None
         events = self.recovery.fresh(notice.events) if notice else []
         if notice and events:
+            await self._snapshots.end()  # of what is taken back
             genesis = genesis_state(self.domain, self.config.params)
             try:
                 state, report = await asyncio.to_thread(self.recovery.rewrite, genesis, events, notice.inbox)

@@ -2,12 +2,21 @@
 
 A file holds every leaf's preimage, compressed, and the log offset it belongs to; it proves itself by its root. Files
 are written beside and renamed, so that a crash leaves the old one.
+
+A large state takes seconds to write. The sequencer leaves that to a process that is a copy of its own (`Aside`): the
+copy's state stands still, and only the copying of page tables holds the sequencer up.
 """
 
+import asyncio
+import contextlib
 import logging
 import os
+import resource
+import signal
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final, NoReturn
 
 import msgspec
 import zstandard
@@ -17,6 +26,7 @@ from sequencer.log import Log
 from sequencer.protocol.state import State
 
 KEPT = 2
+ASIDE_NICENESS: Final = 5  # orders come first
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +39,11 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     leaves: list[tuple[bytes, bytes]]
 
 
-def save(folder: Path, state: State, offset: int) -> Path:
-    """Writes a snapshot of `state`, which stands before log entry `offset`; keeps the newest few."""
+def save(folder: Path, state: State, offset: int, is_wanted: Callable[[], bool] = lambda: True) -> Path:
+    """Writes a snapshot of `state`, which stands before log entry `offset`; keeps the newest few.
+
+    Raises OSError, also when it `is_wanted` no more by the time that it is written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     leaves = [(key.to_bytes(32, "big"), words) for key, words in state.preimages()]
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
@@ -41,12 +54,76 @@ def save(folder: Path, state: State, offset: int) -> Path:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    if not is_wanted():
+        beside.unlink()
+        raise OSError(f"{path.name} is not wanted any more")
     beside.replace(path)
     for unfinished in folder.glob("state-*.tmp"):  # of a crash in the lines above
         unfinished.unlink()
     for old in sorted(folder.glob("state-*.zst"))[:-KEPT]:
         old.unlink()
     return path
+
+
+class Aside:
+    """Snapshots of a state that goes on meanwhile, one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = 0
+        self._ended: asyncio.Task[None] | None = None
+        self.written = 0
+        self.failed = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one is being written."""
+        return self._ended is not None and not self._ended.done()
+
+    def begin(self, state: State, offset: int) -> None:
+        """Begins to write `state` as it is, before log entry `offset`. Raises OSError when no process can be had."""
+        assert not self.is_busy
+        state.root()  # once here instead of in every copy
+        parent = os.getpid()
+        self._process = os.fork()
+        if not self._process:
+            _in_the_copy(self._folder, state, offset, lambda: os.getppid() == parent)
+        self._ended = asyncio.create_task(self._wait(self._process))
+
+    async def end(self, patience_s: float = 0.0) -> None:
+        """Returns when none is being written any more: at the latest after `patience_s`, given up then."""
+        if self._ended is None:
+            return
+        await asyncio.wait((self._ended,), timeout=patience_s)
+        if self.is_busy:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process, signal.SIGKILL)
+            await self._ended
+
+    async def _wait(self, process: int) -> None:
+        _, status = await asyncio.to_thread(os.waitpid, process, 0)
+        if status:
+            self.failed += 1
+            logger.error(
+                "a snapshot was not written: its process ended with %d", os.waitstatus_to_exitcode(status)
+            )
+        else:
+            self.written += 1
+
+
+def _in_the_copy(folder: Path, state: State, offset: int, is_wanted: Callable[[], bool]) -> NoReturn:
+    """What the copy does, and nothing after it. It holds neither lock nor connection of the process it came from."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        os.nice(ASIDE_NICENESS)
+        save(folder, state, offset, is_wanted)
+        code = 0
+    finally:
+        os._exit(code)
 
 
 # What reading, decompressing, decoding and rebuilding from damaged bytes may raise.

@@ -1,6 +1,8 @@
 """Snapshots: taken for what they prove, left out when they prove nothing; the log has the last word."""
 
+import asyncio
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ import pytest
 from sequencer import snapshots
 from sequencer.engine import ReplayError, replay
 from sequencer.log import SqliteLog
+from sequencer.node import only_process
 from sequencer.protocol.state import State
-from sequencer.snapshots import load, recover, save
+from sequencer.snapshots import Aside, load, recover, save
 from tests.simulation.little import DOMAIN, Little, genesis
 
 TICKS = 12
@@ -168,3 +171,84 @@ def test_snapshot__of_another_log__is_left_out(log: SqliteLog, tmp_path: Path) -
     save(tmp_path / "snapshots", other.state, 6)
     state, replayed = recover(tmp_path / "snapshots", log, genesis())
     assert (state.root(), replayed) == (state_at_end(log), TICKS)
+
+
+def test_snapshot_aside__is_of_the_moment_it_was_begun_at_and_the_state_goes_on(
+    log: SqliteLog, tmp_path: Path
+) -> None:
+    state = state_at(log, 4)
+
+    async def play() -> None:
+        aside = Aside(tmp_path / "snapshots")
+        aside.begin(state, 4)
+        assert aside.is_busy
+        for entry in log.read(4):
+            replay(state, entry)
+        await aside.end(60.0)
+        assert not aside.is_busy
+        assert (aside.written, aside.failed) == (1, 0)
+
+    asyncio.run(play())
+    found, offset = load(tmp_path / "snapshots" / "state-000000000004.zst", DOMAIN)
+    assert (found.root(), offset) == (state_at(log, 4).root(), 4)
+    assert state.root() == state_at(log, TICKS).root()
+
+
+def linger(*_: object) -> None:
+    time.sleep(600)
+
+
+def test_snapshot_aside__given_up_or_without_room__leaves_none(
+    log: SqliteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = state_at(log, 4)
+
+    async def play() -> None:
+        (tmp_path / "file").write_bytes(b"")
+        aside = Aside(tmp_path / "file" / "snapshots")  # no folder can be there
+        aside.begin(state, 4)
+        await aside.end(60.0)
+        assert (aside.written, aside.failed) == (0, 1)
+
+        aside = Aside(tmp_path / "snapshots")
+        monkeypatch.setattr(snapshots, "save", linger)
+        aside.begin(state, 4)
+        await aside.end(0.01)
+        assert (aside.is_busy, aside.failed) == (False, 1)
+
+    asyncio.run(play())
+    assert "ended with 1" in caplog.text
+    assert "ended with -9" in caplog.text
+    assert not list(tmp_path.rglob("state-*"))
+
+
+def test_snapshot_aside__whose_sequencer_is_gone__is_not_put_in_its_place(
+    log: SqliteLog, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="not wanted any more"):
+        save(tmp_path, state_at(log, 4), 4, lambda: False)
+    assert not list(tmp_path.glob("state-*"))
+
+
+def test_snapshot_aside__holds_no_lock_of_the_process_it_comes_from(
+    log: SqliteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the next start would find the folder held by a copy of the sequencer that was killed."""
+    state, begun = state_at(log, 4), tmp_path / "begun"
+
+    def begin_and_linger(*_: object) -> None:
+        begun.touch()
+        linger()
+
+    async def play() -> None:
+        monkeypatch.setattr(snapshots, "save", begin_and_linger)
+        aside = Aside(tmp_path / "snapshots")
+        with only_process(tmp_path / "node"):
+            aside.begin(state, 4)
+            while not begun.exists():  # noqa: ASYNC110  # another process sets no Event
+                await asyncio.sleep(0.01)
+        with only_process(tmp_path / "node"):
+            pass
+        await aside.end()
+
+    asyncio.run(play())

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from sequencer import batcher, l1_worker, log, node, service, snapshots, withdrawals
+from sequencer import batcher, l1_worker, log, node, snapshots, withdrawals
 from sequencer.api import ipc
 from sequencer.l1 import rpc, txmgr
 
@@ -19,14 +19,16 @@ TXMGR_STEPS = ("intent stored", "nonce stored", "before sending", "after sending
 
 
 class Fuse:
-    """Ends the process at its n-th passage."""
+    """Ends the node at its n-th passage, and the process that passes, which may be the one that writes a snapshot."""
 
     def __init__(self, count: int) -> None:
         self.left = count
+        self.node = os.getpid()
 
     def burn(self, *_: Any) -> None:
         self.left -= 1
         if self.left <= 0:
+            os.kill(self.node, signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -47,7 +49,7 @@ def wrap(owner: Any, name: str, fuse: Fuse, after: bool) -> None:
 
 def half_a_snapshot(fuse: Fuse) -> None:
     """Ends with the temporary file written and not yet renamed."""
-    snapshots.os = SimpleNamespace(fsync=fuse.burn)  # type: ignore[attr-defined]
+    snapshots.os = SimpleNamespace(**{**vars(os), "fsync": fuse.burn})  # type: ignore[attr-defined]
 
 
 def txmgr_step(step: str) -> Callable[[Fuse], None]:
@@ -77,9 +79,9 @@ POINTS: dict[str, tuple[Callable[[Fuse], None], int]] = {
     "before a batch is stored": (around(batcher.Batcher, "_store", False), 2),
     "after a batch is stored, before it is sent": (around(batcher.Batcher, "_store", True), 2),
     "before proofs of withdrawals": (around(withdrawals.Withdrawals, "prove", False), 2),
-    "before a snapshot": (around(service, "save", False), 1),
+    "before a snapshot": (around(snapshots, "save", False), 1),
     "inside a snapshot": (half_a_snapshot, 1),
-    "after a snapshot": (around(service, "save", True), 1),
+    "after a snapshot": (around(snapshots, "save", True), 1),
     "before a transaction leaves": (around(rpc.Rpc, "send_raw", False), 2),
     "after a transaction has left": (around(rpc.Rpc, "send_raw", True), 2),
     **{f"transaction manager: {step}": (txmgr_step(step), 2) for step in TXMGR_STEPS},
