@@ -35,6 +35,7 @@ from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1_worker import L1Config
 from sequencer.log import LogError
+from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedSource, FileSource, HttpSource
 from sequencer.market.tape import TapeError, parse_instrument
 from sequencer.protocol.params import Params
@@ -101,6 +102,9 @@ async def run(config: NodeConfig) -> None:
     asked.cancel()
     ended.cancel()
     await service.stop()
+    for source in config.sources:
+        if isinstance(source, BackgroundSource):
+            await asyncio.to_thread(source.close)
     if service.failure is not None:
         raise service.failure
     logger.info("stopped at seq %d", service.state.globals.seq)
@@ -164,9 +168,9 @@ def feed_source(feed: str, wanted: list[Terms]) -> list[FeedSource]:
         except ValueError:
             raise NodeError(f"--feed flat:USD needs a number, got {feed[5:]!r}") from None
     if feed.startswith("file:"):
-        return [FileSource(feed[5:])]
+        return [BackgroundSource(FileSource(feed[5:]))]
     if feed.startswith(("http://", "https://")):
-        return [HttpSource(feed)]
+        return [BackgroundSource(HttpSource(feed))]
     if feed == "none":
         return []
     raise NodeError(f"--feed must be none, flat:USD, file:PATH or a URL, got {feed!r}")

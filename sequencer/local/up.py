@@ -10,7 +10,6 @@ import fcntl
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from sequencer.keeper import Terms
 from sequencer.l1.deploy import Deployment
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import FEEDS, Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
+from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, Report
 from sequencer.protocol.constants import DAY_S, U32_MAX
 from sequencer.protocol.params import Params
@@ -40,27 +40,6 @@ MARKS_WAIT_S: Final = 10
 
 class UpError(Exception):
     """Why it cannot run, in a sentence."""
-
-
-class BackgroundSource:
-    """A source that may be slow, polled on a thread of its own: the exchange goes on meanwhile."""
-
-    def __init__(self, source: FeedSource) -> None:
-        self._source = source
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="feed")
-        self._polling: Future[list[Report]] | None = None
-
-    def poll(self, now_s: int) -> list[Report]:
-        """What the poll before this one has brought, if it has ended. Raises its FeedError."""
-        ended = self._polling
-        if ended is not None and not ended.done():
-            return []
-        self._polling = self._executor.submit(self._source.poll, now_s)
-        return [] if ended is None else ended.result()
-
-    def close(self) -> None:
-        """Ends the thread after its present poll."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 class _Primed:
