@@ -1,4 +1,5 @@
-"""Checks what ruff and mypy cannot: that the transition is pure, that twins share a name, that files say what they are.
+"""Checks what ruff and mypy cannot: that the transition is pure, that twins share a name, that files say what they are,
+that none imports in a circle.
 
 `sequencer/protocol/` is replayed by watchers and judged on L1, so it must give the same integers everywhere, forever:
 it imports itself and an allow-list, and uses no float, no true division, no order of a set, no `hash()`, no I/O.
@@ -7,13 +8,14 @@ Prints `path:line: what` for each finding; exits 1 when one is an error. Run: py
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PROTOCOL: Final = Path("sequencer/protocol")
+PACKAGE: Final = Path("sequencer")
+PROTOCOL: Final = PACKAGE / "protocol"
 LIBRARY: Final = Path("contracts/lib")
 PYTHON_FOLDERS: Final = ("sequencer", "scripts", "tests", "benchmarks")
 VYPER_FOLDERS: Final = ("contracts", "tests")
@@ -246,9 +248,39 @@ def check_twins(root: Path) -> Iterator[Finding]:
             yield Finding(module.relative_to(root).as_posix(), 1, f"has no twin {twin.as_posix()}")
 
 
+def imports_of(tree: ast.Module, modules: Collection[str]) -> Iterator[tuple[str, int]]:
+    """(module, line) of every import of one of `modules`, also of those for types alone and inside functions."""
+    for node in ast.walk(tree):
+        names = [one.name for one in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inner = [f"{node.module}.{name}" for name in names]
+            names = [one if one in modules else node.module for one in inner]
+        yield from ((name, node.lineno) for name in names if name in modules)
+
+
+def check_circles(trees: dict[str, ast.Module]) -> Iterator[Finding]:
+    """No module of the package imports one that imports it, directly or by others: each can be read by itself."""
+    paths = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in trees}
+    found = {name: list(imports_of(trees[path], paths.keys())) for name, path in paths.items()}
+    reached: dict[str, set[str]] = {}
+    for name in paths:
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            fresh = {target for target, _ in found[waiting.pop()]} - seen
+            seen |= fresh
+            waiting += fresh
+        reached[name] = seen
+    for name, path in paths.items():
+        for target, line in found[name]:
+            if name in reached[target]:
+                yield Finding(path, line, f"imports {target}, which imports it: a circle")
+
+
 def check(root: Path) -> list[Finding]:
     """All findings below `root`, sorted."""
     findings = list(check_twins(root))
+    package: dict[str, ast.Module] = {}
     paths = sorted(path for folder in PYTHON_FOLDERS for path in (root / folder).rglob("*.py"))
     for file in [*sorted(root.glob("*.py")), *paths]:
         where = file.relative_to(root)
@@ -262,8 +294,11 @@ def check(root: Path) -> list[Finding]:
             findings.append(Finding(path, error.lineno or 1, f"is not Python 3.11: {error.msg}"))
             continue
         findings += [*check_docstring(path, tree), *check_length(path, text)]
+        if where.is_relative_to(PACKAGE):
+            package[path] = tree
         if where.is_relative_to(PROTOCOL):
             findings += check_purity(path, tree)
+    findings += check_circles(package)
     for file in (path for folder in VYPER_FOLDERS for path in (root / folder).rglob("*.vy")):
         findings += check_length(file.relative_to(root).as_posix(), file.read_text(encoding="utf-8"))
     return sorted(findings)

@@ -169,6 +169,25 @@ def test_library_module__without_twin__is_found(tmp_path: Path) -> None:
     assert findings(tmp_path, '"""Margin."""\n', "sequencer/protocol/risk.py") == []
 
 
+def test_imports__in_a_circle__are_found_whichever_they_are(tmp_path: Path) -> None:
+    for name, source in (
+        ("api/__init__.py", ""),
+        ("api/door.py", '"""Door."""\nif TYPE_CHECKING:\n    from sequencer.api import desk\n'),
+        ("api/desk.py", '"""Desk."""\nfrom sequencer.log import Log\n'),
+        ("reader.py", '"""Reader."""\nimport sequencer.log\n'),
+    ):
+        path = tmp_path / "sequencer" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    log = '"""Log."""\ndef read():\n    import sequencer.api.door\n'
+    assert findings(tmp_path, log, "sequencer/log.py") == [
+        "sequencer/api/desk.py:2: imports sequencer.log, which imports it: a circle",
+        "sequencer/api/door.py:3: imports sequencer.api.desk, which imports it: a circle",
+        "3: imports sequencer.api.door, which imports it: a circle",
+    ]
+    assert findings(tmp_path, '"""Log."""\n', "sequencer/log.py") == []
+
+
 def test_this_repository__keeps_the_rules() -> None:
     done = checked(ROOT)
     assert done.returncode == 0, done.stdout

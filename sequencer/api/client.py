@@ -18,14 +18,14 @@ import itertools
 import json
 import random
 import urllib.parse
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from sequencer.api.subscription import Event, Subscription
 from sequencer.api.trader import Nonces, PlacedOrder, Trader, load_key
 from sequencer.errors import ConnectionFailed, OutcomeUnknown, RpcFailed, from_error
 from sequencer.protocol import constants as c
@@ -43,53 +43,9 @@ __all__ = [
 ]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
-EVENTS_KEPT_MAX: Final = 10_000  # of a subscription that is not read
-_CLOSED: Final = object()
 
 
 # --- connections --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What a subscription yields. `is_gap`: events before this one may have been missed (`data` is None then)."""
-
-    channel: str
-    data: Any
-    is_gap: bool = False
-
-
-class Subscription:
-    """Events of some channels, as an async iterator. Unread, it forgets the oldest and says so by a gap."""
-
-    def __init__(self, channels: frozenset[str], kept_max: int = EVENTS_KEPT_MAX) -> None:
-        self.channels = channels
-        self._events: deque[Event | object] = deque()
-        self._kept_max = kept_max
-        self._arrived = asyncio.Event()
-
-    def put(self, event: Event) -> None:
-        """Called by the client."""
-        if len(self._events) >= self._kept_max:
-            self._events.clear()
-            self._events.append(Event("", None, is_gap=True))
-        self._events.append(event)
-        self._arrived.set()
-
-    def end(self) -> None:
-        """Ends the iteration after what has arrived."""
-        self._events.append(_CLOSED)
-        self._arrived.set()
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        while True:
-            while self._events:
-                event = self._events.popleft()
-                if not isinstance(event, Event):
-                    return
-                yield event
-            self._arrived.clear()
-            await self._arrived.wait()
 
 
 class _Listener(WSListener):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
 
 import httptools
 import msgspec
@@ -17,11 +19,6 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSU
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # not in its stubs
 
 from sequencer.errors import Code, error_body
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from sequencer.api.gateway import Gateway, Limits
 
 DOCUMENT_BYTES_MAX: Final = 64 * 1024
 HEAD_BYTES_MAX: Final = 16 * 1024
@@ -35,6 +32,42 @@ CUT_OFF_S: Final = 2.0  # for the reason to arrive
 logger = logging.getLogger(__name__)
 _ws_logger = logging.getLogger("sequencer.api.frontdoor.websocket")
 _ws_logger.setLevel(logging.CRITICAL)  # what a stranger's bytes provoke is no news
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a gateway. Rates: per connection; 0 sets none."""
+
+    connections: int = 4_096
+    outstanding: int = 1_000  # requests of one connection that await their answer
+    pending: int = 100_000  # of all connections
+    unread_bytes: int = 1024 * 1024  # of one connection, before it is cut off
+    submits_per_s: float = 0.0
+    queries_per_s: float = 500.0
+    answer_timeout_s: float = 30.0
+
+
+class Desk(Protocol):
+    """Who answers what comes through the door: `Gateway` does."""
+
+    limits: Limits
+    ready: bool
+    connections: int
+
+    def receive(self, peer: Peer, data: bytes) -> None:
+        """Handles one JSON document."""
+
+    def receive_record(self, peer: Peer, client_id: bytes, raw: bytes) -> None:
+        """Handles a record of a binary frame."""
+
+    def wrote_to(self, peer: Peer) -> None:
+        """`peer` has frames to flush at the end of this turn of the loop."""
+
+    def forget(self, peer: Peer) -> None:
+        """`peer` has gone."""
+
+    def health(self) -> dict[str, object]:
+        """What GET /health shows."""
 
 
 def response(token: bytes, ok: bool, body: bytes) -> bytes:
@@ -87,7 +120,7 @@ class Peer:
 
     can_subscribe = False
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Desk) -> None:
         limits: Limits = gateway.limits
         clock = asyncio.get_running_loop().time
         self.gateway = gateway
@@ -125,7 +158,7 @@ class WsPeer(Peer, WSListener):
 
     can_subscribe = True
 
-    def __init__(self, gateway: Gateway, door: FrontDoor, raw: asyncio.Transport) -> None:
+    def __init__(self, gateway: Desk, door: FrontDoor, raw: asyncio.Transport) -> None:
         super().__init__(gateway)
         self._door = door
         self._raw = raw
@@ -261,7 +294,7 @@ class _WsProtocol(WSProtocol):  # type: ignore[misc]  # untyped
 class HttpPeer(Peer, asyncio.Protocol):
     """HTTP/1.1, keep-alive and pipelined; one request of a connection is worked on at a time."""
 
-    def __init__(self, gateway: Gateway, door: FrontDoor) -> None:
+    def __init__(self, gateway: Desk, door: FrontDoor) -> None:
         super().__init__(gateway)
         self._door = door
         self._loop = asyncio.get_running_loop()
@@ -466,7 +499,7 @@ class HttpPeer(Peer, asyncio.Protocol):
 class FrontDoor:
     """The listening socket and who has come through it."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Desk) -> None:
         self.gateway = gateway
         self.peers: dict[Peer, None] = {}
         self._server: asyncio.Server | None = None

@@ -20,7 +20,7 @@ import msgspec
 import uvloop
 
 from sequencer.api import ipc, jsonrpc
-from sequencer.api.frontdoor import FrontDoor, Peer, response, text_frame
+from sequencer.api.frontdoor import FrontDoor, Limits, Peer, response, text_frame
 from sequencer.api.jsonrpc import Instruments, RequestError, UnknownInstrument
 from sequencer.errors import Code
 from sequencer.protocol.codec import domain_separator
@@ -33,19 +33,6 @@ Sink: TypeAlias = Callable[[bytes, bool, bytes], None]
 _OPEN_BRACKET: Final = ord("[")
 _BLANK: Final = b" \t\r\n"
 _json: Final = msgspec.json.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of a gateway. Rates: per connection; 0 sets none."""
-
-    connections: int = 4_096
-    outstanding: int = 1_000  # requests of one connection that await their answer
-    pending: int = 100_000  # of all connections
-    unread_bytes: int = 1024 * 1024  # of one connection, before it is cut off
-    submits_per_s: float = 0.0
-    queries_per_s: float = 500.0
-    answer_timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Trading with a key: nonces, records, signatures, through a `Client` (client.py). Amounts are decimal strings."""
+"""Trading with a key: nonces, records, signatures, through a `Line`, as is client.py's. Amounts are decimal strings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from sequencer.api.jsonrpc import (
     CASH_DECIMALS,
@@ -18,19 +18,30 @@ from sequencer.api.jsonrpc import (
     QUANTITY_DECIMALS,
     to_units,
 )
+from sequencer.api.subscription import Subscription
 from sequencer.errors import ConnectionFailed, NonceRefused, OutcomeUnknown, RpcFailed
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
 
-if TYPE_CHECKING:
-    from sequencer.api.client import Client, Subscription
-
 NONCE_TRIES: Final = 3
 _TIFS: Final = {"GTC": c.TIF_GTC, "IOC": c.TIF_IOC, "FOK": c.TIF_FOK}
 _SIDES: Final = {"buy": c.BUY, "sell": c.SELL}
 _SELF_TRADES: Final = {"cancel_resting": 0, "cancel_taker": c.FLAG_STP_TAKER}
+
+
+class Line(Protocol):
+    """What a trader needs of a connection: `Client` has it. Its calls raise what errors.py draws."""
+
+    async def call(self, method: str, /, **params: Any) -> Any:
+        """Result of a method."""
+
+    async def submit(self, record: bytes) -> dict[str, Any]:
+        """The ack of a signed record."""
+
+    async def subscribe(self, *channels: str) -> Subscription:
+        """Events of the channels."""
 
 
 def load_key(source: str, password: Callable[[], str] | None = None) -> bytes:
@@ -155,7 +166,7 @@ class PlacedOrder:
 class Trader:
     """One account and one key: the owner's or a session key. Make it with `Trader.open`."""
 
-    def __init__(self, client: Client, key: bytes, account: int, domain: bytes) -> None:
+    def __init__(self, client: Line, key: bytes, account: int, domain: bytes) -> None:
         self.client = client
         self.number = account
         self.address = address_of(public_key_of(key))
@@ -165,7 +176,7 @@ class Trader:
         self._instruments: dict[str, int] = {}
 
     @classmethod
-    async def open(cls, client: Client, key: bytes, account: int | None = None) -> Trader:
+    async def open(cls, client: Line, key: bytes, account: int | None = None) -> Trader:
         """A trader for the account that `key` owns, or for `account` with a session key."""
         info = await client.call("system_info")
         domain = codec.domain_separator(info["chain_id"], bytes.fromhex(info["verifying_contract"][2:]))
