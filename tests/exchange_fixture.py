@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
+import json
 import shutil
 import socket
 import tempfile
@@ -48,6 +50,19 @@ NAMES = ("BTC-4OCT24-48000-C", "BTC-4OCT24-48000-P", "BTC-4OCT24-50000-C", "BTC-
 INSTRUMENT = DAY << 12  # the first row of the first page
 PARAMS = Params(feed_keys=(address_of(public_key_of(FEED_KEY)),))
 T = TypeVar("T")
+PATIENCE_S = 60.0  # what comes, comes sooner; a busy machine takes its time
+
+
+PLACE = {
+    "account": MAKER,
+    "instrument": INSTRUMENT,
+    "flags": 1,
+    "price": 200_000,
+    "quantity": 100,
+    "nonce": 0,
+    "expires": 0,
+    "fee_max": 100,
+}
 
 
 def signed(kind: Kind, key: bytes, domain: bytes = DOMAIN, /, **fields: int | bytes) -> bytes:
@@ -185,16 +200,13 @@ class Exchange:
     def __enter__(self) -> Exchange:
         self._thread.start()
         self.run(self._start())
-        deadline = time.monotonic() + 10
-        while not self.gateway.ready:
-            assert time.monotonic() < deadline, "the gateway did not become ready"
-            time.sleep(0.005)
+        self.until(lambda: self.gateway.ready, "the gateway")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
         self._loop.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -206,9 +218,41 @@ class Exchange:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/ws"
 
+    def post(self, body: object, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        """(HTTP status, decoded answer) of a POST; what is neither text nor bytes goes as JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        try:
+            raw = body if isinstance(body, str | bytes) else json.dumps(body)
+            connection.request("POST", "/", raw, headers or {})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def call(self, method: str, /, **params: object) -> Any:
+        """The answer to a request."""
+        return self.post({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})[1]
+
+    def result(self, method: str, /, **params: object) -> Any:
+        """The result of a request that must have one."""
+        answer = self.call(method, **params)
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def submit(self, record: bytes) -> Any:
+        """The ack of a record."""
+        return self.result("submit", record="0x" + record.hex())
+
+    def until(self, condition: Callable[[], object], what: str) -> None:
+        """Returns once `condition()`, asked on the exchange's thread, holds."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not self.do(condition):
+            assert time.monotonic() < deadline, f"waited for {what}"
+            time.sleep(0.005)
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine on the exchange's loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(2 * PATIENCE_S)
 
     def do(self, function: Callable[[], T]) -> T:
         """Calls a function on the exchange's thread."""
@@ -224,6 +268,7 @@ class Exchange:
 
     def stop_sequencer(self) -> None:
         self.run(self.sequencer.stop())
+        self.until(lambda: not self.gateway.ready, "the gateway to miss it")
 
     def start_sequencer(self) -> None:
         self.run(self._start_sequencer())

@@ -5,25 +5,13 @@ The table runs against whatever `exchange` gives; it needs `url`, `ws_url` and `
 
 import asyncio
 import contextlib
-import http.client
 import json
 import socket
-import sys
 import time
-import urllib.parse
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import websockets.exceptions
-from websockets.sync.client import connect
-
-from sequencer.api.gateway import Limits
-from sequencer.protocol import codec
-from sequencer.protocol.constants import Kind, Reason
-
-# By its path, because an installed package may own the name `tests`.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from exchange_fixture import (
     CHAIN_ID,
     CONTRACT,
@@ -34,6 +22,8 @@ from exchange_fixture import (
     MAKER,
     NAMES,
     NOW,
+    PATIENCE_S,
+    PLACE,
     POOR,
     STRANGER,
     TAKER,
@@ -42,52 +32,23 @@ from exchange_fixture import (
     StandIn,
     signed,
 )
+from websockets.sync.client import connect
+
+from sequencer.api.gateway import Limits
+from sequencer.protocol import codec
+from sequencer.protocol.constants import Kind, Reason
 
 
 @pytest.fixture(scope="module", params=[StandIn, RealService], ids=["stand_in", "service"])
 def exchange(request):
     with Exchange(request.param) as running:
-        submit(running, place(nonce=0))  # an order rests, and nonce 0 is used
-        submit(running, place(nonce=7))
+        running.submit(place(nonce=0))  # an order rests, and nonce 0 is used
+        running.submit(place(nonce=7))
         yield running
 
 
-def post(running, body, headers=None):
-    """(HTTP status, decoded answer) of a POST."""
-    parts = urllib.parse.urlsplit(running.url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
-    try:
-        connection.request("POST", "/", body, headers or {})
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
-
-
-def call(running, method, /, **params):
-    return post(running, json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}))[1]
-
-
-def submit(running, record):
-    answer = call(running, "submit", record="0x" + record.hex())
-    assert "result" in answer, answer
-    return answer["result"]
-
-
-PLACE = {
-    "account": MAKER,
-    "instrument": INSTRUMENT,
-    "flags": 1,
-    "price": 200_000,
-    "quantity": 100,
-    "nonce": 1,
-    "expires": 0,
-    "fee_max": 100,
-}
-
-
 def place(key=KEYS[MAKER], domain=None, **changes):
-    fields = PLACE | changes
+    fields = PLACE | {"nonce": 1} | changes
     return signed(Kind.PLACE, key, domain, **fields) if domain else signed(Kind.PLACE, key, **fields)
 
 
@@ -420,7 +381,7 @@ TABLE = {
 def test_bad_request__is_refused_with_its_reason__and_changes_nothing(exchange, name):
     request, code, message = TABLE[name]
     before = exchange.state_root()
-    _, answer = post(exchange, request)
+    _, answer = exchange.post(request)
     assert answer["jsonrpc"] == "2.0"
     assert answer["error"]["code"] == code, answer
     assert message in answer["error"]["message"]
@@ -442,10 +403,10 @@ def test_bad_request__on_a_websocket__is_refused_and_the_connection_lives(exchan
         code, message = -32601, "unknown method"
     with connect(exchange.ws_url, compression=None) as ws:
         ws.send(request)
-        answer = json.loads(ws.recv(10))
+        answer = json.loads(ws.recv(PATIENCE_S))
         assert (answer["error"]["code"], message in answer["error"]["message"]) == (code, True), answer
         ws.send(of("status"))
-        assert "result" in json.loads(ws.recv(10))
+        assert "result" in json.loads(ws.recv(PATIENCE_S))
 
 
 @dataclass
@@ -471,7 +432,7 @@ def test_binary_frame__that_is_wrong__gets_its_id_and_reason_back(exchange, case
     before = exchange.state_root()
     with connect(exchange.ws_url, compression=None) as ws:
         ws.send(case.frame)
-        answer = ws.recv(10)
+        answer = ws.recv(PATIENCE_S)
         assert answer[:8] == case.frame[:8].ljust(8, b"\0")
         error = json.loads(answer[8:])["error"]
         assert (error["code"], case.message in error["message"]) == (case.code, True), error
@@ -493,19 +454,19 @@ def test_binary_frame__that_is_wrong__gets_its_id_and_reason_back(exchange, case
     ids=["no POST", "elsewhere", "body", "no HTTP", "negative length", "headers", "no /ws", "no key"],
 )
 def test_http__that_is_wrong__gets_a_status_and_the_port_lives(exchange, data, status):
-    with socket.create_connection(("127.0.0.1", exchange.port), 10) as raw:
-        raw.settimeout(10)
+    with socket.create_connection(("127.0.0.1", exchange.port), PATIENCE_S) as raw:
+        raw.settimeout(PATIENCE_S)
         with contextlib.suppress(ConnectionError):
             raw.sendall(data)
         assert raw.recv(65_536).split(b" ")[1] == status
-    assert "result" in call(exchange, "status")
+    assert "result" in exchange.call("status")
 
 
 def test_oversize_frame__is_told_so_and_disconnected(exchange):
     with connect(exchange.ws_url, compression=None) as ws:
         ws.send("x" * 65_537)
         with pytest.raises(websockets.exceptions.ConnectionClosedError) as closed:
-            ws.recv(10)
+            ws.recv(PATIENCE_S)
         assert closed.value.rcvd.code == 1009
         assert "65536" in closed.value.rcvd.reason
 
@@ -515,16 +476,16 @@ def test_fragments_beyond_the_limit__are_told_so_and_disconnected(exchange):
         with contextlib.suppress(websockets.exceptions.ConnectionClosed):
             ws.send("x" * 1_000 for _ in range(70))
         with pytest.raises(websockets.exceptions.ConnectionClosed):
-            ws.recv(10)
+            ws.recv(PATIENCE_S)
         assert ws.close_code == 1009
 
 
 def test_subscriptions__beyond_256__are_refused(exchange):
     with connect(exchange.ws_url, compression=None) as ws:
         ws.send(of("subscribe", channels=[f"account.{n}" for n in range(256)]))
-        assert "result" in json.loads(ws.recv(10))
+        assert "result" in json.loads(ws.recv(PATIENCE_S))
         ws.send(of("subscribe", channels=["account.256"]))
-        error = json.loads(ws.recv(10))["error"]
+        error = json.loads(ws.recv(PATIENCE_S))["error"]
         assert error["code"] == -32602
         assert "at most 256" in error["message"]
 
@@ -537,7 +498,7 @@ def test_batch__with_wrong_and_right_requests__answers_each(exchange):
         {"id": "b", "method": "nothing"},
         {"id": "c", "method": "submit", "params": {"record": "0x" + place(nonce=7).hex()}},
     ]
-    _, answers = post(exchange, json.dumps(batch))
+    _, answers = exchange.post(batch)
     by_id = {json.dumps(one["id"]): one for one in answers}
     assert len(answers) == len(batch)
     assert "result" in by_id["1"]
@@ -560,19 +521,19 @@ def test_flood__beyond_the_outstanding_limit__is_refused_and_the_rest_is_answere
                 ]
             )
         )
-        answers = json.loads(ws.recv(10))
+        answers = json.loads(ws.recv(PATIENCE_S))
         codes = [one["error"]["code"] for one in answers if "error" in one]
         assert codes == [1101] * 50
         assert sum("result" in one for one in answers) == 50
         ws.send(of("status"))
-        assert json.loads(ws.recv(10))["result"]["orders"] == 50
+        assert json.loads(ws.recv(PATIENCE_S))["result"]["orders"] == 50
 
 
 def test_flood__of_queries__is_rate_limited():
     with Exchange(limits=Limits(queries_per_s=5)) as running, connect(running.ws_url, compression=None) as ws:
         for _ in range(40):
             ws.send(of("status"))
-        answers = [json.loads(ws.recv(10)) for _ in range(40)]
+        answers = [json.loads(ws.recv(PATIENCE_S)) for _ in range(40)]
         assert {one["error"]["code"] for one in answers if "error" in one} == {1101}
         assert sum("result" in one for one in answers) <= 15
 
@@ -592,28 +553,28 @@ def test_flood__of_garbage_from_many__leaves_the_others_served():
         before = running.state_root()
         asyncio.run(pour_all(running.port))
         assert running.state_root() == before
-        assert "result" in call(running, "status")
+        assert "result" in running.call("status")
 
 
 def test_connections__beyond_the_limit__are_refused():
     with Exchange(limits=Limits(connections=2)) as running, contextlib.ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 10))
-        extra = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 10))
-        extra.settimeout(10)
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), PATIENCE_S))
+        extra = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), PATIENCE_S))
+        extra.settimeout(PATIENCE_S)
         assert b"503" in extra.recv(1_000)
 
 
 def test_handshakes__that_fail__leave_nothing_behind():
     with Exchange(limits=Limits(connections=3)) as running:
         for _ in range(10):
-            with socket.create_connection(("127.0.0.1", running.port), 10) as raw:
+            with socket.create_connection(("127.0.0.1", running.port), PATIENCE_S) as raw:
                 raw.sendall(
                     b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
                 )
                 assert b" 400 " in raw.recv(1_000)
                 assert raw.recv(1_000) == b""
-        assert "result" in call(running, "status")
+        assert "result" in running.call("status")
 
 
 def test_slow_consumer__is_disconnected_and_the_others_are_served():
@@ -627,15 +588,15 @@ def test_slow_consumer__is_disconnected_and_the_others_are_served():
             )
             document = of("instruments").encode()
             frame = bytes((0x81, 0x80 | len(document))) + b"\0\0\0\0" + document
-            slow.settimeout(20)
+            slow.settimeout(PATIENCE_S)
             with contextlib.suppress(OSError):  # it is cut off somewhere on the way
                 for _ in range(100_000):
                     slow.sendall(frame)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while running.do(lambda: running.gateway.connections):
                 assert time.monotonic() < deadline, "it was not cut off"
                 time.sleep(0.05)
-        assert "result" in call(running, "status")
+        assert "result" in running.call("status")
 
 
 def test_disconnect__with_submissions_on_their_way__loses_nothing_that_was_accepted(exchange):
@@ -647,9 +608,9 @@ def test_disconnect__with_submissions_on_their_way__loses_nothing_that_was_accep
     for number, record in enumerate(records):
         ws.send(number.to_bytes(8, "big") + record)
     ws.close()
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + PATIENCE_S
     orders: list[object] = []
     while len(orders) < 20 and time.monotonic() < deadline:  # an order shows once it is durable
         time.sleep(0.02)
-        orders = call(exchange, "orders", account=4)["result"]
+        orders = exchange.call("orders", account=4)["result"]
     assert len(orders) == 20

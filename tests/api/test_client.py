@@ -2,11 +2,23 @@
 
 import asyncio
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from eth_account import Account
+from exchange_fixture import (
+    INSTRUMENT,
+    KEYS,
+    MAKER,
+    NAMES,
+    NOW,
+    PATIENCE_S,
+    POOR,
+    STRANGER,
+    TAKER,
+    Exchange,
+    free_port,
+    signed,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,36 +42,6 @@ from sequencer.errors import (
 )
 from sequencer.protocol.constants import NONCE_WINDOW, Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
-
-# By its path, because an installed package may own the name `tests`.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from exchange_fixture import (
-    INSTRUMENT,
-    KEYS,
-    MAKER,
-    NAMES,
-    NOW,
-    POOR,
-    STRANGER,
-    TAKER,
-    Exchange,
-    RealService,
-    StandIn,
-    free_port,
-    signed,
-)
-
-
-@pytest.fixture(params=[StandIn, RealService], ids=["stand_in", "service"])
-def exchange(request):
-    with Exchange(request.param) as running:
-        yield running
-
-
-@pytest.fixture
-def stand_in():
-    with Exchange() as running:
-        yield running
 
 
 def trading(running, scenario):
@@ -183,7 +165,7 @@ def test_subscription__brings_own_orders_trades_and_books(exchange):
         await maker.place(NAMES[0], "sell", "1500", "1")
         await taker.place(NAMES[0], "buy", "1500", "0.1")
         seen = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             async for event in own:
                 seen.append((event.channel, *event.data))
                 if (f"account.{MAKER}", "fill") in seen:
@@ -219,7 +201,7 @@ def test_connection_lost__pending_requests_are_unknown__and_the_next_ones_go_thr
         events = await client.subscribe("trades")
         stand_in.sequencer.silent = True
         waiting = asyncio.create_task(maker.place(NAMES[0], "sell", "1600", "0.01"))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(stand_in.until, lambda: is_submitted(stand_in), "the order")
         await asyncio.to_thread(stand_in.do, lambda: [peer._raw.abort() for peer in list_of_peers(stand_in)])
         with pytest.raises(OutcomeUnknown) as unknown:
             await waiting
@@ -227,12 +209,12 @@ def test_connection_lost__pending_requests_are_unknown__and_the_next_ones_go_thr
         stand_in.sequencer.silent = False
         order = await maker.place(NAMES[0], "sell", "1600", "0.01")  # asks for the nonces first
         assert order.rests
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             async for event in events:
                 assert event.is_gap
                 break
         await taker.place(NAMES[0], "buy", "1600", "0.01")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             async for event in events:
                 assert event.channel == f"trades.{NAMES[0]}"
                 break
@@ -243,6 +225,11 @@ def test_connection_lost__pending_requests_are_unknown__and_the_next_ones_go_thr
 def list_of_peers(running):
     """WebSocket peers of the running gateway, by their subscriptions."""
     return [peer for peers in running.gateway.subscribers.values() for peer in peers]
+
+
+def is_submitted(running):
+    """Whether a record awaits its ack."""
+    return any(one.is_submit for one in running.gateway._pending.values())
 
 
 def test_sequencer_away__is_not_ready__and_nonces_are_not_lost(stand_in):
@@ -276,7 +263,7 @@ def test_closed_client__fails_what_was_pending(stand_in):
         stand_in.sequencer.silent = True
         maker = await Trader.open(client, KEYS[MAKER])
         waiting = asyncio.create_task(maker.place(INSTRUMENT, "sell", "1600", "0.01"))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(stand_in.until, lambda: is_submitted(stand_in), "the order")
         await client.close()
         with pytest.raises(OutcomeUnknown):
             await waiting
@@ -286,8 +273,9 @@ def test_closed_client__fails_what_was_pending(stand_in):
 
 def test_answer_that_does_not_come__is_unknown(stand_in):
     async def scenario():
-        async with await Client.connect(stand_in.ws_url, answer_timeout_s=0.1) as client:
+        async with await Client.connect(stand_in.ws_url) as client:
             maker = await Trader.open(client, KEYS[MAKER])
+            client._answer_timeout_s = 0.1
             stand_in.sequencer.silent = True
             with pytest.raises(OutcomeUnknown):
                 await maker.place(INSTRUMENT, "sell", "1600", "0.01")
@@ -331,7 +319,7 @@ def test_nonces__whatever_happens__are_never_handed_out_twice_while_good(steps, 
         out, used, floor = [], set(), 0
         for step in steps:
             if step == "take":
-                nonce = await asyncio.wait_for(nonces.take(), 1)
+                nonce = await asyncio.wait_for(nonces.take(), PATIENCE_S)
                 assert nonce not in used
                 assert nonce not in out
                 assert floor <= nonce < floor + NONCE_WINDOW
@@ -371,7 +359,7 @@ def test_nonces__at_the_end_of_the_window__wait_for_the_floor():
         await asyncio.sleep(0.01)
         assert not waiting.done()
         nonces.use(0)
-        assert await asyncio.wait_for(waiting, 1) == NONCE_WINDOW
+        assert await asyncio.wait_for(waiting, PATIENCE_S) == NONCE_WINDOW
 
     asyncio.run(scenario())
 

@@ -3,14 +3,28 @@
 import http.client
 import json
 import socket
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from eth_account import Account
 from eth_account.messages import encode_typed_data
+from exchange_fixture import (
+    CHAIN_ID,
+    CONTRACT,
+    INSTRUMENT,
+    KEYS,
+    MAKER,
+    NAMES,
+    OWNERS,
+    PATIENCE_S,
+    PLACE,
+    TAKER,
+    WATCHED,
+    Exchange,
+    RealService,
+    signed,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.sync.client import connect
@@ -20,67 +34,9 @@ from sequencer.api.gateway import Limits, parse_listen
 from sequencer.errors import REFUSALS
 from sequencer.protocol.constants import Kind, Reason
 
-# By its path, because an installed package may own the name `tests`.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from exchange_fixture import (
-    CHAIN_ID,
-    CONTRACT,
-    INSTRUMENT,
-    KEYS,
-    MAKER,
-    NAMES,
-    OWNERS,
-    TAKER,
-    WATCHED,
-    Exchange,
-    RealService,
-    StandIn,
-    signed,
-)
-
-
-@pytest.fixture(params=[StandIn, RealService], ids=["stand_in", "service"])
-def exchange(request):
-    with Exchange(request.param) as running:
-        yield running
-
-
-@pytest.fixture
-def stand_in():
-    with Exchange() as running:
-        yield running
-
-
-def post(running, document):
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
-    connection.request("POST", "/", json.dumps(document))
-    answer = json.loads(connection.getresponse().read())
-    connection.close()
-    return answer
-
-
-def call(running, method, /, **params):
-    return post(running, {"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-
-
-def result(running, method, /, **params):
-    answer = call(running, method, **params)
-    assert "result" in answer, answer
-    return answer["result"]
-
 
 def place(account=MAKER, nonce=0, **changes):
-    fields = {
-        "account": account,
-        "instrument": INSTRUMENT,
-        "flags": 1,
-        "price": 200_000,
-        "quantity": 100,
-        "nonce": nonce,
-        "expires": 0,
-        "fee_max": 100,
-    }
-    return signed(Kind.PLACE, KEYS[account], **(fields | changes))
+    return signed(Kind.PLACE, KEYS[account], **(PLACE | {"account": account, "nonce": nonce} | changes))
 
 
 def ask(ws, method, /, number=1, **params):
@@ -89,18 +45,18 @@ def ask(ws, method, /, number=1, **params):
 
 def test_submit__over_http__is_applied_and_acknowledged(exchange):
     before = exchange.state_root()
-    ack = result(exchange, "submit", record="0x" + place().hex())
+    ack = exchange.submit(place())
     assert ack["order"]["price"] == "2000.00"
     assert exchange.state_root() != before
-    assert result(exchange, "book", instrument=NAMES[0])["asks"] == [["2000.00", "0.0100", 1]]
+    assert exchange.result("book", instrument=NAMES[0])["asks"] == [["2000.00", "0.0100", 1]]
 
 
 def test_requests_of_one_connection__are_answered_in_order_and_it_stays_open(exchange):
-    with socket.create_connection(("127.0.0.1", exchange.port), 10) as raw:
+    with socket.create_connection(("127.0.0.1", exchange.port), PATIENCE_S) as raw:
         body = json.dumps({"id": 1, "method": "status"}).encode()
         request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
         raw.sendall(request * 40)
-        raw.settimeout(10)
+        raw.settimeout(PATIENCE_S)
         seen = b""
         while seen.count(b"HTTP/1.1 200 OK") < 40:
             seen += raw.recv(65_536)
@@ -108,7 +64,7 @@ def test_requests_of_one_connection__are_answered_in_order_and_it_stays_open(exc
 
 def test_health__says_whether_the_sequencer_is_there(stand_in):
     def health():
-        connection = http.client.HTTPConnection("127.0.0.1", stand_in.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", stand_in.port, timeout=PATIENCE_S)
         connection.request("GET", "/health")
         response = connection.getresponse()
         found = response.status, json.loads(response.read())["ready"]
@@ -144,20 +100,20 @@ FIELDS = {
 @pytest.mark.parametrize("method", FIELDS)
 def test_typed_data__signed_by_a_wallet__is_what_the_exchange_takes(exchange, method):
     fields = {"account": MAKER, "nonce": 3, **FIELDS[method]}
-    typed = result(exchange, "typed_data", method=method, **fields)
+    typed = exchange.result("typed_data", method=method, **fields)
     before = exchange.state_root()
-    result(exchange, method, **fields, signature=wallet_signature(typed, KEYS[MAKER]))
+    exchange.result(method, **fields, signature=wallet_signature(typed, KEYS[MAKER]))
     assert exchange.state_root() != before
 
 
 def test_order_cancel__by_fields__takes_the_order_out(exchange):
-    order = result(exchange, "submit", record="0x" + place().hex())["order"]
+    order = exchange.submit(place())["order"]
     fields = {key: order[key] for key in ("instrument", "side", "price", "seq")} | {
         "account": MAKER,
         "nonce": 1,
     }
-    typed = result(exchange, "typed_data", method="order_cancel", **fields)
-    ack = result(exchange, "order_cancel", **fields, signature=wallet_signature(typed, KEYS[MAKER]))
+    typed = exchange.result("typed_data", method="order_cancel", **fields)
+    ack = exchange.result("order_cancel", **fields, signature=wallet_signature(typed, KEYS[MAKER]))
     assert ack["removed"] == [order["seq"]]
 
 
@@ -171,7 +127,7 @@ def test_binary_frames__are_answered_with_their_ids(exchange):
     with connect(exchange.ws_url, compression=None) as ws:
         for nonce in range(100):
             ws.send((1000 + nonce).to_bytes(8, "big") + place(nonce=nonce))
-        answers = [ws.recv(10) for _ in range(100)]
+        answers = [ws.recv(PATIENCE_S) for _ in range(100)]
     assert sorted(int.from_bytes(one[:8], "big") for one in answers) == list(range(1000, 1100))
     assert all("result" in json.loads(one[8:]) for one in answers)
 
@@ -186,14 +142,14 @@ def test_batch__of_submissions__is_answered_whole(exchange):
         }
         for n in range(100)
     ]
-    answers = post(exchange, batch)
+    answers = exchange.post(batch)[1]
     assert {one["id"] for one in answers} == {f"n{n}" for n in range(100)}
     assert all("result" in one for one in answers)
 
 
 def test_ids__come_back_as_they_were(exchange):
     for number in (0, -5, 2**63 - 1, "", 'quote " and \\ and é', "x" * 64):
-        assert post(exchange, {"id": number, "method": "status"})["id"] == number
+        assert exchange.post({"id": number, "method": "status"})[1]["id"] == number
 
 
 def test_subscriptions__by_number_and_name__bring_each_event_once(exchange):
@@ -203,12 +159,12 @@ def test_subscriptions__by_number_and_name__bring_each_event_once(exchange):
             "subscribe",
             channels=["trades", f"trades.{NAMES[0]}", f"book.{INSTRUMENT}", f"account.{MAKER}"],
         )
-        assert json.loads(ws.recv(10))["result"]["channels"][2] == f"book.{NAMES[0]}"
-        result(exchange, "submit", record="0x" + place().hex())
-        result(exchange, "submit", record="0x" + place(TAKER, flags=0).hex())
+        assert json.loads(ws.recv(PATIENCE_S))["result"]["channels"][2] == f"book.{NAMES[0]}"
+        exchange.submit(place())
+        exchange.submit(place(TAKER, flags=0))
         ask(ws, "status", number="end")
         heard = []
-        while (document := json.loads(ws.recv(10))).get("id") != "end":
+        while (document := json.loads(ws.recv(PATIENCE_S))).get("id") != "end":
             assert document["method"] == "event"
             heard.append((document["params"]["channel"], document["params"]["data"]))
     channels = [channel for channel, _ in heard]
@@ -222,10 +178,10 @@ def test_unsubscribe__ends_the_events(exchange):
     with connect(exchange.ws_url, compression=None) as ws:
         for method in ("subscribe", "unsubscribe"):
             ask(ws, method, channels=["trades", f"book.{NAMES[0]}"])
-            assert "result" in json.loads(ws.recv(10))
-        result(exchange, "submit", record="0x" + place().hex())
+            assert "result" in json.loads(ws.recv(PATIENCE_S))
+        exchange.submit(place())
         ask(ws, "status", number=9)
-        assert json.loads(ws.recv(10))["id"] == 9
+        assert json.loads(ws.recv(PATIENCE_S))["id"] == 9
     assert exchange.do(lambda: exchange.gateway.subscribers) == {}
 
 
@@ -233,11 +189,11 @@ def test_fragmented_message__is_put_together(exchange):
     document = json.dumps({"id": 1, "method": "status"})
     with connect(exchange.ws_url, compression=None) as ws:
         ws.send(document[n : n + 7] for n in range(0, len(document), 7))
-        assert "result" in json.loads(ws.recv(10))
+        assert "result" in json.loads(ws.recv(PATIENCE_S))
 
 
 def test_cross_origin_page__may_post(exchange):
-    connection = http.client.HTTPConnection("127.0.0.1", exchange.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", exchange.port, timeout=PATIENCE_S)
     connection.request(
         "OPTIONS", "/", headers={"Origin": "https://x", "Access-Control-Request-Method": "POST"}
     )
@@ -253,7 +209,7 @@ def test_cross_origin_page__may_post(exchange):
 def test_sequencer_away__everything_is_refused_before_anything_is_accepted(stand_in):
     stand_in.stop_sequencer()
     for method, params in (("submit", {"record": "0x" + place().hex()}), ("status", {})):
-        error = call(stand_in, method, **params)["error"]
+        error = stand_in.call(method, **params)["error"]
         assert (error["code"], "nothing was accepted" in error["message"]) == (1102, True)
 
 
@@ -261,30 +217,25 @@ def test_sequencer_lost__with_a_submission_on_its_way__says_that_the_outcome_is_
     stand_in.sequencer.silent = True
     with connect(stand_in.ws_url, compression=None) as ws:
         ask(ws, "submit", record="0x" + place().hex())
-        deadline = time.monotonic() + 10
-        while not stand_in.do(lambda: len(stand_in.gateway._pending)):
-            assert time.monotonic() < deadline
+        stand_in.until(lambda: len(stand_in.gateway._pending), "the submission")
         stand_in.stop_sequencer()
-        error = json.loads(ws.recv(10))["error"]
+        error = json.loads(ws.recv(PATIENCE_S))["error"]
         assert (error["code"], "nonces" in error["message"]) == (1103, True)
 
 
 def test_sequencer_silent__submissions_time_out_as_unknown():
     with Exchange(limits=Limits(answer_timeout_s=0.2)) as running:
         running.sequencer.silent = True
-        assert call(running, "submit", record="0x" + place().hex())["error"]["code"] == 1103
+        assert running.call("submit", record="0x" + place().hex())["error"]["code"] == 1103
 
 
 def test_sequencer_back__the_gateway_serves_again_and_what_was_durable_is_there():
     with Exchange(RealService) as running:
-        seq = result(running, "submit", record="0x" + place().hex())["seq"]
+        seq = running.submit(place())["seq"]
         running.stop_sequencer()
         running.start_sequencer()
-        deadline = time.monotonic() + 10
-        while not running.gateway.ready:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert [one["seq"] for one in result(running, "orders", account=MAKER)] == [seq]
+        running.until(lambda: running.gateway.ready, "the gateway")
+        assert [one["seq"] for one in running.result("orders", account=MAKER)] == [seq]
 
 
 def test_gateway__started_for_another_exchange__stays_not_ready(stand_in, caplog):
@@ -293,7 +244,9 @@ def test_gateway__started_for_another_exchange__stays_not_ready(stand_in, caplog
 
         other = gateway.Gateway(stand_in.address, gateway.Exchange(CHAIN_ID + 1, CONTRACT))
         task = asyncio.create_task(other.run())
-        await asyncio.sleep(0.2)
+        until = time.monotonic() + PATIENCE_S
+        while "was started for" not in caplog.text and time.monotonic() < until:  # noqa: ASYNC110  # it says it in the log
+            await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait([task])
         return other.ready
@@ -312,7 +265,7 @@ def test_new_instrument__is_found_by_its_name_after_the_list_has_grown(stand_in)
 
     stand_in.do(list_one)
     name = "BTC-4OCT24-51000-C"
-    assert result(stand_in, "book", instrument=name)["instrument"] == name
+    assert stand_in.result("book", instrument=name)["instrument"] == name
 
 
 def test_two_gateways__share_a_sequencer_and_hear_the_same_events(stand_in):
@@ -329,9 +282,9 @@ def test_two_gateways__share_a_sequencer_and_hear_the_same_events(stand_in):
     port, task = stand_in.run(start())
     with connect(f"ws://127.0.0.1:{port}/ws", compression=None) as ws:
         ask(ws, "subscribe", channels=[f"account.{WATCHED}"])
-        ws.recv(10)
-        result(stand_in, "submit", record="0x" + place(WATCHED).hex())
-        assert json.loads(ws.recv(10))["params"]["channel"] == f"account.{WATCHED}"
+        ws.recv(PATIENCE_S)
+        stand_in.submit(place(WATCHED))
+        assert json.loads(ws.recv(PATIENCE_S))["params"]["channel"] == f"account.{WATCHED}"
     stand_in.run(_cancelled(task))
 
 
@@ -415,4 +368,4 @@ def test_command_line__that_is_wrong__says_what(arguments, message):
 
 
 def test_owners__are_those_of_the_keys(exchange):
-    assert result(exchange, "account", owner="0x" + OWNERS[TAKER].hex().upper())["account"] == TAKER
+    assert exchange.result("account", owner="0x" + OWNERS[TAKER].hex().upper())["account"] == TAKER

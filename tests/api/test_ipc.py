@@ -6,6 +6,7 @@ import stat
 
 import pytest
 import uvloop
+from exchange_fixture import PATIENCE_S
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,13 @@ MESSAGES = st.one_of(
     st.builds(Answer, RIDS, st.booleans(), st.binary(max_size=200)),
     st.builds(Events, st.lists(st.tuples(st.text(max_size=20), RIDS, st.binary(max_size=200)), max_size=20)),
 )
+
+
+async def until(condition):
+    """Returns once `condition()` holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  # both ends are on this loop
+            await asyncio.sleep(0.001)
 
 
 class _Transport(asyncio.Transport):
@@ -152,7 +160,7 @@ def test_drained__waits_for_a_slow_peer():
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
-def test_server__answers_submissions_queries_and_broadcasts(kind, tmp_path, unused_tcp_port):
+def test_server__answers_submissions_queries_and_broadcasts(kind, tmp_path):
     async def scenario():
         lost = []
 
@@ -163,9 +171,11 @@ def test_server__answers_submissions_queries_and_broadcasts(kind, tmp_path, unus
             connection.send_answer(rid, False, f"{method}{params}".encode())
 
         server = IpcServer(on_submit, on_query, lost.append)
-        address = str(tmp_path / "s") if kind == "unix" else f"127.0.0.1:{unused_tcp_port}"
+        address = str(tmp_path / "s") if kind == "unix" else "127.0.0.1:0"
         await server.start(address)
-        if kind == "unix":
+        if kind == "tcp":
+            address = f"127.0.0.1:{server._server.sockets[0].getsockname()[1]}"
+        else:
             assert stat.S_IMODE(os.stat(address).st_mode) == 0o600
         heard = [[], []]
         gone = asyncio.Event()
@@ -173,19 +183,19 @@ def test_server__answers_submissions_queries_and_broadcasts(kind, tmp_path, unus
         second = await connect(address, lambda _, message: heard[1].append(message), lambda *_: gone.set())
         first.send(Submit([(1, b"a", b"b"), (2, b"c", b"d")]))
         first.send(Query(3, "m", {"x": 1}))
-        await asyncio.sleep(0.05)
+        await until(lambda: len(heard[0]) == 2)
         assert heard[0] == [Acks([(1, True, b"ab"), (2, True, b"cd")]), Answer(3, False, b"m{'x': 1}")]
         server.broadcast([("trades", 0, b"{}")])
-        await asyncio.sleep(0.05)
+        await until(lambda: heard[1] and len(heard[0]) == 3)
         assert heard[0][-1] == Events([("trades", 0, b"{}")])
         assert heard[1] == [Events([("trades", 0, b"{}")])]
         first.close()
-        await asyncio.sleep(0.05)
+        await until(lambda: lost)
         assert len(lost) == 1
         assert len(server.connections) == 1
         assert not lost[0].send_acks([(9, True, b"{}")])  # dropped, and said so
         await server.close()
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), PATIENCE_S)
         assert not second.is_open
 
     run(scenario())
@@ -215,7 +225,7 @@ def test_server__that_gets_what_only_it_sends__cuts_off(tmp_path):
         await server.start(str(tmp_path / "s"))
         connection = await connect(str(tmp_path / "s"), lambda *_: None)
         connection.send(Acks([(1, True, b"{}")]))
-        await asyncio.wait_for(connection.closed.wait(), 5)
+        await asyncio.wait_for(connection.closed.wait(), PATIENCE_S)
         await server.close()
 
     run(scenario())
@@ -232,7 +242,7 @@ def test_query__that_makes_its_handler_fail__is_answered_and_the_connection_live
         connection = await connect(str(tmp_path / "s"), lambda _, message: heard.append(message))
         connection.send(Query(1, "m", {"x": 0}))
         connection.send(Query(2, "m", {"x": 1}))
-        await asyncio.sleep(0.05)
+        await until(lambda: len(heard) == 2)
         assert [(one.rid, one.ok) for one in heard] == [(1, False), (2, True)]
         assert b"-32603" in heard[0].body
         await server.close()
@@ -262,12 +272,3 @@ def test_second_server__on_a_live_socket__is_refused__and_on_a_dead_one_is_not(t
 def test_address__beyond_this_machine__is_refused():
     with pytest.raises(ValueError, match="this machine only"):
         ipc.parse_address("10.0.0.1:7000")
-
-
-@pytest.fixture
-def unused_tcp_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
