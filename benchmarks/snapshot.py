@@ -17,9 +17,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from sequencer.development import devnet_params
 from sequencer.engine import Engine
 from sequencer.genesis import genesis_state
-from sequencer.local.devnet import devnet_params
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 from sequencer.snapshots import Aside, save

@@ -135,7 +135,7 @@ def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
 
 def feed_keys(devnet: bool) -> list[bytes]:
     """Private keys of the feeds that sign in this process: of the environment, else, on a devnet, the known ones."""
-    from sequencer.local.devnet import FEEDS, feed_key
+    from sequencer.development import FEEDS, feed_key
 
     given = os.environ.get(FEED_KEYS_VARIABLE)
     if given is None:
@@ -180,7 +180,7 @@ def checked_deployment(
     path: Path, l1_url: str, params_path: Path | None, devnet: bool, signer: Signer
 ) -> tuple[Deployment, Params]:
     """The deployment and its parameters, if it was made for them and this key. L1 is asked when it answers."""
-    from sequencer.local.devnet import devnet_params
+    from sequencer.development import devnet_params
 
     try:
         deployment = Deployment.load(path)

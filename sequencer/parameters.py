@@ -6,17 +6,27 @@ An object of Params' fields, all of them optional: integers, and `feed_keys` as 
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
+from sequencer.development import devnet_params
 from sequencer.genesis import genesis_root
 from sequencer.l1.errors import DeploymentError
 from sequencer.l1.rpc import to_bytes, to_hex
 from sequencer.protocol.params import INTEGER_FIELDS, Params
 
-if TYPE_CHECKING:
-    from sequencer.l1.deploy import Deployment
+
+class Deployed(Protocol):
+    """What a deployment's file says of its parameters: `Deployment` of l1/deploy.py has it."""
+
+    @property
+    def params(self) -> Mapping[str, Any] | None:
+        """An object of them, if they are there."""
+
+    @property
+    def genesis_root(self) -> str:
+        """The root that they must give."""
 
 
 def to_object(params: Params) -> dict[str, Any]:
@@ -55,14 +65,12 @@ def read(path: Path, default: Params | None = None) -> Params:
         raise ValueError(f"--params {path}: {error}") from None
 
 
-def of_deployment(at: "Deployment", path: Path | None = None, default: Params | None = None) -> Params:
+def of_deployment(at: Deployed, path: Path | None = None, default: Params | None = None) -> Params:
     """The parameters that `path` gives, else the deployment's file, else the development ones.
 
     `default`: what a file at `path` leaves out. Raises ValueError when they cannot be read; DeploymentError naming both
     genesis roots when the deployment's is not theirs (`Deployment.check` compares that with L1).
     """
-    from sequencer.local.devnet import devnet_params
-
     if path is not None:
         params, whose = read(path, default), f"--params {path}: their"
     elif at.params is not None:

@@ -17,12 +17,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.driver import DriverConfig
 from sequencer.engine import Engine, Submission
 from sequencer.genesis import genesis_state
 from sequencer.intake import IntakeLimits
 from sequencer.keeper import Keeper, Terms
-from sequencer.local.devnet import FEEDS, Devnet, DevnetConfig, devnet_params, feed_key, wait_for
+from sequencer.local.devnet import Devnet, DevnetConfig, wait_for
 from sequencer.market.feeds import IndexReport, Report, SurfaceReport
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c

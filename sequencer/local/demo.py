@@ -15,11 +15,12 @@ from typing import Any
 from sequencer.api.client import Client, Trader
 from sequencer.api.names import find_instrument
 from sequencer.clock import ManualClock
+from sequencer.development import devnet_params
 from sequencer.driver import DriverConfig
 from sequencer.errors import Refused
 from sequencer.keeper import KeeperConfig
 from sequencer.l1.follower import Follower, PostedBatch
-from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.feeds import TapeSource
 from sequencer.market.tape import Trade, open_tape
 from sequencer.proof.replay import replay

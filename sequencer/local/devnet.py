@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +21,7 @@ from eth_account import Account
 
 from sequencer.clock import Clock
 from sequencer.contracts import load
+from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.engine import Engine
 from sequencer.genesis import genesis_root
 from sequencer.keeper import Liquidator, Terms
@@ -32,27 +33,14 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.l1_worker import L1Config
 from sequencer.market.feeds import FeedSource
-from sequencer.protocol.hashing import address_of, keccak, public_key_of
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.service import Service, ServiceConfig
 
-FEEDS = 3
 SEQUENCER_INDEX = 0
 GATEWAY_READY_S = 60.0
 GATEWAY_STOP_S = 10.0
 DEPOSIT_S = 120.0
-
-
-def feed_key(number: int) -> bytes:
-    """Private key of a development feed; derived from a constant, worth nothing."""
-    return keccak(b"fairstrike devnet feed %d" % number)
-
-
-def devnet_params(**changes: int) -> Params:
-    """Parameters of a devnet: the defaults with the development feeds' addresses; `changes` by field name."""
-    keys = tuple(address_of(public_key_of(feed_key(number))) for number in range(FEEDS))
-    return replace(Params(feed_keys=keys, treasury_account=1), **changes)  # type: ignore[arg-type]  # every changed field is an int
 
 
 def devnet_key(index: int) -> bytes:

@@ -15,9 +15,10 @@ from typing import Any, Final
 from sequencer.api.client import Client
 from sequencer.api.trader import Trader
 from sequencer.clock import ManualClock
+from sequencer.development import devnet_params, feed_key
 from sequencer.driver import DriverConfig
 from sequencer.local.bench import FlatSource
-from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, feed_key
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.proof.exit import final_value
 from sequencer.proof.leaving import Leaving, Row, exit_state, freeze
 from sequencer.proof.statement import Statement, statement

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sequencer.batcher import Batch
 from sequencer.contracts import load
+from sequencer.development import devnet_params
 from sequencer.engine import Engine, Submission, class_of
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1 import poster
@@ -27,7 +28,7 @@ from sequencer.l1.rpc import to_bytes
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.wallet import Wallet
-from sequencer.local.devnet import devnet_params, devnet_signer
+from sequencer.local.devnet import devnet_signer
 from sequencer.local.lies import LIES, Lie, LyingEngine
 from sequencer.local.play import DEPOSITS, PAYLOAD_MAX_BYTES, Play, batches_of
 from sequencer.log import Entry, SqliteLog

@@ -10,9 +10,10 @@ from typing import Final
 
 from sequencer.api.names import find_instrument
 from sequencer.batcher import Batch, Batcher
+from sequencer.development import FEEDS, feed_key
 from sequencer.engine import Submission, Tick, class_of
 from sequencer.l1.follower import EMPTY_HASH, PostedBatch
-from sequencer.local.devnet import FEEDS, devnet_key, feed_key
+from sequencer.local.devnet import devnet_key
 from sequencer.local.lies import LyingEngine
 from sequencer.log import SqliteLog
 from sequencer.market.feeds import IndexReport, SurfaceReport, TapeSource, sign_reports

@@ -18,10 +18,11 @@ import msgspec
 from sequencer import parameters
 from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
 from sequencer.clock import SystemClock
+from sequencer.development import FEEDS, devnet_params
 from sequencer.keeper import Terms
 from sequencer.l1.deploy import Deployment
 from sequencer.local.bench import FlatSource
-from sequencer.local.devnet import FEEDS, Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, Report
 from sequencer.protocol.constants import DAY_S, U32_MAX

@@ -367,7 +367,7 @@ def expiry_name(key: int) -> str:
 
 def development_reports(state: State, now_s: int, price_ticks: int) -> list[bytes]:
     """Reports of the development feeds, whose keys everybody knows, for the expiries that are held and have passed."""
-    from sequencer.local.devnet import FEEDS, feed_key
+    from sequencer.development import FEEDS, feed_key
 
     out = []
     for key in expiries_held(state):
