@@ -159,6 +159,13 @@ class Desk:
             lambda: service.last_posted >= service.batcher.cursor.batch_id - 1 > 0, "L1 to have it again"
         )
 
+    async def looked(self) -> None:
+        """Waits until the sequencer has looked at L1 as it is now, and been through with it."""
+        worker = self.service.worker
+        assert worker is not None
+        wanted = worker.looks + 2  # the first may have begun before
+        await until(lambda: worker.looks >= wanted, "two looks at L1")
+
     async def close(self) -> None:
         self.client.close()
         await self.service.stop()
@@ -375,7 +382,7 @@ def test_roll_back_that_is_wrong__stops_the_posting_and_nothing_else(world: Worl
         await desk.orders(4)
         service.request_batches()
         await until(lambda: service.batcher.cursor.batch_id > 2, "a batch")
-        await asyncio.sleep(0.3)
+        await desk.looked()
         assert service.last_posted == 1
         status = await desk.client.ask("status")
         assert "executing it again gives the same" in status["l1_error"]
@@ -399,11 +406,11 @@ def test_roll_back__that_a_reorganisation_takes_away__is_never_answered(world: W
         service, before = desk.service, await asyncio.to_thread(world.chain.snapshot)
         assert await asyncio.to_thread(challenge, world) == 1
         await desk.orders(4)
-        await asyncio.sleep(0.5)
+        await desk.looked()
         assert (service.recovery.epoch, service._notice, service.last_posted) == (0, None, 1)
         await asyncio.to_thread(world.chain.revert, before)
         await asyncio.to_thread(world.chain.mine, 5)
-        await asyncio.sleep(0.5)
+        await desk.looked()
         assert service.recovery.epoch == 0
 
         assert await asyncio.to_thread(challenge, world) == 1
