@@ -136,9 +136,11 @@ class Desk:
 
     async def post(self) -> int:
         service = self.service
+        await service.driver.flush()
         stored = service.batcher.cursor.batch_id
-        service.request_batches()
-        await until(lambda: service.batcher.cursor.batch_id > stored, "a batch")
+        if service.batcher.waiting():
+            service.request_batches()
+            await until(lambda: service.batcher.cursor.batch_id > stored, "a batch")
         last = service.batcher.cursor.batch_id - 1
         await until(lambda: service.last_posted >= last, f"batch {last} to be posted")
         return last
