@@ -2,26 +2,32 @@
 never both, blobs without a gap in the nonces, and a replacement at twice every fee.
 """
 
+import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import rlp
 
+from sequencer.contracts import load
 from sequencer.l1 import chains
+from sequencer.l1.abi import Contract
 from sequencer.l1.chains import Chain
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.errors import RpcRejected
-from sequencer.l1.rpc import Rpc, to_int
+from sequencer.l1.follower import Follower
+from sequencer.l1.poster import Poster, PosterConfig
+from sequencer.l1.rpc import Rpc, to_hex, to_int
 from sequencer.l1.signing import Content, Fees, Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.txstore import State
 from sequencer.protocol.hashing import keccak
 
-from .conftest import DEPLOYER, GENESIS_ROOT, GENESIS_TIME_S, SEQUENCER, install_or_skip
+from .conftest import DEPLOYER, GENESIS_ROOT, GENESIS_TIME_S, SEQUENCER, BatchMaker, install_or_skip
 from .test_txmgr import GAS, STEPS, TOKEN, Clock, Crash, crash_at
 
+ROLLUP = Contract(load("Rollup").abi)
 PAYLOAD = b"\5" * 31 * 9
 STALL_S = 30
 
@@ -247,3 +253,107 @@ def test_calldata__in_the_place_of_a_pending_blob__is_what_such_a_node_refuses(d
     other.close()
     manager.close()
     assert len(desk.rpc.pool()) == 1
+
+
+@pytest.mark.node
+def test_roll_back__with_a_blob_of_before_stuck_in_the_pool__posts_again_behind_it(
+    anvil: Chain, tmp_path: Path, make_batch: BatchMaker
+) -> None:
+    """Its nonce cannot be had: it is bumped until it is mined and refused by L1; what comes again comes behind it."""
+    sequencer, rpc = anvil.signer(SEQUENCER), StrictNode(anvil.url)
+    rpc.sender = sequencer.address
+    at = deploy(
+        rpc, anvil.signer(DEPLOYER), DeployConfig(GENESIS_ROOT, sequencer.address, 3600, 3600, data="blob")
+    )
+    clock = Clock()
+    config = PosterConfig(confirmations=1, in_blobs=True)
+    steps: list[str] = []
+
+    def open_manager() -> TxManager:
+        def checkpoint(step: str) -> None:
+            if steps and step == steps[0]:
+                steps.pop(0)
+                raise Crash
+
+        return TxManager(
+            rpc,
+            sequencer,
+            tmp_path / "tx.sqlite",
+            TxConfig(stall_s=STALL_S),
+            clock=clock,
+            checkpoint=checkpoint,
+        )
+
+    manager = open_manager()
+    before = Poster(rpc, manager, at.rollup, config)
+    assert before.offer(make_batch(1))
+    before.drain(120)
+    anvil.set_automine(False)
+    assert before.offer(make_batch(2))
+    before.step()
+    assert len(rpc.pool()) == 1
+
+    # batch 1 is rolled back, in a block that has room for nothing else
+    rpc.call("evm_setBlockGasLimit", hex(250_000))
+    rpc.call("anvil_impersonateAccount", at.arbiter)
+    rpc.call("anvil_setBalance", at.arbiter, hex(10**20))
+    data = ROLLUP.encode("roll_back", 1, anvil.signer(DEPLOYER).address)
+    call = {
+        "from": at.arbiter,
+        "to": at.rollup,
+        "data": to_hex(data),
+        "gasPrice": hex(5 * 10**9),
+        "gas": hex(150_000),
+    }
+    rolled_back = rpc.call("eth_sendTransaction", call)
+    anvil.mine()
+    rpc.call("evm_setBlockGasLimit", hex(chains.GAS_LIMIT))
+    receipt = rpc.receipt(rolled_back)
+    assert receipt is not None
+    assert receipt["status"] == "0x1"
+    assert len(rpc.pool()) == 1
+    assert ROLLUP.read(rpc, at.rollup, "next_batch") == 1
+
+    # the sequencer's key makes up the bond, and posts again; it crashes at each step
+    manager.send("rebond-1", at.rollup, ROLLUP.encode("bond"), 10**18, 100_000)
+    again = [replace(make_batch(number), post_root=bytes([0xA0 + number]) * 32) for number in (1, 2, 3)]
+    again = [replace(one, payload=one.post_root[:31] + one.payload[31:]) for one in again]
+    for step in (
+        "bump stored",
+        "intent stored",
+        "nonce stored",
+        "before sending",
+        "after sending",
+        "sending stored",
+    ):
+        steps[:] = [step]
+        after = Poster(rpc, manager, at.rollup, config, clock, epoch=1)
+        for one in again:
+            assert after.offer(one)
+        # what is pending is replaced where that is what the step is of
+        is_of_a_bump = step in ("bump stored", "after sending", "sending stored")
+        with contextlib.suppress(Crash):
+            for _ in range(6):
+                clock.now_s += STALL_S + 1 if is_of_a_bump else 1
+                after.step()
+        assert steps == [], step
+        manager.close()
+        manager = open_manager()
+    anvil.set_automine(True)
+    anvil.mine()
+    after = Poster(rpc, manager, at.rollup, config, clock, epoch=1)
+    for one in again:
+        assert after.offer(one)
+    after.drain(120)
+    assert after.status().queued == 0, after.status().reason
+    posted = list(Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0).batches(at.deploy_block))
+    assert [one.post_root for one in posted] == [one.post_root for one in again]
+    old = manager.get("batch-2")
+    assert old is not None
+    assert old.state is State.FAILED
+    assert "reverted" in old.error
+    names = ("batch-1", "batch-2", "rebond-1", *(f"batch-{number}-epoch-1" for number in (1, 2, 3)))
+    nonces = [manager.get(name).nonce for name in names]  # type: ignore[union-attr]
+    assert nonces == list(range(nonces[0], nonces[0] + len(names)))  # type: ignore[arg-type,operator]
+    manager.close()
+    rpc.close()

@@ -46,13 +46,23 @@ class Crash(Exception):
     pass
 
 
+# Tests that say so run on both: the world's chain, and where batches lie.
+WORLDS: Any = [
+    ("pyevm", "calldata"),
+    pytest.param(("anvil", "blob"), marks=[pytest.mark.node, pytest.mark.timeout(600)]),
+]
+in_both = pytest.mark.parametrize("world", WORLDS, indirect=True, ids=["calldata", "blobs"])
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    chain, data = getattr(request, "param", ("pyevm", "calldata"))
     of = devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400)
-    started = start("pyevm", log_dir=tmp_path)
+    started = start(chain, log_dir=tmp_path)
     try:
         signer = devnet_signer(0)
-        at = deploy(started.rpc, signer, DeployConfig(genesis_root(of), signer.address, WINDOW_S, 600))
+        config = DeployConfig(genesis_root(of), signer.address, WINDOW_S, 600, data=data)
+        at = deploy(started.rpc, signer, config)
         domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
         made = World(tmp_path, started, at, of, domain)
         for number in range(4):
@@ -239,6 +249,7 @@ def challenge(world: World) -> int:
     return int(batch.batch_id)
 
 
+@in_both
 def test_lying_sequencer__is_rolled_back_and_recovers_by_itself_twice(world: World) -> None:
     async def play() -> None:
         desk = Desk(world)
@@ -316,6 +327,7 @@ async def told_of_the_void(desk: Desk, seq: int) -> None:
     assert (channel, {"rolled_back": {"batch_id": 2, "first_seq": report.first_seq}}) in backs
 
 
+@in_both
 def test_crash_in_the_middle__and_a_bond_that_nobody_makes_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,14 +50,18 @@ class World:
     accounts: list[int] = field(default_factory=list)
 
     @classmethod
-    def build(cls, folder: Path, traders: int, chain: str = "pyevm", **params: int) -> Self:
+    def build(
+        cls, folder: Path, traders: int, chain: str = "pyevm", data: str = "calldata", **params: int
+    ) -> Self:
         """A fresh one, with `traders` deposits made."""
         folder.mkdir(parents=True, exist_ok=True)
         of = devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400, **params)
         started = start(chain, log_dir=folder)
         try:
             signer = devnet_signer(0)
-            at = deploy(started.rpc, signer, DeployConfig(genesis_root(of), signer.address, 60, 60))
+            at = deploy(
+                started.rpc, signer, DeployConfig(genesis_root(of), signer.address, 60, 60, data=data)
+            )
             at.save(folder / "deployment.json")
             changed = {name: value for name, value in asdict(of).items() if isinstance(value, int)}
             (folder / "params.json").write_text(json.dumps(changed))
