@@ -164,11 +164,11 @@ class Driver:
             generation = self._generation
             began = self.clock.monotonic_ns()
             tick = self.engine.run(now_s, system, submissions)
-            self.applied += 1
-            self.on_applied(tick)
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
             self.metrics.apply_ms = took_s * 1e3
             self.metrics.apply_s_total += took_s
+            self.applied += 1
+            self.on_applied(tick)
             await self._settle()
             if generation != self._generation:  # the tick before was lost, and this one stood on it
                 await self._on_lost(submissions, self.metrics.last_error)

@@ -9,6 +9,7 @@ copy's state stands still, and only the copying of page tables holds the sequenc
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -115,6 +116,7 @@ def _in_the_copy(folder: Path, state: State, offset: int, is_wanted: Callable[[]
     """What the copy does, and nothing after it. It holds neither lock nor connection of the process it came from."""
     code = 1
     try:
+        gc.disable()  # it would touch, and so copy, every page
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
