@@ -16,10 +16,11 @@ from sequencer.cli import main
 from sequencer.clock import ManualClock
 from sequencer.driver import DriverConfig
 from sequencer.l1.beacon import BEACON_VARIABLE
-from sequencer.l1.follower import Follower
+from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
 from sequencer.proof.replay import replay
+from sequencer.service import BATCHES_AHEAD_MAX
 from tests.e2e.test_cli import an_option, answer, clean_up, retry, start_up
 from tests.simulation.world import World, order
 
@@ -148,6 +149,53 @@ def test_blobs__that_are_pruned__are_named_and_replay_watch_and_exit_go_on_from_
             await asyncio.to_thread(go_on, devnet, root)
 
     asyncio.run(play())
+
+
+@pytest.mark.node
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_l1_away__lets_what_comes_wait_in_the_log_and_fill_more_of_one_batch(tmp_path: Path) -> None:
+    full_bytes = 1_500
+    config = DevnetConfig(
+        chain="anvil",
+        data="blob",
+        folder=tmp_path,
+        genesis_time_s=START_S - 3_600,
+        service={
+            "driver": DriverConfig(tick_ms=0.5),
+            "batch_interval_s": 0.05,
+            "batch_payload_bytes": full_bytes,
+        },
+    )
+
+    async def play() -> list[PostedBatch]:
+        async with Devnet(config, ManualClock(START_S), [FlatSource(WANTED, 4_600_000)], WANTED) as devnet:
+            service = devnet.service
+            assert service.worker is not None
+            await devnet.fund(devnet_signer(1), USD)
+            for second in range(1, 4):
+                await service.advance(START_S + second)
+            await devnet.set_chain_time(START_S + 60)
+            before = await devnet.post_all()
+            service.worker.paused = True
+            for second in range(4, 64):  # reports and marks of each second
+                await service.advance(START_S + second)
+            waiting = service.batcher.waiting()
+            stored = service.batcher.cursor.batch_id - 1
+            assert stored - before == BATCHES_AHEAD_MAX
+            assert waiting > 0
+            service.worker.paused = False
+            last = await devnet.post_all()
+            assert stored < last < stored + BATCHES_AHEAD_MAX
+            at = devnet.deployment
+            follower = Follower(devnet.chain.rpc, at.inbox, at.rollup, at.deploy_block, 0)
+            posted = list(await asyncio.to_thread(lambda: list(follower.batches(at.deploy_block))))
+            assert replay(posted, service.domain, devnet.config.params).final_root == service.state.root()
+            return posted[stored:]
+
+    after = asyncio.run(play())
+    assert len(after[0].payload) > 2 * full_bytes
+    assert all(len(one.payload) <= 6 * full_bytes for one in after)
 
 
 @pytest.mark.node

@@ -20,7 +20,7 @@ from sequencer.l1.abi import Contract
 from sequencer.l1.beacon import Beacon
 from sequencer.l1.chains import Chain
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
-from sequencer.l1.errors import RpcReverted, RpcUnavailable
+from sequencer.l1.errors import RpcRejected, RpcReverted, RpcUnavailable
 from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.l1.poster import Batch, Poster, PosterConfig, post_blobs_gas
 from sequencer.l1.signing import Content, Fees, Signer
@@ -220,6 +220,19 @@ def test_batch__whose_last_root_is_not_its_post_root__can_be_challenged(anvil: C
     assert arbiter().function("check_segment").decode_output(answer) == (
         *(True, 1, check.challenge_id, honest.post_root),
     )
+
+
+@pytest.mark.node
+def test_sidecar__with_two_cell_proofs_in_each_others_place__is_refused_by_a_node(
+    exchange: Blobs, make_batch: BatchMaker
+) -> None:
+    batch = make_batch(1)
+    made = blobs.sidecar(batch.payload)
+    first, second, *others = made.cell_proofs
+    with pytest.raises(RpcRejected, match="invalid KZG proof"):
+        _raw(exchange, batch, 10, replace(made, cell_proofs=(second, first, *others)))
+    _raw(exchange, batch, 10, made)
+    assert [one.payload for one in exchange.batches()] == [batch.payload]
 
 
 @pytest.mark.node
