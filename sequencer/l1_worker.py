@@ -103,6 +103,11 @@ class L1Worker:
         self.bond_wei: int | None = None  # as last read
         self.bond_min_wei = 0
 
+    @property
+    def next_on_l1(self) -> int:
+        """The batch id that L1 asks for, as last seen; 0 before it was."""
+        return self._seen_next
+
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()

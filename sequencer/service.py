@@ -436,6 +436,7 @@ class Service:
             "tick_apply_ms": round(metrics.apply_ms, 3),
             "log_append_ms": round(metrics.append_ms, 3),
             "log_error": metrics.last_error,
+            "ticks_unbatched": self.batcher.waiting(),
             "batches_stored": self.batcher.cursor.batch_id - 1,
             "batches_posted": self.last_posted,
             "feed_error": self.keeper.feed_error,
@@ -496,8 +497,10 @@ class Service:
 
     def _is_behind(self) -> bool:
         """Whether batches wait for L1: in blobs what comes then stays in the log, and fills more of one batch later."""
-        stored = self.batcher.cursor.batch_id - 1
-        return self._in_blobs and self.worker is not None and stored - self.last_posted >= BATCHES_AHEAD_MAX
+        if not self._in_blobs or self.worker is None:
+            return False
+        stored, there = self.batcher.cursor.batch_id - 1, max(self.last_posted, self.worker.next_on_l1 - 1)
+        return stored - there >= BATCHES_AHEAD_MAX
 
     def _make_full_batches(self) -> None:
         """Stores what is full as it becomes full, so that no tick waits for many batches at once."""
