@@ -4,10 +4,11 @@
 """
 @title Arbiter: judges what the sequencer has posted, in one transaction
 @license MIT
-@notice Three checks say whether a posted batch is wrong, and anybody may call them: `check_segment` executes the records
+@notice Four checks say whether a posted batch is wrong, and anybody may call them: `check_segment` executes the records
         of a segment again and compares the root that was committed after them, `check_form` looks at a segment's
-        bounds, and `check_header` compares the header with GLOBAL under the post-root. `challenge` runs one of them for
-        good: on a fraud, Rollup deletes the batch and all after it, and half the bond goes to the challenger.
+        bounds, `check_header` compares the header with GLOBAL under the post-root, and `check_late` when it was posted
+        with the deadlines of the Inbox's messages. `challenge` runs one of them for good: on a fraud, Rollup deletes
+        the batch and all after it, and half the bond goes to the challenger.
         A challenger commits to the challenge a block or more before it makes it, so that nobody earns by copying it out
         of the pool: the copy has no commitment. Who holds back another's challenge to commit to it first gains nothing
         either, for the older commitment takes the reward while the contest is open.
@@ -32,10 +33,26 @@ struct Batch:
     posted_at: uint256
 
 
+struct End:
+    next_seq: uint256
+    time: uint256
+    inbox_count: uint256
+    posted_at: uint256
+    rolled_back_at: uint256
+
+
 interface IRollup:
+    def inbox() -> address: view
     def batch(batch_id: uint256) -> Batch: view
+    def end(batch_id: uint256) -> End: view
     def is_final(batch_id: uint256) -> bool: view
     def roll_back(batch_id: uint256, challenger: address) -> uint256: nonpayable
+
+
+interface IInbox:
+    def deadline_at(i: uint256) -> uint256: view
+    def delay_min_s() -> uint256: view
+    def delay_max_s() -> uint256: view
 
 
 interface IDataSource:
@@ -76,6 +93,10 @@ CHECK_FORM: constant(bytes4) = method_id(
 )
 CHECK_HEADER: constant(bytes4) = method_id(
     "check_header((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256[5],uint256,bytes32[])",
+    output_type=bytes4,
+)
+CHECK_LATE: constant(bytes4) = method_id(
+    "check_late((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256)",
     output_type=bytes4,
 )
 APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)", output_type=bytes4)
@@ -191,12 +212,14 @@ def challenge(salt: bytes32, check: Bytes[CALL_BYTES_MAX]) -> uint256:
     """
     @notice Rolls a wrong batch back.
     @param salt That of the caller's commitment, one block old or more.
-    @param check Calldata of `check_segment`, `check_form` or `check_header`.
+    @param check Calldata of `check_segment`, `check_form`, `check_header` or `check_late`.
     @return Number of the reward, to be collected when it can be contested no more.
     """
     # Any other function would let the caller write the verdict.
     selector: bytes4 = convert(slice(check, 0, 4), bytes4)
-    assert selector == CHECK_SEGMENT or selector == CHECK_FORM or selector == CHECK_HEADER, "arbiter: not a check"
+    assert (
+        selector == CHECK_SEGMENT or selector == CHECK_FORM or selector == CHECK_HEADER or selector == CHECK_LATE
+    ), "arbiter: not a check"
     verdict: Verdict = abi_decode(raw_call(self, check, max_outsize=128), Verdict)
     assert verdict.fraud, "arbiter: no fraud"
 
@@ -368,6 +391,36 @@ def check_header(
         fraud=fraud,
         batch_id=header.batch_id,
         challenge_id=self._id(header, CHECK_HEADER, 0),
+        root=empty(bytes32),
+    )
+
+
+@external
+@view
+@reentrant
+def check_late(header: batch.Header, index: uint256) -> Verdict:
+    """
+    @notice Compares when a batch was posted with the deadline of the Inbox's message `index`. Fraud is a batch, whether
+            it takes the message or not, that was posted past that deadline by more than the Inbox's delay_min_s, while
+            no batch before it had taken the message. After a roll-back messages have the Inbox's longest delay again.
+    @dev The rollup can be frozen as soon as the deadline is over; delay_min_s more is what a batch that was sent in good
+         time may need to be mined. One id for all messages of a batch: who shows another message contests no reward.
+    @param header Of a posted batch that is not final.
+    @param index Of the message.
+    """
+    self._check_posted(header)
+    # Genesis has no header that could be shown.
+    taken: uint256 = (staticcall IRollup(rollup).end(unsafe_sub(header.batch_id, 1))).inbox_count
+    end: End = staticcall IRollup(rollup).end(header.batch_id)
+    inbox: address = staticcall IRollup(rollup).inbox()
+    deadline: uint256 = max(
+        staticcall IInbox(inbox).deadline_at(index),  # reverts beyond the inbox's count
+        end.rolled_back_at + staticcall IInbox(inbox).delay_max_s(),
+    )
+    return Verdict(
+        fraud=index >= taken and end.posted_at > deadline + staticcall IInbox(inbox).delay_min_s(),
+        batch_id=header.batch_id,
+        challenge_id=self._id(header, CHECK_LATE, 0),
         root=empty(bytes32),
     )
 

@@ -49,6 +49,15 @@ struct Batch:
     posted_at: uint256  # seconds
 
 
+# Where a batch ended, and what stood when it was posted.
+struct End:
+    next_seq: uint256
+    time: uint256  # GLOBAL time, seconds
+    inbox_count: uint256
+    posted_at: uint256  # seconds
+    rolled_back_at: uint256  # when a batch had last been rolled back by then, seconds; 0: none had
+
+
 PAYLOAD_HEAD: constant(uint256) = 260  # calldata position of the payload's length: selector and 8 words
 PAYLOAD_START: constant(uint256) = 292
 BLOBS_MAX: constant(uint256) = 6  # of one transaction (EIP-7594)
@@ -116,8 +125,10 @@ bond_total: public(uint256)
 _header_hashes: HashMap[uint256, bytes32]
 # State root after a batch; [0] is genesis. Written by the constructor and post.
 _roots: HashMap[uint256, bytes32]
-# Where a batch ended: 0..39 next seq, 40..71 time (s), 72..111 inbox count, 112..143 when it was posted (s). One word a
-# batch, so that a roll-back restores the end before it without being told. Written by the constructor and post.
+# Where a batch ended: 0..39 next seq, 40..71 time (s), 72..111 inbox count, 112..143 when it was posted (s), 144..175 when
+# a batch had last been rolled back by then (s): an excuse for messages that it takes late, which a later roll-back must
+# neither give nor take. One word a batch, so that a roll-back restores the end before it without being told. Written by
+# the constructor and post.
 _ends: HashMap[uint256, uint256]
 # The only caller of roll_back. Written once by set_arbiter; without the "once", the deployer could take the bond.
 arbiter: public(address)
@@ -349,6 +360,24 @@ def batch(batch_id: uint256) -> Batch:
 @external
 @view
 @reentrant
+def end(batch_id: uint256) -> End:
+    """
+    @notice Where a batch ended, and when it was posted. Batch 0 is genesis, posted at the deployment.
+    """
+    self._check_known(batch_id)
+    word: uint256 = self._ends[batch_id]
+    return End(
+        next_seq=word & constants.U40_MAX,
+        time=(word >> 40) & constants.U32_MAX,
+        inbox_count=(word >> 72) & constants.U40_MAX,
+        posted_at=(word >> 112) & constants.U32_MAX,
+        rolled_back_at=word >> 144,
+    )
+
+
+@external
+@view
+@reentrant
 def final_root(batch_id: uint256) -> bytes32:
     """
     @notice State root after a final batch; of batch 0 the genesis root.
@@ -457,8 +486,10 @@ def _post(
 
     next_seq: uint256 = first_seq + records
     assert next_seq <= constants.U40_MAX, "rollup: sequence numbers exhausted"
-    # Fits: a time near the block's (32 bits until 2106), a count of paid deposits.
-    self._ends[batch_id] = next_seq | (time << 40) | (inbox_count << 72) | (block.timestamp << 112)
+    # Fits: times near the block's (32 bits until 2106), a count of paid deposits.
+    self._ends[batch_id] = (
+        next_seq | (time << 40) | (inbox_count << 72) | (block.timestamp << 112) | (self.rolled_back_at << 144)
+    )
     self._roots[batch_id] = post_root
     self._header_hashes[batch_id] = header_hash
     self.next_batch = unsafe_add(batch_id, 1)  # one a transaction: cannot reach 2^256

@@ -17,8 +17,9 @@ from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import L1Error
 from sequencer.l1.follower import Follower, InboxMessage, RolledBack
+from sequencer.l1.inbox import Deadlines
 from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig
-from sequencer.l1.rpc import Rpc
+from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
@@ -88,6 +89,7 @@ class L1Worker:
         self._epoch = epoch
         self._told: list[RolledBack] = []  # roll-backs that wait for an answer
         self._refused = ""  # why there will be none
+        self._deadlines: Deadlines | None = None
         self._seen_next = 0  # the highest batch id that L1 has asked for since the last answer
         self._gas_before = self._blob_gas_before = self._bytes_before = 0  # of posters of earlier epochs
         self._wake = threading.Event()
@@ -207,6 +209,8 @@ class L1Worker:
                 is_bonded = self._is_bonded(rpc, manager, epoch)
                 if not self.paused and is_bonded:
                     offered = self._offer(poster, offered)
+                if poster.status().queued:
+                    poster.hold = self._too_late(follower, rpc)
                 posted = poster.step()
                 status = poster.status()
                 self._seen_next = max(self._seen_next, status.next_batch or 0)
@@ -224,6 +228,30 @@ class L1Worker:
                 continue
             self.looks += 1
             self._pause(busy)
+
+    def _too_late(self, follower: Follower, rpc: Rpc) -> str:
+        """Why a batch sent now could be slashed for an inbox message that waits; empty when it cannot.
+
+        A batch has half the time between deadline and fraud to be mined: the rest of it is the sequencer's own delay.
+        """
+        waiting = follower.messages_after(int(self._rollup.read(rpc, self._deployment.rollup, "tip")[2]))
+        if not waiting:
+            return ""
+        if self._deadlines is None:
+            self._deadlines = Deadlines(rpc, self._deployment)
+        block = rpc.block("latest")
+        at_s = (to_int(block["timestamp"]) if block else 0) + self._deadlines.delay_min_s // 2
+        rolled_back_at_s = int(self._rollup.read(rpc, self._deployment.rollup, "rolled_back_at"))
+        late = self._deadlines.first_late(waiting, at_s, rolled_back_at_s)
+        if late is None:
+            return ""
+        why = (
+            f"inbox message {late.index} was to be taken by {late.deadline_s}: a batch posted now could be slashed, "
+            "and anybody may freeze the rollup; nothing is posted any more"
+        )
+        if why != self.last_error:
+            logger.critical("L1: %s", why)
+        return why
 
     def _pause(self, busy: bool) -> None:
         self._wake.wait(0.02 if busy else self._config.poll_s)

@@ -14,6 +14,7 @@ from sequencer.cli.archive import blobs_in, with_archive
 from sequencer.cli.output import bars, fail, people, show, usd, write_json
 from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
+ATTEMPTS_MAX = 10_000
 CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node"
 
 
@@ -117,6 +118,13 @@ def up(
 @click.option(
     "--exit", "exits", is_flag=True, help="stop the sequencer for good, and let everybody out from L1 alone"
 )
+@click.option(
+    "--attempts",
+    type=click.IntRange(0, ATTEMPTS_MAX),
+    default=0,
+    show_default=True,
+    help="at the end, let a watcher look at every batch, and challenge honest ones this many times; all must fail",
+)
 def demo(
     chain: str,
     tape: Path | None,
@@ -126,6 +134,7 @@ def demo(
     batches: str,
     lie: str | None,
     exits: bool,
+    attempts: int,
 ) -> None:
     """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
     _check_data(chain, data)
@@ -147,7 +156,8 @@ def demo(
     run: Demo
     failed = ""
     with bars() as progress:
-        run = Demo(DemoConfig(chain=chain, data=data, batches=batches, tape=tape, seed=seed), progress)
+        config = DemoConfig(chain=chain, data=data, batches=batches, tape=tape, seed=seed, attempts=attempts)
+        run = Demo(config, progress)
         try:
             _run(run.run())
         except DemoFailed as error:
@@ -158,9 +168,12 @@ def demo(
     write_json(json_target, report)
     if json_target != "-":
         checks = report.pop("checks")
+        tables = {name: report.pop(name) for name in list(report) if name.startswith("attempts_by_")}
         for name in ("vault_balance", "l2_liabilities", "insurance_fund", "deficit"):
             report[name] = f"{report[name] / 10**6:,.6f} USD"
         show(f"demo on {chain}", report)
+        for name, table in tables.items():
+            show(name.replace("_", " "), table)
         show("checks", {name: "held" if held else "DID NOT HOLD" for name, held in checks.items()})
     if failed:
         raise fail(failed)

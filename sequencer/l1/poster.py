@@ -145,6 +145,7 @@ class Poster:
         self._round_lock = threading.Lock()
         self._queue_lock = threading.Lock()  # held for moments only, so that nobody who offers waits for L1
         self._in_flight = 0
+        self.hold = ""  # why nothing is to be sent; what is on its way is still followed
         self._state, self._reason = PosterState.IDLE, ""
         self._l1_next: int | None = None
         self._last_confirmed = 0
@@ -245,6 +246,9 @@ class Poster:
                 break
             if intent is not None and (in_flight or intent.state is not State.FAILED):
                 break  # failed behind a predecessor on its way, or not deep enough to be called failed
+            if self.hold:
+                self._wait(PosterState.STUCK, self.hold)
+                return posted
             if intent is not None and not self._may_retry(item, intent):
                 return posted
             self._send(item)

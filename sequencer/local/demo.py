@@ -15,12 +15,16 @@ from typing import Any
 from sequencer.api.client import Client, Trader
 from sequencer.api.names import find_instrument
 from sequencer.clock import ManualClock
+from sequencer.contracts import load
 from sequencer.development import devnet_params
 from sequencer.driver import DriverConfig
 from sequencer.errors import Refused
 from sequencer.keeper import KeeperConfig
+from sequencer.l1.abi import Contract
 from sequencer.l1.follower import Follower, PostedBatch
-from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
+from sequencer.local import attempts
+from sequencer.local.attempts import Attempts, AttemptsReport
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer, wait_for
 from sequencer.market.feeds import TapeSource
 from sequencer.market.tape import Trade, open_tape
 from sequencer.proof.replay import replay
@@ -43,7 +47,12 @@ MINUTE_S = 60
 
 WINDOW_S = 60
 STRIDE_S = 900  # between looks after the last trade
+L1_STEP_S = 50  # L1's clock follows the exchange's by less than a batch may be ahead of it
+POST_WITHIN_S = 1_800  # of the exchange's time, which runs a thousand times faster than L1 does
 FEE_MAX = 10_000  # 1 USD
+CHALLENGER = 8
+WAIT_MAX_S = 30 * c.DAY_S
+ATTEMPTS_WINDOW_S = 20 * c.DAY_S  # longer than the demo's days: every batch can be challenged at their end
 
 Progress = Callable[[str, int, int], None]
 
@@ -98,6 +107,7 @@ class Report:
     deficit: int = 0
     seconds: float = 0.0
     replay_seconds: float = 0.0
+    honesty: AttemptsReport | None = None
     checks: dict[str, bool] = field(default_factory=dict)
 
 
@@ -107,6 +117,8 @@ class DemoConfig:
 
     `batches`: when one is made: "hourly" (six-hourly once trading has ended), "full", or "backlog": L1 takes none
     before the end of the day, and then as much at a time as fits.
+    `attempts`: how often to challenge it all, before it becomes final; `attempts_sent`: how many of them as
+    transactions, None = as many as the chain bears.
     """
 
     chain: str = "pyevm"
@@ -117,6 +129,8 @@ class DemoConfig:
     until_day: int = END_DAY
     trades_max: int | None = None
     folder: Path | None = None
+    attempts: int = 0
+    attempts_sent: int | None = None
 
 
 class Demo:
@@ -130,6 +144,7 @@ class Demo:
         self.trade_fills: list[tuple[Trade, list[tuple[int, int]]]] = []  # (price in ticks, lots)
         self.traders: dict[int, Trader] = {}
         self._claimed: set[int] = set()
+        self._l1_s = self._posted_s = 0  # as far as L1's clock was set; when all batches had been posted
         self._positions_before: dict[int, dict[int, int]] = {}
 
     async def run(self) -> Report:
@@ -143,15 +158,18 @@ class Demo:
         clock = ManualClock(start_s)
         wanted = sorted({(one.underlying, one.day, one.strike_ticks, one.is_put) for one in tape.instruments})
         # What is made when it is full may be hours ahead of L1's clock, which stands between two looks.
-        drift_s = WINDOW_S if self.config.batches == "hourly" else c.DAY_S
+        is_hourly = self.config.batches == "hourly"
+        drift_s = WINDOW_S if is_hourly else c.DAY_S
         config = DevnetConfig(
             chain=self.config.chain,
             data=self.config.data,
-            challenge_window_s=drift_s,
+            challenge_window_s=ATTEMPTS_WINDOW_S if self.config.attempts else drift_s,
             drift_max_s=drift_s,
             folder=self.config.folder,
             params=devnet_params(),
             genesis_time_s=start_s - 3_600,
+            # Whoever keeps batches back for days needs inbox deadlines that allow it.
+            **({} if is_hourly else {"delay_max_s": WAIT_MAX_S, "silence_max_s": WAIT_MAX_S}),
             service={
                 "driver": DriverConfig(tick_ms=0.5),
                 "keeper": KeeperConfig(risk_move_ppm=2_000, risk_refresh_s=1_800),
@@ -252,7 +270,21 @@ class Demo:
         self._positions_before = {
             number: dict(account.positions) for number, account in self.devnet.service.state.holders.items()
         }
+        if now_s > self._l1_s + L1_STEP_S:
+            self._l1_s = now_s
+            await self.devnet.set_chain_time(now_s)
+        await self._post_in_time(now_s)
         await self.devnet.service.advance(now_s)
+
+    async def _post_in_time(self, now_s: int) -> None:
+        """Waits for L1 when it has not had a batch for long, so that none is posted hours after its time."""
+        service = self.devnet.service
+        stored = service.batcher.cursor.batch_id - 1
+        if service.last_posted >= stored or (service.worker is not None and service.worker.paused):
+            self._posted_s = now_s
+        elif now_s > self._posted_s + POST_WITHIN_S:
+            await wait_for(lambda: service.last_posted >= stored, 120.0, f"batch {stored} to be posted")
+            self._posted_s = now_s
 
     async def _batch(self, now_s: int) -> None:
         await self.devnet.set_chain_time(now_s)
@@ -380,6 +412,8 @@ class Demo:
         await devnet.set_chain_time(devnet.service.clock.now_s())
         self._let_post(True)
         await devnet.post_all()
+        if self.config.attempts:
+            report.honesty = await asyncio.to_thread(self._challenge_all)
         await asyncio.to_thread(
             lambda: devnet.chain.set_time(devnet.chain.head_time_s() + devnet.config.challenge_window_s + 1)
         )
@@ -400,6 +434,23 @@ class Demo:
             self._claimed.add(number)
         self.progress("claim", len(wanted), len(wanted))
         await self.client.close()
+
+    def _challenge_all(self) -> AttemptsReport:
+        """A watcher that challenges, and challenges of what it finds right, while nothing is final."""
+        devnet, wanted = self.devnet, self.config.attempts
+        is_slow = self.config.chain == "pyevm"
+        sent = self.config.attempts_sent
+        if sent is None:
+            sent = min(wanted, attempts.PYEVM_TRANSACTIONS) if is_slow else wanted
+        one = Attempts(
+            devnet.chain.rpc,
+            devnet.deployment,
+            devnet.config.params,
+            devnet_signer(CHALLENGER),
+            devnet.folder / "watcher",
+            self.progress,
+        )
+        return one.run(wanted, sent)
 
     async def _verify(self) -> None:
         devnet, report = self.devnet, self.report
@@ -461,6 +512,13 @@ class Demo:
             "an_account_was_liquidated": report.liquidations >= 1 and report.auction_bids >= 1,
             "withdrawals_claimed": report.withdrawals_claimed >= 2,
         }
+        if report.honesty is not None:
+            rollup = Contract(load("Rollup").abi)
+            last_final = rollup.read(devnet.chain.rpc, devnet.deployment.rollup, "last_final")
+            report.checks |= {
+                "no_challenge_of_the_honest_succeeds_or_costs": report.honesty.held,
+                "every_batch_becomes_final": last_final == report.batches,
+            }
 
 
 async def _place(trader: Trader, instrument: int, flags: int, price: int, quantity: int) -> dict[str, Any]:
@@ -490,5 +548,7 @@ def _lots(contracts: str) -> int:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report as one object."""
-    return asdict(report)
+    """The report as one object; what `honesty` says stands beside the rest."""
+    whole = asdict(report)
+    honesty = whole.pop("honesty") or {}
+    return whole | honesty

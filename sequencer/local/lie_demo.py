@@ -23,6 +23,7 @@ from sequencer.l1.chains import Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.errors import RpcReverted
 from sequencer.l1.follower import Follower
+from sequencer.l1.inbox import INBOX, ROLLUP
 from sequencer.l1.poster import Poster, PosterConfig
 from sequencer.l1.rpc import to_bytes
 from sequencer.l1.signing import Signer
@@ -30,7 +31,7 @@ from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
 from sequencer.local.lies import LIES, Lie, LyingEngine
-from sequencer.local.play import DEPOSITS, PAYLOAD_MAX_BYTES, Play, batches_of
+from sequencer.local.play import DEPOSITS, OPENING, PAYLOAD_MAX_BYTES, Play, batches_of
 from sequencer.log import Entry, SqliteLog
 from sequencer.market.tape import Tape, open_tape
 from sequencer.proof.challenger import Challenger
@@ -46,6 +47,7 @@ CHALLENGER: Final = 8
 HEADER_LIE_BATCH: Final = 2
 BOND_WEI: Final = 10**18
 LOOKS: Final = 40
+LATE_S: Final = 3_601  # past a deadline: the shortest delay of the deployment, and a second
 
 Progress = Callable[[str, int, int], None]
 
@@ -159,8 +161,10 @@ class Stage:
             log.close()
         return engine, made
 
-    def post(self, made: list[Batch]) -> None:
-        """Posts the batches, each at its own time."""
+    def post(self, made: list[Batch], late_s: int | None = None) -> None:
+        """Posts the batches, each at its own time. `late_s`: that which takes the day's last messages so much after the
+        deadline of the first of them, or rather before it.
+        """
         self._postings += 1
         manager = TxManager(
             self.chain.rpc, self.signer, self.folder / f"posting-{self._postings}.sqlite", TxConfig()
@@ -169,6 +173,9 @@ class Stage:
         posting = Poster(self.chain.rpc, manager, self.at.rollup, config)
         for one in made:
             self.chain.set_time(one.time_s)
+            taken = int(ROLLUP.read(self.chain.rpc, self.at.rollup, "tip")[2])
+            if late_s is not None and one.inbox_count > OPENING >= taken:
+                self.chain.set_next_time(self.deadline_s(OPENING) + late_s)
             if not posting.offer(poster.Batch(**{name: getattr(one, name) for name in _BATCH_FIELDS})):
                 raise RuntimeError(f"batch {one.batch_id} was not taken")
             posting.drain(30.0)
@@ -186,6 +193,10 @@ class Stage:
         except RpcReverted as error:
             return error.reason
         return ""
+
+    def deadline_s(self, message: int) -> int:
+        """Until when an inbox message must be taken."""
+        return int(INBOX.read(self.chain.rpc, self.at.inbox, "deadline_at", message))
 
     def bond(self) -> None:
         """Makes up the bond."""
@@ -270,7 +281,7 @@ def tell_on(on: "Stage", name: str, progress: Progress = lambda _stage, _done, _
         on.post(told[: HEADER_LIE_BATCH - 1])
         report.refused_by_l1 = on.refusal(told[HEADER_LIE_BATCH - 1])
     else:
-        on.post(told)
+        on.post(told, LATE_S if lie.is_late else None)
         progress("lie", 2, 5)
         watcher = on.watcher(devnet_signer(CHALLENGER), f"watcher-{name}")
         catch(on, watcher, report, progress)

@@ -16,7 +16,7 @@ from sequencer.protocol import codec, insurance, matching
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.protocol.entries import Account
+from sequencer.protocol.entries import NEVER, Account
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import sequencing_fee
 from sequencer.protocol.state import State
@@ -27,6 +27,7 @@ THIEF: Final = 2  # the account that gains where somebody must
 VICTIM: Final = 1
 OTHER: Final = 4
 PLENTY: Final = 10**15
+CROWD: Final = "one position too many"  # a scene of its own, which other plays leave out
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class Lie:
 
     A lie about the header is told `of` the batch that is posted, once its records are more than a few. `refusal`: the
     reason with which Rollup does not take such a batch when it sees the payload, in calldata; in blobs it does not.
+    `is_late`: nothing is wrong but the hour, the last inbox messages being taken when their deadline is over.
     """
 
     what: str
@@ -73,6 +75,7 @@ class Lie:
     of: Callable[[Batch], Batch] | None = None
     fault: FaultKind = FaultKind.ROOT
     refusal: str = ""
+    is_late: bool = False
 
 
 class LyingEngine(Engine):
@@ -210,6 +213,18 @@ def _page_row(scene: Scene, mark_by: int, pnl_by: int) -> Outcome:
     scene.state.epoch += 1
     scene.state.touch(c.KEY_PAGE | page_id, page)
     return out
+
+
+def _limit_ignored(scene: Scene) -> Outcome | None:
+    """One of the account's positions is not counted."""
+    hidden = max(scene.account.positions)
+    quantity = scene.account.positions.pop(hidden)
+    scene.account.epoch = NEVER
+    out = scene.apply()
+    scene.account.positions[hidden] = quantity
+    scene.account.epoch = NEVER
+    scene.touch(int.from_bytes(scene.raw[1:5], "big"))
+    return out if out.fills else None
 
 
 def _wrong_settlement(scene: Scene) -> Outcome:
@@ -504,6 +519,9 @@ LIES: Final[dict[str, Lie]] = {
     "replayed-signature": Lie("an order is executed twice", "replay", Kind.PLACE, _replayed_signature),
     "nonce-kept": Lie("a used nonce stays good", "cancel", Kind.CANCEL, _nonce_kept),
     "margin-ignored": Lie("an order passes that its account cannot bear", "margin", Kind.PLACE, _with_credit),
+    "position-limit-ignored": Lie(
+        "an account holds more positions than it may", CROWD, Kind.PLACE, _limit_ignored
+    ),
     "wrong-risk-array": Lie("one scenario of one option is one tick off", "marks", Kind.RISK, _risk_array),
     "wrong-mark": Lie("one mark is one tick off", "marks", Kind.RISK, _wrong_mark),
     "wrong-twap": Lie("the settlement price is one tick off", "fix", Kind.FIX, _wrong_settlement),
@@ -526,24 +544,6 @@ LIES: Final[dict[str, Lie]] = {
     "deposit-dropped": Lie(
         "an inbox message is skipped", "more deposits", Kind.DEPOSIT, _deposit_dropped, fault=_INBOX
     ),
-    "false-withdrawal": Lie("a withdrawal that nobody signed", "cancel", Kind.CANCEL, _false_withdrawal),
-    "withdrawal-overdrawn": Lie("more is withdrawn than there is", "overdraw", Kind.WITHDRAW, _with_credit),
-    "class-order-broken": Lie("a system record after a taker's", "two takers", Kind.PLACE, _class_order),
-    "clock-backwards": Lie("a tick goes a minute back", "cancel", Kind.TICK, _clock_backwards),
-    "other-data": Lie("another order is posted than was executed", "take", Kind.PLACE, _other_data),
-    "listed-off-the-grid": Lie("a strike that no rule allows", "off grid", Kind.LIST, _listed_off_the_grid),
-    "feed-forged": Lie("an index that no feed has signed", "feed forged", Kind.FEED, _feed_forged),
-    "feed-stale": Lie("an old report counts as new", "feed stale", Kind.FEED, _feed_stale),
-    "self-trade": Lie("an order trades with its own account", "self", Kind.PLACE, _self_trade),
-    "expired-filled": Lie("an order trades after its time", "expired", Kind.PLACE, _expired_filled),
-    "post-only-taking": Lie("a post-only order takes", "post only", Kind.PLACE, _post_only_taking),
-    "fok-filled-partly": Lie("a fill-or-kill order fills in part", "fok", Kind.PLACE, _fok_partly),
-    "treasury-stolen": Lie("the fees go to another account", "collect", Kind.COLLECT, _treasury_stolen),
-    "fund-drained": Lie("the insurance fund is paid to an account", "cancel", Kind.CANCEL, _fund_drained),
-    "tick-counter": Lie("a tick is counted twice", "cancel", Kind.TICK, _tick_counter),
-    "segment-overweight": Lie(
-        "two heavy records in one segment", "rest", Kind.PLACE, _overweight, fault=FaultKind.WEIGHT
-    ),
     "header-time": Lie("the header's time is a second late", of=_header_time, fault=FaultKind.TIME),
     "header-records": Lie("the header counts a record too few", of=_header_records, fault=FaultKind.RECORDS),
     "post-root-tail": Lie("the post-root's last bit is another", of=_root_tail, fault=FaultKind.POST_ROOT),
@@ -561,6 +561,25 @@ LIES: Final[dict[str, Lie]] = {
         of=_last_offset,
         fault=FaultKind.BOUNDS,
         refusal="rollup: last offset is not the end",
+    ),
+    "message-late": Lie("inbox messages are taken after their deadline", fault=FaultKind.LATE, is_late=True),
+    "false-withdrawal": Lie("a withdrawal that nobody signed", "cancel", Kind.CANCEL, _false_withdrawal),
+    "withdrawal-overdrawn": Lie("more is withdrawn than there is", "overdraw", Kind.WITHDRAW, _with_credit),
+    "class-order-broken": Lie("a system record after a taker's", "two takers", Kind.PLACE, _class_order),
+    "clock-backwards": Lie("a tick goes a minute back", "cancel", Kind.TICK, _clock_backwards),
+    "other-data": Lie("another order is posted than was executed", "take", Kind.PLACE, _other_data),
+    "listed-off-the-grid": Lie("a strike that no rule allows", "off grid", Kind.LIST, _listed_off_the_grid),
+    "feed-forged": Lie("an index that no feed has signed", "feed forged", Kind.FEED, _feed_forged),
+    "feed-stale": Lie("an old report counts as new", "feed stale", Kind.FEED, _feed_stale),
+    "self-trade": Lie("an order trades with its own account", "self", Kind.PLACE, _self_trade),
+    "expired-filled": Lie("an order trades after its time", "expired", Kind.PLACE, _expired_filled),
+    "post-only-taking": Lie("a post-only order takes", "post only", Kind.PLACE, _post_only_taking),
+    "fok-filled-partly": Lie("a fill-or-kill order fills in part", "fok", Kind.PLACE, _fok_partly),
+    "treasury-stolen": Lie("the fees go to another account", "collect", Kind.COLLECT, _treasury_stolen),
+    "fund-drained": Lie("the insurance fund is paid to an account", "cancel", Kind.CANCEL, _fund_drained),
+    "tick-counter": Lie("a tick is counted twice", "cancel", Kind.TICK, _tick_counter),
+    "segment-overweight": Lie(
+        "two heavy records in one segment", "rest", Kind.PLACE, _overweight, fault=FaultKind.WEIGHT
     ),
 }
 """Every lie by name."""

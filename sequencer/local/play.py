@@ -14,7 +14,7 @@ from sequencer.development import FEEDS, feed_key
 from sequencer.engine import Submission, Tick, class_of
 from sequencer.l1.follower import EMPTY_HASH, PostedBatch
 from sequencer.local.devnet import devnet_key
-from sequencer.local.lies import LyingEngine
+from sequencer.local.lies import CROWD, LyingEngine
 from sequencer.log import SqliteLog
 from sequencer.market.feeds import IndexReport, SurfaceReport, TapeSource, sign_reports
 from sequencer.market.tape import Tape
@@ -41,6 +41,8 @@ OPENING: Final = 4
 TRADES: Final = 6
 FEE_MAX: Final = 65_535
 LOTS: Final = 20_000
+STRIKES: Final = 36
+AT_A_TIME: Final = 16
 NEAR: Final = 18_993  # 1 January 2022: the expiry that settles
 CRASH_PPM: Final = 930_000
 PAYLOAD_MAX_BYTES: Final = 2_500
@@ -49,9 +51,19 @@ FOK: Final = c.TIF_FOK << c.FLAG_TIF_SHIFT
 
 
 class Play:
-    """One performance. `inbox`: the records of L1's messages, in the order of DEPOSITS."""
+    """One performance. `inbox`: the records of L1's messages, in the order of DEPOSITS.
 
-    def __init__(self, engine: LyingEngine, log: SqliteLog, tape: Tape, inbox: Sequence[bytes]) -> None:
+    `is_crowded`: with an account that holds all the positions it may; None: when the engine's lie is about that.
+    """
+
+    def __init__(
+        self,
+        engine: LyingEngine,
+        log: SqliteLog,
+        tape: Tape,
+        inbox: Sequence[bytes],
+        is_crowded: bool | None = None,
+    ) -> None:
         self.engine = engine
         self.log = log
         self.tape = tape
@@ -59,6 +71,9 @@ class Play:
         self.now = tape.trades[0].time_s // 60 * 60
         self.index = tape.trades[0].index_ticks
         self._nonces: dict[int, int] = {}
+        if is_crowded is None:
+            is_crowded = engine.lie is not None and engine.lie.where == CROWD
+        self._is_crowded = is_crowded
 
     @property
     def state(self) -> State:
@@ -70,6 +85,8 @@ class Play:
         self._open()
         self._trade()
         self._book()
+        if self._is_crowded:
+            self._crowd()
         self._refused()
         self._money()
         self._liquidate()
@@ -187,6 +204,34 @@ class Play:
         third = rested.results[-1].outcomes[0].rested
         self._tick("cancel", [self._cancel(third)])
         self._tick("after cancel", [self._order(TAKER, put, c.BUY | IOC, mark + 300, LOTS)])
+
+    def _crowd(self) -> None:
+        """The taker comes to hold as many positions as it may, and tries one more."""
+        put, _ = self._put()
+        day, step = put >> 12 & 0xFFFF, self.state.params.strike_step_ticks
+        lowest = (self.index // step - STRIKES // 2) * step
+        terms = [(lowest + at * step, kind) for at in range(STRIKES) for kind in (0, 1)]
+        listings = [codec.encode(Kind.LIST, underlying=0, day=day, put=kind, strike=at) for at, kind in terms]
+        self._tick("list more", self._feeds() + listings)
+        self._marks("marks of more")
+        held = self.state.accounts[TAKER].positions
+        found = (find_instrument(self.state, 0, day, at, bool(kind)) for at, kind in terms)
+        fresh = [one for one in found if one is not None and one not in held]
+        room = c.POSITIONS_MAX - len(held)
+        for first in range(0, room, AT_A_TIME):
+            self._quote_and_take("more", fresh[first : min(first + AT_A_TIME, room)])
+        self._quote_and_take(CROWD, fresh[room : room + 1])
+
+    def _quote_and_take(self, where: str, instruments: Sequence[int]) -> None:
+        """One lot of each, of two sellers in turn."""
+        quotes, orders = [], []
+        for number, one in enumerate(instruments):
+            price = self.state.pages[one >> 5].rows[one & 31][0] + 100
+            seller = (MAKER, LIQUIDATOR)[number % 2]
+            quotes.append(self._order(seller, one, c.SELL | c.FLAG_POST_ONLY, price, 1))
+            orders.append(self._order(TAKER, one, c.BUY | IOC, price, 1))
+        self._tick("quotes", quotes)
+        self._tick(where, orders)
 
     def _refused(self) -> None:
         """What an honest engine refuses, but for the orders that it is about."""

@@ -34,6 +34,7 @@ class FaultKind(StrEnum):
     RECORDS = "records"  # the header's number of records
     TIME = "time"  # the header's time
     INBOX_COUNT = "inbox_count"  # the header's number of inbox messages
+    LATE = "late"  # posted when an inbox message that no batch had taken was long past its deadline
 
 
 FORM_KINDS = frozenset({FaultKind.BOUNDS, FaultKind.RECORD, FaultKind.WEIGHT})
@@ -43,7 +44,8 @@ SEGMENT_KINDS = frozenset({FaultKind.ROOT, FaultKind.POST_ROOT})
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A wrong batch, and where. `segment` and `record` count inside the batch; `record` is the first of the segment
-    unless one record alone is wrong. A claimed root has 31 bytes where it stands in a payload.
+    unless one record alone is wrong. A claimed root has 31 bytes where it stands in a payload. `message`: index of the
+    inbox message that the batch was too late for.
     """
 
     batch_id: int
@@ -53,6 +55,7 @@ class Fault:
     honest_root: bytes
     claimed_root: bytes
     why: str
+    message: int | None = None
 
     def __str__(self) -> str:
         return f"batch {self.batch_id}, segment {self.segment}, {self.kind}: {self.why}"

@@ -131,7 +131,8 @@ def _elements(payload: bytes, segments: int, index: int) -> list[int]:
     return elements
 
 
-def _proof(posted: PostedBatch, index: int) -> bytes:
+def proof(posted: PostedBatch, index: int) -> bytes:
+    """What the deployment's data source needs to show segment `index`."""
     if posted.blob_hashes:
         return blob_proof(posted, index)
     return segment_proof(posted.payload, posted.segments, index)
@@ -146,18 +147,22 @@ def message(witness: Witness) -> bytes:
 def challenge_segment(posted: PostedBatch, index: int, tracer: Tracer) -> Challenge:
     """Executes segment `index` again. `tracer` stands where the segment begins, and is left where its records lead."""
     pre_root = tracer.root()
+    messages = segment_witness(posted, index, tracer)
+    return challenge_by(posted, "check_segment", index, index, pre_root, proof(posted, index), messages)
+
+
+def segment_witness(posted: PostedBatch, index: int, tracer: Tracer) -> bytes:
+    """The witness of `check_segment`; `tracer` as above."""
     messages = b""
     for raw in records_of(posted.payload, posted.segments, index):
         one = message(tracer.witness(raw))
         messages += len(one).to_bytes(32, "big") + one
-    proof = _proof(posted, index)
-    return _challenge(posted, "check_segment", index, index, pre_root, proof, messages)
+    return messages
 
 
 def challenge_form(posted: PostedBatch, index: int) -> Challenge:
     """Shows the bounds and the weight of segment `index`."""
-    proof = _proof(posted, index)
-    return _challenge(posted, "check_form", index, index, proof)
+    return challenge_by(posted, "check_form", index, index, proof(posted, index))
 
 
 def challenge_header(posted: PostedBatch, state: State) -> Challenge:
@@ -166,10 +171,16 @@ def challenge_header(posted: PostedBatch, state: State) -> Challenge:
     path = state.map.path(c.KEY_GLOBAL)
     data = state.globals.words()
     words = [int.from_bytes(data[at : at + 32], "big") for at in range(0, len(data), 32)]
-    return _challenge(posted, "check_header", 0, words, path.bitmap, list(path.siblings))
+    return challenge_by(posted, "check_header", 0, words, path.bitmap, list(path.siblings))
 
 
-def _challenge(posted: PostedBatch, check: str, index: int, *arguments: object) -> Challenge:
+def challenge_late(posted: PostedBatch, message: int) -> Challenge:
+    """Compares when the batch was posted with the deadline of inbox message `message`; all messages share one id."""
+    return challenge_by(posted, "check_late", 0, message)
+
+
+def challenge_by(posted: PostedBatch, check: str, index: int, *arguments: object) -> Challenge:
+    """A challenge by `check`; `index` as its id takes it, `arguments` those after the header."""
     header = posted.header()
     function = arbiter().function(check)
     header_hash = keccak(eth_abi_coder.encode([HEADER], [header]))

@@ -23,6 +23,7 @@ from sequencer.proof.challenge import (
     arbiter,
     challenge_form,
     challenge_header,
+    challenge_late,
     challenge_segment,
 )
 from sequencer.proof.witness import Tracer
@@ -168,6 +169,8 @@ class Challenger:
 
 
 def _made(fault: Fault, batch: PostedBatch, state: State) -> Challenge:
+    if fault.message is not None:
+        return challenge_late(batch, fault.message)
     if fault.kind in FORM_KINDS:
         return challenge_form(batch, fault.segment)
     if fault.kind in SEGMENT_KINDS:

@@ -20,12 +20,12 @@ from sequencer.engine import ReplayError
 from sequencer.genesis import genesis_state
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import DeploymentError, L1Error, NodeBehind, ReorgTooDeep
+from sequencer.l1.errors import DeploymentError, L1Error, NodeBehind, ReorgTooDeep, RpcReverted
 from sequencer.l1.follower import BLOCKS_PER_QUERY, Follower, InboxMessage, Kept, PostedBatch
-from sequencer.l1.inbox import ROLLUP
+from sequencer.l1.inbox import ROLLUP, Deadlines, end_of
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.proof.archive import ARCHIVE_FILE, Archive, RolledBack, Row
-from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Audit, Fault
+from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Audit, Fault, FaultKind
 from sequencer.proof.challenger import Challenged, Challenger
 from sequencer.protocol import codec
 from sequencer.protocol.params import Params
@@ -127,6 +127,7 @@ class Watcher:
         self._archive.bind(f"{deployment.rollup} on chain {deployment.chain_id}")
         self._kept = kept
         self._reader = _Reader(rpc, deployment, self.config.confirmations, kept)
+        self._deadlines: Deadlines | None = None
         self._messages: list[InboxMessage] = []
         self._hash_at: tuple[int, bytes] | None = None
         self._head = (0, 0)  # number and time of L1's newest block
@@ -309,7 +310,8 @@ class Watcher:
         """Checks the next batch; after a fault the state is taken back to the last right one."""
         batch = self._archive.batch(row)
         batch_id = len(self._done) + 1
-        fault = self._audit.check(batch, batch_id, self._inbox_hash(batch.inbox_count))
+        late = self._late_fault(batch)
+        fault = self._audit.check(batch, batch_id, self._inbox_hash(batch.inbox_count)) or late
         if fault is None:
             self._done.append(row)
             block = self._rpc.block(batch.block_number)
@@ -325,6 +327,24 @@ class Watcher:
         self._rewind(self._done)
         self._snapshot()  # what a challenge needs is built from here
         return False
+
+    def _late_fault(self, batch: PostedBatch) -> Fault | None:
+        """Of a batch that should not have been posted any more, whatever is in it. The state stands before it."""
+        waiting = self._messages[self.state.globals.inbox_count :]
+        if not waiting:
+            return None
+        if self._deadlines is None:
+            self._deadlines = Deadlines(self._rpc, self.deployment)
+        try:
+            *_, posted_at_s, rolled_back_at_s = end_of(self._rpc, self.deployment, batch.batch_id)
+        except RpcReverted as error:  # or it was rolled back since, and a later look shows it
+            raise NodeBehind(self._rpc.url, f"batch {batch.batch_id} does not stand") from error
+        late = self._deadlines.first_late(waiting, posted_at_s, rolled_back_at_s)
+        if late is None:
+            return None
+        why = f"posted {posted_at_s - late.deadline_s} s past the deadline of inbox message {late.index}"
+        root = batch.post_root
+        return Fault(batch.batch_id, 0, FaultKind.LATE, 0, root, root, why, late.index)
 
     def _restore(self, rows: list[Row]) -> int:
         """Takes the state of the newest snapshot that one of `rows` ends with, else genesis; how many rows it holds."""
@@ -499,5 +519,6 @@ def as_json(fault: Fault) -> dict[str, Any]:
         "record": fault.record,
         "honest_root": "0x" + fault.honest_root.hex(),
         "claimed_root": "0x" + fault.claimed_root.hex(),
+        "message": fault.message,
         "why": fault.why,
     }

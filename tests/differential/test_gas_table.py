@@ -36,7 +36,7 @@ from sequencer.contracts import NAMES, load
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import VERIFIERS, DeployConfig
 from sequencer.l1.follower import PostedBatch
-from sequencer.proof.challenge import Challenge, _challenge, message, segment_proof
+from sequencer.proof.challenge import Challenge, challenge_by, message, segment_proof
 from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
@@ -241,7 +241,7 @@ def measured_in(world: Tracer, scenes: Iterator[Scene]) -> dict[str, Any]:
         messages = [message(witness) for witness in witnesses]
         joined = b"".join(len(one).to_bytes(32, "big") + one for one in messages)
         proof = segment_proof(payload, len(segments), index)
-        check = _challenge(posted, "check_segment", index, index, pre_root, proof, joined)
+        check = challenge_by(posted, "check_segment", index, index, pre_root, proof, joined)
         committed, challenged = chain.challenge(check)
         commits.append(committed)
         own = witnesses[-1:] if scene.name != "TICK" else witnesses
