@@ -544,6 +544,24 @@ LIES: Final[dict[str, Lie]] = {
     "deposit-dropped": Lie(
         "an inbox message is skipped", "more deposits", Kind.DEPOSIT, _deposit_dropped, fault=_INBOX
     ),
+    "false-withdrawal": Lie("a withdrawal that nobody signed", "cancel", Kind.CANCEL, _false_withdrawal),
+    "withdrawal-overdrawn": Lie("more is withdrawn than there is", "overdraw", Kind.WITHDRAW, _with_credit),
+    "class-order-broken": Lie("a system record after a taker's", "two takers", Kind.PLACE, _class_order),
+    "clock-backwards": Lie("a tick goes a minute back", "cancel", Kind.TICK, _clock_backwards),
+    "other-data": Lie("another order is posted than was executed", "take", Kind.PLACE, _other_data),
+    "listed-off-the-grid": Lie("a strike that no rule allows", "off grid", Kind.LIST, _listed_off_the_grid),
+    "feed-forged": Lie("an index that no feed has signed", "feed forged", Kind.FEED, _feed_forged),
+    "feed-stale": Lie("an old report counts as new", "feed stale", Kind.FEED, _feed_stale),
+    "self-trade": Lie("an order trades with its own account", "self", Kind.PLACE, _self_trade),
+    "expired-filled": Lie("an order trades after its time", "expired", Kind.PLACE, _expired_filled),
+    "post-only-taking": Lie("a post-only order takes", "post only", Kind.PLACE, _post_only_taking),
+    "fok-filled-partly": Lie("a fill-or-kill order fills in part", "fok", Kind.PLACE, _fok_partly),
+    "treasury-stolen": Lie("the fees go to another account", "collect", Kind.COLLECT, _treasury_stolen),
+    "fund-drained": Lie("the insurance fund is paid to an account", "cancel", Kind.CANCEL, _fund_drained),
+    "tick-counter": Lie("a tick is counted twice", "cancel", Kind.TICK, _tick_counter),
+    "segment-overweight": Lie(
+        "two heavy records in one segment", "rest", Kind.PLACE, _overweight, fault=FaultKind.WEIGHT
+    ),
     "header-time": Lie("the header's time is a second late", of=_header_time, fault=FaultKind.TIME),
     "header-records": Lie("the header counts a record too few", of=_header_records, fault=FaultKind.RECORDS),
     "post-root-tail": Lie("the post-root's last bit is another", of=_root_tail, fault=FaultKind.POST_ROOT),
@@ -563,23 +581,5 @@ LIES: Final[dict[str, Lie]] = {
         refusal="rollup: last offset is not the end",
     ),
     "message-late": Lie("inbox messages are taken after their deadline", fault=FaultKind.LATE, is_late=True),
-    "false-withdrawal": Lie("a withdrawal that nobody signed", "cancel", Kind.CANCEL, _false_withdrawal),
-    "withdrawal-overdrawn": Lie("more is withdrawn than there is", "overdraw", Kind.WITHDRAW, _with_credit),
-    "class-order-broken": Lie("a system record after a taker's", "two takers", Kind.PLACE, _class_order),
-    "clock-backwards": Lie("a tick goes a minute back", "cancel", Kind.TICK, _clock_backwards),
-    "other-data": Lie("another order is posted than was executed", "take", Kind.PLACE, _other_data),
-    "listed-off-the-grid": Lie("a strike that no rule allows", "off grid", Kind.LIST, _listed_off_the_grid),
-    "feed-forged": Lie("an index that no feed has signed", "feed forged", Kind.FEED, _feed_forged),
-    "feed-stale": Lie("an old report counts as new", "feed stale", Kind.FEED, _feed_stale),
-    "self-trade": Lie("an order trades with its own account", "self", Kind.PLACE, _self_trade),
-    "expired-filled": Lie("an order trades after its time", "expired", Kind.PLACE, _expired_filled),
-    "post-only-taking": Lie("a post-only order takes", "post only", Kind.PLACE, _post_only_taking),
-    "fok-filled-partly": Lie("a fill-or-kill order fills in part", "fok", Kind.PLACE, _fok_partly),
-    "treasury-stolen": Lie("the fees go to another account", "collect", Kind.COLLECT, _treasury_stolen),
-    "fund-drained": Lie("the insurance fund is paid to an account", "cancel", Kind.CANCEL, _fund_drained),
-    "tick-counter": Lie("a tick is counted twice", "cancel", Kind.TICK, _tick_counter),
-    "segment-overweight": Lie(
-        "two heavy records in one segment", "rest", Kind.PLACE, _overweight, fault=FaultKind.WEIGHT
-    ),
 }
 """Every lie by name."""

@@ -9,6 +9,7 @@ import boa
 import pytest
 from contract_support import (
     ETHER,
+    INBOX,
     USD,
     Exchange,
     deploy,
@@ -31,6 +32,7 @@ from sequencer.proof.challenge import (
     arbiter,
     challenge_form,
     challenge_header,
+    challenge_late,
     challenge_segment,
     is_malformed,
     message,
@@ -352,6 +354,108 @@ def test_check_header__of_another_state__reverts(scene: Scene) -> None:
         scene.check(challenge_header(posted, scene.genesis()))
 
 
+# --------------------------------------------------------------------------------------------------- late
+
+DELAY_MIN, DELAY_MAX, FEE = INBOX
+
+
+def travel_to(time: int) -> None:
+    boa.env.time_travel(seconds=time - boa.env.timestamp)
+
+
+def test_batch__posted_in_time__is_late_for_no_message(scene: Scene) -> None:
+    posted = scene.post()
+    for message_ in (0, DEPOSITS - 1):
+        assert not scene.check(challenge_late(posted, message_))[0]
+    with reverts("inbox: unknown message"):
+        scene.check(challenge_late(posted, DEPOSITS))
+
+
+@pytest.mark.parametrize("takes", [True, False], ids=["that takes it", "that does not take it"])
+@pytest.mark.parametrize("after_s", [DELAY_MIN, DELAY_MIN + 1])
+def test_batch__posted_after_a_deadline__is_late_from_the_shortest_delay_on(
+    scene: Scene, stranger: Any, after_s: int, takes: bool
+) -> None:
+    deadline = scene.exchange.inbox.deadline_at(0)
+    assert scene.exchange.inbox.deadline_at(DEPOSITS - 1) == deadline
+    travel_to(deadline + after_s)
+    if takes:
+        posted = scene.post()
+    else:
+        tick = Segment(b"\1" * 32, (codec.encode(Kind.TICK, time=0),))
+        posted = scene.post([tick], inbox_count=0)
+    check = challenge_late(posted, DEPOSITS - 1)
+    assert scene.check(check)[0] is (after_s > DELAY_MIN)
+    if after_s == DELAY_MIN:
+        with reverts("arbiter: no fraud"):
+            scene.challenge(check, stranger)
+        return
+    scene.challenge(check, stranger)
+    assert scene.exchange.rollup.next_batch() == 1
+    assert scene.exchange.rollup.bond_total() == 0
+
+
+def test_batch__that_is_late_for_a_later_message_with_an_earlier_deadline__is_challenged(
+    scene: Scene, trader: Any
+) -> None:
+    """Messages are taken in order: who takes none of them is late for the most urgent."""
+    now = boa.env.timestamp
+    expiry = now - now % c.DAY_S + c.EXPIRY_OF_DAY_S
+    expiry += c.DAY_S * (expiry <= now)
+    travel_to(expiry - 60)
+    urgent = scene.exchange.inbox.force_liquidate(1, expiry, value=FEE, sender=trader)
+    travel_to(scene.exchange.inbox.deadline_at(urgent) + DELAY_MIN + 1)
+    posted = scene.post()
+    first = scene.exchange.inbox.deadline_at(0) + DELAY_MIN < boa.env.timestamp
+    assert scene.check(challenge_late(posted, 0))[0] is first
+    assert scene.check(challenge_late(posted, urgent))[0]
+
+
+def test_message__that_an_earlier_batch_has_taken__makes_no_batch_late(scene: Scene) -> None:
+    first = scene.post()
+    travel_to(scene.exchange.inbox.deadline_at(0) + 10 * DELAY_MIN)
+    tick = Segment(b"\1" * 32, (codec.encode(Kind.TICK, time=0),))
+    second = scene.post([tick], first_seq=first.records)
+    assert not scene.check(challenge_late(second, 0))[0]
+
+
+def test_batch__after_a_roll_back__has_the_longest_delay_again(scene: Scene, stranger: Any) -> None:
+    """Half a bond buys that time; a later roll-back neither gives nor takes an excuse."""
+    rollup = scene.exchange.rollup
+    wrong = scene.post(corrupt(scene.segments, 0))
+    travel_to(boa.env.timestamp + 300)
+    scene.challenge(challenge_segment(wrong, 0, scene.before(0)), stranger)
+    boa.env.set_balance(boa.env.eoa, 1_000 * ETHER)
+    rollup.bond(value=ETHER)
+    rolled_back_at = rollup.rolled_back_at()
+    last_good = rolled_back_at + DELAY_MAX + DELAY_MIN
+    assert last_good > scene.exchange.inbox.deadline_at(0) + DELAY_MIN
+    for at, is_late in ((last_good, False), (last_good + 1, True)):
+        with boa.env.anchor():
+            travel_to(at)
+            posted = scene.post()
+            assert rollup.end(1)[3:] == (at, rolled_back_at)
+            assert scene.check(challenge_late(posted, 0))[0] is is_late
+            seq, count = scene.state.globals.seq, scene.state.globals.inbox_count
+            tick = Segment(b"\1" * 32, (codec.encode(Kind.TICK, time=0),) * 33)
+            overweight = scene.post([tick], first_seq=seq, inbox_count=count)
+            scene.challenge(challenge_form(overweight, 0), stranger)
+            assert rollup.rolled_back_at() > rolled_back_at
+            assert scene.check(challenge_late(posted, 0))[0] is is_late
+
+
+def test_check_late__of_any_message__is_one_challenge(scene: Scene, stranger: Any, trader: Any) -> None:
+    """Who holds a challenge back cannot make it his own by naming another message."""
+    travel_to(scene.exchange.inbox.deadline_at(0) + DELAY_MIN + 1)
+    posted = scene.post()
+    held_back, copied = challenge_late(posted, 3), challenge_late(posted, 4)
+    scene.commit(held_back, trader)
+    boa.env.time_travel(blocks=1)
+    number = scene.challenge(copied, stranger)
+    scene.exchange.arbiter.contest(number, SALT, sender=trader)
+    assert scene.exchange.arbiter.rewards(number)[1] == trader
+
+
 # ------------------------------------------------------------------------------------- what a check refuses
 
 
@@ -369,6 +473,7 @@ def test_check__of_a_header_that_was_not_posted__reverts(scene: Scene) -> None:
             challenge_header(wrong, scene.state),
             challenge_form(wrong, 0),
             challenge_segment(wrong, 0, scene.before(0)),
+            challenge_late(wrong, 0),
         ):
             with reverts("arbiter: header is not the posted one"):
                 scene.check(check)
@@ -379,7 +484,11 @@ def test_check__of_a_header_that_was_not_posted__reverts(scene: Scene) -> None:
 def test_check__of_a_final_batch__reverts(scene: Scene) -> None:
     posted = scene.post(corrupt(scene.segments, 0))
     boa.env.time_travel(seconds=scene.exchange.rollup.challenge_window_s())
-    for check in (challenge_header(posted, scene.state), challenge_form(posted, 0)):
+    for check in (
+        challenge_header(posted, scene.state),
+        challenge_form(posted, 0),
+        challenge_late(posted, 0),
+    ):
         with reverts("arbiter: batch is final"):
             scene.check(check)
 

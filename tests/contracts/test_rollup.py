@@ -48,6 +48,7 @@ def test_post__two_batches__chain_and_are_kept(exchange: Exchange, sequencer: An
     post(exchange, sequencer, second)
     assert rollup.next_batch() == 3
     assert rollup.tip() == (6, now + 7, 2)
+    assert rollup.end(rollup.next_batch() - 1) == (6, now + 7, 2, boa.env.timestamp, 0)
     assert tuple(rollup.batch(0)) == (bytes(32), GENESIS, rollup.batch(0).posted_at)
     assert tuple(rollup.batch(1)) == (
         first.header_hash(GENESIS, exchange.inbox.hash_at(1)),

@@ -17,8 +17,10 @@ from sequencer.driver import DriverConfig
 from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import TransactionFailed
+from sequencer.l1.follower import Follower
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, wait_for
+from sequencer.proof.challenge import challenge_late
 from sequencer.protocol import constants as c
 from sequencer.protocol.state import expiry_time
 
@@ -144,6 +146,54 @@ async def ignorant_sequencer_is_frozen(folder: Path) -> None:
         assert inbox.frozen_at(devnet.chain.rpc, devnet.deployment) > sent["deadline"]
         rollup = Contract(load("Rollup").abi)
         assert rollup.read(devnet.chain.rpc, devnet.deployment.rollup, "exit_batch") == last
+
+
+async def late_sequencer_stops_itself(folder: Path) -> None:
+    clock = ManualClock(START_S)
+    async with Devnet(devnet_config(folder), clock, [FlatSource(WANTED, INDEX)], WANTED) as devnet:
+        await opened(devnet)
+        await devnet.set_chain_time(START_S + 60)
+        await devnet.post_all()
+        service, rpc, at = devnet.service, devnet.chain.rpc, devnet.deployment
+        worker = service.worker
+        assert worker is not None
+        anybody = devnet.wallet(devnet_signer(ANYBODY))
+
+        async def outage(after_s: int) -> int:
+            """A message is taken, but no batch goes out until so long after its deadline."""
+            worker.paused = True
+            sent = await call(devnet, "withdraw", "250")
+            index = int(sent["inbox_index"])
+            await taken(devnet, index)
+            await devnet.set_chain_time(sent["deadline"] + after_s)
+            worker.paused = False
+            return index
+
+        index = await outage(DELAY_MIN_S // 2 - 60)
+        last = await devnet.post_all()
+        follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0)
+        posted = list(follower.batches(at.deploy_block))
+        assert posted[-1].inbox_count == index + 1
+        answer = rpc.eth_call(at.arbiter, challenge_late(posted[-1], index).call, "latest", anybody.address)
+        assert not any(answer[:32])
+        with pytest.raises(TransactionFailed, match="rollup: nothing is overdue"):
+            await asyncio.to_thread(anybody.freeze)
+
+        index = await outage(DELAY_MIN_S // 2 + 1)
+        service.request_batches()
+        await service.driver.flush()
+        await service.driver.tick()
+        await wait_for(lambda: "could be slashed" in worker.last_error, 30.0, "an alarm")
+        assert f"inbox message {index} was to be taken by" in worker.last_error
+        assert service.batcher.cursor.batch_id > last + 1
+        assert Contract(load("Rollup").abi).read(rpc, at.rollup, "next_batch") == last + 1
+        await asyncio.to_thread(anybody.freeze)
+        assert inbox.frozen_at(rpc, at) > 0
+
+
+@pytest.mark.slow
+def test_sequencer__that_is_late__posts_while_it_may_and_then_no_more(tmp_path: Path) -> None:
+    asyncio.run(late_sequencer_stops_itself(tmp_path / "devnet"))
 
 
 @pytest.mark.slow

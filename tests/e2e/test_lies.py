@@ -18,8 +18,10 @@ from sequencer.market.tape import open_tape
 from sequencer.proof.audit import FORM_KINDS, Audit, Fault, FaultKind
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
+from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import address_of, public_key_of
+from sequencer.protocol.transition import apply
 
 PARAMS = devnet_params()
 DOMAIN = codec.domain_separator(31_337, b"\x5f" * 20)
@@ -30,13 +32,16 @@ INBOX = [
     )
     for number, amount in DEPOSITS
 ]
-ALL = sorted(LIES)
+# Lateness is no matter of what a batch says, but of when L1 has it.
+ALL = sorted(name for name, lie in LIES.items() if not lie.is_late)
 
 
-def perform(folder: Path, lie: Lie | None) -> tuple[LyingEngine, list[PostedBatch]]:
+def perform(
+    folder: Path, lie: Lie | None, is_crowded: bool | None = None
+) -> tuple[LyingEngine, list[PostedBatch]]:
     log = SqliteLog(folder / "log.sqlite")
     engine = LyingEngine(genesis_state(DOMAIN, PARAMS), lie)
-    Play(engine, log, TAPE, INBOX).run()
+    Play(engine, log, TAPE, INBOX, is_crowded).run()
     made = batches_of(folder, log)
     log.close()
     if lie is not None:
@@ -86,6 +91,21 @@ def test_honest_day__is_right_to_the_end(tmp_path: Path) -> None:
     } <= kinds
 
 
+def test_honest_day__with_an_account_at_its_limit__keeps_the_limit(tmp_path: Path) -> None:
+    engine, posted = perform(tmp_path, None, is_crowded=True)
+    assert first_fault(posted) is None
+    held = max(len(account.positions) for account in engine.state.accounts.values())
+    assert held <= c.POSITIONS_MAX
+    most = 0
+    state = genesis_state(DOMAIN, PARAMS)
+    for one in posted:
+        for segment in batches.decode(one.payload, one.segments):
+            for raw in segment.records:
+                apply(state, raw)
+            most = max(most, *(len(account.positions) for account in state.accounts.values()), 0)
+    assert most == c.POSITIONS_MAX
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_lie__told_once__is_caught_where_it_was_told(tmp_path: Path, name: str) -> None:
     lie = LIES[name]
@@ -101,7 +121,17 @@ def test_lie__told_once__is_caught_where_it_was_told(tmp_path: Path, name: str) 
         assert fault.honest_root[:31] != fault.claimed_root
 
 
-@pytest.mark.parametrize("name", ["margin-ignored", "deposit-dropped", "segment-overweight"])
+REFUSED = {
+    # the order that the account cannot bear, and the liquidation of an account that has not taken it
+    "margin-ignored": ["MARGIN", "HEALTHY"],
+    "position-limit-ignored": ["POSITION_LIMIT"],
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["margin-ignored", "deposit-dropped", "segment-overweight", "message-late", "position-limit-ignored"],
+)
 def test_lie__on_l1__is_challenged_slashed_rolled_back_and_the_honest_records_survive(name: str) -> None:
     report = tell(name)
     assert report.fault is not None
@@ -110,8 +140,7 @@ def test_lie__on_l1__is_challenged_slashed_rolled_back_and_the_honest_records_su
     assert 0 < report.challenge_gas < 8_000_000
     assert 0 < report.challenge_bytes < 110 * 1024
     assert report.honest_records_kept > 20
-    # the order that the account cannot bear, and the liquidation of an account that has not taken it
-    assert report.refused == (["MARGIN", "HEALTHY"] if name == "margin-ignored" else [])
+    assert report.refused == REFUSED.get(name, [])
 
 
 # A wrong root, a wrong inbox, each form, each header; the last two only blobs let through.

@@ -19,11 +19,14 @@ from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_params, devnet_signer
 from sequencer.local.lie_demo import CHALLENGER, Stage, bent, stage
 from sequencer.local.lies import LIES
+from sequencer.local.play import OPENING
 from sequencer.market.tape import open_tape
+from sequencer.proof.audit import FaultKind
 from sequencer.proof.status_page import STALE_S, headline, page, serve
 from sequencer.proof.watcher import BATCHES_SHOWN, WatchConfig, Watcher
 
 USD = 1_000_000
+DELAY_MIN_S = 3_600  # of the stage's deployment
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +163,24 @@ def test_clock__far_behind_l1__is_an_alarm_and_no_fault(on: Stage, made: list[Ba
     watcher.close()
     assert watcher.fault is None
     assert "seconds behind" in watcher.alarms[0].what or "s behind" in watcher.alarms[0].what
+
+
+@pytest.mark.parametrize("late_s", [1, DELAY_MIN_S, DELAY_MIN_S + 1])
+def test_batch__posted_past_a_deadline__is_a_fault_from_the_shortest_delay_on(
+    on: Stage, made: list[Batch], name: str, late_s: int
+) -> None:
+    on.post(made, late_s)
+    watcher = on.watcher(None, name)
+    watcher.step()
+    watcher.close()
+    if late_s <= DELAY_MIN_S:
+        assert (watcher.fault, watcher.batches) == (None, len(made))
+        return
+    assert watcher.fault is not None
+    assert (watcher.fault.kind, watcher.fault.message) == (FaultKind.LATE, OPENING)
+    assert watcher.batches == watcher.fault.batch_id - 1
+    assert watcher.state.root() == made[watcher.batches - 1].post_root
+    assert watcher.status["fault"]["message"] == OPENING
 
 
 def test_wrong_batch__without_a_key__is_an_alarm_that_stays(on: Stage, name: str) -> None:
