@@ -1,7 +1,9 @@
 """Files challenges: from a fault to a commitment, the challenge and its reward, each sent once by the txmgr.
 
 A check is tried with `eth_call` before anything is sent, so that one that would fail costs nothing. The salt of a
-commitment is derived from the key: who restarts goes on with the same one.
+commitment is derived from the key: who restarts goes on with the same one. Whether it stands is asked of L1, since
+anybody can copy it out of the pool and be the first to send it; and who is the first with a copy of the challenge loses
+the reward to the older commitment.
 """
 
 from collections.abc import Callable
@@ -93,30 +95,67 @@ class Challenger:
         salt = self._salt(made)
         filed = self._manager.get(f"challenge-{name}")
         if filed is None:
-            committed = self._manager.get(f"commit-{name}")
-            if committed is None:
-                if why := self._refusal(made):
-                    return Challenged(made.batch_id, "failed", why=why)
-                commitment = made.commitment(self._signer.address, salt)
-                data = arbiter().encode("commit", commitment)
-                self._manager.send(f"commit-{name}", self._at.arbiter, data, 0, COMMIT_GAS)
+            commitment = made.commitment(self._signer.address, salt)
+            if not self._stands(commitment):
+                committed = self._manager.get(f"commit-{name}")
+                if committed is None:
+                    if why := self._refusal(made):
+                        return Challenged(made.batch_id, "failed", why=why)
+                    data = arbiter().encode("commit", commitment)
+                    self._manager.send(f"commit-{name}", self._at.arbiter, data, 0, COMMIT_GAS)
+                elif committed.is_done:
+                    return None  # it failed, or it is too old by now
                 return Challenged(made.batch_id, "committed")
-            if committed.state is TxState.FAILED:
-                return None
-            if committed.state is not TxState.CONFIRMED or committed.block_number is None:
-                return Challenged(made.batch_id, "committed")
-            if self._rpc.block_number() >= committed.block_number + self._reveal_blocks:
-                return None  # too late for this commitment
             filed = self._manager.send(
                 f"challenge-{name}", self._at.arbiter, made.calldata(salt), 0, self._gas(made)
             )
         if filed.state is TxState.FAILED:
-            return None
+            return self._contest(made, salt)
         state = "won" if filed.state is TxState.CONFIRMED else "filed"
         if state == "won":
             self._remember(filed)
         size = len(made.calldata(salt))
         return Challenged(made.batch_id, state, filed.gas_used or 0, size, filed.tx_hash or "")
+
+    def _stands(self, commitment: bytes) -> bool:
+        """Whether L1 has the commitment, and a challenge sent now would not come too late for it."""
+        committed_at = int(arbiter().read(self._rpc, self._at.arbiter, "committed_at", commitment))
+        return committed_at > 0 and self._rpc.block_number() < committed_at + self._reveal_blocks
+
+    def _contest(self, made: Challenge, salt: bytes) -> Challenged | None:
+        """After a challenge that failed: takes the reward from who has made the same one on a younger commitment."""
+        event = arbiter().event("Challenged")
+        batch = "0x" + made.batch_id.to_bytes(32, "big").hex()
+        query = {"address": self._at.arbiter, "topics": [event.topic, batch], "toBlock": "latest"}
+        head = self._rpc.block_number()
+        query["fromBlock"] = hex(max(self._at.deploy_block, head - self._reveal_blocks))
+        for log in reversed(self._rpc.call("eth_getLogs", query)):
+            told = event.decode(log)
+            if told["challenge_id"] != made.challenge_id:
+                continue
+            number, block = int(told["reward"]), to_int(log["blockNumber"])
+            contest = self._manager.get(f"contest-{number}")
+            if contest is None:
+                data = arbiter().encode("contest", number, salt)
+                try:
+                    self._rpc.eth_call(self._at.arbiter, data, "latest", self._signer.address)
+                except RpcReverted:
+                    return None
+                contest = self._manager.send(f"contest-{number}", self._at.arbiter, data, 0, COLLECT_GAS)
+            if contest.state is TxState.FAILED:
+                return None
+            state = "filed"
+            if contest.state is TxState.CONFIRMED:
+                state, self._rewards[number] = "won", block
+            return Challenged(
+                made.batch_id,
+                state,
+                contest.gas_used or 0,
+                len(made.calldata(salt)),
+                contest.tx_hash or "",
+                f"reward {number} was another's, on a younger commitment",
+            )
+        return None
 
     def _refusal(self, made: Challenge) -> str:
         """Why the Arbiter would not find fraud now; empty when it does."""

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -15,13 +16,16 @@ from sequencer.batcher import Batch
 from sequencer.cli import main
 from sequencer.l1.errors import DeploymentError
 from sequencer.l1.rpc import Rpc
+from sequencer.l1.txmgr import TxManager
+from sequencer.l1.txstore import Intent
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_params, devnet_signer
-from sequencer.local.lie_demo import CHALLENGER, Stage, bent, stage
+from sequencer.local.lie_demo import BOND_WEI, CHALLENGER, HEADER_LIE_BATCH, Stage, bent, stage
 from sequencer.local.lies import LIES
 from sequencer.local.play import OPENING
 from sequencer.market.tape import open_tape
 from sequencer.proof.audit import FaultKind
+from sequencer.proof.challenge import Challenge, arbiter
 from sequencer.proof.status_page import STALE_S, headline, page, serve
 from sequencer.proof.watcher import BATCHES_SHOWN, WatchConfig, Watcher
 
@@ -221,6 +225,70 @@ def test_several_wrong_batches__are_challenged_from_the_first(
     watcher.step()
     watcher.close()
     assert (watcher.batches, watcher.fault) == (len(made), None)
+
+
+class Copycat:
+    """Sees what the challenger sends before it is mined, and sends the same first, under a key of its own."""
+
+    def __init__(self, on: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.on = on
+        self.signer = devnet_signer(CHALLENGER - 1)
+        self.wallet = Wallet(on.chain.rpc, self.signer, on.at)
+        self.copied: list[str] = []
+        send = TxManager.send
+
+        def after_us(manager: TxManager, intent_id: str, to: str, data: bytes, *rest: Any) -> Intent:
+            self.copy(intent_id.split("-")[0], to, data)
+            return send(manager, intent_id, to, data, *rest)
+
+        monkeypatch.setattr(TxManager, "send", after_us)
+
+    def copy(self, what: str, to: str, data: bytes) -> None:
+        raise NotImplementedError
+
+
+class CopiesCommitment(Copycat):
+    def copy(self, what: str, to: str, data: bytes) -> None:
+        if what == "commit":
+            self.wallet.transact("commit", to, data)
+            self.copied.append(what)
+
+
+class CopiesChallenge(Copycat):
+    def copy(self, what: str, to: str, data: bytes) -> None:
+        if what == "challenge" and not self.copied:
+            _, call = arbiter().function("challenge").decode_input(data)
+            verdict = arbiter().function("check_form").decode_output(self.on.chain.rpc.eth_call(to, call))
+            mine = Challenge(verdict[1], verdict[2], call)
+            commitment = mine.commitment(self.signer.address, bytes(32))
+            self.wallet.transact("commit", to, arbiter().encode("commit", commitment))
+            self.wallet.transact("challenge", to, mine.calldata(bytes(32)), gas=2_000_000)
+            self.copied.append(what)
+
+
+@pytest.mark.parametrize("copycat", [CopiesCommitment, CopiesChallenge])
+def test_challenge__that_is_copied_out_of_the_pool__is_won_all_the_same(
+    on: Stage, name: str, copycat: type[Copycat], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lie = LIES["header-time"]
+    on.post(bent(on.perform(lie)[1], lie))
+    other = copycat(on, monkeypatch)
+    ours = devnet_signer(CHALLENGER)
+    watcher = on.watcher(ours, name)
+    balance = on.chain.rpc.balance(ours.address)
+    for _ in range(6):
+        watcher.step()
+        on.chain.mine()
+    assert other.copied
+    assert watcher.challenged is not None
+    assert watcher.challenged.state == "won"
+    assert on.read("next_batch") == HEADER_LIE_BATCH
+    on.chain.mine(50)
+    for _ in range(3):
+        watcher.step()
+        on.chain.mine()
+    watcher.close()
+    assert on.chain.rpc.balance(ours.address) > balance + BOND_WEI // 3
 
 
 class Page(HTMLParser):
