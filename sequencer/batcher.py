@@ -72,6 +72,7 @@ class Batcher:
             raise ValueError(f"payload_bytes must be in 1..{most}, what Rollup takes")
         self._log = log
         self.payload_bytes = payload_bytes
+        self.left_bytes = 0  # what a payload of all that waited would have, when the last `build` gave none
         self._parts_max = BLOBS_MAX if in_blobs else 1
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -134,6 +135,7 @@ class Batcher:
         if whatever_there_is and taken and parts <= self._parts_max:
             whole = _Part(len(taken), offset, place, time_s, inbox_count)
         if whole is None:
+            self.left_bytes = _size(len(taken), body_bytes)
             return None
         del taken[whole.segments :]
         built = Batch(

@@ -45,6 +45,7 @@ from sequencer.withdrawals import Withdrawals
 
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of answers that wait for the log
 HELD_BYTES_EACH = 1_024  # and for what goes with one
+TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
 BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
 SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
 
@@ -307,7 +308,7 @@ class Service:
     def _on_tick(self, tick: Tick) -> None:
         """A tick is durable: acknowledges what it holds, refuses the rest, tells everybody."""
         if tick.entry is not None:
-            self._unbatched_bytes += sum(map(len, tick.entry.raws())) + 62 * len(tick.entry.segments)
+            self._unbatched_bytes += sum(map(len, tick.entry.raws())) + TABLE_BYTES * len(tick.entry.segments)
         for result in tick.system:
             raw = result.submission.raw
             if raw[0] in INBOX_KINDS:
@@ -504,9 +505,9 @@ class Service:
 
     def _make_full_batches(self) -> None:
         """Stores what is full as it becomes full, so that no tick waits for many batches at once."""
-        self._unbatched_bytes = 0
         while self.batcher.build(False) is not None:
             pass
+        self._unbatched_bytes = self.batcher.left_bytes
         if self.worker is not None:
             self.worker.wake()
 

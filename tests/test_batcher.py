@@ -60,6 +60,21 @@ def check(batches: list[Batch], entries: list[Entry], size_max: int) -> None:
     assert times[-1] == entries[-1].time
 
 
+def test_build__that_gives_none__says_how_much_is_left(
+    little: Little, tmp_path: Path, log: SqliteLog
+) -> None:
+    """Whoever counts from there on knows when the next one is full."""
+    batcher = Batcher(tmp_path / "batches.sqlite", log, 2_000)
+    while batcher.build(False) is not None:
+        pass
+    left = batcher.left_bytes
+    assert 0 < left <= 2_000
+    last = batcher.build(True)
+    assert last is not None
+    assert len(last.payload) == left
+    batcher.close()
+
+
 @pytest.mark.parametrize("size", [1_400, SMALL, 10_000, PAYLOAD_BYTES_MAX])
 def test_batches__hold_every_segment_once_and_in_order(
     log: SqliteLog, little: Little, tmp_path: Path, size: int

@@ -59,6 +59,7 @@ class AttemptsReport:
     watched_batches: int = 0
     watched_records: int = 0
     alarms: int = 0
+    alarms_told: list[str] = field(default_factory=list)
     challenges: int = 0
     attempted_challenges: int = 0
     failed_challenges: int = 0
@@ -365,6 +366,7 @@ class Attempts:
             self.report.watched_batches = watcher.batches
             self.report.watched_records = watcher.state.globals.seq
             self.report.alarms = len(watcher.alarms)
+            self.report.alarms_told = [alarm.what for alarm in watcher.alarms]
             self.report.challenges = int(watcher.challenged is not None)
         finally:
             watcher.close()

@@ -18,6 +18,7 @@ from sequencer.local.demo import MAKERS, TAKERS, Demo, DemoConfig, DemoFailed, S
 DAY = 18_993  # 2022-01-01
 EXPIRY_S = DAY * 86_400 + 8 * 3_600
 TWAP_S = 1_800
+ATTEMPTS = 20
 MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
 
 
@@ -111,7 +112,7 @@ class Run:
 
 
 def run_demo(tape: Path | None) -> Run:
-    demo = Demo(DemoConfig(tape=tape))
+    demo = Demo(DemoConfig(tape=tape, attempts=ATTEMPTS, attempts_sent=2))
     report = asyncio.run(demo.run())
     return Run(
         as_json(report),
@@ -220,6 +221,15 @@ def test_demo__report__adds_up(demo):
     assert report["seconds"] > report["replay_seconds"] > 0
 
 
+def test_demo__watched_and_challenged_all_day__is_found_wrong_nowhere(demo):
+    report = demo.report
+    assert (report["watched_batches"], report["watched_records"]) == (report["batches"], report["records"])
+    assert (report["alarms"], report["challenges"]) == (0, 0)
+    assert report["attempted_challenges"] == report["failed_challenges"] == ATTEMPTS
+    assert report["succeeded_challenges"] == report["sequencer_cost_wei"] == 0
+    assert report["is_unchanged"]
+
+
 def test_demo__every_expiry__long_payments_are_short_payments(demo):
     for one in demo.settled:
         assert sum(one.payments.values()) == 0
@@ -238,7 +248,10 @@ def test_demo__every_expiry__long_payments_are_short_payments(demo):
 def test_demo__past_the_first_expiry_on_a_development_node__all_holds_but_the_liquidation(
     chain, data, data_dir
 ):
-    one = Demo(DemoConfig(chain=chain, data=data, tape=data_dir, trades_max=40, until_day=DAY + 1))
+    attempts = 0 if chain == "hardhat" else 40
+    one = Demo(
+        DemoConfig(chain=chain, data=data, tape=data_dir, trades_max=40, until_day=DAY + 1, attempts=attempts)
+    )
     with pytest.raises(DemoFailed, match=r"^checks that did not hold: an_account_was_liquidated$"):
         asyncio.run(one.run())  # the index falls four days later
     report = one.report
@@ -249,3 +262,7 @@ def test_demo__past_the_first_expiry_on_a_development_node__all_holds_but_the_li
     assert report.vault_balance == report.l2_liabilities
     assert report.settled_expiries == 1
     assert report.withdrawals_claimed == 5
+    if attempts:
+        assert report.honesty is not None
+        assert report.honesty.failed_challenges == report.honesty.attempts_sent == attempts
+        assert report.honesty.held
