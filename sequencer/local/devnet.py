@@ -97,6 +97,7 @@ class Devnet:
         self.chain: Chain
         self.deployment: Deployment
         self.service: Service
+        self._is_stopped = False
         self.gateway: subprocess.Popen[bytes] | None = None
         self.url = ""
 
@@ -198,9 +199,9 @@ class Devnet:
                 self.gateway.kill()
                 self.gateway.wait()
             self.gateway = None
-        if hasattr(self, "service"):
+        if hasattr(self, "service") and not self._is_stopped:  # it stays, to be asked what became of it
+            self._is_stopped = True
             await self.service.stop()
-            del self.service
 
     async def _end(self) -> None:
         await self.stop_exchange()

@@ -256,7 +256,9 @@ def test_demo__past_the_first_expiry_on_a_development_node__all_holds_but_the_li
         asyncio.run(one.run())  # the index falls four days later
     report = one.report
     assert (report.chain, report.data) == (chain, data)
-    assert report.blob_gas == (131_072 * report.batches if data == "blob" else 0)
+    blobs, rest = divmod(report.blob_gas, 131_072)
+    assert rest == 0
+    assert blobs >= report.batches if data == "blob" else blobs == 0  # a backlog fills several a batch
     assert report.real_trades == report.tape_trades == 40
     assert report.replayed_root == report.final_root
     assert report.vault_balance == report.l2_liabilities
