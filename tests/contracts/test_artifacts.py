@@ -71,6 +71,17 @@ def signature(entry: dict[str, Any]) -> str:
     return f"{head} {entry.get('stateMutability', '')}" + (f" -> {outputs}" if outputs else "")
 
 
+def flat(layout: dict[str, Any], module: str = "") -> dict[str, Any]:
+    """Variables by name, those of a module as module.name."""
+    found = {}
+    for name, slot in layout.items():
+        if isinstance(slot.get("type"), str):
+            found[module + name] = slot
+        else:
+            found |= flat(slot, f"{name}.")
+    return found
+
+
 def test_interface__equals_the_snapshot() -> None:
     found = {}
     for name in NAMES:
@@ -79,9 +90,10 @@ def test_interface__equals_the_snapshot() -> None:
         found[name] = {
             "abi": sorted(signature(entry).rstrip() for entry in raw["abi"]),
             "storage": {
-                key: [slot["slot"], slot["type"]] for key, slot in layout.get("storage_layout", {}).items()
+                key: [slot["slot"], slot["type"]]
+                for key, slot in flat(layout.get("storage_layout", {})).items()
             },
-            "immutables": {key: slot["type"] for key, slot in layout.get("code_layout", {}).items()},
+            "immutables": {key: slot["type"] for key, slot in flat(layout.get("code_layout", {})).items()},
         }
     check_snapshot("interface_snapshot.json", found)
 
