@@ -12,6 +12,7 @@
 from lib import auth
 from lib import cash
 from lib import cmap
+from lib import forced
 from lib import insurance
 from lib import kind
 from lib import liquidation
@@ -24,10 +25,11 @@ from lib import transition
 initializes: cmap
 initializes: state[cmap := cmap]
 initializes: auth[state := state]
+initializes: forced[state := state]
 initializes: insurance[state := state]
 initializes: margin[state := state]
-initializes: cash[auth := auth, cmap := cmap, insurance := insurance, margin := margin, state := state]
-initializes: liquidation[auth := auth, insurance := insurance, margin := margin, state := state]
+initializes: cash[auth := auth, cmap := cmap, forced := forced, insurance := insurance, margin := margin, state := state]
+initializes: liquidation[auth := auth, forced := forced, insurance := insurance, margin := margin, state := state]
 initializes: settlement[insurance := insurance, state := state]
 initializes: transition[cmap := cmap, state := state]
 
@@ -70,7 +72,7 @@ def apply(
         elif of_kind == kind.SETTLE:
             why = settlement._settle()
         elif of_kind == kind.LIQUIDATE or of_kind == kind.FORCED_LIQUIDATE:
-            why = liquidation._liquidate()
+            why = liquidation._liquidate(of_kind == kind.FORCED_LIQUIDATE)
         elif of_kind == kind.BID:
             why = liquidation._bid(DOMAIN)
         else:

@@ -13,6 +13,7 @@ from lib import auth
 from lib import book
 from lib import cmap
 from lib import fills
+from lib import forced
 from lib import insurance
 from lib import kind
 from lib import margin
@@ -30,12 +31,14 @@ initializes: book[cmap := cmap]
 initializes: insurance[state := state]
 initializes: margin[state := state]
 initializes: fills[margin := margin, state := state]
+initializes: forced[state := state]
 initializes: queue[state := state]
 initializes: matching[
     auth := auth,
     book := book,
     cmap := cmap,
     fills := fills,
+    forced := forced,
     insurance := insurance,
     margin := margin,
     queue := queue,

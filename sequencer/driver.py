@@ -83,6 +83,7 @@ class Driver:
         self.settled = 0
         self._on_lost = on_lost
         self._system: list[bytes] = []
+        self._held: list[bytes] = []  # L1's messages that wait for marks; they come before `_system`
         self._arrived = asyncio.Event()
         self._append: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -118,9 +119,14 @@ class Driver:
         if records:
             self._arrived.set()
 
+    @property
+    def waiting_messages(self) -> int:
+        """Messages of L1 that wait for marks which nobody can renew yet."""
+        return len(self._held)
+
     def drop_system(self) -> None:
         """Forgets queued system records: the state that they were meant for is gone."""
-        self._system = []
+        self._system, self._held = [], []
 
     async def run(self, idle_s: float = 0.25) -> None:
         """Ticks until `end`: tick_ms after something has arrived, and each `idle_s` for the keeper.
@@ -155,7 +161,7 @@ class Driver:
             await self._do_quiet_work()
             now_s = self.clock.now_s()
             most = self.config.system_records
-            system, self._system = self._system[:most], self._system[most:]
+            system, self._system = self._held + self._system[:most], self._system[most:]
             for source in self._collectors:
                 system += source(now_s)
             submissions = self.intake.take(self.config.tick_records)
@@ -164,6 +170,7 @@ class Driver:
             generation = self._generation
             began = self.clock.monotonic_ns()
             tick = self.engine.run(now_s, system, submissions)
+            self._held = tick.waiting
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
             self.metrics.apply_ms = took_s * 1e3
             self.metrics.apply_s_total += took_s

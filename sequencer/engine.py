@@ -7,7 +7,7 @@ number nor a byte on L1; what stays is logged, and only then acknowledged. No cl
 from dataclasses import dataclass, field
 
 from sequencer.log import Entry
-from sequencer.protocol import batch, codec
+from sequencer.protocol import batch, codec, forced
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Global
@@ -16,6 +16,7 @@ from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
 CONTINUE = codec.encode(Kind.CONTINUE)
+_FEED = bytes([Kind.FEED])
 _INBOX = frozenset(bytes([kind]) for kind in c.INBOX_KINDS)
 # What a submission cannot be, whoever vouches for it: what only L1 says, and a tick inside the tick.
 _SYSTEM_ALONE = _INBOX | {bytes([Kind.TICK]), bytes([Kind.CONTINUE])}
@@ -56,6 +57,9 @@ class Tick:
     entry: Entry | None
     results: list[Result]
     system: list[Result] = field(default_factory=list)
+    waiting: list[bytes] = field(
+        default_factory=list
+    )  # messages of L1 whose marks nobody can renew yet, to come again
     told: object = None
 
 
@@ -78,8 +82,20 @@ class Engine:
         self._try(codec.encode(Kind.TICK, time=time), None)
         kept = 0
         system_results: list[Result] = []
-        for raw in sorted(system, key=class_of):
+        waiting: list[bytes] = []
+        for raw in sorted(system, key=_system_order):
+            if waiting and raw[:1] in _INBOX:  # the inbox goes on in its order
+                waiting.append(raw)
+                continue
             result = Result(Submission(raw, None), [self._try(raw, None)])
+            if result.reason is Reason.RISK_DUE:
+                marked = self._mark(raw)
+                system_results += marked
+                kept += len(marked)
+                result.outcomes = [self._try(raw, None)]
+                if result.reason is Reason.RISK_DUE:
+                    waiting.append(raw)
+                    continue
             system_results.append(result)
             kept += _is_kept(raw, result.outcomes[0])
             self._continue(result)
@@ -97,9 +113,20 @@ class Engine:
         number = state.globals.tick
         if not kept:
             state.globals = before
-            return Tick(number, None, results, system_results)
+            return Tick(number, None, results, system_results, waiting)
         root = self._close()
-        return Tick(number, Entry(first_seq, time, root, self._segments), results, system_results)
+        return Tick(number, Entry(first_seq, time, root, self._segments), results, system_results, waiting)
+
+    def _mark(self, raw: bytes) -> list[Result]:
+        """RISK for the pages that a message of L1 waits for; those that held."""
+        out = []
+        for page_id in forced.pages_to_mark(self.state, raw):
+            where = {"underlying": page_id >> 23, "day": page_id >> 7 & 0xFFFF, "page": page_id & 127}
+            risk = codec.encode(Kind.RISK, **where)
+            result = Result(Submission(risk, None), [self._try(risk, None)])
+            if result.reason is Reason.OK:
+                out.append(result)
+        return out
 
     def _continue(self, result: Result) -> None:
         while result.outcomes[-1].pending:
@@ -127,8 +154,8 @@ class Engine:
 
 
 def _is_kept(raw: bytes, out: Outcome) -> bool:
-    """Whether a record is logged: when it holds; L1's always, for it counts in the inbox whatever becomes of it."""
-    return out.reason is Reason.OK or raw[:1] in _INBOX
+    """Whether a record is logged: when it holds; L1's when it counts in the inbox, which it may without holding."""
+    return out.reason is Reason.OK or (raw[:1] in _INBOX and out.reason is not Reason.RISK_DUE)
 
 
 def _refused(seq: int, reason: Reason) -> Outcome:
@@ -145,6 +172,11 @@ def class_of(raw: bytes) -> int:
     if raw[0] == Kind.PLACE and raw[9] & c.FLAG_POST_ONLY:
         return c.CLASS_POST_ONLY
     return layout[1]
+
+
+def _system_order(raw: bytes) -> tuple[int, bool]:
+    """By class; the index comes before L1's messages, which may need its marks."""
+    return class_of(raw), raw[:1] != _FEED
 
 
 def _class(submission: Submission) -> int:

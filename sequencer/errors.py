@@ -107,6 +107,7 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.CASH_MAX: "The slice costs more than cash_max now.",
     Reason.NOTHING_TO_COLLECT: "The treasury is empty.",
     Reason.INBOX_ACCOUNT: "A deposit to account 0 credits nobody.",
+    Reason.RISK_DUE: "The marks that this message needs are too old and can be refreshed; it waits for them.",
 }
 """Reason -> a sentence for people that says what to do about it, where something can be done."""
 

@@ -169,7 +169,7 @@ class Keeper:
             due = (
                 page is None
                 or expiry is None
-                or page.time == 0
+                or page.marked < len(page.terms)
                 or (underlying, day) in opening
                 or now_s - page.time >= config.risk_refresh_s
                 or abs(index - page.index) * c.PPM >= config.risk_move_ppm * page.index

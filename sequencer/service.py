@@ -441,6 +441,7 @@ class Service:
             "batches_stored": self.batcher.cursor.batch_id - 1,
             "batches_posted": self.last_posted,
             "feed_error": self.keeper.feed_error,
+            "messages_waiting_for_marks": self.driver.waiting_messages,
             "l1_error": worker.last_error if worker else "",
             "l1_looks": worker.looks if worker else 0,
             "l1_gas": worker.gas_used if worker else 0,

@@ -321,7 +321,7 @@ class Views:
             "mark": usd(page.rows[instrument & 31][0]),
             "index": usd(state.underlyings[underlying].index),
             "forward": usd(page.forward),
-            "marked_at": page.time,
+            "marked_at": page.time if instrument & 31 < page.marked else 0,
             "best_bid": None if bid is None else usd(bid),
             "best_ask": None if ask is None else usd(ask),
         }

@@ -12,6 +12,7 @@ from sequencer.driver import Driver, DriverConfig
 from sequencer.engine import Engine, Submission, Tick, replay
 from sequencer.intake import Intake
 from sequencer.log import Entry, LogError, LogLost
+from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import State
@@ -279,5 +280,47 @@ def test_collectors__are_asked_once_a_tick_with_the_time_of_it() -> None:
         await rig.driver.tick()
         assert asked == [rig.little.now, rig.little.now + 5]
         assert rig.ticks == []  # nothing came: no tick
+
+    play(body)
+
+
+def test_message__that_waits_for_marks__comes_again_each_tick_and_before_what_is_behind_it() -> None:
+    async def body(rig: Rig) -> None:
+        little = rig.little
+        rig.offer(little.rest(1, c.SELL, MID))
+        await rig.driver.tick()
+        rig.offer(little.place(0, c.BUY, MID))
+        await rig.driver.tick()
+        state = little.state
+        rig.clock.set(state.globals.time + state.params.risk_age_max_s + 1)
+        count = state.globals.inbox_count
+        message = codec.encode(Kind.FORCED_WITHDRAW, account=1, amount=5)
+        rig.driver.offer_system([message])
+        for _ in range(3):
+            await rig.driver.tick()
+            rig.driver.offer_system([deposit(1)])
+        assert state.globals.inbox_count == count
+        little.keeper.state = state
+        rig.driver.offer_system(
+            [raw for raw in little.keeper.pass_one(rig.clock.now_s()) if raw[0] == Kind.FEED]
+        )
+        await rig.driver.tick()
+        await rig.driver.flush()
+        assert state.globals.inbox_count == count + 4
+        kinds = [raw[0] for raw in rig.log.entries[-1].raws() if raw[0] != Kind.FEED]
+        assert kinds == [Kind.TICK, Kind.RISK, Kind.FORCED_WITHDRAW, *[Kind.DEPOSIT] * 3]
+        assert rig.recovered().root() == state.root()
+
+    play(body)
+
+
+def test_message__that_waits_for_marks__is_forgotten_with_the_state_that_it_waited_in() -> None:
+    async def body(rig: Rig) -> None:
+        rig.driver.offer_system([deposit(0)])
+        rig.driver._held = [deposit(1)]
+        rig.driver.drop_system()
+        await rig.driver.tick()
+        await rig.driver.flush()
+        assert rig.ticks == []
 
     play(body)

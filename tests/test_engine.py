@@ -157,3 +157,58 @@ def test_whatever_is_submitted__the_entries_replay_to_the_same_root(seed: int) -
         tick = little.run(mixed, system)
         assert len(tick.results) == len(mixed)
     assert little.replayed().root() == little.state.root()
+
+
+def aged() -> tuple[Little, bytes]:
+    """Trader 0 holds an option whose marks are a little older than they may be: (exchange, his message)."""
+    little = Little()
+    little.run([little.rest(1, c.SELL, MID)])
+    little.run([little.place(0, c.BUY, MID)])
+    assert little.state.accounts[1].positions
+    little.now += little.state.params.risk_age_max_s
+    return little, codec.encode(Kind.FORCED_WITHDRAW, account=1, amount=5)
+
+
+def feeds(little: Little) -> list[bytes]:
+    return [raw for raw in little.keeper.pass_one(little.now + 1) if raw[0] == Kind.FEED]
+
+
+def test_message__on_old_marks__has_them_renewed_before_it() -> None:
+    little, message = aged()
+    tick = little.run([], [*feeds(little), message])
+    assert tick.entry is not None
+    kinds = [raw[0] for raw in tick.entry.raws()]
+    assert [kind for kind in kinds if kind != Kind.FEED] == [Kind.TICK, Kind.RISK, Kind.FORCED_WITHDRAW]
+    assert [result.reason for result in tick.system if result.submission.raw == message] == [Reason.OK]
+    assert tick.waiting == []
+    assert little.replayed().root() == little.state.root()
+
+
+def test_message__whose_marks_cannot_be_renewed_yet__waits_with_those_behind_it_and_leaves_no_trace() -> None:
+    little, message = aged()
+    root, count = little.state.root(), little.state.globals.inbox_count
+    tick = little.run([], [message, deposit(0), message])
+    assert tick.entry is None
+    assert tick.waiting == [message, deposit(0), message]
+    assert (little.state.root(), little.state.globals.inbox_count) == (root, count)
+    tick = little.run([little.signed(Kind.CANCEL_ALL, 2, nonce_floor=0)], tick.waiting)
+    assert tick.entry is not None  # the rest of the world goes on
+    assert tick.waiting == [message, deposit(0), message]
+    tick = little.run([], [*tick.waiting, *feeds(little)])
+    assert tick.waiting == []
+    assert tick.entry is not None
+    kinds = [raw[0] for raw in tick.entry.raws() if raw[0] != Kind.FEED]
+    assert kinds == [Kind.TICK, Kind.RISK, Kind.FORCED_WITHDRAW, Kind.DEPOSIT, Kind.FORCED_WITHDRAW]
+    assert little.state.globals.inbox_count == count + 3
+    assert little.replayed().root() == little.state.root()
+
+
+def test_message__when_feeds_have_been_silent_for_long__is_refused_and_counts() -> None:
+    little, message = aged()
+    little.now += little.state.params.feed_age_max_s + 10
+    count = little.state.globals.inbox_count
+    tick = little.run([], [message, deposit(0)])
+    assert [result.reason for result in tick.system] == [Reason.RISK_STALE, Reason.OK]
+    assert tick.waiting == []
+    assert little.state.globals.inbox_count == count + 2
+    assert little.replayed().root() == little.state.root()

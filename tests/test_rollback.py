@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from sequencer.batcher import Batcher
 from sequencer.engine import Engine, ReplayError
@@ -12,12 +13,12 @@ from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.outcome import Outcome
-from sequencer.rollback import HOLE, Recovery, WrongRollBack
+from sequencer.rollback import HOLE, Recovery, Reexecution, Report, WrongRollBack
 from sequencer.snapshots import recover, save
 from sequencer.withdrawals import Withdrawals
 from tests.simulation.liar import LIAR, OVERDRAWN, LyingEngine, event
 from tests.simulation.little import Little, deposit, genesis
-from tests.simulation.world import CASH
+from tests.simulation.world import CASH, MID
 
 STEPS = (
     "executed again",
@@ -322,3 +323,30 @@ def test_record__changed_by_two_roll_backs__is_found_by_the_number_it_was_acknow
     back(Redone(20, 17, b"a", Reason.MARGIN), first_seq=20)
     assert log.redone(17) == Redone(17, 17, b"a", Reason.MARGIN)
     log.close()
+
+
+def test_message__whose_marks_no_longer_hold__leaves_its_place_and_comes_again() -> None:
+    """RISK stood before it in the log and is gone: a batch must not count what GLOBAL does not."""
+    little = Little()
+    inbox = [deposit(number) for number in range(4)]
+    little.run([little.rest(1, c.SELL, MID)])
+    little.run([little.place(0, c.BUY, MID)])
+    little.now += little.state.params.risk_age_max_s
+    message = codec.encode(Kind.FORCED_WITHDRAW, account=1, amount=5)
+    state = little.replayed()
+    feeds = [raw for raw in little.keeper.pass_one(little.now + 1) if raw[0] == Kind.FEED]
+    entry = little.run([], [*feeds, message]).entry
+    assert entry is not None
+    segments = [
+        (root, [HOLE if raw[0] == Kind.RISK else raw for raw in raws]) for root, raws in entry.segments
+    ]
+    report = Report(1)
+    again = Reexecution(state, [*inbox, message], report).entry(structs.replace(entry, segments=segments))
+    assert message not in again.raws()
+    assert report.replaced == 1
+    assert state.globals.inbox_count == len(inbox)
+    fresh = little.replayed()
+    assert fresh.globals.inbox_count == len(inbox) + 1
+    raws = list(again.raws())
+    assert len(raws) == len(list(entry.raws()))
+    assert raws.count(HOLE) == 2

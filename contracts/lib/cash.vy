@@ -14,6 +14,7 @@ from . import cmap
 from . import codec
 from . import constants
 from . import entries
+from . import forced
 from . import insurance
 from . import margin
 from . import params
@@ -22,6 +23,7 @@ from . import state
 
 uses: auth
 uses: cmap
+uses: forced
 uses: insurance
 uses: margin
 uses: state
@@ -132,6 +134,8 @@ def _forced_withdraw() -> uint256:
     why: uint256 = 0
     amount: uint256 = 0
     why, amount = self._pay(account, codec._field(5, 8))
+    if why == reason.RISK_STALE:
+        return forced._unless_due(account, forced.OF_ACCOUNT)
     if why != reason.OK:
         return why
     account.cash = unsafe_sub(account.cash, margin._lots(amount))

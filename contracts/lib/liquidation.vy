@@ -13,6 +13,7 @@ from . import auth
 from . import codec
 from . import constants
 from . import entries
+from . import forced
 from . import insurance
 from . import margin
 from . import pages
@@ -21,6 +22,7 @@ from . import reason
 from . import state
 
 uses: auth
+uses: forced
 uses: insurance
 uses: margin
 uses: state
@@ -31,7 +33,7 @@ BID_TYPE: constant(bytes32) = keccak256(
 
 
 @internal
-def _liquidate() -> uint256:
+def _liquidate(is_forced: bool) -> uint256:
     """
     @notice LIQUIDATE and FORCED_LIQUIDATE: anyone may start the auction of an account with equity < MM, and end it once equity is IM again. All
             its orders die already when equity < MM + reserved. An account with nothing but debts is covered at once.
@@ -41,7 +43,7 @@ def _liquidate() -> uint256:
         return reason.UNKNOWN_ACCOUNT
     sums: margin.Sums = margin._refresh(account)
     if sums.is_stale:
-        return reason.RISK_STALE
+        return forced._unless_due(account, forced.OF_ACCOUNT) if is_forced else reason.RISK_STALE
     equity: int256 = margin._equity(account, sums)
     if account.auction_start != 0:
         if equity < sums.risk:

@@ -236,6 +236,7 @@ def _risk() -> uint256:
             remaining = unsafe_sub(expires, time)
             at_report = unsafe_sub(expires, first & constants.U32_MAX)  # a report is of before
     words = pages._risk_rows(page, forward, is_settled, reports._shape(first, second), at_report, remaining)
-    words[0] = (cmap._word_at(page) & 255) | (time << 8) | (index << 40) | (forward << 72)
+    rows: uint256 = cmap._word_at(page) & 255
+    words[0] = rows | (time << 8) | (index << 40) | (forward << 72) | (rows << 104)
     state._store(constants.KEY_PAGE | page_id, stored, words)
     return reason.OK

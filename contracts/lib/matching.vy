@@ -16,6 +16,7 @@ from . import codec
 from . import constants
 from . import entries
 from . import fills
+from . import forced
 from . import insurance
 from . import margin
 from . import pages
@@ -28,6 +29,7 @@ uses: auth
 uses: book
 uses: cmap
 uses: fills
+uses: forced
 uses: insurance
 uses: margin
 uses: queue
@@ -102,13 +104,15 @@ def _place(domain: bytes32) -> uint256:
         ),
         account,
         fee_max,
+        False,
     )
 
 
 @internal
 def _forced_order() -> uint256:
     """
-    @notice FORCED_ORDER: as PLACE, in the order of its checks, of an owner whom L1 has checked.
+    @notice FORCED_ORDER: as PLACE, in the order of its checks, of an owner whom L1 has checked. The backlog refuses nothing,
+            and raises the fee to `fee_max` at most: the sequencer could fill it up with orders of its own.
     """
     taker: Taker = Taker(
         account=codec._field(1, 4),
@@ -127,7 +131,12 @@ def _forced_order() -> uint256:
         return reason.UNKNOWN_ACCOUNT
     if taker.expires != 0 and state.time >= taker.expires:
         return reason.EXPIRED
-    return self._enter(taker, account, codec._field(23, 2))
+    why = self._enter(taker, account, codec._field(23, 2), True)
+    if why == reason.RISK_STALE:
+        page_id: uint256 = taker.instrument >> 5
+        is_its_own: bool = forced._is_old(state._page(page_id), taker.instrument & 31)
+        why = forced._unless_due(account, page_id if is_its_own else forced.OF_ACCOUNT)
+    return why
 
 
 @internal
@@ -151,7 +160,7 @@ def _check_form(flags: uint256, price: uint256, quantity: uint256) -> uint256:
 
 
 @internal
-def _enter(given: Taker, account: entries.Account, fee_max: uint256) -> uint256:
+def _enter(given: Taker, account: entries.Account, fee_max: uint256, is_forced: bool) -> uint256:
     """
     @notice An order that its account may send: the rules of the queue, of its instrument and of its account; then it trades.
     @param account With the nonce used, which counts when the order holds.
@@ -160,9 +169,10 @@ def _enter(given: Taker, account: entries.Account, fee_max: uint256) -> uint256:
     instrument: uint256 = taker.instrument
     flags: uint256 = taker.flags
     is_reducing: bool = flags & constants.FLAG_REDUCE_ONLY != 0
-    if state.queue_state == constants.QUEUE_HALTED or state.seq == constants.U40_MAX:
+    level: uint256 = state.breaker_level if is_forced else state.queue_state  # L1's fee stands in for the queue's
+    if level == constants.QUEUE_HALTED or state.seq == constants.U40_MAX:
         return reason.HALTED
-    if state.queue_state == constants.QUEUE_RESTRICTED and not is_reducing:
+    if level == constants.QUEUE_RESTRICTED and not is_reducing:
         return reason.RESTRICTED
     page: uint256 = state._page(instrument >> 5)
     if page == 0 or instrument & 31 >= cmap._word_at(page) & 255:
@@ -171,8 +181,10 @@ def _enter(given: Taker, account: entries.Account, fee_max: uint256) -> uint256:
         return reason.INSTRUMENT_EXPIRED
     fee: uint256 = queue._sequencing_fee()
     if fee > unsafe_mul(fee_max, constants.FEE_MAX_UNIT):
-        return reason.FEE_ABOVE_MAX
-    if unsafe_add(pages._time(page), state._param(params.RISK_AGE_MAX_S)) < state.time:
+        if not is_forced:
+            return reason.FEE_ABOVE_MAX
+        fee = unsafe_mul(fee_max, constants.FEE_MAX_UNIT)
+    if forced._is_old(page, instrument & 31):
         return reason.RISK_STALE
     if account.auction_start != 0:
         return reason.UNHEALTHY

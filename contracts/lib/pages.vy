@@ -70,6 +70,15 @@ def _time(page: uint256) -> uint256:
 
 @internal
 @view
+def _marked(page: uint256) -> uint256:
+    """
+    @notice How many rows the last RISK has marked; those listed since then have no mark.
+    """
+    return (cmap._word_at(page) >> 104) & 255
+
+
+@internal
+@view
 def _index(page: uint256) -> uint256:
     """
     @notice Index of a page's last RISK, ticks.
@@ -83,14 +92,14 @@ def _with_row(
     page: DynArray[uint256, state.LEAF_WORDS_MAX], terms: uint256
 ) -> DynArray[uint256, state.LEAF_WORDS_MAX]:
     """
-    @notice Words of a page, or of none, with one more row, which has no mark yet; its time is 0 until the next RISK.
+    @notice Words of a page, or of none, with one more row, which has no mark until the next RISK.
     """
     head: uint256 = page[0] if len(page) != 0 else 0
     rows: uint256 = head & 255  # <= 31: the expiry counts them
     tables: uint256 = unsafe_add(rows, 7) >> 3
     position: uint256 = (rows & 7) << 5
     words: DynArray[uint256, state.LEAF_WORDS_MAX] = [
-        unsafe_add(head & ~((constants.U32_MAX << 8) | 255), unsafe_add(rows, 1))
+        unsafe_add(head, 1)  # rows < 32
     ]
     for i: uint256 in range(tables, bound=4):
         words.append(page[unsafe_add(1, i)])

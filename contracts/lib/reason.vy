@@ -64,3 +64,4 @@ FRACTION: constant(uint256) = 73
 CASH_MAX: constant(uint256) = 74
 NOTHING_TO_COLLECT: constant(uint256) = 75
 INBOX_ACCOUNT: constant(uint256) = 80
+RISK_DUE: constant(uint256) = 81

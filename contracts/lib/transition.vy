@@ -54,6 +54,9 @@ def _close(pre_root: bytes32, of_kind: uint256, why: uint256) -> bytes32:
     """
     if why != reason.OK:
         cmap.root = pre_root
+        if why == reason.RISK_DUE:  # the message has not counted; the words that `_open` has read
+            state.inbox_hash = convert(cmap._word_at(unsafe_add(WITNESS_AT, 32)), bytes32)
+            state.inbox_count = cmap._word_at(unsafe_add(WITNESS_AT, 64)) & constants.U40_MAX
     elif of_kind != kind.PROCEED and of_kind != kind.TICK:
         state.last_class = codec._record_class(of_kind)
     if state.seq < constants.U40_MAX:

@@ -68,7 +68,7 @@ class DevnetConfig:
     genesis_time_s: int | None = None
     challenge_window_s: int = 60
     drift_max_s: int = 60
-    delay_min_s: int = 3_600
+    delay_min_s: int = 7_200
     delay_max_s: int = 86_400
     silence_max_s: int = 3 * 86_400
     confirmations: int = 1

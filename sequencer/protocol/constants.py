@@ -182,6 +182,7 @@ class Reason(IntEnum):
     CASH_MAX = 74
     NOTHING_TO_COLLECT = 75
     INBOX_ACCOUNT = 80  # deposit to account 0
+    RISK_DUE = 81  # of a forced record: its marks are old and RISK can renew them; it has not counted, and comes again
 
 
 # kind -> (bytes, class, weight); PLACE's class depends on its post-only flag

@@ -263,10 +263,11 @@ Row = tuple[int, tuple[int, ...]]
 class Page:
     """Marks and scenario P&Ls of up to 32 instruments of one expiry. Terms: strike | put << 31. Rows: (mark, P&Ls)."""
 
-    __slots__ = ("forward", "index", "rows", "terms", "time")
+    __slots__ = ("forward", "index", "marked", "rows", "terms", "time")
 
     def __init__(self) -> None:
-        self.time = 0  # of the last RISK; 0 = none since the last LIST
+        self.time = 0  # of the last RISK; 0 = none yet
+        self.marked = 0  # rows that the last RISK has marked; those listed since then have no mark
         self.index = 0
         self.forward = 0
         self.terms: list[int] = []
@@ -275,7 +276,7 @@ class Page:
     def words(self) -> bytes:
         """1 + 2 ceil(n/8) + 2n words."""
         count = len(self.terms)
-        parts = [_word(count | self.time << 8 | self.index << 40 | self.forward << 72)]
+        parts = [_word(count | self.time << 8 | self.index << 40 | self.forward << 72 | self.marked << 104)]
         for numbers in (self.terms, [mark for mark, _ in self.rows]):
             for start in range(0, count, 8):
                 parts.append(_pack32(numbers[start : start + 8]))
@@ -298,6 +299,7 @@ class Page:
         one.time = words[0] >> 8 & _U32
         one.index = words[0] >> 40 & _U32
         one.forward = words[0] >> 72 & _U32
+        one.marked = words[0] >> 104 & 0xFF
         one.terms = _unpack32(words[1 : 1 + table])[:count]
         marks = _unpack32(words[1 + table : 1 + 2 * table])[:count]
         pnls = _unpack32(words[1 + 2 * table :])

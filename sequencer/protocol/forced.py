@@ -1,14 +1,17 @@
-"""FORCED_WITHDRAW, FORCED_CANCEL_ALL, FORCED_ORDER: what an owner does through L1, past the sequencer.
+"""FORCED_WITHDRAW, FORCED_CANCEL_ALL, FORCED_ORDER, FORCED_LIQUIDATE: what is done through L1, past the sequencer.
 
 L1 has checked that the owner asks, so that they bear neither signature nor nonce; the rest are the rules of the kinds
-that they force. FORCED_LIQUIDATE is LIQUIDATE (liquidation.py): nobody needs a right to it.
+that they force. Nobody needs a right to FORCED_LIQUIDATE.
+
+Marks that are too old refuse a record that counts (RISK_STALE) only where RISK cannot renew them; where it can, the
+record is none at all (RISK_DUE), so that who withholds RISK cannot serve a message with a refusal.
 """
 
-from sequencer.protocol import cash, matching, orders
+from sequencer.protocol import cash, liquidation, market, matching, orders
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import Record, inbox_hash
-from sequencer.protocol.constants import Reason
-from sequencer.protocol.entries import Global, Taker
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.entries import Account, Global, Taker
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
 
@@ -19,6 +22,36 @@ def count(g: Global, raw: bytes) -> None:
     g.inbox_count = min(g.inbox_count + 1, c.U40_MAX)
 
 
+def uncount(g: Global, running: bytes, number: int) -> None:
+    """The message has not come after all: the inbox stands where it stood."""
+    g.inbox_hash, g.inbox_count = running, number
+
+
+def pages_to_mark(state: State, raw: bytes) -> list[int]:
+    """Old pages that stand between a forced record and its outcome, in ascending order: RISK_DUE asks for them."""
+    number = int.from_bytes(raw[1:5], "big")
+    account = state.accounts.get(number)
+    found = set(_old_pages(state, account)) if account is not None else set()
+    if raw[0] == Kind.FORCED_ORDER:
+        instrument = int.from_bytes(raw[5:9], "big")
+        page = state.pages.get(instrument >> 5)
+        if page is not None and market.is_old(state, page, instrument & 31):
+            found.add(instrument >> 5)
+    return sorted(found)
+
+
+def _old_pages(state: State, account: Account) -> list[int]:
+    """Pages of the account's positions that are older than risk_age_max_s, in ascending order."""
+    oldest = state.globals.time - state.params.risk_age_max_s
+    pages = sorted({instrument >> 5 for instrument in account.positions})
+    return [page_id for page_id in pages if state.page_of(page_id << 5).time < oldest]
+
+
+def _unless_due(state: State, pages: list[int]) -> Reason:
+    """RISK_STALE, or RISK_DUE when RISK can renew all of `pages`."""
+    return Reason.RISK_DUE if all(market.is_markable(state, one) for one in pages) else Reason.RISK_STALE
+
+
 def withdraw(state: State, record: Record, out: Outcome) -> Reason:
     """FORCED_WITHDRAW: as WITHDRAW; amount 0 = all that is free, min(cash, free margin)."""
     number, amount = record.fields
@@ -26,6 +59,8 @@ def withdraw(state: State, record: Record, out: Outcome) -> Reason:
     if found is None:
         return Reason.UNKNOWN_ACCOUNT
     account = cash.pay(state, found, amount or None)
+    if account is Reason.RISK_STALE:
+        return _unless_due(state, _old_pages(state, found))
     if isinstance(account, Reason):
         return account
     return cash.pay_out(state, number, account, found.cash - account.cash, out)
@@ -53,4 +88,17 @@ def order(state: State, record: Record, out: Outcome) -> Reason:
     if expires and state.globals.time >= expires:
         return Reason.EXPIRED
     taker = Taker(number, instrument, flags, price, quantity, expires, state.globals.seq)
-    return matching.enter(state, taker, account, None, fee_max, out)
+    reason = matching.enter(state, taker, account, None, fee_max, out)
+    if reason is Reason.RISK_STALE:
+        page = state.page_of(instrument)
+        is_its_own = market.is_old(state, page, instrument & 31)
+        reason = _unless_due(state, [instrument >> 5] if is_its_own else _old_pages(state, account))
+    return reason
+
+
+def liquidate(state: State, record: Record) -> Reason:
+    """FORCED_LIQUIDATE: as LIQUIDATE."""
+    reason = liquidation.liquidate(state, record)
+    if reason is Reason.RISK_STALE:
+        reason = _unless_due(state, _old_pages(state, state.owner(record.fields[0])))
+    return reason

@@ -4,7 +4,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import risk_array, surface
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.entries import Snapshot, SurfaceReport, Underlying
+from sequencer.protocol.entries import Page, Snapshot, SurfaceReport, Underlying
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import watch_velocity
 from sequencer.protocol.state import State, expiry_time
@@ -121,7 +121,6 @@ def list_instrument(state: State, record: Record, out: Outcome) -> Reason:
         page = state.new_page(page_id)
     page.terms.append(put << 31 | strike)
     page.rows.append((0, (0,) * c.SCENARIOS))
-    page.time = 0
     state.epoch += 1
     state.touch(c.KEY_EXPIRY | key, expiry)
     state.touch(c.KEY_PAGE | page_id, page)
@@ -174,9 +173,32 @@ def risk(state: State, record: Record) -> Reason:
         page.forward = forward
     page.index = underlying.index
     page.time = time
+    page.marked = len(page.terms)
     state.epoch += 1
     state.touch(c.KEY_PAGE | page_id, page)
     return Reason.OK
+
+
+def is_old(state: State, page: Page, row: int) -> bool:
+    """Whether a row has no mark that can carry new risk: none since it was listed, or one older than risk_age_max_s."""
+    return row >= page.marked or page.time + state.params.risk_age_max_s < state.globals.time
+
+
+def is_markable(state: State, page_id: int) -> bool:
+    """Whether RISK can mark an old page, or could not long ago: the word on who is to blame for its age.
+
+    A settled expiry always; of others one that has a surface, or has expired, whose index is not so old that no page
+    of its underlying can be fresh (feed_age_max_s + risk_age_max_s).
+    """
+    underlying, expiry = state.underlying(page_id >> 23), state.expiry(page_id >> 7)
+    assert underlying is not None  # a page has both
+    assert expiry is not None
+    time, params = state.globals.time, state.params
+    if expiry.settled:
+        return True
+    if time < expiry_time(page_id >> 7 & 0xFFFF) and expiry.chosen is None:
+        return False
+    return underlying.time + params.feed_age_max_s + params.risk_age_max_s >= time
 
 
 def _terms(word: int) -> tuple[int, bool]:

@@ -11,6 +11,7 @@ from sequencer.protocol.book import Order
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import QueueState, Reason
 from sequencer.protocol.entries import Account, Page, Taker
+from sequencer.protocol.market import is_old
 from sequencer.protocol.outcome import Fill, Outcome
 from sequencer.protocol.queue import count_order, sequencing_fee
 from sequencer.protocol.state import State, instrument_expiry_time
@@ -62,13 +63,15 @@ def enter(
 ) -> Reason:
     """An order that its account may send: the rules of the queue, of its instrument and of its account; then it trades.
 
-    `nonce` is used when the order holds; None: it comes from L1, which needs none.
+    `nonce` is used when the order holds; None: it comes from L1, which needs none. Then the backlog refuses nothing,
+    and raises the fee to `fee_max` at most: the sequencer could fill it up with orders of its own.
     """
     instrument, flags, quantity = taker.instrument, taker.flags, taker.quantity
     g = state.globals
-    if g.queue_state == QueueState.HALTED or g.seq == c.U40_MAX:  # the last seq is every later record's, too
+    level = g.breaker_level if nonce is None else g.queue_state  # L1's fee stands in for the queue's
+    if level == QueueState.HALTED or g.seq == c.U40_MAX:  # the last seq is every later record's, too
         return Reason.HALTED
-    if g.queue_state == QueueState.RESTRICTED and not flags & c.FLAG_REDUCE_ONLY:
+    if level == QueueState.RESTRICTED and not flags & c.FLAG_REDUCE_ONLY:
         return Reason.RESTRICTED
     page = state.page(instrument >> 5)
     if page is None or instrument & 31 >= len(page.terms):
@@ -76,9 +79,11 @@ def enter(
     if g.time >= instrument_expiry_time(instrument):
         return Reason.INSTRUMENT_EXPIRED
     fee = sequencing_fee(state)
+    if nonce is None:
+        fee = min(fee, fee_max * c.FEE_MAX_UNIT)
     if fee > fee_max * c.FEE_MAX_UNIT:
         return Reason.FEE_ABOVE_MAX
-    if page.time + state.params.risk_age_max_s < g.time:
+    if is_old(state, page, instrument & 31):
         return Reason.RISK_STALE
     if found.auction_start:
         return Reason.UNHEALTHY

@@ -41,8 +41,11 @@ def _apply(state: State, record: Record, out: Outcome) -> Reason:
     if of_class < g.last_class:
         return Reason.CLASS_ORDER
     if kind <= Kind.SET_PARAMS:  # what L1 sends counts from here, whatever becomes of it
+        inbox = g.inbox_hash, g.inbox_count
         forced.count(g, record.raw)
         reason = _dispatch_message(state, record, out)
+        if reason is Reason.RISK_DUE:
+            forced.uncount(g, *inbox)
     else:
         reason = _dispatch(state, record, out)
     if reason is Reason.OK:
@@ -61,7 +64,7 @@ def _dispatch_message(state: State, record: Record, out: Outcome) -> Reason:
         case Kind.FORCED_ORDER:
             return forced.order(state, record, out)
         case Kind.FORCED_LIQUIDATE:
-            return liquidation.liquidate(state, record)
+            return forced.liquidate(state, record)
     return Reason.UNKNOWN_KIND
 
 

@@ -40,6 +40,7 @@ def heavy_page(index: int) -> Page:
         (draw.randrange(1 << 22), tuple(draw.randrange(-(1 << 22), 1 << 22) for _ in range(16)))
         for _ in range(c.PAGE_ROWS)
     ]
+    page.marked = c.PAGE_ROWS
     return page
 
 

@@ -67,6 +67,7 @@ def crowded(random: Random) -> Exchange:
         breaker_restrict_ppm=c.U32_MAX,
         breaker_halt_ppm=c.U32_MAX,
         feed_age_max_s=random.choice((180, 100_000)),
+        risk_age_max_s=random.choice((3_600, 3_600, 3_600, 2)),
     )
     g = exchange.state.globals
     if random.random() < 0.3:
@@ -91,12 +92,18 @@ class Crowd(Adversary):
         self.instruments = random.sample(
             sorted(exchange.state.instruments.values()), random.choice((1, 2, 4))
         )
+        self.ahead: list[Kind | Drawn] = []  # of a lapse: kinds to be drawn, and records as they are
 
     def draw(self) -> Drawn:
         """CONTINUE when it is due; a TICK where a class asks for one; else a record."""
         state, draw = self.exchange.state, self.random
         if state.globals.taker is not None and draw.random() < 0.95:
             return codec.encode(Kind.CONTINUE), None
+        if not self.ahead and draw.random() < 0.01 and state.params.risk_age_max_s <= 3_600:
+            self.ahead = self._lapse()
+        if self.ahead and state.globals.taker is None:
+            one = self.ahead.pop(0)
+            return self.formed(one) if isinstance(one, Kind) else one
         kinds, weights = zip(*_KINDS, strict=True)
         raw, signer = self.formed(draw.choices(kinds, weights)[0])
         record = codec.decode(raw, state.domain, signer or bytes(20))
@@ -104,6 +111,24 @@ class Crowd(Adversary):
         if codec.record_class(record) < state.globals.last_class and draw.random() < 0.97:
             return self.formed(Kind.TICK)
         return raw, signer
+
+    def _lapse(self) -> list[Kind | Drawn]:
+        """All marks grow too old, and the index may be heard again or not; messages of L1 come, then RISK."""
+        state, draw = self.exchange.state, self.random
+        params = state.params
+        later = draw.choice((1, params.feed_age_max_s, params.feed_age_max_s + 1, params.feed_age_max_s + 50))
+        messages = (Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE)
+        some = lambda count: [draw.choice(messages) for _ in range(count)]  # noqa: E731
+        time = self._soon(params.risk_age_max_s + later)
+        out: list[Kind | Drawn] = [(codec.encode(Kind.TICK, time=time), None), *some(4)]
+        index = state.underlyings[0].index
+        for feed in range(draw.choice((0, 1, 2))):
+            fields = {"underlying": 0, "feed": feed, "time": time, "price": index + feed}
+            out.append((codec.encode(Kind.FEED, **fields), address(f"feed {feed}")))
+        for page in state.pages:
+            fields = {"underlying": page >> 23, "day": page >> 7 & 0xFFFF, "page": page & 127}
+            out += [*some(2), (codec.encode(Kind.RISK, **fields), None)]
+        return [*out, *some(2)]
 
     def _instrument(self) -> int:
         return self.random.choice(self.instruments)

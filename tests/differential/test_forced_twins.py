@@ -15,7 +15,7 @@ import worlds
 from fuzz import Judge, calldata, expected
 
 from sequencer.proof.witness import Tracer, Witness
-from sequencer.protocol import codec
+from sequencer.protocol import codec, forced
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 
@@ -89,3 +89,107 @@ def test_liquidation__is_equal(judge: Judge, heavy: Tracer) -> None:
     assert world.accounts[2].auction_start > 0
     equal(judge, world.witness(codec.encode(Kind.FORCED_LIQUIDATE, account=77)), Reason.UNKNOWN_ACCOUNT)
     assert world.globals.inbox_count == 2
+
+
+def aged(days: int, **changes: int) -> Tracer:
+    """The world of `heavy` `days` later, its index reported since then."""
+    state = worlds.heavy(Random(5), ("rich", "maker"), crowd=500, risk_age_max_s=3_600, **changes)
+    g, underlying = state.globals, state.underlyings[0]
+    g.time += days * c.DAY_S
+    underlying.time = g.time
+    state.touch(c.KEY_UNDERLYING, underlying)
+    state.root()
+    return Tracer.of(state)
+
+
+@pytest.mark.parametrize("kind", [Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE])
+def test_marks__of_twelve_pages_that_risk_can_renew__hold_the_message_back_alike(
+    judge: Judge, kind: Kind
+) -> None:
+    world = aged(5)  # some expiries have passed, others have not
+    instrument = max(world.accounts[1].positions)
+    fields = {"account": 1, "amount": 5, "instrument": instrument, "price": 100, "quantity": 3, "flags": 0}
+    fields |= {"expires": 0, "fee_max": 9}
+    raw = codec.encode(kind, **{name: fields[name] for name, _ in codec.LAYOUTS[kind].fields})
+    inbox = world.globals.inbox_hash, world.globals.inbox_count
+    due = world.witness(raw)
+    equal(judge, due, Reason.RISK_DUE)
+    assert (world.globals.inbox_hash, world.globals.inbox_count) == inbox
+    pages = forced.pages_to_mark(world, raw)
+    assert len(pages) == c.PAGES_MAX
+    for page_id in reversed(pages):
+        where = {"underlying": 0, "day": page_id >> 7, "page": page_id & 127}
+        assert world.witness(codec.encode(Kind.RISK, **where)).outcome.reason is Reason.OK
+        waits = world.witness(raw)
+        if page_id != min(pages):
+            equal(judge, waits, Reason.RISK_DUE)
+    assert waits.outcome.reason is not Reason.RISK_DUE
+    equal(judge, waits, waits.outcome.reason)
+    assert world.globals.inbox_count == inbox[1] + 1
+
+
+@pytest.mark.parametrize("kind", [Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE])
+@pytest.mark.parametrize("what", ["silent", "almost silent", "settled", "no surface", "one has no surface"])
+def test_marks__that_risk_may_or_may_not_renew__are_told_apart_alike(
+    judge: Judge, kind: Kind, what: str
+) -> None:
+    world = aged(1)
+    params, underlying = world.params, world.underlyings[0]
+    silence = params.feed_age_max_s + params.risk_age_max_s
+    reason = Reason.RISK_DUE
+    pages = sorted({one >> 5 for one in world.accounts[1].positions})
+    if what in ("silent", "settled"):
+        underlying.time = world.globals.time - silence - 1
+    elif what == "almost silent":
+        underlying.time = world.globals.time - silence
+    if what == "settled":
+        for page_id in pages:
+            world.expiries[page_id >> 7].settled = True
+    elif what == "no surface":
+        for page_id in pages:
+            world.expiries[page_id >> 7].chosen = None
+    elif what == "one has no surface":
+        world.expiries[pages[7] >> 7].chosen = None
+    for key, expiry in world.expiries.items():
+        world.touch(c.KEY_EXPIRY | key, expiry)
+    world.touch(c.KEY_UNDERLYING, underlying)
+    if what not in ("almost silent", "settled") and not (
+        kind == Kind.FORCED_ORDER and what == "one has no surface"
+    ):
+        reason = Reason.RISK_STALE
+    world.root()
+    world = Tracer.of(world)
+    fields = {"account": 1, "amount": 5, "instrument": max(world.accounts[1].positions), "price": 100}
+    fields |= {"quantity": 3, "flags": 0, "expires": 0, "fee_max": 9}
+    raw = codec.encode(kind, **{name: fields[name] for name, _ in codec.LAYOUTS[kind].fields})
+    equal(judge, world.witness(raw), reason)
+    assert world.globals.inbox_count == (reason is Reason.RISK_STALE)
+
+
+def test_queue__full_of_the_sequencers_own_orders__takes_a_forced_one_for_its_fee_alike(judge: Judge) -> None:
+    world = worlds.heavy(Random(5), ("rich", "maker"), crowd=50)
+    world.globals.excess, world.globals.queue_state = 10**9, 2
+    world.root()
+    world = Tracer.of(world)
+    instrument = max(world.accounts[1].positions)
+    for fee_max in (0, 3):
+        witness = world.witness(order(1, instrument, price=100, quantity=3, fee_max=fee_max))
+        equal(judge, witness, Reason.OK)
+        assert witness.outcome.fee == fee_max * c.FEE_MAX_UNIT
+    world.globals.breaker_level = 2
+    world.root()
+    world = Tracer.of(world)
+    equal(judge, world.witness(order(1, instrument, price=100, quantity=3)), Reason.RESTRICTED)
+
+
+def test_row__listed_since_its_pages_marks__carries_no_order_alike(judge: Judge) -> None:
+    world = worlds.heavy(Random(5), ("rich", "maker", "third"), crowd=50)
+    page_id = max(world.pages)
+    page = world.pages[page_id]
+    page.marked = 20
+    world.touch(c.KEY_PAGE | page_id, page)
+    world.root()
+    world = Tracer.of(world)
+    account = 3  # it has room for one more, on a page of its own
+    for row, reason in ((19, Reason.OK), (20, Reason.RISK_DUE)):
+        equal(judge, world.witness(order(account, page_id << 5 | row, price=100, quantity=3)), reason)

@@ -112,6 +112,7 @@ def standing(random: Random, sizes: tuple[int, ...], accounts: int, orders: int)
     for page_id, rows in ((pages[-1], c.PAGE_ROWS - 1), (pages[-2], 8)):
         page = world.pages[page_id]
         del page.rows[rows:], page.terms[rows:]
+        page.marked = rows
         world.expiries[page_id >> 7].listed = rows
     for place, size in enumerate(sizes):
         for number, (of, name) in enumerate(((0, "actor"), (0, "target"), (1, "other"), (0, "fallen")), 1):
@@ -176,6 +177,7 @@ def deepest(random: Random) -> Tracer:
     fixed.settled, fixed.settlement = True, INDEX
     last = _random_page(random)
     del last.rows[-8:], last.terms[-8:]
+    last.marked = len(last.terms)
     put_page(state, NEAR << 7 | 127, last)
     state.expiries[NEAR].listed -= 8
     for number in (1, *(DEEP_FROM ^ bit for bit in _bits(32) if bit > DEEP_FROM)):
@@ -267,7 +269,7 @@ def _page(state: State, random: Random, day: int) -> int:
 
 def _random_page(random: Random) -> Page:
     page = Page()
-    page.time, page.index, page.forward = START, INDEX, INDEX
+    page.time, page.index, page.forward, page.marked = START, INDEX, INDEX, c.PAGE_ROWS
     for row in range(c.PAGE_ROWS):
         page.terms.append((INDEX + STEP * (row // 2 - 8)) | (row & 1) << 31)
         pnls = tuple(random.randint(-200_000, 200_000) for _ in range(c.SCENARIOS))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sequencer.cli import main
 from sequencer.clock import ManualClock
 from sequencer.contracts import load
 from sequencer.driver import DriverConfig
+from sequencer.engine import Engine, Result, Submission, Tick
 from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import TransactionFailed
@@ -22,6 +24,7 @@ from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, wait_for
 from sequencer.proof.challenge import challenge_late
 from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import expiry_time
 
 USD = 10**6
@@ -122,6 +125,79 @@ async def censored_trader_is_served(folder: Path) -> None:
         assert wallet.balance() == paid
 
 
+class Withholder(Engine):
+    """Brings no RISK from when it is told on, so that marks grow old and messages that need them cannot be executed."""
+
+    withholds = False
+
+    def run(self, time: int, system: list[bytes], submissions: list[Submission]) -> Tick:
+        kept = [raw for raw in system if not self.withholds or raw[0] != Kind.RISK]
+        return super().run(time, kept, submissions)
+
+    def _mark(self, raw: bytes) -> list[Result]:
+        return [] if self.withholds else super()._mark(raw)
+
+
+def kinds_of(devnet: Devnet, offset: int) -> list[int]:
+    """What the log holds from `offset` on, but for what comes every second."""
+    raws = [raw for entry in devnet.service.log.read(offset) for raw in entry.raws()]
+    return [raw[0] for raw in raws if raw[0] not in (Kind.TICK, Kind.FEED, Kind.SURFACE)]
+
+
+async def old_marks_are_renewed_for_a_message(folder: Path) -> None:
+    config = replace(devnet_config(folder), params=devnet_params(risk_age_max_s=100))
+    async with Devnet(config, ManualClock(START_S), [FlatSource(WANTED, INDEX)], WANTED) as devnet:
+        await opened(devnet)
+        state = devnet.service.state
+        await taken(devnet, (await call(devnet, "order", "buy", str(CALL), "0.2", "950"))["inbox_index"])
+        await devnet.service.advance(START_S + 300)
+        assert (
+            state.pages[CALL >> 5].time < START_S + 200
+        )  # the keeper is in no hurry: the index has not moved
+        offset = devnet.service.log.end
+        wallet = devnet.wallet(devnet_signer(CENSORED))
+        liquidated = await asyncio.to_thread(wallet.force_liquidate, 2)
+        await taken(devnet, (await call(devnet, "withdraw", "250"))["inbox_index"])
+        await devnet.service.driver.flush()
+        assert state.globals.inbox_count == liquidated + 2
+        assert kinds_of(devnet, offset)[:3] == [Kind.RISK, Kind.FORCED_LIQUIDATE, Kind.FORCED_WITHDRAW]
+        assert state.globals.withdrawals == 1
+        assert state.pages[CALL >> 5].time == START_S + 300
+
+
+async def withholder_of_marks_is_frozen(folder: Path) -> None:
+    config = replace(devnet_config(folder), params=devnet_params(risk_age_max_s=100))
+    sources = [FlatSource(WANTED, INDEX)]
+    async with Devnet(config, ManualClock(START_S), sources, WANTED, Withholder) as devnet:
+        await opened(devnet)
+        service = devnet.service
+        state = service.state
+        await taken(devnet, (await call(devnet, "order", "buy", str(CALL), "0.2", "950"))["inbox_index"])
+        assert isinstance(service.engine, Withholder)
+        service.engine.withholds = True
+        await service.advance(START_S + 300)
+        offset, count = service.log.end, state.globals.inbox_count
+        sent = await call(devnet, "withdraw", "250")
+        assert sent["inbox_index"] == count
+        await asyncio.to_thread(devnet.chain.mine, 1)
+        assert service.worker is not None
+        service.worker.wake()
+        await wait_for(lambda: service.driver.waiting_messages, 120.0, "the message to come and wait")
+        for now_s in (START_S + 1_000, START_S + 3_000, sent["deadline"]):  # the index is heard all the time
+            await service.advance(now_s)
+            await devnet.set_chain_time(now_s)
+            await devnet.post_all()
+            assert state.globals.inbox_count == count
+            assert service.answer("status", {})["messages_waiting_for_marks"] == 1
+        assert Kind.FORCED_WITHDRAW not in kinds_of(devnet, offset)
+        await devnet.set_chain_time(sent["deadline"] + 30)
+        await asyncio.to_thread(devnet.chain.mine, 1)
+        status = await call(devnet, "status")
+        assert (status["overdue"], status["frozen_at"]) == (sent["inbox_index"], 0)
+        await call(devnet, "freeze", key=ANYBODY)
+        assert inbox.frozen_at(devnet.chain.rpc, devnet.deployment) > sent["deadline"]
+
+
 async def ignorant_sequencer_is_frozen(folder: Path) -> None:
     clock = ManualClock(START_S)
     async with Devnet(devnet_config(folder), clock, [FlatSource(WANTED, INDEX)], WANTED) as devnet:
@@ -199,6 +275,18 @@ def test_sequencer__that_is_late__posts_while_it_may_and_then_no_more(tmp_path: 
 @pytest.mark.slow
 def test_trader__whom_the_sequencer_does_not_hear__trades_and_withdraws_through_l1(tmp_path: Path) -> None:
     asyncio.run(censored_trader_is_served(tmp_path / "devnet"))
+
+
+@pytest.mark.slow
+def test_message__on_old_marks__is_executed_after_risk(tmp_path: Path) -> None:
+    asyncio.run(old_marks_are_renewed_for_a_message(tmp_path / "devnet"))
+
+
+@pytest.mark.slow
+def test_sequencer__that_withholds_risk__cannot_serve_a_message_with_a_refusal_and_is_frozen(
+    tmp_path: Path,
+) -> None:
+    asyncio.run(withholder_of_marks_is_frozen(tmp_path / "devnet"))
 
 
 @pytest.mark.slow

@@ -401,5 +401,11 @@ class Adversary:
 
 def explained(raw: bytes, reason: Reason) -> bool:
     """Whether a record may change the state though its reason is not OK: the inbox goes on whatever it says."""
-    uncounted = (Reason.MALFORMED, Reason.UNKNOWN_KIND, Reason.TAKER_PENDING, Reason.CLASS_ORDER)
+    uncounted = (
+        Reason.MALFORMED,
+        Reason.UNKNOWN_KIND,
+        Reason.TAKER_PENDING,
+        Reason.CLASS_ORDER,
+        Reason.RISK_DUE,
+    )
     return reason not in uncounted and raw[0] in c.INBOX_KINDS

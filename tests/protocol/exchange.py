@@ -139,6 +139,7 @@ class Exchange:
         time: int | None = None,
         forward: int = INDEX,
         index: int = INDEX,
+        underlying: int = 0,
         **shape: int,
     ) -> Outcome:
         if self.state.globals.last_class > c.CLASS_SYSTEM:
@@ -148,7 +149,7 @@ class Exchange:
             self.signed(
                 Kind.SURFACE,
                 f"feed {source}",
-                underlying=0,
+                underlying=underlying,
                 feed=source,
                 day=day,
                 time=when,
@@ -158,9 +159,9 @@ class Exchange:
             )
         )
 
-    def list(self, day: int = FAR, strike: int = INDEX, put: int = 0) -> int:
+    def list(self, day: int = FAR, strike: int = INDEX, put: int = 0, underlying: int = 0) -> int:
         """Lists an instrument and returns its number."""
-        out = self.system(Kind.LIST, underlying=0, day=day, put=put, strike=strike)
+        out = self.system(Kind.LIST, underlying=underlying, day=day, put=put, strike=strike)
         assert out.reason is Reason.OK, out.reason
         return out.number
 

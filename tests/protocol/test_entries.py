@@ -162,6 +162,7 @@ def pages(draw: st.DrawFn) -> Page:
     one = Page()
     one.time, one.index, one.forward = draw(uint(32)), draw(uint(32)), draw(uint(32))
     count = draw(st.integers(0, c.PAGE_ROWS))
+    one.marked = draw(st.integers(0, count))
     for _ in range(count):
         one.terms.append(draw(uint(32)))
         one.rows.append((draw(uint(32)), tuple(draw(st.lists(sint(32), min_size=16, max_size=16)))))
@@ -175,7 +176,9 @@ def test_page__stands_in_the_documented_bits__and_comes_back(one: Page) -> None:
     count = len(one.terms)
     table = -(-count // 8)
     assert len(data) == 32 * (1 + 2 * table + 2 * count)
-    assert word(data, 0) == count + (one.time << 8) + (one.index << 40) + (one.forward << 72)
+    assert word(data, 0) == count + (one.time << 8) + (one.index << 40) + (one.forward << 72) + (
+        one.marked << 104
+    )
     for row in range(count):
         low = 32 * (row % 8)
         assert word(data, 1 + row // 8) >> low & c.U32_MAX == one.terms[row]

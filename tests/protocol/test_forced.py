@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sequencer.protocol import codec, margin
+from sequencer.protocol import codec, forced, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, QueueState, Reason
 from sequencer.protocol.outcome import Outcome
@@ -101,6 +101,103 @@ def test_forced__malformed__does_not_count(exchange: Exchange, kind: Kind) -> No
     assert g.inbox_count == count
 
 
+# --- old marks ----------------------------------------------------------------------------------
+
+
+def silence_s(exchange: Exchange) -> int:
+    """Age of an index from which on nobody's marks on it can be fresh."""
+    return exchange.state.params.risk_age_max_s + exchange.state.params.feed_age_max_s
+
+
+@pytest.fixture
+def held(exchange: Exchange, call: int) -> int:
+    """The owner is short of an option whose page is too old by a second, and so is the maker, who has it."""
+    exchange.trade("maker", "owner", call, exchange.mark(call), 1_000)
+    exchange.tick(exchange.state.params.risk_age_max_s + 1)
+    return call
+
+
+@pytest.mark.parametrize("kind", [Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE])
+def test_forced__on_marks_that_risk_can_renew__does_not_count_until_it_has(
+    exchange: Exchange, held: int, kind: Kind
+) -> None:
+    g = exchange.state.globals
+    raw = example(kind, exchange.numbers["owner"], held)
+    exchange.feeds(INDEX)
+    inbox, words = (g.inbox_hash, g.inbox_count), g.words()
+    out = exchange.apply(raw)
+    assert out.reason is Reason.RISK_DUE
+    assert (g.inbox_hash, g.inbox_count) == inbox
+    assert int.from_bytes(g.words(), "big") - int.from_bytes(words, "big") == 1 << 4 * 256  # but for seq
+    (page_id,) = forced.pages_to_mark(exchange.state, raw)
+    assert exchange.risk(page_id << 5).reason is Reason.OK
+    assert forced.pages_to_mark(exchange.state, raw) == []
+    out = exchange.apply(raw)
+    assert out.reason is (Reason.HEALTHY if kind == Kind.FORCED_LIQUIDATE else Reason.OK)
+    assert g.inbox_count == inbox[1] + 1
+
+
+@pytest.mark.parametrize("kind", [Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE])
+def test_forced__on_an_index_withheld__counts_when_no_marks_can_be_fresh(
+    exchange: Exchange, held: int, kind: Kind
+) -> None:
+    """Who leaves out the feeds for a moment gains nothing; feeds that are silent for long freeze nobody."""
+    g, underlying = exchange.state.globals, exchange.state.underlyings[0]
+    raw = example(kind, exchange.numbers["owner"], held)
+    assert exchange.risk(held).reason is Reason.NO_INDEX
+    count = g.inbox_count
+    assert exchange.apply(raw).reason is Reason.RISK_DUE
+    exchange.tick_at(underlying.time + silence_s(exchange))
+    assert exchange.apply(raw).reason is Reason.RISK_DUE
+    assert g.inbox_count == count
+    exchange.tick(1)
+    assert exchange.apply(raw).reason is Reason.RISK_STALE
+    assert g.inbox_count == count + 1
+
+
+def test_withdraw__with_one_page_that_nobody_can_renew__counts(exchange: Exchange, call: int) -> None:
+    exchange.feeds(INDEX, underlying=1)
+    other = exchange.list(FAR, INDEX, underlying=1)
+    assert exchange.surface(FAR, underlying=1).reason is Reason.OK
+    assert exchange.risk(other).reason is Reason.OK
+    for instrument in (call, other):
+        exchange.trade("maker", "owner", instrument, exchange.mark(instrument), 10)
+    exchange.tick(silence_s(exchange) + 1)
+    exchange.feeds(INDEX)
+    assert withdraw(exchange, "owner", 5).reason is Reason.RISK_STALE
+    exchange.feeds(INDEX, underlying=1)
+    assert withdraw(exchange, "owner", 5).reason is Reason.RISK_DUE
+
+
+def test_withdraw__on_settled_positions__waits_for_risk_however_silent_the_feeds(
+    exchange: Exchange, call: int
+) -> None:
+    exchange.trade("maker", "owner", call, exchange.mark(call), 10)
+    exchange.expire(FAR, INDEX)
+    exchange.tick(10 * silence_s(exchange))
+    assert withdraw(exchange, "owner", 5).reason is Reason.RISK_DUE
+    assert exchange.risk(call).reason is Reason.OK
+    assert withdraw(exchange, "owner", 5).reason is Reason.OK
+
+
+def test_order__on_an_option_never_marked__waits_only_where_there_is_a_surface(
+    exchange: Exchange, call: int
+) -> None:
+    fresh = exchange.list(FAR, INDEX + 50_000)
+    bare = exchange.list(FAR + 1, INDEX)
+    assert order(exchange, "owner", fresh).reason is Reason.RISK_DUE
+    assert order(exchange, "owner", bare).reason is Reason.RISK_STALE
+    raw = example(Kind.FORCED_ORDER, exchange.numbers["owner"], fresh)
+    assert forced.pages_to_mark(exchange.state, raw) == [fresh >> 5]
+
+
+def test_list__on_a_page_with_positions__stands_in_nobodys_way(exchange: Exchange, call: int) -> None:
+    exchange.trade("maker", "owner", call, exchange.mark(call), 10)
+    exchange.list(FAR, INDEX + 50_000)
+    assert withdraw(exchange, "owner", 5).reason is Reason.OK
+    assert exchange.liquidate("owner").reason is Reason.HEALTHY
+
+
 # --- withdraw -----------------------------------------------------------------------------------
 
 
@@ -142,9 +239,9 @@ def test_withdraw__of_0__is_bounded_by_cash(exchange: Exchange, call: int) -> No
     assert exchange.account("owner").cash >= 0
 
 
-def test_withdraw__with_stale_marks_or_under_auction__is_refused(exchange: Exchange, call: int) -> None:
+def test_withdraw__with_silent_feeds_or_under_auction__is_refused(exchange: Exchange, call: int) -> None:
     exchange.trade("owner", "maker", call, exchange.mark(call), 1_000)
-    exchange.tick(exchange.state.params.risk_age_max_s + 1)
+    exchange.tick(silence_s(exchange) + 1)
     assert withdraw(exchange, "owner", 0).reason is Reason.RISK_STALE
     assert withdraw(exchange, "owner", 5).reason is Reason.RISK_STALE
     exchange.audits = False
@@ -196,13 +293,20 @@ def test_order__that_crosses_more_than_three__goes_on_with_continue(exchange: Ex
     assert exchange.unsigned(Kind.FORCED_CANCEL_ALL, account=2).reason is Reason.OK
 
 
-def test_order__pays_the_queue_like_any_other(exchange: Exchange, call: int) -> None:
+def test_order__pays_the_queue_what_it_allows_at_most(exchange: Exchange, call: int) -> None:
     g = exchange.state.globals
     excess, treasury = g.excess, g.treasury
     out = order(exchange, "owner", call)
     assert out.fee == g.treasury - treasury > 0
     assert g.excess == excess + 1
-    assert order(exchange, "owner", call, fee_max=0).reason is Reason.FEE_ABOVE_MAX
+    g.excess = 10**9  # who orders everything could fill the queue with its own
+    exchange.tick(0)
+    assert exchange.buy("maker", call, 1, 1, flags=c.FLAG_REDUCE_ONLY).reason is Reason.FEE_ABOVE_MAX
+    assert exchange.buy("maker", call, 1, 1).reason is Reason.RESTRICTED
+    out = order(exchange, "owner", call, fee_max=3)
+    assert (out.reason, out.fee) == (Reason.OK, 3 * c.FEE_MAX_UNIT)
+    out = order(exchange, "owner", call, fee_max=0)
+    assert (out.reason, out.fee) == (Reason.OK, 0)
 
 
 def test_order__is_refused_for_the_reasons_of_place(exchange: Exchange, call: int) -> None:
@@ -228,11 +332,11 @@ def test_order__is_refused_for_the_reasons_of_place(exchange: Exchange, call: in
     assert order(exchange, "owner", call).reason is Reason.INSTRUMENT_EXPIRED
 
 
-def test_order__with_stale_marks_or_under_auction__is_refused(exchange: Exchange, call: int) -> None:
+def test_order__with_silent_feeds_or_under_auction__is_refused(exchange: Exchange, call: int) -> None:
     exchange.audits = False
     exchange.account("owner").auction_start = 1
     assert order(exchange, "owner", call).reason is Reason.UNHEALTHY
-    exchange.tick(exchange.state.params.risk_age_max_s + 1)
+    exchange.tick(silence_s(exchange) + 1)
     assert order(exchange, "owner", call).reason is Reason.RISK_STALE
 
 

@@ -36,6 +36,7 @@ def world(
         page.index, page.time = index, time + page_id
         page.rows = [(mark, tuple(pnl)) for mark, pnl in rows[:2]]
         page.terms = [1, 2]
+        page.marked = 2
         rows = rows[2:]
     return state, [8 << 5, 8 << 5 | 1, 9 << 5, 9 << 5 | 1]
 

@@ -155,9 +155,15 @@ def test_place__on_old_marks__is_refused_one_second_later(exchange: Exchange, ca
     assert exchange.buy("taker", call, P, 1).reason is Reason.RISK_STALE
 
 
-def test_place__on_a_page_listed_on_since_its_marks__is_refused(exchange: Exchange, call: int) -> None:
-    exchange.list(FAR, INDEX + 50_000)
-    assert exchange.buy("taker", call, P, 1).reason is Reason.RISK_STALE
+def test_place__on_a_row_listed_since_its_pages_marks__is_refused_and_on_the_others_not(
+    exchange: Exchange, call: int
+) -> None:
+    fresh = exchange.list(FAR, INDEX + 50_000)
+    assert fresh >> 5 == call >> 5
+    assert exchange.buy("taker", call, P, 1).reason is Reason.OK
+    assert exchange.buy("taker", fresh, P, 1).reason is Reason.RISK_STALE
+    exchange.risk(call)
+    assert exchange.buy("taker", fresh, P, 1).reason is Reason.OK
 
 
 def test_place__below_the_fee_of_the_queue__is_refused(exchange: Exchange, call: int) -> None:

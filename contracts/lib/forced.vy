@@ -1,0 +1,69 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title What old marks make of a forced record
+@license MIT
+@notice Twin of `_unless_due` in `sequencer/protocol/forced.py`, and of `is_old` and `is_markable` in `market.py`.
+@custom:security Who withholds RISK must not be able to serve a message of L1 with a refusal: where RISK can renew the
+                 marks, the record does not count.
+@custom:kill Nothing: it holds no state and no privilege.
+"""
+
+from . import cmap
+from . import constants
+from . import entries
+from . import pages
+from . import params
+from . import reason
+from . import state
+
+uses: state
+
+OF_ACCOUNT: constant(uint256) = max_value(uint256)  # in the place of a page: those of the account's positions
+
+
+@internal
+@view
+def _is_old(page: uint256, row: uint256) -> bool:
+    """
+    @notice Whether a row has no mark that can carry new risk: none since it was listed, or one older than risk_age_max_s.
+    """
+    return row >= pages._marked(page) or unsafe_add(pages._time(page), state._param(params.RISK_AGE_MAX_S)) < state.time
+
+
+@internal
+def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
+    """
+    @notice RISK_STALE, or RISK_DUE when RISK can renew the page, or all old pages of the account's positions.
+    """
+    age: uint256 = state._param(params.RISK_AGE_MAX_S)
+    silence: uint256 = unsafe_add(age, state._param(params.FEED_AGE_MAX_S))
+    words: DynArray[uint256, state.LEAF_WORDS_MAX] = []
+    last: uint256 = max_value(uint256)
+    number: uint256 = max_value(uint256)
+    key: uint256 = max_value(uint256)
+    index_time: uint256 = 0
+    head: uint256 = 0
+    for i: uint256 in range(account.position_count if page_id == OF_ACCOUNT else 1, bound=64):
+        one: uint256 = page_id
+        if page_id == OF_ACCOUNT:
+            one = account.positions[i] >> 69
+            if one == last or unsafe_add(pages._time(state._page(one)), age) >= state.time:
+                continue
+            last = one
+        if one >> 23 != number:  # pages ascend: what they share is read once
+            number = one >> 23
+            words = state._load(constants.KEY_UNDERLYING | number)
+            index_time = (words[0] >> 32) & constants.U32_MAX
+        if one >> 7 != key:
+            key = one >> 7
+            words = state._load(constants.KEY_EXPIRY | key)
+            head = words[0]
+        if (head >> 16) & 255 != 0:  # settled
+            continue
+        if state.time < state._expiry_time(key & constants.U16_MAX) and (head >> 56) & 255 == 0:  # no surface
+            return reason.RISK_STALE
+        if unsafe_add(index_time, silence) < state.time:
+            return reason.RISK_STALE
+    return reason.RISK_DUE
