@@ -111,6 +111,7 @@ class ExitDrill:
             folder=self.config.folder,
             params=self.config.params,
             genesis_time_s=START_S - 3_600,
+            delay_min_s=SILENCE_MAX_S // 2,
             delay_max_s=SILENCE_MAX_S,
             silence_max_s=SILENCE_MAX_S,
             service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},

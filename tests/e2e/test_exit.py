@@ -115,6 +115,7 @@ async def by_hand(folder: Path) -> None:
         folder=folder,
         params=devnet_params(taker_fee_ppm=500),  # those of the deployment's file, not a devnet's
         genesis_time_s=START_S - 3_600,
+        delay_min_s=3_600,
         delay_max_s=7_000,
         silence_max_s=7_000,
         service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
