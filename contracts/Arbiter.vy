@@ -47,6 +47,7 @@ interface IRollup:
     def end(batch_id: uint256) -> End: view
     def is_final(batch_id: uint256) -> bool: view
     def roll_back(batch_id: uint256, challenger: address) -> uint256: nonpayable
+    def sequencers() -> address: view
 
 
 interface IInbox:
@@ -113,6 +114,7 @@ ACCOUNT_KINDS: constant(uint256) = (
 )
 
 rollup: public(immutable(address))
+sequencers: public(immutable(address))  # of the rollup: they pay
 data_source: public(immutable(address))
 verifier_trade: public(immutable(address))
 verifier_account: public(immutable(address))
@@ -177,6 +179,7 @@ def __init__(
     ), "arbiter: verifier is not a contract"
     assert reveal_blocks_ > 0, "arbiter: no block to reveal in"
     rollup = rollup_
+    sequencers = staticcall IRollup(rollup_).sequencers()
     data_source = data_source_
     verifier_trade = verifier_trade_
     verifier_account = verifier_account_
@@ -189,9 +192,9 @@ def __init__(
 @reentrant
 def __default__():
     """
-    @notice Takes what the rollup pays for a challenge, in the middle of it.
+    @notice Takes what a liar's bond pays for a challenge, in the middle of it.
     """
-    assert msg.sender == rollup, "arbiter: caller is not the rollup"
+    assert msg.sender == sequencers, "arbiter: caller is not the sequencers"
 
 
 @external

@@ -2,9 +2,9 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title Rollup: batch headers, the sequencer's bond, the clock of finality
+@title Rollup: batch headers, the clock of finality
 @license MIT
-@notice The sequencer posts batches: a post-state root, and in calldata or blobs the records that lead to it with a root
+@notice The leader of the `Sequencers` posts batches: a post-state root, and in calldata or blobs the records that lead to it with a root
         after each segment of them. The contract checks what can be checked without executing, computes the data root
         itself, and keeps one hash of the header. A batch is final when its challenge window has passed.
 @dev `post` reads the payload from the transaction's own calldata, in the one canonical ABI form. The arbiter knows this
@@ -14,13 +14,12 @@
      lets `post` check of a payload (its last root and offset) is left to a challenge in blobs.
 @custom:security A root is what the sequencer says until the window has passed. The `Arbiter`, and nobody else, takes a
         batch back, with all that follow, and only before it is final.
-@custom:kill The sequencer can stop posting, and can take its bond back when all it posted is final; posting is then
-        shut until a bond stands again. It cannot change or withdraw a posted batch, shorten the window, or touch
-        collateral except through a root. The arbiter can delete batches that are not final and slash the bond; it can
-        neither write a root nor touch a final batch or collateral. Anybody can freeze the rollup, for good, once the
-        sequencer has left a message of the inbox unserved past its deadline, or has been silent too long: nothing is
-        posted then, and `Exit` pays from the last batch. The deployer names the arbiter, once. Nobody else
-        has any privilege; nothing can be upgraded.
+@custom:kill The leader can stop posting; another member of the set takes over then. It cannot change or withdraw a posted
+        batch, shorten the window, or touch collateral except through a root. The arbiter can delete batches that are not
+        final and have their poster's bond slashed; it can neither write a root nor touch a final batch or collateral.
+        Anybody can freeze the rollup, for good, once a message of the inbox was left unserved past its deadline, or all
+        have been silent too long: nothing is posted then, and `Exit` pays from the last batch. The deployer names the
+        arbiter, once. Nobody else has any privilege; nothing can be upgraded.
 """
 
 from lib import batch as payloads
@@ -31,7 +30,15 @@ from lib import constants
 interface IInbox:
     def hash_at(i: uint256) -> bytes32: view
     def overdue(inbox_count: uint256, i: uint256) -> bool: view
+    def delay_min_s() -> uint256: view
     def delay_max_s() -> uint256: view
+
+
+interface ISequencers:
+    def epoch_led_by(poster: address) -> uint256: view
+    def takeover_s() -> uint256: view
+    def rotation_s() -> uint256: view
+    def slash(epoch: uint256, receiver: address) -> (uint256, uint256): nonpayable
 
 
 interface IArbiter:
@@ -61,29 +68,18 @@ struct End:
 PAYLOAD_HEAD: constant(uint256) = 260  # calldata position of the payload's length: selector and 8 words
 PAYLOAD_START: constant(uint256) = 292
 BLOBS_MAX: constant(uint256) = 6  # of one transaction (EIP-7594)
-BURN: constant(address) = 0x000000000000000000000000000000000000dEaD
 WINDOW_MAX_S: constant(uint256) = 30 * 86_400
 SILENCE_LIMIT_S: constant(uint256) = 30 * 86_400
 # Reasons of a freeze.
 OVERDUE: constant(uint256) = 1  # a message of the inbox waits past its deadline
 SILENCE: constant(uint256) = 2  # nothing was posted for silence_max_s
 
-sequencer: public(immutable(address))
+sequencers: public(immutable(address))
 inbox: public(immutable(address))
 arbiter_setter: public(immutable(address))
 challenge_window_s: public(immutable(uint256))
-bond_min: public(immutable(uint256))  # wei
 drift_max_s: public(immutable(uint256))
 silence_max_s: public(immutable(uint256))
-
-
-event Bonded:
-    amount: uint256
-    total: uint256
-
-
-event Unbonded:
-    amount: uint256
 
 
 event ArbiterSet:
@@ -119,18 +115,16 @@ event Frozen:
 # Id of the batch to be posted next; what the maps below hold from it on is void. Written by the constructor, post and
 # roll_back.
 next_batch: public(uint256)
-# What the sequencer stands to lose, wei; not self.balance, which anybody can raise. Written by bond, unbond, roll_back.
-bond_total: public(uint256)
 # Header hash of a batch. Written by post.
 _header_hashes: HashMap[uint256, bytes32]
 # State root after a batch; [0] is genesis. Written by the constructor and post.
 _roots: HashMap[uint256, bytes32]
 # Where a batch ended: 0..39 next seq, 40..71 time (s), 72..111 inbox count, 112..143 when it was posted (s), 144..175 when
 # a batch had last been rolled back by then (s): an excuse for messages that it takes late, which a later roll-back must
-# neither give nor take. One word a batch, so that a roll-back restores the end before it without being told. Written by
-# the constructor and post.
+# neither give nor take; 176..215 in what epoch of the Sequencers. One word a batch, so that a roll-back restores the end
+# before it without being told. Written by the constructor and post.
 _ends: HashMap[uint256, uint256]
-# The only caller of roll_back. Written once by set_arbiter; without the "once", the deployer could take the bond.
+# The only caller of roll_back. Written once by set_arbiter; without the "once", the deployer could take the bonds.
 arbiter: public(address)
 # Whether payloads lie in blobs: where the arbiter's data source looks. Written with the arbiter.
 in_blobs: public(bool)
@@ -143,37 +137,38 @@ rolled_back_at: public(uint256)
 @deploy
 def __init__(
     genesis_root: bytes32,
-    sequencer_: address,
+    sequencers_: address,
     inbox_: address,
     challenge_window_s_: uint256,
-    bond_min_: uint256,
     drift_max_s_: uint256,
     silence_max_s_: uint256,
 ):
     """
     @param genesis_root State root before batch 1.
-    @param sequencer_ The one address that posts.
+    @param sequencers_ The set whose leader posts.
     @param inbox_ The L1 queue that batches consume.
     @param challenge_window_s_ Seconds from posting to finality.
-    @param bond_min_ Wei that must stand as bond for a batch to be accepted.
     @param drift_max_s_ Seconds that a batch's time may be ahead of the block's.
     @param silence_max_s_ Seconds without a batch after which anybody may freeze.
     """
     assert genesis_root != empty(bytes32), "rollup: genesis root is zero"
-    assert sequencer_ != empty(address), "rollup: sequencer is zero"
+    assert sequencers_.is_contract, "rollup: sequencers are not a contract"
     assert inbox_.is_contract, "rollup: inbox is not a contract"
     assert challenge_window_s_ > 0, "rollup: challenge window is zero"
     assert challenge_window_s_ <= WINDOW_MAX_S, "rollup: challenge window above 30 days"
-    assert bond_min_ > 0, "rollup: bond minimum is zero"
     # Otherwise a batch could be final before the time it speaks of has come.
     assert drift_max_s_ <= challenge_window_s_, "rollup: drift above the challenge window"
     assert silence_max_s_ <= SILENCE_LIMIT_S, "rollup: silence above 30 days"
     # Silence is the last resort: it must not come before what a message can wait for.
     assert staticcall IInbox(inbox_).delay_max_s() <= silence_max_s_, "rollup: silence below the inbox's delay"
-    sequencer = sequencer_
+    # Another has to have taken over before the last of a full set would come too late, and in time to serve a message.
+    assert staticcall ISequencers(sequencers_).rotation_s() < silence_max_s_, "rollup: silence before the last take-over"
+    assert (
+        staticcall ISequencers(sequencers_).takeover_s() < staticcall IInbox(inbox_).delay_min_s()
+    ), "rollup: take-over after a deadline"
+    sequencers = sequencers_
     inbox = inbox_
     challenge_window_s = challenge_window_s_
-    bond_min = bond_min_
     drift_max_s = drift_max_s_
     silence_max_s = silence_max_s_
     self._roots[0] = genesis_root
@@ -194,33 +189,6 @@ def set_arbiter(arbiter: address):
     self.arbiter = arbiter
     self.in_blobs = staticcall IDataSource(staticcall IArbiter(arbiter).data_source()).in_blobs()
     log ArbiterSet(arbiter=arbiter)
-
-
-@external
-@payable
-def bond():
-    """
-    @notice Adds to the sequencer's bond; anybody may, and it then is the sequencer's.
-    """
-    total: uint256 = self.bond_total + msg.value
-    self.bond_total = total
-    log Bonded(amount=msg.value, total=total)
-
-
-@external
-def unbond():
-    """
-    @notice Returns the whole bond to the sequencer once every batch is final.
-    @custom:kill The sequencer alone; it cannot take the bond while a batch can still be challenged.
-    """
-    assert msg.sender == sequencer, "rollup: caller is not the sequencer"
-    # Batches become final in order: the last one being final, all are.
-    assert self._is_final(unsafe_sub(self.next_batch, 1)), "rollup: last batch is not final"  # next_batch >= 1
-    amount: uint256 = self.bond_total
-    assert amount > 0, "rollup: no bond"
-    self.bond_total = 0
-    log Unbonded(amount=amount)
-    raw_call(sequencer, b"", value=amount)
 
 
 @external
@@ -246,7 +214,7 @@ def post(
     @param time GLOBAL time after the batch, seconds.
     @param inbox_count GLOBAL inbox count after the batch.
     @param payload Elements of 31 bytes: roots, one a segment; end offsets, ten an element; records.
-    @custom:kill The sequencer alone; who else could post could fill the chain with garbage.
+    @custom:kill The leader alone; who else could post could fill the chain with garbage.
     """
     self._post(batch_id, post_root, segments, records, first_seq, time, inbox_count, 0)
 
@@ -266,7 +234,7 @@ def post_blobs(
     @notice Posts the next batch with its payload in the transaction's blobs: element i in field element i % 4096 of blob
             i // 4096 (see `DataSourceBlob`). The other arguments are those of `post`.
     @param elements How many elements the payload has.
-    @custom:kill The sequencer alone, as `post`.
+    @custom:kill The leader alone, as `post`.
     """
     assert elements > 0, "rollup: payload shorter than its tables"
     self._post(batch_id, post_root, segments, records, first_seq, time, inbox_count, elements)
@@ -275,9 +243,8 @@ def post_blobs(
 @external
 def roll_back(batch_id: uint256, challenger: address) -> uint256:
     """
-    @notice Deletes `batch_id` and every batch after it, and slashes the whole bond: half is paid to the caller, for the
-            challenger, half is burned. With all of it paid out, a sequencer that challenged itself would lie for free.
-    @dev It does not fail for want of a bond: a wrong batch goes even when one after it has cost the bond already.
+    @notice Deletes `batch_id` and every batch after it, and has the bond of who posted `batch_id` slashed: half is paid
+            to the caller, for the challenger, half is burned. Who posted those after it loses nothing.
     @return What the caller was paid, wei.
     @custom:kill The arbiter alone, on proof; final batches are out of its reach.
     """
@@ -285,14 +252,12 @@ def roll_back(batch_id: uint256, challenger: address) -> uint256:
     assert msg.sender == self.arbiter, "rollup: caller is not the arbiter"
     self._check_known(batch_id)
     assert not self._is_final(batch_id), "rollup: batch is final"  # genesis is
-    slashed: uint256 = self.bond_total
-    paid: uint256 = slashed >> 1
     self.next_batch = batch_id
     self.rolled_back_at = block.timestamp
-    self.bond_total = 0
+    slashed: uint256 = 0
+    paid: uint256 = 0
+    slashed, paid = extcall ISequencers(sequencers).slash(self._epoch(batch_id), msg.sender)
     log RolledBack(batch_id=batch_id, challenger=challenger, slashed=slashed)
-    raw_call(BURN, b"", value=unsafe_sub(slashed, paid))  # paid <= slashed
-    raw_call(msg.sender, b"", value=paid)
     return paid
 
 
@@ -307,11 +272,9 @@ def freeze(index: uint256):
     @custom:kill Anybody, once the sequencer has failed; it cannot be undone.
     """
     assert self.frozen_at == 0, "rollup: frozen"
-    rolled_back_at: uint256 = self.rolled_back_at
-    last: uint256 = max(self._posted_at(unsafe_sub(self.next_batch, 1)), rolled_back_at)  # next_batch >= 1
     why: uint256 = SILENCE
-    if block.timestamp <= last + silence_max_s:
-        assert block.timestamp > rolled_back_at + staticcall IInbox(inbox).delay_max_s(), "rollup: time to post again"
+    if block.timestamp <= self._last_sign() + silence_max_s:
+        assert block.timestamp > self.rolled_back_at + staticcall IInbox(inbox).delay_max_s(), "rollup: time to post again"
         assert staticcall IInbox(inbox).overdue(self._tip_inbox_count(), index), "rollup: nothing is overdue"
         why = OVERDUE
     self.frozen_at = block.timestamp
@@ -345,6 +308,27 @@ def tip() -> (uint256, uint256, uint256):
 @external
 @view
 @reentrant
+def last_sign() -> (uint256, uint256):
+    """
+    @notice When a batch was last posted or rolled back, seconds; the epoch of the last batch, 0 of genesis.
+    """
+    return self._last_sign(), self._epoch(unsafe_sub(self.next_batch, 1))  # next_batch >= 1
+
+
+@external
+@view
+@reentrant
+def epoch_of(batch_id: uint256) -> uint256:
+    """
+    @notice In what epoch of the Sequencers a known batch was posted: by whom. 0 of genesis.
+    """
+    self._check_known(batch_id)
+    return self._epoch(batch_id)
+
+
+@external
+@view
+@reentrant
 def batch(batch_id: uint256) -> Batch:
     """
     @notice What is kept of a batch. Batch 0 is genesis: its header hash is 0, its time that of the deployment.
@@ -371,7 +355,7 @@ def end(batch_id: uint256) -> End:
         time=(word >> 40) & constants.U32_MAX,
         inbox_count=(word >> 72) & constants.U40_MAX,
         posted_at=(word >> 112) & constants.U32_MAX,
-        rolled_back_at=word >> 144,
+        rolled_back_at=(word >> 144) & constants.U32_MAX,
     )
 
 
@@ -442,12 +426,11 @@ def _post(
     @notice Checks the header against the chain and the payload, and keeps its hash.
     @param blob_elements Of the payload when it lies in blobs; 0 when it lies in calldata.
     """
-    assert msg.sender == sequencer, "rollup: caller is not the sequencer"
+    epoch: uint256 = staticcall ISequencers(sequencers).epoch_led_by(msg.sender)  # reverts unless it leads
     assert self.frozen_at == 0, "rollup: frozen"
     # Watchers read the payload from the transaction. Behind a contract (or an EIP-7702 delegation, which has code) it
     # could be made in memory, where only a tracing node would see it.
     assert msg.sender == tx.origin and msg.sender.codesize == 0, "rollup: payload is not transaction calldata"
-    assert self.bond_total >= bond_min, "rollup: bond below the minimum"
     assert self.arbiter != empty(address), "rollup: no arbiter"
 
     assert batch_id == self.next_batch, "rollup: not the next batch"
@@ -486,9 +469,14 @@ def _post(
 
     next_seq: uint256 = first_seq + records
     assert next_seq <= constants.U40_MAX, "rollup: sequence numbers exhausted"
-    # Fits: times near the block's (32 bits until 2106), a count of paid deposits.
+    # Fits: times near the block's (32 bits until 2106), a count of paid deposits, an epoch a transaction.
     self._ends[batch_id] = (
-        next_seq | (time << 40) | (inbox_count << 72) | (block.timestamp << 112) | (self.rolled_back_at << 144)
+        next_seq
+        | (time << 40)
+        | (inbox_count << 72)
+        | (block.timestamp << 112)
+        | (self.rolled_back_at << 144)
+        | (epoch << 176)
     )
     self._roots[batch_id] = post_root
     self._header_hashes[batch_id] = header_hash
@@ -652,6 +640,24 @@ def _posted_at(batch_id: uint256) -> uint256:
     @notice When a known batch was posted, seconds.
     """
     return (self._ends[batch_id] >> 112) & constants.U32_MAX
+
+
+@internal
+@view
+def _epoch(batch_id: uint256) -> uint256:
+    """
+    @notice In what epoch of the Sequencers a known batch was posted.
+    """
+    return self._ends[batch_id] >> 176
+
+
+@internal
+@view
+def _last_sign() -> uint256:
+    """
+    @notice When a batch was last posted or rolled back, seconds.
+    """
+    return max(self._posted_at(unsafe_sub(self.next_batch, 1)), self.rolled_back_at)  # next_batch >= 1
 
 
 @internal

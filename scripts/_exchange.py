@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "delay_max_s": 86_400,
     "message_fee_wei": 10**15,
     "silence_max_s": 3 * 86_400,
+    "takeover_s": 900,
 }
 
 
@@ -65,29 +66,35 @@ def deploy_exchange(
     sequencer: str,
     genesis_root: bytes,
     token: str | None = None,
-    bond: int = 0,
+    bond: int | None = None,
     params: Params | None = None,
     **settings: Any,
 ) -> Deployment:
-    """Deploys the contracts (and a test token when none is given), and wires them."""
+    """Deploys the contracts (and a test token when none is given), and wires them; `bond` None: the least."""
     settings = DEFAULTS | settings
     if token is None and not is_devnet():
         raise click.UsageError("a test token is for development networks: give --token")
 
-    def create(name: str, *arguments: Any) -> ContractInstance:
-        return deployer.deploy(container(name), *arguments, required_confirmations=0)
+    def create(name: str, *arguments: Any, value: int = 0) -> ContractInstance:
+        return deployer.deploy(container(name), *arguments, value=value, required_confirmations=0)
 
     deploy_block = chain.blocks.height + 1
     if token is None:
         token = create("TestToken").address
     inbox = create("Inbox", settings["delay_min_s"], settings["delay_max_s"], settings["message_fee_wei"])
+    sequencers = create(
+        "Sequencers",
+        sequencer,
+        settings["bond_min"],
+        settings["takeover_s"],
+        value=settings["bond_min"] if bond is None else bond,
+    )
     rollup = create(
         "Rollup",
         genesis_root,
-        sequencer,
+        sequencers.address,
         inbox.address,
         settings["challenge_window_s"],
-        settings["bond_min"],
         settings["drift_max_s"],
         settings["silence_max_s"],
     )
@@ -106,13 +113,13 @@ def deploy_exchange(
     leave = create("Exit", vault.address, *settings["exit"])
     vault.set_exit(leave.address, sender=deployer, required_confirmations=0)
     inbox.set_vault(vault.address, sender=deployer, required_confirmations=0)
-    if bond:
-        rollup.bond(sender=deployer, value=bond, required_confirmations=0)
+    sequencers.set_rollup(rollup.address, sender=deployer, required_confirmations=0)
     return Deployment(
         chain_id=networks.provider.chain_id,
         token=Web3.to_checksum_address(token),
         vault=vault.address,
         inbox=inbox.address,
+        sequencers=sequencers.address,
         rollup=rollup.address,
         data_source=data_source.address,
         verifier_trade=verifiers[0].address,

@@ -21,6 +21,7 @@ SOURCES = {
     "Exit": "Exit.vy",
     "Inbox": "Inbox.vy",
     "Rollup": "Rollup.vy",
+    "Sequencers": "Sequencers.vy",
     "TestToken": "test/TestToken.vy",
     "Vault": "Vault.vy",
     "VerifierAccount": "VerifierAccount.vy",

@@ -52,7 +52,9 @@ def genesis_of(given: str | None, params_path: Path | None) -> tuple[bytes, Para
 @click.option(
     "--account", default="TEST::0", show_default=True, help="deployer: TEST::n or an alias of `ape accounts`"
 )
-@click.option("--sequencer", help="address that posts batches  [default: TEST::0 on a development network]")
+@click.option(
+    "--sequencer", help="address that posts batches first  [default: TEST::0 on a development network]"
+)
 @click.option("--token", help="6-decimal ERC-20  [default: a new TestToken on a development network]")
 @click.option(
     "--genesis-root",
@@ -74,7 +76,8 @@ def genesis_of(given: str | None, params_path: Path | None) -> tuple[bytes, Para
 )
 @click.option("--challenge-window-s", default=DEFAULTS["challenge_window_s"], show_default=True)
 @click.option("--bond-min", default=DEFAULTS["bond_min"], show_default=True, help="wei")
-@click.option("--bond", type=int, help="wei that the deployer bonds at once  [default: --bond-min]")
+@click.option("--bond", type=int, help="wei that the deployer bonds for it  [default: --bond-min]")
+@click.option("--takeover-s", default=DEFAULTS["takeover_s"], show_default=True, help="silence of the leader")
 @click.option("--drift-max-s", default=DEFAULTS["drift_max_s"], show_default=True)
 @click.option("--deposit-min", default=DEFAULTS["deposit_min"], show_default=True, help="1e-6 USD")
 @click.option(
@@ -100,13 +103,13 @@ def cli(
         sequencer,
         root,
         token,
-        settings["bond_min"] if bond is None else bond,
+        bond,
         params,
         **settings,
     )
     path = deployment_path()
     deployment.save(path)
     click.echo(f"data       {deployment.data}")
-    for role in ("token", "inbox", "rollup", "vault", "sequencer"):
+    for role in ("token", "inbox", "sequencers", "rollup", "vault", "sequencer"):
         click.echo(f"{role:<10} {getattr(deployment, role)}")
     click.echo(f"genesis    0x{root.hex()}\nwritten to {path}")

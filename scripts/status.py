@@ -15,6 +15,7 @@ def cli(owner: str | None) -> None:
     vault = at("Vault", deployment.vault)
     inbox = at("Inbox", deployment.inbox)
     rollup = at("Rollup", deployment.rollup)
+    sequencers = at("Sequencers", deployment.sequencers)
     token = at("TestToken", deployment.token)
     seq, time, inbox_count = rollup.tip()
     last = rollup.next_batch() - 1
@@ -31,7 +32,11 @@ def cli(owner: str | None) -> None:
     click.echo(f"rollup     {rollup.address}: batch {last}, final {final}; next seq {seq}, time {time}")
     click.echo(f"root       0x{bytes(rollup.batch(last).post_root).hex()}")
     click.echo(f"final root 0x{bytes(rollup.final_root(final)).hex()}")
-    click.echo(f"sequencer  {rollup.sequencer()}: bond {rollup.bond_total() / 10**18} ETH")
+    leader = sequencers.leader()
+    click.echo(
+        f"sequencers {sequencers.address}: {len(sequencers.members())} members, epoch {sequencers.epoch()}"
+    )
+    click.echo(f"leader     {leader}: bond {sequencers.bond_of(leader) / 10**18} ETH")
     if owner:
         click.echo(
             f"owner      {owner}: account {vault.account_of(owner) or 'none'}, {usd(token.balanceOf(owner))}"

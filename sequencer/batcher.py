@@ -151,6 +151,16 @@ class Batcher:
         self._store(built, whole.offset, whole.place)
         return built
 
+    def adopt(self, posted: Batch) -> None:
+        """Keeps a batch that somebody has posted, whose records are the log's last entry.
+
+        Raises LogLost when it is not the next one.
+        """
+        if posted.batch_id != self.cursor.batch_id:
+            raise LogLost(f"batch {posted.batch_id} is not {self.cursor.batch_id}")
+        _check_continues(posted.first_seq, self.cursor)
+        self._store(posted, self._log.end, 0)
+
     def _store(self, built: Batch, offset: int, segment: int) -> None:
         self._db.execute(
             "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -17,6 +17,7 @@ NAMES: Final = (
     "Exit",
     "Inbox",
     "Rollup",
+    "Sequencers",
     "TestToken",
     "Vault",
     "VerifierAccount",

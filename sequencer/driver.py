@@ -92,10 +92,15 @@ class Driver:
         self._generation = 0  # counts the states: a log error takes the state back
         self._quiet: list[_QuietWork] = []
         self._ending = False
+        self._beats: Callable[[], bool] = lambda: False
 
     def collect_from(self, source: Callable[[int], list[bytes]]) -> None:
         """Asks `source(now_s)` for system records before each tick."""
         self._collectors.append(source)
+
+    def beat_when(self, is_due: Callable[[], bool]) -> None:
+        """Keeps a tick without anything in it when `is_due`."""
+        self._beats = is_due
 
     def when_quiet(self, is_due: Callable[[], bool], work: Callable[[], Awaitable[None] | None]) -> None:
         """Runs `work` between ticks, when it is due, with the state and the durable log at the same place.
@@ -165,11 +170,12 @@ class Driver:
             for source in self._collectors:
                 system += source(now_s)
             submissions = self.intake.take(self.config.tick_records)
-            if not system and not submissions:
+            beats = self._beats()
+            if not system and not submissions and not beats:
                 return
             generation = self._generation
             began = self.clock.monotonic_ns()
-            tick = self.engine.run(now_s, system, submissions)
+            tick = self.engine.run(now_s, system, submissions, beats)
             self._held = tick.waiting
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
             self.metrics.apply_ms = took_s * 1e3

@@ -72,15 +72,20 @@ class Engine:
         self._records: list[bytes] = []
         self._weight = 0
 
-    def run(self, time: int, system: list[bytes], submissions: list[Submission]) -> Tick:
-        """Applies a tick at `time` (seconds, not before the last one's): system records, then submissions by class."""
+    def run(
+        self, time: int, system: list[bytes], submissions: list[Submission], is_kept: bool = False
+    ) -> Tick:
+        """Applies a tick at `time` (seconds, not before the last one's): system records, then submissions by class.
+
+        One in which nothing held is left out as a whole, unless `is_kept`: then its TICK stays.
+        """
         state = self.state
         first_seq = state.globals.seq
         before = Global.from_words(state.globals.words())
         self._segments, self._records, self._weight = [], [], 0
         time = max(time, state.globals.time)
         self._try(codec.encode(Kind.TICK, time=time), None)
-        kept = 0
+        kept = int(is_kept)
         system_results: list[Result] = []
         waiting: list[bytes] = []
         for raw in sorted(system, key=_system_order):

@@ -9,7 +9,8 @@ Codes of a JSON-RPC error object are `Code`; a refusal by the exchange is 2000 +
         ├── BadRequest          the request itself is wrong
         │   └── InvalidParams   ... in one field (field, limit, got)
         ├── Busy                nothing was accepted; the same request may go later
-        │   └── NotReady        ... because the sequencer is away
+        │   ├── NotReady        ... because the sequencer is away
+        │   └── NotLeader       ... because another sequencer leads: ask that one
         └── Refused             a well-formed record that the rules do not allow now (reason)
             ├── NonceRefused    NONCE_USED, NONCE_WINDOW
             └── MarginRefused   MARGIN
@@ -46,6 +47,7 @@ class Code(IntEnum):
     RATE_LIMITED = 1101
     NOT_READY = 1102
     OUTCOME_UNKNOWN = 1103
+    NOT_LEADER = 1104
 
 
 REFUSAL_BASE: Final = 2000
@@ -188,6 +190,10 @@ class NotReady(Busy):
     """The sequencer is away."""
 
 
+class NotLeader(Busy):
+    """Another sequencer leads; nothing was accepted here, and the leader takes it."""
+
+
 class Refused(RpcFailed):
     """A well-formed record that the rules do not allow now."""
 
@@ -215,6 +221,7 @@ _BY_CODE: Final[dict[int, type[RpcFailed]]] = {
     Code.QUEUE_FULL: Busy,
     Code.RATE_LIMITED: Busy,
     Code.NOT_READY: NotReady,
+    Code.NOT_LEADER: NotLeader,
     REFUSAL_BASE + Reason.NONCE_USED: NonceRefused,
     REFUSAL_BASE + Reason.NONCE_WINDOW: NonceRefused,
     REFUSAL_BASE + Reason.MARGIN: MarginRefused,

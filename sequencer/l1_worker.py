@@ -7,24 +7,22 @@ plain data.
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sequencer.batcher import read_stored
-from sequencer.contracts import load
-from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import L1Error
 from sequencer.l1.follower import Follower, InboxMessage, RolledBack
 from sequencer.l1.inbox import Deadlines
 from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig
 from sequencer.l1.rpc import Rpc, to_int
+from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, leader, standing
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
-
-BOND_GAS = 100_000
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +31,7 @@ logger = logging.getLogger(__name__)
 class L1Config:
     """`confirmations` before a deposit or a roll-back counts or a batch is settled; `poll_s` between looks.
 
-    `rebond`: after a roll-back the sequencer's key makes up the bond by itself.
+    `rebond`: when the bond was slashed and nobody leads, the sequencer's key bonds again by itself.
     """
 
     confirmations: int = 1
@@ -58,6 +56,24 @@ def look(
     return Notice(events, [one.record for one in follower.messages_after(0)]) if events else None
 
 
+def deposed(rpc: Rpc, at: Deployment, now: Standing, confirmations: int) -> tuple[str, bool]:
+    """Why somebody who led does not any more, empty if there is no reason; whether that is deep enough to last.
+
+    A set that is empty waits for whoever joins: that may be the same again.
+    """
+    if now.leads or (now.leader == NOBODY and not now.members):
+        return "", False
+    if now.leader == NOBODY:
+        return "the bond was slashed, and the next of the set may lead", False
+    safe = max(at.deploy_block, rpc.block_number() - max(confirmations, 1) + 1)
+    lasts = leader(rpc, at, safe) not in (now.address, NOBODY)
+    return f"{now.leader} leads in epoch {now.epoch}", lasts
+
+
+class Deposed(Exception):
+    """Another sequencer leads: what this one has not posted is of no effect any more."""
+
+
 class L1Worker:
     """Runs on its own thread between `start` and `stop`. Handlers are called on that thread."""
 
@@ -73,6 +89,7 @@ class L1Worker:
         on_posted: Callable[[list[Posted]], None],
         fresh: Callable[[list[RolledBack]], list[RolledBack]] = lambda events: events,
         on_rolled_back: Callable[[Notice], None] = lambda _notice: None,
+        on_deposed: Callable[[str, bool], None] = lambda _why, _is_final: None,
         epoch: int = 0,
     ) -> None:
         self._url = url
@@ -85,7 +102,8 @@ class L1Worker:
         self._on_posted = on_posted
         self._fresh = fresh
         self._on_rolled_back = on_rolled_back
-        self._rollup = Contract(load("Rollup").abi)
+        self._on_deposed = on_deposed
+        self._deposed = ("", False)
         self._epoch = epoch
         self._told: list[RolledBack] = []  # roll-backs that wait for an answer
         self._refused = ""  # why there will be none
@@ -102,8 +120,8 @@ class L1Worker:
         self.gas_used = 0
         self.blob_gas_used = 0
         self.bytes_posted = 0
-        self.bond_wei: int | None = None  # as last read
-        self.bond_min_wei = 0
+        self.standing: Standing | None = None  # as last read
+        self._stood_s = 0.0  # when that was, monotonic
 
     @property
     def next_on_l1(self) -> int:
@@ -180,9 +198,10 @@ class L1Worker:
         config = PosterConfig(confirmations=self._config.confirmations, in_blobs=self._deployment.in_blobs)
         poster = Poster(rpc, manager, self._deployment.rollup, config, epoch=epoch)
         offered: int | None = None
-        self._told, self._seen_next, self.bond_wei = [], 0, None
+        self._told, self._seen_next, self._stood_s = [], 0, 0.0
         while not self._ended.is_set() and self._epoch == epoch:
             try:
+                why_not = self._why_not(rpc, manager, epoch)
                 if offered is None or (poster.status().next_batch or 0) < self._seen_next or self._told:
                     self._look(follower, rpc)
                 if self._told and not self._refused:
@@ -206,22 +225,17 @@ class L1Worker:
                     offered = self._seen_next = poster.next_needed()
                     if offered > 1:  # what an earlier run has posted
                         self._on_posted([Posted(offered - 1, None, None, None)])
-                is_bonded = self._is_bonded(rpc, manager, epoch)
-                if not self.paused and is_bonded:
+                if not self.paused and not why_not:
                     offered = self._offer(poster, offered)
                 if poster.status().queued:
-                    poster.hold = self._too_late(follower, rpc)
+                    poster.hold = why_not or self._too_late(follower, rpc)
                 posted = poster.step()
                 status = poster.status()
                 self._seen_next = max(self._seen_next, status.next_batch or 0)
                 if posted:
                     self._count(posted, poster)
                 busy = bool(posted) or status.queued > 0
-                self.last_error = status.reason
-                if not is_bonded:
-                    self.last_error = (
-                        f"the bond is {self.bond_wei} of {self.bond_min_wei} wei: nothing is posted"
-                    )
+                self.last_error = why_not or status.reason
             except (L1Error, sqlite3.Error, OSError) as error:  # a full disk passes, as an outage of L1 does
                 self._failed(error)
                 self.looks += 1
@@ -234,14 +248,14 @@ class L1Worker:
 
         A batch has half the time between deadline and fraud to be mined: the rest of it is the sequencer's own delay.
         """
-        waiting = follower.messages_after(int(self._rollup.read(rpc, self._deployment.rollup, "tip")[2]))
+        waiting = follower.messages_after(int(ROLLUP.read(rpc, self._deployment.rollup, "tip")[2]))
         if not waiting:
             return ""
         if self._deadlines is None:
             self._deadlines = Deadlines(rpc, self._deployment)
         block = rpc.block("latest")
         at_s = (to_int(block["timestamp"]) if block else 0) + self._deadlines.delay_min_s // 2
-        rolled_back_at_s = int(self._rollup.read(rpc, self._deployment.rollup, "rolled_back_at"))
+        rolled_back_at_s = int(ROLLUP.read(rpc, self._deployment.rollup, "rolled_back_at"))
         late = self._deadlines.first_late(waiting, at_s, rolled_back_at_s)
         if late is None:
             return ""
@@ -262,27 +276,49 @@ class L1Worker:
         notice = look(follower, rpc, self._config.confirmations, self._fresh)
         if notice is not None and notice.events != self._told:
             self._told, self._refused = notice.events, ""
-            self._read_bond(rpc)
+            self._stand(rpc)
             self._on_rolled_back(notice)
 
-    def _is_bonded(self, rpc: Rpc, manager: TxManager, epoch: int) -> bool:
-        """Whether L1 takes batches; if not, and it is wanted, makes up what a roll-back has cost."""
-        if self.bond_wei is None or self.bond_wei < self.bond_min_wei:
-            self._read_bond(rpc)
-        assert self.bond_wei is not None
-        missing = self.bond_min_wei - self.bond_wei
-        if missing <= 0:
-            return True
-        if self._config.rebond and epoch and manager.get(f"rebond-{epoch}") is None:
-            data = self._rollup.encode("bond")
-            sent = manager.send(f"rebond-{epoch}", self._deployment.rollup, data, missing, BOND_GAS)
-            logger.warning("the bond is made up with %d wei: %s", missing, TxState(sent.state).value)
-        return False
+    def _why_not(self, rpc: Rpc, manager: TxManager, epoch: int) -> str:
+        """Why L1 takes no batch of ours; empty when it does. If that is wanted, bonds again after a roll-back."""
+        now = self._standing(rpc)
+        if now.leads:
+            return ""
+        missing = now.bond_min_wei - now.bond_wei
+        if now.leader == NOBODY and missing > 0:
+            if self._config.rebond and epoch and manager.get(f"rebond-{epoch}") is None:
+                data = SEQUENCERS.encode("join")
+                sent = manager.send(f"rebond-{epoch}", self._deployment.sequencers, data, missing, CALL_GAS)
+                logger.warning("the bond is made up with %d wei: %s", missing, TxState(sent.state).value)
+            return f"the bond is {now.bond_wei} of {now.bond_min_wei} wei: nothing is posted"
+        return f"{now.leader} leads in epoch {now.epoch}: nothing is posted"
 
-    def _read_bond(self, rpc: Rpc) -> None:
-        self.bond_min_wei, self.bond_wei = (
-            int(self._rollup.read(rpc, self._deployment.rollup, name)) for name in ("bond_min", "bond_total")
-        )
+    def _standing(self, rpc: Rpc) -> Standing:
+        """As last read, or read again when that is a poll ago or was not to our liking."""
+        now = self.standing
+        if now is not None and now.leads:
+            if time.monotonic() - self._stood_s < self._config.poll_s:
+                return now
+            if leader(rpc, self._deployment) == now.address:
+                self._stood_s = time.monotonic()
+                return now
+        return self._stand(rpc)
+
+    def _stand(self, rpc: Rpc) -> Standing:
+        now = self.standing = standing(rpc, self._deployment, self._signer.address)
+        self._stood_s = time.monotonic()
+        why, is_final = deposed(rpc, self._deployment, now, self._config.confirmations)
+        if (why, is_final) != self._deposed:
+            self._deposed = why, is_final
+            logger.warning("L1: %s", why or "this sequencer leads again")
+            self._on_deposed(why, is_final)
+        return now
+
+    def unseen_s(self) -> float:
+        """For how long L1 has not said who leads, when it has and there are others who may."""
+        now = self.standing
+        alone = now is None or len(now.members) < 2
+        return 0.0 if alone or not self._stood_s else time.monotonic() - self._stood_s
 
     def _failed(self, error: Exception) -> None:
         """Shows the error and waits for what may pass."""

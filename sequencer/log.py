@@ -213,8 +213,11 @@ class SqliteLog:
         events: Sequence[str],
         redone: Sequence[Redone] = (),
         first_seq: int = 0,
+        is_cut: bool = False,
     ) -> int:
         """Puts `entries` in the place of all from `offset` to the end, in one durable transaction; the new epoch.
+
+        They must be as many, unless `is_cut`: then the log ends behind them.
 
         With it goes that the L1 `events` which took `batch_id` back have been answered, and what has become of the
         acknowledged records from `first_seq` on: `redone`, looked at after the last of `entries`, has those that are
@@ -244,7 +247,13 @@ class SqliteLog:
                         (chained, entry.records, body, offset),
                     )
                     offset += 1
-                if offset != self._end:
+                if is_cut:
+                    db.execute(
+                        "INSERT INTO rolled_back SELECT ?, * FROM ticks WHERE offset >= ?", (epoch, offset)
+                    )
+                    db.execute("DELETE FROM ticks WHERE offset >= ?", (offset,))
+                    db.execute("DELETE FROM redone WHERE place >= ?", (first_seq,))
+                elif offset != self._end:
                     raise ValueError(f"entries reach to offset {offset}, the log to {self._end}")
                 db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, 0)", (epoch, batch_id, first))
                 db.executemany("INSERT INTO rollback_events VALUES (?, ?)", [(key, epoch) for key in events])
@@ -261,7 +270,7 @@ class SqliteLog:
             raise LogLost(
                 f"{error}; whether the roll-back of batch {batch_id} is durable is unknown"
             ) from error
-        self._hash = chained
+        self._hash, self._end = chained, offset
         return epoch
 
     def _put_redone(self, redone: Sequence[Redone], first_seq: int) -> None:

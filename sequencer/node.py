@@ -6,6 +6,10 @@
 SIGTERM and SIGINT end it in order: what waits gets its tick and its answer. After SIGKILL, or a power failure, the
 next start of the same command recovers: from the newest snapshot and the log, and posts the batches that L1 lacks.
 Exit status 1 says that it stopped by itself, and why; then too the same command is the way on.
+
+`--standby` makes it wait while another member of the set leads (sequencer/standby.py), lead when its turn has come, and
+wait again when another has taken over. Without it, a sequencer that does not lead ends. `--hand-over` posts what there
+is, lets the next member lead, and ends.
 """
 
 import asyncio
@@ -24,6 +28,7 @@ import msgspec
 import uvloop
 
 from sequencer import parameters
+from sequencer.batcher import read_stored
 from sequencer.clock import Clock, ManualClock, SystemClock
 from sequencer.driver import DriverConfig
 from sequencer.engine import ReplayError
@@ -32,18 +37,23 @@ from sequencer.keeper import Terms
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import DeploymentError, L1Error, RpcUnavailable
 from sequencer.l1.rpc import Rpc
+from sequencer.l1.sequencers import CALL_GAS, ROLLUP, SEQUENCERS, standing
 from sequencer.l1.signing import Signer
-from sequencer.l1_worker import L1Config
+from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.l1_worker import Deposed, L1Config, deposed
 from sequencer.log import LogError
 from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedSource, FileSource, HttpSource
 from sequencer.market.tape import TapeError, parse_instrument
 from sequencer.protocol.params import Params
 from sequencer.service import Service, ServiceConfig
+from sequencer.standby import StandbyConfig
+from sequencer.standby_service import StandbyService
 
 KEY_VARIABLE = "FAIRSTRIKE_SEQUENCER_KEY"
 PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # the name of a variable
 FEED_KEYS_VARIABLE = "FAIRSTRIKE_FEED_KEYS"
+HAND_OVER_TIMEOUT_S = 600.0
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +64,7 @@ class NodeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """What a node is started with; all secrets are in here already."""
+    """What a node is started with; all secrets are in here already. `standby`: waits while others lead."""
 
     service: ServiceConfig
     socket: str
@@ -63,6 +73,8 @@ class NodeConfig:
     sources: list[FeedSource]
     feed_keys: list[bytes]
     wanted: list[Terms]
+    standby: bool = False
+    hand_over: bool = False
 
 
 @contextlib.contextmanager
@@ -82,6 +94,50 @@ async def run(config: NodeConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if config.hand_over:
+        await _hand_over(config, stop)
+        return
+    while not stop.is_set():
+        if config.standby and not await _goes_on(config, stop) and not await _stand_by(config, stop):
+            return
+        try:
+            await _lead(config, stop)
+        except Deposed as error:
+            if not config.standby:
+                raise NodeError(f"{error}: start it with --standby to follow") from error
+            logger.warning("%s: this sequencer follows from now on", error)
+
+
+async def _goes_on(config: NodeConfig, stop: asyncio.Event) -> bool:
+    """Whether to lead at once: what the folder holds beyond L1 was acknowledged, and a standby would cut it off.
+
+    Waits for L1's word.
+    """
+    while not stop.is_set():
+        try:
+            return await asyncio.to_thread(_is_leading, config)
+        except Deposed:
+            return False
+        except L1Error as error:
+            logger.warning("L1: %s: whether this sequencer leads is not known", error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(config.service.l1.poll_s, 1.0))
+    return False
+
+
+async def _stand_by(config: NodeConfig, stop: asyncio.Event) -> bool:
+    """Follows until this sequencer leads; False when `stop` came first."""
+    of = config.service
+    assert of.deployment is not None
+    waiting = StandbyConfig(of.folder, of.params, of.deployment, of.l1.confirmations)
+    service = StandbyService(waiting, of.l1_url, config.signer, of.l1.poll_s)
+    click.echo(json.dumps({"standby": config.signer.address, "socket": config.socket}))
+    return await service.run(config.socket, stop)
+
+
+async def _lead(config: NodeConfig, stop: asyncio.Event) -> None:
+    """Runs the sequencer. Raises Deposed when another leads."""
+    await asyncio.to_thread(_check_leads, config)
     service = Service(
         config.service, config.clock, config.signer, config.sources, config.feed_keys, config.wanted
     )
@@ -108,6 +164,74 @@ async def run(config: NodeConfig) -> None:
     if service.failure is not None:
         raise service.failure
     logger.info("stopped at seq %d", service.state.globals.seq)
+
+
+def _check_leads(config: NodeConfig) -> None:
+    """Raises Deposed when L1 says that another leads; without L1 the log's word counts until it answers."""
+    try:
+        if not _is_leading(config):
+            logger.warning("nobody leads, or the folder is behind L1: see l1_error of the status")
+    except L1Error as error:
+        logger.warning("L1: %s: whether this sequencer leads is not known", error)
+
+
+def _is_leading(config: NodeConfig) -> bool:
+    """Whether this sequencer leads and its folder holds L1's last batch, so that what it has not posted follows that.
+
+    Raises Deposed when another leads, deep enough to last; L1Error.
+    """
+    of = config.service
+    assert of.deployment is not None
+    with contextlib.closing(Rpc(of.l1_url)) as rpc:
+        now = standing(rpc, of.deployment, config.signer.address)
+        why, lasts = deposed(rpc, of.deployment, now, of.l1.confirmations)
+        if lasts:
+            raise Deposed(why)
+        last = int(ROLLUP.read(rpc, of.deployment.rollup, "next_batch")) - 1
+        root = bytes(ROLLUP.read(rpc, of.deployment.rollup, "batch", last)[1])
+    path = of.folder / "batches.sqlite"
+    stored = read_stored(path, last) if last and path.exists() else []
+    return now.leads and (last == 0 or (bool(stored) and stored[0].post_root == root))
+
+
+async def _hand_over(config: NodeConfig, stop: asyncio.Event) -> None:
+    """Posts all that the log holds, takes nothing more, and lets the next member lead."""
+    of = config.service
+    assert of.deployment is not None
+    await asyncio.to_thread(_check_leads, config)
+    service = Service(of, config.clock, config.signer)
+    service.take_no_more()
+    service.make_batches()
+    last = service.batcher.cursor.batch_id - 1
+    await service.start(config.socket, run=False)
+    try:
+        while service.last_posted < last and not stop.is_set() and service.failure is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), of.l1.poll_s)
+    finally:
+        await service.stop()
+    if service.failure is not None:
+        raise service.failure
+    if stop.is_set():
+        raise NodeError(f"stopped before batch {last} was posted: nothing is handed over")
+    mined = await asyncio.to_thread(_send_hand_over, config)
+    click.echo(json.dumps({"handed_over": mined, "batches": last}))
+
+
+def _send_hand_over(config: NodeConfig) -> str | None:
+    of = config.service
+    assert of.deployment is not None
+    with contextlib.closing(Rpc(of.l1_url)) as rpc:
+        epoch = standing(rpc, of.deployment, config.signer.address).epoch
+        manager = TxManager(
+            rpc, config.signer, of.folder / "l1.sqlite", TxConfig(confirmations=of.l1.confirmations)
+        )
+        try:
+            name = f"hand-over-{epoch}"
+            manager.send(name, of.deployment.sequencers, SEQUENCERS.encode("hand_over"), 0, CALL_GAS)
+            return manager.wait(name, HAND_OVER_TIMEOUT_S).tx_hash
+        finally:
+            manager.close()
 
 
 # --- options to objects ---------------------------------------------------------------------------
@@ -177,9 +301,9 @@ def feed_source(feed: str, wanted: list[Terms]) -> list[FeedSource]:
 
 
 def checked_deployment(
-    path: Path, l1_url: str, params_path: Path | None, devnet: bool, signer: Signer
+    path: Path, l1_url: str, params_path: Path | None, devnet: bool
 ) -> tuple[Deployment, Params]:
-    """The deployment and its parameters, if it was made for them and this key. L1 is asked when it answers."""
+    """The deployment and its parameters, if it was made for them. L1 is asked when it answers."""
     from sequencer.development import devnet_params
 
     try:
@@ -192,10 +316,6 @@ def checked_deployment(
         params = parameters.of_deployment(deployment, params_path, devnet_params() if devnet else None)
     except (DeploymentError, ValueError) as error:
         raise NodeError(str(error)) from None
-    if deployment.sequencer.lower() != signer.address.lower():
-        raise NodeError(
-            f"the deployment's sequencer is {deployment.sequencer}, the key is that of {signer.address}"
-        )
     return deployment, params
 
 
@@ -247,6 +367,8 @@ def checked_deployment(
 )
 @click.option("--snapshot-ticks", default=5_000, show_default=True, help="log entries between snapshots")
 @click.option("--rebond", is_flag=True, help="after a roll-back, make up the bond with this key")
+@click.option("--standby", is_flag=True, help="follow while another leads; take over when it is silent")
+@click.option("--hand-over", is_flag=True, help="post what there is, let the next member lead, and end")
 @click.option(
     "--manual-clock", "manual_s", type=int, help="the exchange's time stands at this second (tests)"
 )
@@ -269,6 +391,8 @@ def main(
     batch_bytes: int | None,
     snapshot_ticks: int,
     rebond: bool,
+    standby: bool,
+    hand_over: bool,
     manual_s: int | None,
 ) -> None:
     """Run the sequencer on a chain that the exchange is deployed on."""
@@ -276,7 +400,7 @@ def main(
     try:
         with only_process(folder):
             signer = sequencer_key(keystore, devnet)
-            at, params = checked_deployment(deployment, l1_url, params_path, devnet, signer)
+            at, params = checked_deployment(deployment, l1_url, params_path, devnet)
             wanted = listing(list_path)
             service = ServiceConfig(
                 folder=folder,
@@ -293,11 +417,13 @@ def main(
             sources = feed_source(feed, wanted)
             clock = SystemClock() if manual_s is None else ManualClock(manual_s)
             config = NodeConfig(
-                service, socket_path, clock, signer, sources, feed_keys(devnet) if sources else [], wanted
+                *(service, socket_path, clock, signer, sources, feed_keys(devnet) if sources else [], wanted),
+                standby,
+                hand_over,
             )
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(run(config))
-    except (NodeError, LogError, ReplayError, OSError, ValueError) as error:
+    except (NodeError, Deposed, LogError, ReplayError, L1Error, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -211,6 +211,26 @@ class Recovery:
         )
         return state, report
 
+    def cut(self, batch_id: int, events: Sequence[RolledBack]) -> int:
+        """Takes all stores back to where `batch_id` begins, for good; how many records go. Raises LogError.
+
+        For who follows others' batches: what it has had in its place is not on L1. Old ticks are kept as evidence.
+        """
+        start = self._batcher.start_of(batch_id)
+        kept: list[Entry] = []
+        lost = 0
+        for place, old in enumerate(self._log.read(start.offset)) if start.offset < self._log.end else ():
+            lost += old.records
+            if place == 0 and start.segment:
+                segments = old.segments[: start.segment]
+                kept = [Entry(old.first_seq, old.time, segments[-1][0], segments)]
+                lost -= kept[0].records
+        keys = [one.key for one in events]
+        self.epoch = self._log.rewrite(start.offset, kept, batch_id, keys, first_seq=start.seq, is_cut=True)
+        self.is_half = True
+        self.follow()
+        return lost
+
     def follow(self) -> None:
         """Brings the other stores to where the log is; may be called again."""
         last = self._log.rolled_back()

@@ -31,7 +31,7 @@ from sequencer.l1.follower import Follower, InboxMessage
 from sequencer.l1.poster import Posted
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
-from sequencer.l1_worker import L1Config, L1Worker, Notice, look
+from sequencer.l1_worker import Deposed, L1Config, L1Worker, Notice, look
 from sequencer.log import LogError, LogLost, SqliteLog
 from sequencer.market.feeds import FeedSource
 from sequencer.protocol import codec
@@ -48,6 +48,8 @@ HELD_BYTES_EACH = 1_024  # and for what goes with one
 TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
 BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
 SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
+BEATS = 4  # batches in takeover_s, at least
+UNSEEN_SHARE = 0.5  # of takeover_s, for which L1 may be out of sight
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,20 @@ class ServiceConfig:
     snapshot_ticks: int = 5_000
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
+
+
+def system_info(
+    at: Deployment | None, domain: bytes, chain_id: int = 0, contract: bytes = b""
+) -> dict[str, Any]:
+    """What records are signed under, and where the money is; `chain_id` and `contract` count without a deployment."""
+    return {
+        "chain_id": at.chain_id if at else chain_id,
+        "verifying_contract": at.rollup.lower() if at else "0x" + contract.hex(),
+        "domain": "0x" + domain.hex(),
+        "vault": at.vault if at else None,
+        "token": at.token if at else None,
+        "inbox": at.inbox if at else None,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +173,7 @@ class Service:
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
         self.driver.collect_from(self._keeper_records)
+        self.driver.beat_when(self._heartbeat_due)
         self.driver.when_quiet(self._roll_back_due, self._roll_back)
         self.driver.when_quiet(self._batch_full, self._make_full_batches)
         self.driver.when_quiet(self._batch_due, self.make_batches)
@@ -175,6 +192,7 @@ class Service:
                 self._on_posted,
                 self.recovery.fresh,
                 self._on_rolled_back,
+                self._on_deposed,
                 self.recovery.epoch,
             )
         self.last_posted = 0
@@ -187,7 +205,9 @@ class Service:
         self._inbox_durable = (g.inbox_count, g.inbox_hash)  # as of the log, read by the L1 thread
         self._inbox_next = g.inbox_count  # index of the next message to queue
         self._keeper_looked_s = -1
-        self._batched_ns = self.clock.monotonic_ns()
+        self._batched_ns = self._built_ns = self.clock.monotonic_ns()
+        self._is_beating = False
+        self._deposed = ""  # why another sequencer's word counts now
         self._snapshot_at = self.log.end - self.replayed
         self._snapshots = Aside(config.folder / "snapshots")
         self._flush_batches = False
@@ -215,6 +235,10 @@ class Service:
             task = asyncio.create_task(self.driver.run())
             task.add_done_callback(self._on_driver_end)
             self._tasks.append(task)
+
+    def take_no_more(self) -> None:
+        """Refuses every order from now on; what is stored still goes to L1."""
+        self._stopping = True
 
     async def stop(self) -> None:
         """Takes no more; gives what waits its tick, durable and acknowledged; leaves batches to the next start."""
@@ -251,8 +275,18 @@ class Service:
     # --- submissions ------------------------------------------------------------------------------
 
     def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
+        if self._deposed:
+            body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: {self._deposed}.")
+            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            return
         if self._stopping:
             body = errors.error_body(errors.Code.NOT_READY, "Not accepted: the sequencer is stopping.")
+            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            return
+        unseen_s, standing = (self.worker.unseen_s(), self.worker.standing) if self.worker else (0.0, None)
+        if standing is not None and unseen_s > standing.takeover_s * UNSEEN_SHARE:
+            why = f"L1 has not been seen for {unseen_s:.0f} s, and another sequencer may have taken over"
+            body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
             connection.send_acks([(rid, False, body) for rid, _, _ in items])
             return
         if self._is_rolling_back:
@@ -404,15 +438,7 @@ class Service:
     def answer(self, method: str, params: dict[str, Any]) -> Any:
         """Answer to a query. Raises QueryError."""
         if method == "system_info":
-            deployment = self.config.deployment
-            return {
-                "chain_id": self.chain_id,
-                "verifying_contract": "0x" + self.verifying_contract.hex(),
-                "domain": "0x" + self.domain.hex(),
-                "vault": deployment.vault if deployment else None,
-                "token": deployment.token if deployment else None,
-                "inbox": deployment.inbox if deployment else None,
-            }
+            return system_info(self.config.deployment, self.domain, self.chain_id, self.verifying_contract)
         if method == "withdrawal":
             return self._withdrawal(params)
         handler = self.views.methods.get(method)
@@ -429,6 +455,7 @@ class Service:
 
     def _status(self) -> dict[str, Any]:
         worker = self.worker
+        standing = worker.standing if worker else None
         metrics = self.driver.metrics
         return {
             "log_end": self.log.end,
@@ -445,9 +472,13 @@ class Service:
             "l1_error": worker.last_error if worker else "",
             "l1_looks": worker.looks if worker else 0,
             "l1_gas": worker.gas_used if worker else 0,
-            "bond_wei": str(worker.bond_wei or 0) if worker else "0",
-            "bond_min_wei": str(worker.bond_min_wei) if worker else "0",
+            "bond_wei": str(standing.bond_wei if standing else 0),
+            "bond_min_wei": str(standing.bond_min_wei if standing else 0),
             "roll_backs": self.recovery.epoch,
+            "leads": bool(standing and standing.leads),
+            "leader": standing.leader if standing else "",
+            "epoch": standing.epoch if standing else 0,
+            "members": len(standing.members) if standing else 0,
         }
 
     # --- keeper -----------------------------------------------------------------------------------
@@ -488,10 +519,23 @@ class Service:
             return False
         if self._flush_batches:
             return True
-        if self._is_behind():
+        if self._is_behind() or not self.batcher.waiting():
             return False
         age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
-        return age_s >= self.config.batch_interval_s and self.batcher.waiting() > 0
+        return age_s >= self.config.batch_interval_s or self._is_silent()
+
+    def _is_silent(self) -> bool:
+        """No batch for so long that others might come to think that there is no leader."""
+        standing = self.worker.standing if self.worker is not None else None
+        if standing is None or not standing.leads:
+            return False
+        if not self._is_beating:  # what the chain has waited before this start
+            self._is_beating = True
+            self._built_ns -= max(0, standing.head_time_s - standing.silent_since) * 10**9
+        return self.clock.monotonic_ns() - self._built_ns >= standing.takeover_s * 10**9 // BEATS
+
+    def _heartbeat_due(self) -> bool:
+        return not self.recovery.is_half and self._is_silent() and self.batcher.waiting() == 0
 
     def _batch_full(self) -> bool:
         is_full = self._unbatched_bytes >= self.batcher.payload_bytes
@@ -507,7 +551,7 @@ class Service:
     def _make_full_batches(self) -> None:
         """Stores what is full as it becomes full, so that no tick waits for many batches at once."""
         while self.batcher.build(False) is not None:
-            pass
+            self._built_ns = self.clock.monotonic_ns()
         self._unbatched_bytes = self.batcher.left_bytes
         if self.worker is not None:
             self.worker.wake()
@@ -521,6 +565,7 @@ class Service:
         last = None
         while (built := self.batcher.build(whatever_there_is)) is not None:
             last = built
+            self._built_ns = self.clock.monotonic_ns()
         if last is not None:
             self.withdrawals.prove(self.state, last.batch_id, last.post_root)
         self._batched_ns = self.clock.monotonic_ns()
@@ -556,6 +601,31 @@ class Service:
 
     def _on_posted(self, posted: list[Posted]) -> None:
         self.last_posted = max(self.last_posted, *(one.batch_id for one in posted))
+
+    # --- another leads ----------------------------------------------------------------------------
+
+    def _on_deposed(self, why: str, is_final: bool) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._step_down, why, is_final)
+
+    def _step_down(self, why: str, is_final: bool) -> None:
+        """Refuses what comes and what waits, as long as another leads; ends when that will last."""
+        self._deposed = why
+        if not why:
+            return
+        body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: {why}.")
+        for submission in self.intake.take(len(self.intake)):
+            reply = submission.reply
+            if isinstance(reply, _Reply):
+                reply.connection.send_acks([(reply.rid, False, body)])
+            elif isinstance(reply, asyncio.Future) and not reply.done():
+                reply.set_exception(Deposed(why))
+        if is_final and self.failure is None:
+            self.failure = Deposed(why)
+            self._stopping = True
+            self.driver.end()
+            if not self._tasks:  # nobody ticks by itself
+                self.ended.set()
 
     # --- roll-backs -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ class Withdrawals:
     """One row a withdrawal: the batch whose post-root it is proven under, and the path."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS proofs (number INTEGER PRIMARY KEY, batch INTEGER, owner BLOB, "

@@ -13,6 +13,7 @@ _COMMANDS = {
     "watch": "sequencer.cli.watch:watch",
     "bench": "sequencer.cli.operate:bench",
     "node": "sequencer.node:main",
+    "sequencer": "sequencer.cli.sequencers:sequencer",
     "gateway": "sequencer.api.gateway:main",
     "status": "sequencer.cli.trade:status",
     "instruments": "sequencer.cli.trade:instruments",

@@ -1,8 +1,8 @@
 """Deploys the contracts and keeps their addresses in a JSON file.
 
-Order: token (unless there is one), inbox, rollup, vault, data source, verifiers, arbiter, exit, `set_vault`,
-`set_arbiter`, `set_exit`, bond. Addresses follow from the deployer's nonces, so that all transactions are sent at once
-and only the receipts are waited for.
+Order: token (unless there is one), inbox, sequencers (with the first one's bond), rollup, vault, data source,
+verifiers, arbiter, exit, `set_vault`, `set_rollup`, `set_arbiter`, `set_exit`. Addresses follow from the deployer's
+nonces, so that all transactions are sent at once and only the receipts are waited for.
 """
 
 import time
@@ -35,6 +35,7 @@ CONTRACTS: Final = (
     "token",
     "vault",
     "inbox",
+    "sequencers",
     "rollup",
     "data_source",
     "verifier_trade",
@@ -49,7 +50,10 @@ VERIFIERS: Final = ("VerifierTrade", "VerifierAccount", "VerifierRisk")
 
 @dataclass(frozen=True, slots=True)
 class DeployConfig:
-    """`bond_wei` is posted at once; amounts of the vault are 1e-6 USD. `token` None deploys the test token.
+    """`sequencer` leads first, with `bond_wei` of the deployer's; amounts of the vault are 1e-6 USD. `token` None
+    deploys the test token.
+
+    `takeover_s`: after what silence of the leader the next of the set may take over (contracts/Sequencers.vy).
 
     `delay_*`, `message_fee_wei`: until when inbox messages must be taken, and what a forced one costs
     (contracts/Inbox.vy). `silence_max_s`: after what time without a batch anybody may freeze.
@@ -79,13 +83,14 @@ class DeployConfig:
     delay_max_s: int = 86_400
     message_fee_wei: int = 10**15
     silence_max_s: int = 3 * 86_400
+    takeover_s: int = 900
     token: str | None = None
     params: Params | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Where the contracts are; all that a follower, a poster or a wallet needs to know.
+    """Where the contracts are; all that a follower, a poster or a wallet needs to know. `sequencer`: who led first.
 
     `params`: the exchange's parameters as an object (sequencer/parameters.py), which L1's genesis root confirms.
     """
@@ -94,6 +99,7 @@ class Deployment:
     token: str
     vault: str
     inbox: str
+    sequencers: str
     rollup: str
     data_source: str
     verifier_trade: str
@@ -154,11 +160,11 @@ def create_address(sender: bytes, nonce: int) -> str:
 
 
 def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
-    """Deploy, wire, bond. Raises DeploymentError when a transaction fails, or the parameters are another root's."""
+    """Deploy and wire. Raises DeploymentError when a transaction fails, or the parameters are another root's."""
     if config.params is not None and genesis_root(config.params) != config.genesis_root:
         raise DeploymentError("the genesis root is not that of the parameters")
-    inbox, rollup, vault, arbiter, leave = (
-        Contract(load(name).abi) for name in ("Inbox", "Rollup", "Vault", "Arbiter", "Exit")
+    inbox, sequencers, rollup, vault, arbiter, leave = (
+        Contract(load(name).abi) for name in ("Inbox", "Sequencers", "Rollup", "Vault", "Arbiter", "Exit")
     )
     sender = _Sender(rpc, deployer)
     deploy_block = rpc.block_number() + 1
@@ -166,14 +172,18 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     inbox_at = sender.create(
         "Inbox", inbox.encode_constructor(config.delay_min_s, config.delay_max_s, config.message_fee_wei)
     )
+    sequencers_at = sender.create(
+        "Sequencers",
+        sequencers.encode_constructor(config.sequencer, config.bond_min_wei, config.takeover_s),
+        config.bond_wei,
+    )
     rollup_at = sender.create(
         "Rollup",
         rollup.encode_constructor(
             config.genesis_root,
-            config.sequencer,
+            sequencers_at,
             inbox_at,
             config.challenge_window_s,
-            config.bond_min_wei,
             config.drift_max_s,
             config.silence_max_s,
         ),
@@ -200,16 +210,16 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         ),
     )
     sender.send("set_vault", inbox_at, inbox.encode("set_vault", vault_at), 0, CALL_GAS)
+    sender.send("set_rollup", sequencers_at, sequencers.encode("set_rollup", rollup_at), 0, CALL_GAS)
     sender.send("set_arbiter", rollup_at, rollup.encode("set_arbiter", arbiter_at), 0, CALL_GAS)
     sender.send("set_exit", vault_at, vault.encode("set_exit", exit_at), 0, CALL_GAS)
-    if config.bond_wei:
-        sender.send("bond", rollup_at, rollup.encode("bond"), config.bond_wei, CALL_GAS)
     sender.wait()
     return Deployment(
         chain_id=sender.chain_id,
         token=token_at,
         vault=vault_at,
         inbox=inbox_at,
+        sequencers=sequencers_at,
         rollup=rollup_at,
         data_source=data_source_at,
         verifier_trade=verifiers_at[0],
@@ -236,9 +246,9 @@ class _Sender:
         self._nonce = rpc.nonce(signer.address, "pending")
         self._sent: list[tuple[str, str]] = []
 
-    def create(self, name: str, arguments: bytes) -> str:
+    def create(self, name: str, arguments: bytes, value: int = 0) -> str:
         address = create_address(self._signer.address_bytes, self._nonce)
-        self._send(name, Content(b"", to_bytes(load(name).bytecode) + arguments, 0, DEPLOY_GAS))
+        self._send(name, Content(b"", to_bytes(load(name).bytecode) + arguments, value, DEPLOY_GAS))
         return address
 
     def send(self, name: str, to: str, data: bytes, value: int, gas: int) -> None:

@@ -254,8 +254,12 @@ class Follower:
 
     # --- batches ------------------------------------------------------------------------------
 
-    def batches(self, from_block: int, to_block: int | None = None) -> Iterator[PostedBatch]:
+    def batches(
+        self, from_block: int, to_block: int | None = None, first_id: int = 0
+    ) -> Iterator[PostedBatch]:
         """Posted batches in order, up to `to_block` or the head minus confirmations, checked against calldata or blobs.
+
+        Those below `first_id` are left out unread.
 
         What was rolled back by `to_block` is left out, so that an id comes once.
         Raises PayloadMismatch when a batch was not posted by calling the Rollup directly, or its calldata
@@ -272,7 +276,8 @@ class Follower:
                 "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
             }
             for log in self._logs(query)[0]:
-                if _is_void(log, int(self._posted.decode(log)["batch_id"]), rolled_back):
+                batch_id = int(self._posted.decode(log)["batch_id"])
+                if batch_id < first_id or _is_void(log, batch_id, rolled_back):
                     continue
                 batch = self._posted_batch(log)
                 if expected is not None and batch.batch_id != expected:

@@ -71,6 +71,7 @@ class DevnetConfig:
     delay_min_s: int = 7_200
     delay_max_s: int = 86_400
     silence_max_s: int = 3 * 86_400
+    takeover_s: int = 900
     confirmations: int = 1
     port: int = 0
     service: dict[str, object] = field(default_factory=dict)
@@ -143,6 +144,7 @@ class Devnet:
                     delay_min_s=config.delay_min_s,
                     delay_max_s=config.delay_max_s,
                     silence_max_s=config.silence_max_s,
+                    takeover_s=config.takeover_s,
                 ),
             )
             self.deployment.save(path)

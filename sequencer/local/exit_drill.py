@@ -40,6 +40,7 @@ STRANGER: Final = 5  # whose first deposit no batch takes
 HELPER: Final = 9  # sends everything; owns nothing on the exchange
 LATE: Final = {BUYER: 77 * USD, STRANGER: 500 * USD}  # deposits that no batch takes
 SILENCE_MAX_S: Final = 7_000
+TAKEOVER_S: Final = 400  # sixteen of them come before the freeze
 SOLVENT: Final = (4_650_000, 4_500_000)
 STAGES: Final = 6
 REPORTERS: Final = (0, 2)  # two of three feeds are a majority
@@ -114,6 +115,7 @@ class ExitDrill:
             delay_min_s=SILENCE_MAX_S // 2,
             delay_max_s=SILENCE_MAX_S,
             silence_max_s=SILENCE_MAX_S,
+            takeover_s=TAKEOVER_S,
             service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
         )
         clock = ManualClock(START_S)

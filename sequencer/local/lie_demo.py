@@ -199,9 +199,11 @@ class Stage:
         return int(INBOX.read(self.chain.rpc, self.at.inbox, "deadline_at", message))
 
     def bond(self) -> None:
-        """Makes up the bond."""
-        data = Contract(load("Rollup").abi).encode("bond")
-        Wallet(self.chain.rpc, self.signer, self.at).transact("bond", self.at.rollup, data, value=BOND_WEI)
+        """Makes up the bond, and leads again: nobody else is in the set."""
+        data = Contract(load("Sequencers").abi).encode("join")
+        Wallet(self.chain.rpc, self.signer, self.at).transact(
+            "join", self.at.sequencers, data, value=BOND_WEI
+        )
 
     def read(self, name: str) -> int:
         """A number of the Rollup's."""
@@ -312,7 +314,7 @@ def catch(on: Stage, watcher: Watcher, report: LieReport, progress: Progress) ->
         return
     report.challenge_gas, report.challenge_bytes = challenged.gas, challenged.calldata_bytes
     report.error = challenged.why
-    report.slashed = on.read("bond_total") == 0
+    report.slashed = on.chain.rpc.balance(on.at.sequencers) == 0
     report.rolled_back = report.fault is not None and on.read("next_batch") == report.fault["batch"]
     watcher.step()
     progress("lie", 4, 5)

@@ -37,33 +37,44 @@ def replay(
     out = Replayed(genesis_state(domain, params))
     state = out.state
     for one in posted:
-        where = f"batch {one.batch_id}"
-        if state.globals.seq != one.first_seq:
-            raise ReplayError(
-                f"{where}: begins at seq {one.first_seq}, the state stands at {state.globals.seq}"
-            )
-        try:
-            segments = batches.decode(one.payload, one.segments)
-        except batches.BatchError as error:
-            raise ReplayError(f"{where}: {error}") from error
-        for number, segment in enumerate(segments):
-            for raw in segment.records:
-                apply(state, raw)
-            if state.root()[:ELEMENT_BYTES] != segment.root:
-                raise ReplayError(f"{where}, segment {number}: the root is not what the records give")
-        g = state.globals
-        if state.root() != one.post_root:
-            raise ReplayError(f"{where}: the post-root is not what the records give")
-        for name, held, claimed in (
-            ("records", g.seq - one.first_seq, one.records),
-            ("time", g.time, one.time_s),
-            ("inbox count", g.inbox_count, one.inbox_count),
-        ):
-            if held != claimed:
-                raise ReplayError(f"{where}: the header's {name} is {claimed}, the records give {held}")
+        replay_batch(state, one)
         out.batches += 1
         out.records += one.records
         out.payload_bytes += len(one.payload)
         progress(one)
     out.final_root = state.root()
     return out
+
+
+def replay_batch(state: State, one: PostedBatch) -> list[tuple[bytes, list[bytes]]]:
+    """Applies a batch; its segments as (root after it, all 32 bytes; records).
+
+    Raises ReplayError at the first root or header field that L1 does not hold; `state` is then of no more use.
+    """
+    where = f"batch {one.batch_id}"
+    if state.globals.seq != one.first_seq:
+        raise ReplayError(f"{where}: begins at seq {one.first_seq}, the state stands at {state.globals.seq}")
+    try:
+        segments = batches.decode(one.payload, one.segments)
+    except batches.BatchError as error:
+        raise ReplayError(f"{where}: {error}") from error
+    applied: list[tuple[bytes, list[bytes]]] = []
+    for number, segment in enumerate(segments):
+        for raw in segment.records:
+            apply(state, raw)
+        root = state.root()
+        if root[:ELEMENT_BYTES] != segment.root:
+            raise ReplayError(f"{where}, segment {number}: the root is not what the records give")
+        applied.append((root, list(segment.records)))
+    g = state.globals
+    if state.root() != one.post_root:
+        raise ReplayError(f"{where}: the post-root is not what the records give")
+    for name, held, claimed in (
+        ("records", g.seq - one.first_seq, one.records),
+        ("time", g.time, one.time_s),
+        ("inbox count", g.inbox_count, one.inbox_count),
+        ("inbox hash", g.inbox_hash, one.inbox_hash),
+    ):
+        if held != claimed:
+            raise ReplayError(f"{where}: the header's {name} is {claimed!r}, the records give {held!r}")
+    return applied

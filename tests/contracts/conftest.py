@@ -43,9 +43,7 @@ def funded(role: str) -> Any:
 
 @pytest.fixture(scope="session")
 def pristine(sequencer: Any, trader: Any, other_trader: Any) -> Exchange:
-    boa.env.set_balance(boa.env.eoa, 1_000 * ETHER)
     exchange = deploy_exchange(sequencer)
-    exchange.rollup.bond(value=ETHER)
     for owner in (trader, other_trader):
         exchange.token.mint(owner, 10**6 * USD)
         exchange.token.approve(exchange.vault.address, 10**6 * USD, sender=owner)

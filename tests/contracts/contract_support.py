@@ -53,13 +53,13 @@ def reverts(reason: str) -> Iterator[None]:
     assert reason_of(output) == reason
 
 
-def deploy(name: str, *arguments: Any) -> ABIContract:
+def deploy(name: str, *arguments: Any, value: int = 0) -> ABIContract:
     """Deploys a committed artifact."""
     artifact = load(name)
     constructor = next((entry for entry in artifact.abi if entry["type"] == "constructor"), {"inputs": []})
     types = [argument["type"] for argument in constructor["inputs"]]
     creation = bytes.fromhex(artifact.bytecode[2:]) + encode(types, [plain(value) for value in arguments])
-    address, computation = boa.env.deploy(bytecode=creation)
+    address, computation = boa.env.deploy(bytecode=creation, value=value)
     if computation.is_error:
         raise BoaError(computation.call_trace, [])
     return boa.loads_abi(json.dumps(artifact.abi), name=name).at(address)
@@ -82,6 +82,7 @@ class Exchange:
 
     token: Any
     inbox: Any
+    sequencers: Any
     rollup: Any
     vault: Any
     data_source: Any
@@ -97,6 +98,7 @@ def deploy_exchange(
         "genesis_root": b"\x11" * 32,
         "challenge_window_s": 600,
         "bond_min": ETHER,
+        "takeover_s": 600,
         "drift_max_s": 15,
         "silence_max_s": 3 * 86_400,
         "inbox": INBOX,
@@ -107,18 +109,24 @@ def deploy_exchange(
     } | changes
     token = token or deploy("TestToken")
     inbox = deploy("Inbox", *settings["inbox"])
+    boa.env.set_balance(boa.env.eoa, 1_000 * ETHER)
+    sequencers = deploy(
+        "Sequencers",
+        *(sequencer, settings["bond_min"], settings["takeover_s"]),
+        value=settings.get("bond", settings["bond_min"]),
+    )
     rollup = deploy(
         "Rollup",
         settings["genesis_root"],
-        sequencer,
+        sequencers,
         inbox,
         settings["challenge_window_s"],
-        settings["bond_min"],
         settings["drift_max_s"],
         settings["silence_max_s"],
     )
     vault = deploy("Vault", token, rollup, settings["deposit_min"], settings["deposits_total_max"])
     inbox.set_vault(vault.address)
+    sequencers.set_rollup(rollup.address)
     data_source = deploy("DataSourceCalldata")
     domain = rollup.domain_separator()
     verifiers = verifiers or tuple(deploy(name, domain) for name in VERIFIERS)
@@ -126,7 +134,7 @@ def deploy_exchange(
     rollup.set_arbiter(arbiter.address)
     leave = deploy("Exit", vault, *settings["exit"])
     vault.set_exit(leave.address)
-    return Exchange(token, inbox, rollup, vault, data_source, arbiter, leave)
+    return Exchange(token, inbox, sequencers, rollup, vault, data_source, arbiter, leave)
 
 
 def sign_permit(

@@ -69,8 +69,6 @@ class Scene:
 
     def __init__(self, exchange: Exchange, sequencer: Any, owners: list[Any], tracer: type[Tracer]) -> None:
         self.exchange, self.sequencer, self.tracer = exchange, sequencer, tracer
-        boa.env.set_balance(boa.env.eoa, 1_000 * ETHER)
-        exchange.rollup.bond(value=ETHER)
         records = []
         for number in range(DEPOSITS):
             owner = owners[number % len(owners)]
@@ -187,7 +185,7 @@ def test_honest_batch__is_found_wrong_by_no_check(scene: Scene, stranger: Any) -
         with reverts("arbiter: no fraud"):
             scene.challenge(check, stranger)
     assert scene.exchange.rollup.next_batch() == 2
-    assert scene.exchange.rollup.bond_total() == ETHER
+    assert boa.env.get_balance(scene.exchange.sequencers.address) == ETHER
 
 
 def test_honest_batch__that_follows_another__is_found_wrong_by_no_check(scene: Scene) -> None:
@@ -392,7 +390,7 @@ def test_batch__posted_after_a_deadline__is_late_from_the_shortest_delay_on(
         return
     scene.challenge(check, stranger)
     assert scene.exchange.rollup.next_batch() == 1
-    assert scene.exchange.rollup.bond_total() == 0
+    assert boa.env.get_balance(scene.exchange.sequencers.address) == 0
 
 
 def test_batch__that_is_late_for_a_later_message_with_an_earlier_deadline__is_challenged(
@@ -425,8 +423,7 @@ def test_batch__after_a_roll_back__has_the_longest_delay_again(scene: Scene, str
     wrong = scene.post(corrupt(scene.segments, 0))
     travel_to(boa.env.timestamp + 300)
     scene.challenge(challenge_segment(wrong, 0, scene.before(0)), stranger)
-    boa.env.set_balance(boa.env.eoa, 1_000 * ETHER)
-    rollup.bond(value=ETHER)
+    scene.exchange.sequencers.join(value=ETHER, sender=scene.sequencer)
     rolled_back_at = rollup.rolled_back_at()
     last_good = rolled_back_at + DELAY_MAX + DELAY_MIN
     assert last_good > scene.exchange.inbox.deadline_at(0) + DELAY_MIN
@@ -648,8 +645,8 @@ def test_contest__by_a_younger_or_a_dead_commitment_or_too_late__reverts(
         contract.contest(1, SALT, sender=other_trader)
 
 
-def test_money__is_taken_from_the_rollup_alone(scene: Scene, stranger: Any) -> None:
-    with reverts("arbiter: caller is not the rollup"):
+def test_money__is_taken_from_the_sequencers_alone(scene: Scene, stranger: Any) -> None:
+    with reverts("arbiter: caller is not the sequencers"):
         boa.env.raw_call(scene.exchange.arbiter.address, sender=stranger, value=1)
 
 
@@ -672,8 +669,6 @@ def test_kinds__go_to_their_verifiers(sequencer: Any, trader: Any, other_trader:
             verifiers = [deploy_stub("NoVerifier")] * 3
             verifiers[place] = deploy_stub("StubVerifier")
             exchange = deploy_exchange(sequencer, verifiers=tuple(verifiers))
-            boa.env.set_balance(boa.env.eoa, ETHER)
-            exchange.rollup.bond(value=ETHER)
             found = {kind for kind in range(256) if believes(exchange, sequencer, kind)}
             assert found == {int(kind) for kind in kinds}
 

@@ -107,9 +107,11 @@ class Chain:
         self.deployer, self.sequencer, self.trader, self.other_trader, *_ = self.w3.eth.accounts
         self.token = self.create("TestToken")
         self.inbox = self.create("Inbox", *INBOX)
+        self.sequencers = self.create("Sequencers", self.sequencer, ETHER, 600, value=ETHER)
         self.rollup = self.create(
-            "Rollup", b"\x11" * 32, self.sequencer, self.inbox.address, 60, ETHER, 15, 86_400
+            "Rollup", b"\x11" * 32, self.sequencers.address, self.inbox.address, 60, 15, 86_400
         )
+        self.send(self.sequencers.functions.set_rollup(self.rollup.address), self.deployer)
         self.vault = self.create("Vault", self.token.address, self.rollup.address, USD, 10**9 * USD)
         self.send(self.inbox.functions.set_vault(self.vault.address), self.deployer)
         data_source = self.create("DataSourceCalldata")
@@ -119,14 +121,13 @@ class Chain:
         self.send(self.rollup.functions.set_arbiter(self.arbiter.address), self.deployer)
         self.exit = self.create("Exit", self.vault.address, 300, 60, 3_600, 3_600, 800_000)
         self.send(self.vault.functions.set_exit(self.exit.address), self.deployer)
-        self.send(self.rollup.functions.bond(), self.deployer, value=ETHER)
         self.seq = 0
 
-    def create(self, name: str, *arguments: Any) -> Any:
+    def create(self, name: str, *arguments: Any, value: int = 0) -> Any:
         artifact = load(name)
         factory = self.w3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode)
         receipt = self.w3.eth.wait_for_transaction_receipt(
-            factory.constructor(*arguments).transact({"from": self.deployer})
+            factory.constructor(*arguments).transact({"from": self.deployer, "value": value})
         )
         return self.w3.eth.contract(address=receipt["contractAddress"], abi=artifact.abi)
 

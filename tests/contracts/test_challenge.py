@@ -114,8 +114,6 @@ def day(built: Day) -> Iterator[Day]:
 def trade_a_day(sequencer: Any) -> Day:
     """Deposits, prices, instruments, their risk, orders that rest, trade and are cancelled, transfers, a withdrawal."""
     exchange = deploy_exchange(sequencer, genesis_root=genesis_root(PARAMS))
-    boa.env.set_balance(boa.env.eoa, 1_000 * ETHER)
-    exchange.rollup.bond(value=ETHER)
     deposits = []
     for key in (*KEYS.values(), *KEYS.values()):
         owner = "0x" + address_of(public_key_of(key)).hex()
@@ -238,7 +236,7 @@ def test_lie__in_a_segment_with_a_kind__is_challenged_and_rolled_back(
     contract.challenge(SALT, check.call, sender=stranger)
     print(f"{kind.name}: {contract._computation.get_gas_used()} gas, {len(check.calldata(SALT))} bytes")
     assert day.exchange.rollup.next_batch() == 1
-    assert day.exchange.rollup.bond_total() == 0
+    assert boa.env.get_balance(day.exchange.sequencers.address) == 0
     assert contract.rewards(0)[1:3] == (stranger, ETHER // 2)
 
 

@@ -97,10 +97,10 @@ def test_force__with_another_fee__reverts(traded: Exchange, trader: Any, value: 
 
 
 def test_fee__is_nobodys(traded: Exchange, trader: Any) -> None:
-    bond = traded.rollup.bond_total()
+    bonds = boa.env.get_balance(traded.sequencers.address)
     traded.inbox.force_cancel_all(value=FEE, sender=trader)
     assert boa.env.get_balance(traded.inbox.address) == FEE
-    assert traded.rollup.bond_total() == bond
+    assert boa.env.get_balance(traded.sequencers.address) == bonds
 
 
 @pytest.mark.parametrize(

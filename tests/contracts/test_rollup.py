@@ -1,4 +1,4 @@
-"""Rollup: what `post` lets in, what it keeps, when it is final, and the bond."""
+"""Rollup: what `post` lets in, what it keeps, and when it is final."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,14 @@ GENESIS = b"\x11" * 32
 SILENCE = 3 * 86_400
 ROLE = "0x" + "c4" * 20
 BURN = "0x000000000000000000000000000000000000dEaD"
+
+
+def deploy_rollup(exchange: Exchange, sequencer: Any) -> Any:
+    """One of its own set."""
+    sequencers = deploy("Sequencers", sequencer, ETHER, 600, value=ETHER)
+    rollup = deploy("Rollup", GENESIS, sequencers, exchange.inbox, 600, 15, SILENCE)
+    sequencers.set_rollup(rollup.address)
+    return rollup
 
 
 def deploy_arbiter(rollup: Any) -> Any:
@@ -109,7 +117,7 @@ def test_post__last_root_matches_in_its_top_248_bits(exchange: Exchange, sequenc
 
 
 def test_post__by_others__reverts(exchange: Exchange, stranger: Any) -> None:
-    with reverts("rollup: caller is not the sequencer"):
+    with reverts("sequencers: caller is not the leader"):
         post(exchange, stranger, Batch())
 
 
@@ -117,9 +125,8 @@ def test_post__sequencer_behind_code__reverts(
     exchange: Exchange, hostile: Any, sequencer: Any, stranger: Any
 ) -> None:
     contract = hostile("Proxy")
-    rollup = deploy("Rollup", GENESIS, contract, exchange.inbox, 600, 1, 15, SILENCE)
+    rollup = deploy_rollup(exchange, contract)
     rollup.set_arbiter(deploy_arbiter(rollup).address)
-    rollup.bond(value=1)
     message = rollup.post.prepare_calldata(*Batch().arguments())
     with reverts("rollup: payload is not transaction calldata"):
         contract.forward(rollup.address, message, sender=stranger)
@@ -127,15 +134,6 @@ def test_post__sequencer_behind_code__reverts(
     boa.env.set_code(sequencer, b"\xef\x01\x00" + bytes.fromhex(str(contract.address)[2:]))
     with reverts("rollup: payload is not transaction calldata"):
         post(exchange, sequencer, Batch())
-
-
-def test_post__without_the_bond__reverts(exchange: Exchange, sequencer: Any) -> None:
-    exchange.rollup.unbond(sender=sequencer)
-    exchange.rollup.bond(value=ETHER - 1)
-    with reverts("rollup: bond below the minimum"):
-        post(exchange, sequencer, Batch())
-    exchange.rollup.bond(value=1)
-    post(exchange, sequencer, Batch())
 
 
 @pytest.mark.parametrize(
@@ -245,36 +243,6 @@ def test_views__unknown_batch__revert(exchange: Exchange) -> None:
     assert not exchange.rollup.is_final(2**256 - 1)
 
 
-# ---------------------------------------------------------------------------------------------------- bond
-
-
-def test_unbond__before_the_last_batch_is_final__reverts(exchange: Exchange, sequencer: Any) -> None:
-    rollup = exchange.rollup
-    post(exchange, sequencer, Batch())
-    boa.env.time_travel(seconds=rollup.challenge_window_s() - 1)
-    with reverts("rollup: last batch is not final"):
-        rollup.unbond(sender=sequencer)
-    boa.env.time_travel(seconds=1)
-    before = boa.env.get_balance(sequencer)
-    rollup.unbond(sender=sequencer)
-    assert events_of(rollup, "Unbonded")[0].amount == ETHER
-    assert boa.env.get_balance(sequencer) == before + ETHER
-    assert rollup.bond_total() == boa.env.get_balance(rollup.address) == 0
-    with reverts("rollup: no bond"):
-        rollup.unbond(sender=sequencer)
-
-
-def test_unbond__by_others__reverts(exchange: Exchange, stranger: Any) -> None:
-    with reverts("rollup: caller is not the sequencer"):
-        exchange.rollup.unbond(sender=stranger)
-
-
-def test_bond__by_anybody__adds_up(exchange: Exchange, stranger: Any) -> None:
-    exchange.rollup.bond(value=5, sender=stranger)
-    event = events_of(exchange.rollup, "Bonded")[0]
-    assert (event.amount, event.total, exchange.rollup.bond_total()) == (5, ETHER + 5, ETHER + 5)
-
-
 # ------------------------------------------------------------------------------------------------ roll-back
 
 
@@ -306,17 +274,6 @@ def test_roll_back__deletes_the_batch_and_all_after_it(
     assert rollup.batch(1).post_root == b"\1" * 32
 
 
-def test_roll_back__halves_the_bond_between_challenger_and_fire(exchange: Exchange, sequencer: Any) -> None:
-    rollup = exchange.rollup
-    rollup.bond(value=3)
-    post(exchange, sequencer, Batch())
-    burned = boa.env.get_balance(BURN)
-    assert roll_back(exchange, 1) == (ETHER + 3) // 2
-    assert boa.env.get_balance(str(exchange.arbiter.address)) == (ETHER + 3) // 2
-    assert boa.env.get_balance(BURN) == burned + (ETHER + 3 + 1) // 2
-    assert rollup.bond_total() == boa.env.get_balance(rollup.address) == 0
-
-
 def test_roll_back__posting_goes_on_with_a_new_bond_and_a_new_clock(
     exchange: Exchange, sequencer: Any
 ) -> None:
@@ -325,9 +282,9 @@ def test_roll_back__posting_goes_on_with_a_new_bond_and_a_new_clock(
     post(exchange, sequencer, Batch())
     boa.env.time_travel(seconds=window - 1)
     roll_back(exchange, 1)
-    with reverts("rollup: bond below the minimum"):
+    with reverts("sequencers: caller is not the leader"):
         post(exchange, sequencer, Batch())
-    rollup.bond(value=ETHER)
+    exchange.sequencers.join(value=ETHER, sender=sequencer)
     honest = Batch(1, b"\x33" * 32)
     post(exchange, sequencer, honest)
     assert rollup.batch(1).header_hash == honest.header_hash(GENESIS, bytes(32))
@@ -367,8 +324,7 @@ def test_roll_back__by_others__reverts(exchange: Exchange, sequencer: Any, stran
 
 
 def test_post__without_an_arbiter__reverts(exchange: Exchange, sequencer: Any) -> None:
-    rollup = deploy("Rollup", GENESIS, sequencer, exchange.inbox, 600, ETHER, 15, SILENCE)
-    rollup.bond(value=ETHER)
+    rollup = deploy_rollup(exchange, sequencer)
     with reverts("rollup: no arbiter"):
         rollup.post(*Batch().arguments(), sender=sequencer)
 
@@ -376,7 +332,7 @@ def test_post__without_an_arbiter__reverts(exchange: Exchange, sequencer: Any) -
 def test_set_arbiter__once_by_the_deployer_and_only_its_own(exchange: Exchange, stranger: Any) -> None:
     with reverts("rollup: arbiter is set already"):
         exchange.rollup.set_arbiter(exchange.arbiter.address)
-    rollup = deploy("Rollup", GENESIS, stranger, exchange.inbox, 600, ETHER, 15, SILENCE)
+    rollup = deploy_rollup(exchange, stranger)
     with reverts("rollup: caller is not the deployer"):
         rollup.set_arbiter(exchange.arbiter.address, sender=stranger)
     for other in (exchange.arbiter.address, stranger):
@@ -391,23 +347,39 @@ def test_set_arbiter__once_by_the_deployer_and_only_its_own(exchange: Exchange, 
     ("position", "wrong", "reason"),
     [
         (0, bytes(32), "rollup: genesis root is zero"),
-        (1, "0x" + "00" * 20, "rollup: sequencer is zero"),
+        (1, "0x" + "01" * 20, "rollup: sequencers are not a contract"),
         (2, "0x" + "01" * 20, "rollup: inbox is not a contract"),
         (3, 0, "rollup: challenge window is zero"),
         (3, 30 * 86_400 + 1, "rollup: challenge window above 30 days"),
-        (4, 0, "rollup: bond minimum is zero"),
-        (5, 601, "rollup: drift above the challenge window"),
-        (6, 30 * 86_400 + 1, "rollup: silence above 30 days"),
-        (6, 86_399, "rollup: silence below the inbox's delay"),
+        (4, 601, "rollup: drift above the challenge window"),
+        (5, 30 * 86_400 + 1, "rollup: silence above 30 days"),
+        (5, 86_399, "rollup: silence below the inbox's delay"),
     ],
 )
 def test_constructor__inconsistent_arguments__revert(
-    exchange: Exchange, sequencer: Any, position: int, wrong: Any, reason: str
+    exchange: Exchange, position: int, wrong: Any, reason: str
 ) -> None:
-    arguments: list[Any] = [GENESIS, sequencer, exchange.inbox, 600, ETHER, 15, SILENCE]
+    arguments: list[Any] = [GENESIS, exchange.sequencers, exchange.inbox, 600, 15, SILENCE]
     arguments[position] = wrong
     with reverts(reason):
         deploy("Rollup", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("takeover_s", "silence_max_s", "reason"),
+    [
+        (3_600, SILENCE, "rollup: take-over after a deadline"),
+        (5_400, 16 * 5_400, "rollup: silence before the last take-over"),
+    ],
+)
+def test_constructor__take_over_that_comes_too_late__reverts(
+    exchange: Exchange, sequencer: Any, takeover_s: int, silence_max_s: int, reason: str
+) -> None:
+    sequencers = deploy("Sequencers", sequencer, 1, takeover_s, value=1)
+    with reverts(reason):
+        deploy("Rollup", GENESIS, sequencers, exchange.inbox, 600, 15, silence_max_s)
+    sooner = deploy("Sequencers", sequencer, 1, 3_599, value=1)
+    deploy("Rollup", GENESIS, sooner, exchange.inbox, 600, 15, max(silence_max_s, 86_400))
 
 
 def test_domain_separator__equals_the_sequencers(exchange: Exchange) -> None:

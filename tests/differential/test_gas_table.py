@@ -75,12 +75,13 @@ class Chain:
         self.evm = new_evm(1)
         for one in (SEQUENCER, CHALLENGER):
             self.evm.set_balance(one, 10**20)
+        sequencers = {"leader_": SEQUENCER, "bond_min_": 1}
         rollup = {
             "genesis_root": genesis,
-            "sequencer_": SEQUENCER,
+            "sequencers_": self.deploy("Sequencers", sequencers, 10**18),
             "inbox_": self.deploy("Inbox", {"message_fee_": 1}),
         }
-        limits = {"challenge_window_s_": 86_400, "bond_min_": 1, "drift_max_s_": 60}
+        limits = {"challenge_window_s_": 86_400, "drift_max_s_": 60}
         self.rollup = self.deploy("Rollup", rollup | limits)
         settings = {"rollup_": self.rollup, "reveal_blocks_": 50}
         settings["data_source_"] = self.deploy("DataSourceCalldata", {})
@@ -90,15 +91,15 @@ class Chain:
             )
         self.arbiter = self.deploy("Arbiter", settings)
         send(self.evm, SEQUENCER, self.rollup, encoded("Rollup", "set_arbiter", self.arbiter))
-        send(self.evm, SEQUENCER, self.rollup, encoded("Rollup", "bond"), value=10**18)
+        send(self.evm, SEQUENCER, rollup["sequencers_"], encoded("Sequencers", "set_rollup", self.rollup))
 
-    def deploy(self, name: str, arguments: dict[str, Any]) -> str:
+    def deploy(self, name: str, arguments: dict[str, Any], value: int = 0) -> str:
         abi = load(name).abi
         inputs = next((entry["inputs"] for entry in abi if entry["type"] == "constructor"), [])
         known = {f"{field.name}_": field.default for field in fields(DeployConfig)} | arguments
         values = [known[one["name"]] for one in inputs]
         code = creation_code(name) + Contract(abi).encode_constructor(*values)
-        address = str(self.evm.deploy(SEQUENCER, code))
+        address = str(self.evm.deploy(SEQUENCER, code, value=value))
         self.names[address.lower()] = name
         return address
 
@@ -159,13 +160,17 @@ def mapped(slot: int, key: bytes) -> int:
 
 @cache
 def slots(name: str) -> tuple[int, ...]:
-    """Slots of a contract that can be in use after one batch: its variables, and what its mappings say of 0 and 1."""
+    """Slots of a contract that can be in use after one batch: its variables, and what its mappings say of 0, 1 and the
+    leader.
+    """
     found: list[int] = []
     for one in load_layout(name).values():
         found += range(one["slot"], one["slot"] + one["n_slots"])
         if one["type"].startswith("HashMap"):
             found += (
-                mapped(one["slot"], key.to_bytes(32, "big")) + word for key in (0, 1) for word in range(4)
+                mapped(one["slot"], key.to_bytes(32, "big")) + word
+                for key in (0, 1, int(SEQUENCER, 16))
+                for word in range(4)
             )
     return tuple(found)
 

@@ -103,8 +103,8 @@ def test_wrong_batch__is_challenged_over_rpc_and_replaced(exchange: Exchange) ->
     assert mined.gas_used < 1_000_000
     assert list(follower.batches(at.deploy_block)) == []
 
-    bond = ROLLUP.encode("bond")
-    exchange.trader.transact("bond", at.rollup, bond, value=BOND_WEI)
+    join = Contract(load("Sequencers").abi).encode("join")
+    Wallet(exchange.rpc, exchange.sequencer, at).transact("join", at.sequencers, join, value=BOND_WEI)
     post(exchange, honest, honest.post_root)
     (replaced,) = follower.batches(at.deploy_block)
     assert (replaced.batch_id, replaced.post_root) == (1, honest.post_root)

@@ -39,7 +39,6 @@ from tests.simulation.world import Client, World, order
 
 WINDOW_S = 3_600
 SALT = b"\x5a" * 32
-ROLLUP = Contract(load("Rollup").abi)
 
 
 class Crash(Exception):
@@ -331,7 +330,7 @@ async def told_of_the_void(desk: Desk, seq: int) -> None:
 
 
 @in_both
-def test_crash_in_the_middle__and_a_bond_that_nobody_makes_up(
+def test_crash_in_the_middle__and_a_bond_that_is_made_up_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def play() -> None:
@@ -373,9 +372,9 @@ def test_crash_in_the_middle__and_a_bond_that_nobody_makes_up(
         await until(lambda: "the bond is 0 of" in service.worker.last_error, "the bond to be missed")
         assert service.last_posted <= 1
 
-        bond = ROLLUP.encode("bond")
-        payer = Wallet(world.chain.rpc, devnet_signer(7), world.deployment)
-        await asyncio.to_thread(payer.transact, "bond", world.deployment.rollup, bond, 10**18)
+        await desk.close()
+        desk.rebond = True
+        await desk.open()
         await desk.rolled_back(1)
         await desk.check()
         await desk.close()

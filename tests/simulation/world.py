@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.local.bench import key_of, options, owner_of
-from sequencer.local.devnet import devnet_params, devnet_signer
+from sequencer.local.devnet import devnet_key, devnet_params, devnet_signer
+from sequencer.node import KEY_VARIABLE
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
@@ -99,9 +101,15 @@ class World:
         return str(self.folder / "s.sock")
 
     def start_node(
-        self, fault: tuple[str, int] | None = None, feed: str = "flat:46000", l1: str = "", **changed: object
+        self,
+        fault: tuple[str, int] | None = None,
+        feed: str = "flat:46000",
+        l1: str = "",
+        flags: tuple[str, ...] = (),
+        key: int = 0,
+        **changed: object,
     ) -> "Node":
-        """Starts a sequencer process; `changed` options by name."""
+        """Starts a sequencer process of devnet key `key`; `changed` options by name."""
         options_: dict[str, object] = {
             "folder": self.data,
             "deployment": self.folder / "deployment.json",
@@ -118,7 +126,7 @@ class World:
             "snapshot-ticks": 40,
             **{name.replace("_", "-"): value for name, value in changed.items()},
         }
-        arguments = ["--devnet"]
+        arguments = ["--devnet", *flags]
         for name, value in options_.items():
             arguments += [f"--{name}", str(value)]
         module = ["sequencer.node"]
@@ -131,8 +139,9 @@ class World:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=os.environ | {KEY_VARIABLE: "0x" + devnet_key(key).hex()},
             )
-        return Node(process, self.socket)
+        return Node(process, str(options_["socket"]))
 
     def log_tail(self, size: int = 3_000) -> str:
         """The end of what the nodes have said."""

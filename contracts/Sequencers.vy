@@ -1,0 +1,369 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title Sequencers: the bonded set, and who of it leads
+@license MIT
+@notice Whoever bonds is a member, and members stand in a queue. The first of it leads: it alone posts, in an epoch that
+        no other has part in. When it has been silent for takeover_s the next in the queue may take over, after twice that
+        the one behind, and so on, so that dead members do not stop it; who is passed over goes to the end of the queue.
+        A leader can also hand over to the next at once. The bond of the member who led when the first wrong batch was
+        posted is slashed, and that of nobody else.
+@dev Rollup keeps the epoch of each batch, this contract the leader of each epoch: posting writes nothing here. The rollup
+     knows this contract's address and is named here after both are deployed, once, for the reasons given in `Inbox`;
+     until then nobody can post or join.
+@custom:security A batch that is not final was posted before its poster's lead ended, so that a bond which stays for a
+        challenge window after that (led_until) is there for every challenge. A newcomer goes to the end of the queue, so
+        that nobody can push in before those who wait. A member that takes over and does not post starts the clock anew,
+        once: it goes to the end, or out of the set when it has posted nothing, and MEMBERS_MAX * takeover_s is less than the
+        silence after which `Rollup` may be frozen, which counts from the last batch and from no take-over.
+@custom:kill A leader that stops is taken over from; it keeps its bond, which it can withdraw a challenge window after its
+        lead. Anybody with the bond can become a member, and leader when its turn comes: then it orders, and may delay, but
+        a wrong root costs it the bond. Members cannot remove each other. The rollup slashes, when the arbiter rolls a batch
+        back. The deployer names the rollup, once. Nobody else has any privilege; nothing can be upgraded.
+"""
+
+
+interface IRollup:
+    def sequencers() -> address: view
+    def challenge_window_s() -> uint256: view
+    def frozen_at() -> uint256: view
+    def last_sign() -> (uint256, uint256): view
+
+
+MEMBERS_MAX: constant(uint256) = 16
+BURN: constant(address) = 0x000000000000000000000000000000000000dEaD
+
+bond_min: public(immutable(uint256))  # wei
+takeover_s: public(immutable(uint256))
+rollup_setter: public(immutable(address))
+
+
+event RollupSet:
+    rollup: indexed(address)
+
+
+event Joined:
+    member: indexed(address)
+    bond: uint256
+
+
+event Left:
+    member: indexed(address)
+
+
+event Withdrawn:
+    member: indexed(address)
+    amount: uint256
+
+
+event EpochStarted:
+    epoch: indexed(uint256)
+    leader: indexed(address)
+
+
+event Slashed:
+    epoch: indexed(uint256)
+    member: indexed(address)
+    amount: uint256
+
+
+# Whose batches these are. Written once by set_rollup; without the "once", the deployer could take the bonds.
+rollup: public(address)
+# The queue; [0] leads, if anybody does. Each has bonded bond_min or more. Written by the constructor, join, leave, _lead
+# and slash.
+_members: DynArray[address, MEMBERS_MAX]
+# Who may post, apart from the queue because `post` reads it; 0: nobody, the leader was slashed, or has left after a freeze.
+# Written by _lead and _end_lead.
+leader: public(address)
+# Number of the present epoch, or of the last one while nobody leads; the first is 1. Written by _lead.
+epoch: public(uint256)
+# When the epoch started, seconds. Written by _lead.
+epoch_started_at: public(uint256)
+# Who led in an epoch; kept for ever, as whom to slash. Written by _lead.
+leader_of: public(HashMap[uint256, address])
+# What stands for somebody, wei, in the set or not; not self.balance, which anybody can raise. Written by the constructor,
+# join, withdraw_bond and slash.
+bond_of: public(HashMap[address, uint256])
+# When somebody's last lead ended, seconds: its bond stays a challenge window longer. Written by _end_lead.
+led_until: public(HashMap[address, uint256])
+
+
+@deploy
+@payable
+def __init__(leader_: address, bond_min_: uint256, takeover_s_: uint256):
+    """
+    @notice The value sent is the bond of the first leader.
+    @param leader_ Who leads first.
+    @param bond_min_ Wei that a member must bond.
+    @param takeover_s_ Seconds of a leader's silence after which the next may take over.
+    """
+    assert leader_ != empty(address), "sequencers: leader is zero"
+    assert bond_min_ > 0, "sequencers: bond minimum is zero"
+    assert takeover_s_ > 0, "sequencers: take-over time is zero"
+    assert msg.value >= bond_min_, "sequencers: bond below the minimum"
+    bond_min = bond_min_
+    takeover_s = takeover_s_
+    rollup_setter = msg.sender
+    self.bond_of[leader_] = msg.value
+    log Joined(member=leader_, bond=msg.value)
+    self._lead([leader_])
+
+
+@external
+def set_rollup(rollup: address):
+    """
+    @notice Names the rollup whose batches the members post. It has compared takeover_s with its own times.
+    @custom:kill Once only, by the deployer; it cannot be changed or revoked.
+    """
+    assert msg.sender == rollup_setter, "sequencers: caller is not the deployer"
+    assert self.rollup == empty(address), "sequencers: rollup is set already"
+    assert (
+        rollup.is_contract and staticcall IRollup(rollup).sequencers() == self
+    ), "sequencers: rollup has another set"
+    self.rollup = rollup
+    log RollupSet(rollup=rollup)
+
+
+@external
+@payable
+def join():
+    """
+    @notice Makes the caller the last of the queue. What is left of an earlier bond counts. Who joins an empty set leads.
+    """
+    assert self.rollup != empty(address), "sequencers: no rollup"
+    # It could not post: see Rollup.
+    assert msg.sender == tx.origin and msg.sender.codesize == 0, "sequencers: member has code"
+    assert self._place(msg.sender) == MEMBERS_MAX, "sequencers: member already"
+    assert len(self._members) < MEMBERS_MAX, "sequencers: set is full"
+    bond: uint256 = self.bond_of[msg.sender] + msg.value
+    assert bond >= bond_min, "sequencers: bond below the minimum"
+    self.bond_of[msg.sender] = bond
+    log Joined(member=msg.sender, bond=bond)
+    if len(self._members) == 0:
+        self._check_not_frozen()
+        self._lead([msg.sender])
+    else:
+        self._members.append(msg.sender)
+
+
+@external
+def leave():
+    """
+    @notice Takes the caller out of the queue; the bond stays until withdraw_bond.
+    @custom:kill The leader must hand over first; when nobody else is there, it can leave when the rollup is frozen.
+    """
+    place: uint256 = self._place(msg.sender)
+    assert place < MEMBERS_MAX, "sequencers: caller is not a member"
+    if msg.sender == self.leader:
+        assert staticcall IRollup(self.rollup).frozen_at() != 0, "sequencers: leader cannot leave"
+        self._end_lead(msg.sender)
+    self._remove(place)
+    log Left(member=msg.sender)
+
+
+@external
+def withdraw_bond():
+    """
+    @notice Pays the caller's bond back, once it has left and every batch that it posted is final.
+    """
+    assert self._place(msg.sender) == MEMBERS_MAX, "sequencers: caller is a member"
+    amount: uint256 = self.bond_of[msg.sender]
+    assert amount > 0, "sequencers: no bond"
+    # It has posted nothing after its lead.
+    assert (
+        block.timestamp >= self.led_until[msg.sender] + staticcall IRollup(self.rollup).challenge_window_s()
+    ), "sequencers: batches are not final"
+    self.bond_of[msg.sender] = 0
+    log Withdrawn(member=msg.sender, amount=amount)
+    raw_call(msg.sender, b"", value=amount)
+
+
+@external
+def hand_over():
+    """
+    @notice The next in the queue leads from now on, and the caller becomes the last.
+    @custom:kill The leader alone.
+    """
+    assert msg.sender == self.leader, "sequencers: caller is not the leader"
+    assert len(self._members) > 1, "sequencers: nobody to hand over to"
+    self._check_not_frozen()
+    self._end_lead(msg.sender)
+    self._lead(self._turned(1))
+
+
+@external
+def take_over():
+    """
+    @notice The caller leads from now on: the leader has been silent, or nobody leads.
+    @dev Those before the caller go behind everybody else. A leader that has posted nothing in its epoch leaves the set: it
+         may have taken a place for nothing but to stop others.
+    @custom:kill A member at place k, after k * takeover_s of silence; at once at place 0, when nobody leads.
+    """
+    place: uint256 = self._place(msg.sender)
+    assert place < MEMBERS_MAX, "sequencers: caller is not a member"
+    leader: address = self.leader
+    assert msg.sender != leader, "sequencers: caller is the leader"
+    self._check_not_frozen()
+    sign_at: uint256 = 0
+    epoch: uint256 = 0
+    sign_at, epoch = staticcall IRollup(self.rollup).last_sign()
+    since: uint256 = max(sign_at, self.epoch_started_at)
+    assert block.timestamp >= since + place * takeover_s, "sequencers: not silent for long enough"
+    queue: DynArray[address, MEMBERS_MAX] = self._turned(place)
+    if leader != empty(address):
+        self._end_lead(leader)
+        if epoch != self.epoch:
+            queue = self._without(queue, leader)
+            log Left(member=leader)
+    self._lead(queue)
+
+
+@external
+def slash(epoch: uint256, receiver: address) -> (uint256, uint256):
+    """
+    @notice Takes the whole bond of the leader of an epoch, and takes it out of the set: half is paid to `receiver`, half is
+            burned. With all of it paid out, a sequencer that challenged itself would lie for free.
+    @dev It does not fail for want of a bond: a wrong batch goes even when one after it has cost the bond already.
+    @return What was taken and what was paid of it, wei.
+    @custom:kill The rollup alone, as it rolls back.
+    """
+    # An unset rollup is the zero address, which cannot call.
+    assert msg.sender == self.rollup, "sequencers: caller is not the rollup"
+    member: address = self.leader_of[epoch]
+    amount: uint256 = self.bond_of[member]
+    paid: uint256 = amount >> 1
+    self.bond_of[member] = 0
+    place: uint256 = self._place(member)
+    if place < MEMBERS_MAX:
+        if member == self.leader:
+            self._end_lead(member)
+        self._remove(place)
+    log Slashed(epoch=epoch, member=member, amount=amount)
+    raw_call(BURN, b"", value=unsafe_sub(amount, paid))  # paid <= amount
+    raw_call(receiver, b"", value=paid)
+    return amount, paid
+
+
+@external
+@view
+@reentrant
+def epoch_led_by(poster: address) -> uint256:
+    """
+    @notice The present epoch; reverts unless `poster` leads in it.
+    """
+    assert poster == self.leader, "sequencers: caller is not the leader"
+    return self.epoch
+
+
+@external
+@view
+@reentrant
+def members() -> DynArray[address, MEMBERS_MAX]:
+    """
+    @notice The queue. The first leads, unless nobody does.
+    """
+    return self._members
+
+
+@external
+@view
+@reentrant
+def rotation_s() -> uint256:
+    """
+    @notice Seconds after which the last of a full set may have taken over.
+    """
+    return MEMBERS_MAX * takeover_s
+
+
+@external
+@view
+@reentrant
+def takes_over_at(member: address) -> uint256:
+    """
+    @notice From when on a member may take over, seconds, if nothing is posted before; 2^256 - 1: it leads, or is none.
+    """
+    place: uint256 = self._place(member)
+    if place == MEMBERS_MAX or member == self.leader:
+        return max_value(uint256)
+    return max((staticcall IRollup(self.rollup).last_sign())[0], self.epoch_started_at) + place * takeover_s
+
+
+@internal
+def _lead(queue: DynArray[address, MEMBERS_MAX]):
+    """
+    @notice Starts an epoch of the first of `queue`.
+    """
+    epoch: uint256 = self.epoch + 1
+    self._members = queue
+    self.leader = queue[0]
+    self.epoch = epoch
+    self.epoch_started_at = block.timestamp
+    self.leader_of[epoch] = queue[0]
+    log EpochStarted(epoch=epoch, leader=queue[0])
+
+
+@internal
+def _end_lead(member: address):
+    """
+    @notice Nobody leads, until somebody does. The leader of before posts nothing any more.
+    """
+    self.leader = empty(address)
+    self.led_until[member] = block.timestamp
+
+
+@internal
+def _remove(place: uint256):
+    """
+    @notice Takes a member out of the queue.
+    """
+    self._members = self._without(self._members, self._members[place])
+
+
+@internal
+@view
+def _check_not_frozen():
+    """
+    @notice Reverts when nothing can be posted any more.
+    """
+    assert staticcall IRollup(self.rollup).frozen_at() == 0, "sequencers: rollup is frozen"
+
+
+@internal
+@view
+def _place(member: address) -> uint256:
+    """
+    @notice Where somebody stands in the queue; MEMBERS_MAX: nowhere.
+    """
+    place: uint256 = 0
+    for one: address in self._members:
+        if one == member:
+            return place
+        place = unsafe_add(place, 1)  # <= MEMBERS_MAX
+    return MEMBERS_MAX
+
+
+@internal
+@view
+def _turned(place: uint256) -> DynArray[address, MEMBERS_MAX]:
+    """
+    @notice The queue from `place` on, and those before it behind them, in their order.
+    """
+    queue: DynArray[address, MEMBERS_MAX] = self._members
+    turned: DynArray[address, MEMBERS_MAX] = []
+    for i: uint256 in range(len(queue), bound=MEMBERS_MAX):
+        turned.append(queue[(i + place) % len(queue)])
+    return turned
+
+
+@internal
+@pure
+def _without(queue: DynArray[address, MEMBERS_MAX], member: address) -> DynArray[address, MEMBERS_MAX]:
+    """
+    @notice The queue without a member.
+    """
+    rest: DynArray[address, MEMBERS_MAX] = []
+    for one: address in queue:
+        if one != member:
+            rest.append(one)
+    return rest

@@ -1,0 +1,104 @@
+"""`fairstrike sequencer`: the bonded set. Needs L1, the deployment file and, to change anything, the member's key."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sequencer.cli.output import fail
+from sequencer.cli.trade import _key, _print, _wallet, _with_json, _with_key, l1_url_of, on_l1
+
+
+@click.group()
+def sequencer() -> None:
+    """The set of sequencers: who leads, who waits; join it and leave it."""
+
+
+@sequencer.command()
+@on_l1
+@_with_json
+@click.option("--address", help="also show this one's bond and turn")
+def status(l1_url: str | None, deployment: Path, as_json: bool, address: str | None) -> None:
+    """Who leads, since when it is silent, and who waits."""
+    from sequencer.l1.deploy import Deployment
+    from sequencer.l1.errors import L1Error
+    from sequencer.l1.rpc import Rpc
+    from sequencer.l1.sequencers import NEVER, NOBODY, standing
+
+    with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
+        try:
+            at = Deployment.load(deployment)
+            at.check(rpc)
+            now = standing(rpc, at, address or NOBODY)
+        except L1Error as error:
+            raise fail(str(error)) from error
+    result: dict[str, Any] = {
+        "leader": None if now.leader == NOBODY else now.leader,
+        "epoch": now.epoch,
+        "members": list(now.members) if as_json else ", ".join(now.members),
+        "silent_s": now.head_time_s - now.silent_since,
+        "takeover_s": now.takeover_s,
+        "bond_min_wei": str(now.bond_min_wei),
+    }
+    if address is not None:
+        result["bond_wei"] = str(now.bond_wei)
+        result["takes_over_at"] = None if now.takes_over_at == NEVER else now.takes_over_at
+    _print("sequencers", result, as_json)
+
+
+def _send(
+    name: str, deployment: Path, l1_url: str | None, key: bytes, as_json: bool, value: int | None = 0
+) -> None:
+    """One call of the set. `value` None: what is missing of the least bond."""
+    from sequencer.l1.deploy import Deployment
+    from sequencer.l1.rpc import Rpc
+    from sequencer.l1.sequencers import CALL_GAS, SEQUENCERS, standing
+
+    with _wallet(deployment, l1_url, key) as wallet:
+        at = Deployment.load(deployment)
+        if value is None:
+            with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
+                now = standing(rpc, at, wallet.address)
+            value = max(0, now.bond_min_wei - now.bond_wei)
+        mined = wallet.transact(name, at.sequencers, SEQUENCERS.encode(name), value, CALL_GAS)
+    _print(name, {"member": wallet.address, "value_wei": str(value), "tx": mined.tx_hash}, as_json)
+
+
+@sequencer.command()
+@click.option("--bond", type=click.IntRange(min=0), help="wei  [default: what is missing of the least]")
+@on_l1
+@_with_key
+@_with_json
+def join(
+    bond: int | None,
+    l1_url: str | None,
+    deployment: Path,
+    as_json: bool,
+    keystore: Path | None,
+    devnet_key: int | None,
+) -> None:
+    """Bond, and wait at the end of the queue; who joins an empty set leads. Then: fairstrike node --standby."""
+    _send("join", deployment, l1_url, _key(keystore, devnet_key), as_json, bond)
+
+
+@sequencer.command()
+@on_l1
+@_with_key
+@_with_json
+def leave(
+    l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
+) -> None:
+    """Leave the queue. The leader hands over first: fairstrike node --hand-over."""
+    _send("leave", deployment, l1_url, _key(keystore, devnet_key), as_json)
+
+
+@sequencer.command()
+@on_l1
+@_with_key
+@_with_json
+def withdraw(
+    l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
+) -> None:
+    """Take the bond back, once all that was posted is final."""
+    _send("withdraw_bond", deployment, l1_url, _key(keystore, devnet_key), as_json)

@@ -1,0 +1,222 @@
+"""A sequencer that waits its turn: follows L1, executes every batch again, takes over when the leader is silent.
+
+Its folder is at any time that of a sequencer which stands where L1 does: log, batches, proofs and snapshots are written
+as a leader writes them, one log entry a batch. So to lead is to start the service on it; and what is left in the folder
+of a leader of before, beyond what L1 has, is cut off (kept as evidence in the log's table `rolled_back`).
+"""
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sequencer.batcher import Batch, Batcher
+from sequencer.engine import ReplayError
+from sequencer.genesis import genesis_state
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import L1Error
+from sequencer.l1.follower import Follower, PostedBatch, RolledBack
+from sequencer.l1.rpc import Rpc
+from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, standing
+from sequencer.l1.signing import Signer
+from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.l1.txstore import State as TxState
+from sequencer.log import Entry, LogError, LogLost, SqliteLog
+from sequencer.proof.replay import replay_batch
+from sequencer.protocol import codec
+from sequencer.protocol.params import Params
+from sequencer.protocol.state import State
+from sequencer.rollback import Recovery
+from sequencer.snapshots import recover, save
+from sequencer.views import QueryError
+from sequencer.withdrawals import Withdrawals
+
+_OPEN: Final = (TxState.QUEUED, TxState.SENT, TxState.MINED)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyConfig:
+    """`folder`: of this sequencer alone. `confirmations`: from when a batch counts, its own block included."""
+
+    folder: Path
+    params: Params
+    deployment: Deployment
+    confirmations: int = 1
+    snapshot_batches: int = 64
+
+
+class Standby:
+    """One member of the set while others lead. `step` looks once; its caller has the loop and the waiting.
+
+    `message` says what it is doing, or what keeps it from taking over. Raises ReplayError or LogError at the start when
+    the folder holds what this code does not give.
+    """
+
+    def __init__(self, config: StandbyConfig, rpc: Rpc, signer: Signer) -> None:
+        at = config.deployment
+        self.config = config
+        self.address = signer.address
+        self._rpc = rpc
+        self._at = at
+        config.folder.mkdir(parents=True, exist_ok=True)
+        self._snapshots = config.folder / "snapshots"
+        self.log = SqliteLog(config.folder / "log.sqlite")
+        self.batcher = Batcher(config.folder / "batches.sqlite", self.log)
+        self._withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
+        self._recovery = Recovery(self._snapshots, self.log, self.batcher, self._withdrawals)
+        self._recovery.follow()
+        self.state = recover(self._snapshots, self.log, self._genesis())[0]
+        self._follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, config.confirmations)
+        self._manager = TxManager(
+            rpc, signer, config.folder / "l1.sqlite", TxConfig(confirmations=config.confirmations)
+        )
+        self._from_block = at.deploy_block
+        self._wrong: tuple[int, bytes] | None = None  # id and header hash of a batch that does not hold
+        self._unsaved = 0
+        self._attempt = 0
+        self.standing: Standing | None = None
+        self.message = "starting"
+
+    def step(self) -> bool:
+        """Follows L1 as far as it is deep enough; True once this sequencer leads and has all that was posted.
+
+        Raises LogLost; whatever else goes wrong is in `message`, and tried again.
+        """
+        try:
+            safe = self._rpc.block_number() - max(self.config.confirmations, 1) + 1
+            if safe < self._at.deploy_block:
+                self.message = "waiting for the deployment to be deep enough"
+                return False
+            on_l1 = int(ROLLUP.read(self._rpc, self._at.rollup, "next_batch", tag=safe))
+            self._take_back(on_l1, safe)
+            self._follow(safe)
+            is_level = self.batcher.cursor.batch_id == on_l1
+            now = self.standing = standing(self._rpc, self._at, self.address)
+            self._manager.poll()
+            if now.leads and is_level:
+                return standing(self._rpc, self._at, self.address, safe).leads
+            self.message = self._wait(now, is_level)
+        except LogLost:
+            raise
+        except (L1Error, LogError, sqlite3.Error, OSError) as error:
+            if isinstance(error, LogError):  # the state is ahead of it
+                self.state = recover(self._snapshots, self.log, self._genesis())[0]
+            if str(error) != self.message:
+                logger.warning("standby: %s", error)
+            self.message = str(error)
+        return False
+
+    def close(self) -> None:
+        """Closes the folder's files; a snapshot spares the next start the replay."""
+        if self._unsaved:
+            with contextlib.suppress(OSError):
+                save(self._snapshots, self.state, self.log.end)
+        self._manager.close()
+        self.batcher.close()
+        self._withdrawals.close()
+        self.log.close()
+
+    def _genesis(self) -> State:
+        return genesis_state(_domain(self._at), self.config.params)
+
+    def withdrawal(self, number: object) -> dict[str, Any]:
+        """Proof of a withdrawal in a batch. Raises QueryError."""
+        proof = self._withdrawals.proof(number) if isinstance(number, int) else None
+        if proof is None:
+            raise QueryError("number", "must be that of a withdrawal in a stored batch", number)
+        return {**proof, "posted": True}
+
+    # --- following --------------------------------------------------------------------------------
+
+    def _take_back(self, on_l1: int, safe: int) -> None:
+        """Cuts off what L1 does not have, or has taken back."""
+        cursor = self.batcher.cursor
+        level = min(cursor.batch_id, on_l1)
+        while level > 1 and self._root_on_l1(level - 1, safe) != self.batcher.post_root(level - 1):
+            level -= 1
+        events = self._recovery.fresh(self._follower.roll_backs(safe))
+        has_more = cursor.segment > 0 or self.log.end > cursor.offset
+        if level == cursor.batch_id and not has_more and not events:
+            return
+        self._cut(level, events)
+
+    def _cut(self, batch_id: int, events: Sequence[RolledBack]) -> None:
+        lost = self._recovery.cut(batch_id, events)
+        self.state = recover(self._snapshots, self.log, self._genesis())[0]
+        self._from_block, self._wrong = self._at.deploy_block, None
+        if lost:
+            logger.warning("%d records from batch %d on are not on L1: they are cut off", lost, batch_id)
+
+    def _follow(self, safe: int) -> None:
+        """Executes the batches up to block `safe`."""
+        for one in self._follower.batches(self._from_block, safe, self.batcher.cursor.batch_id):
+            if self._wrong == (one.batch_id, one.header_hash):
+                return
+            if one.batch_id != self.batcher.cursor.batch_id:
+                break  # the chain has changed under the query: the next step looks again
+            try:
+                segments = replay_batch(self.state, one)
+            except ReplayError as error:
+                logger.critical("standby: %s: nothing is built on it", error)
+                self._wrong = one.batch_id, one.header_hash
+                self.state = recover(self._snapshots, self.log, self._genesis())[0]
+                return
+            self._keep(one, segments)
+        else:
+            self._from_block = safe + 1
+
+    def _keep(self, one: PostedBatch, segments: list[tuple[bytes, list[bytes]]]) -> None:
+        """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
+        self.log.append(Entry(one.first_seq, one.time_s, one.post_root, segments), self.log.end)
+        head = (one.batch_id, one.post_root, one.segments, one.records, one.first_seq, one.time_s)
+        self.batcher.adopt(Batch(*head, one.inbox_count, one.payload))
+        self._withdrawals.prove(self.state, one.batch_id, one.post_root)
+        self._unsaved += 1
+        if self._unsaved >= self.config.snapshot_batches:
+            save(self._snapshots, self.state, self.log.end)
+            self._unsaved = 0
+
+    def _root_on_l1(self, batch_id: int, tag: int) -> bytes:
+        return bytes(ROLLUP.read(self._rpc, self._at.rollup, "batch", batch_id, tag=tag)[1])
+
+    # --- taking over ------------------------------------------------------------------------------
+
+    def _wait(self, now: Standing, is_level: bool) -> str:
+        """Takes over if it is time; what to say."""
+        where = f"batch {self.batcher.cursor.batch_id - 1}"
+        if self._wrong is not None:
+            return f"batch {self._wrong[0]} is wrong: waiting for its roll-back"
+        if not is_level:
+            return f"following, at {where}"
+        if now.leads:
+            return f"leading from epoch {now.epoch} on, once that is deep enough"
+        if not now.is_member:
+            return f"following, at {where}; {self.address} is no member of the set: fairstrike sequencer join"
+        left_s = now.takes_over_at - now.head_time_s
+        if left_s > 0:
+            who = "nobody leads" if now.leader == NOBODY else f"{now.leader} leads"
+            return f"following, at {where}; {who}, {left_s} s of silence are left"
+        return self._take_over(now)
+
+    def _take_over(self, now: Standing) -> str:
+        """Sends the transaction, once for as long as it is on its way; a batch that comes before makes it fail."""
+        name = f"take-over-{now.epoch}"
+        while True:
+            known = self._manager.get(f"{name}-{self._attempt}")
+            if known is None or known.state in _OPEN:
+                break
+            self._attempt += 1
+        if known is None:
+            logger.warning("standby: silent since %d: taking over from %s", now.silent_since, now.leader)
+            data = SEQUENCERS.encode("take_over")
+            self._manager.send(f"{name}-{self._attempt}", self._at.sequencers, data, 0, CALL_GAS)
+        return f"taking over from {now.leader}"
+
+
+def _domain(at: Deployment) -> bytes:
+    return codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup.removeprefix("0x")))
