@@ -438,13 +438,13 @@ class Attempts:
         return None
 
     def _held(self) -> dict[str, Any]:
-        """All that a challenge could change: what L1 keeps of each batch, the bond, and the sequencer's balance."""
+        """All that a challenge could change: what L1 keeps of each batch, the bonds, and the sequencer's balance."""
         last = int(self._read("next_batch"))
         return {
             "next": last,
             "tip": self._read("tip"),
             "batches": [tuple(self._read("batch", number)) for number in range(last)],
-            "bond": int(self._read("bond_total")),
+            "bond": self._rpc.balance(self._at.sequencers),
             "rolled_back_at": self._read("rolled_back_at"),
             "frozen_at": self._read("frozen_at"),
             "rewards": arbiter().read(self._rpc, self._at.arbiter, "rewards_count"),
