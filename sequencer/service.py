@@ -247,8 +247,12 @@ class Service:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError, Exception):  # told in `failure` already
                 await task
-        if self.failure is None:
+        try:
             await self.driver.flush()
+        except Exception:
+            if self.failure is None:
+                raise
+            logger.info("what was being made durable when the sequencer failed was not", exc_info=True)
         await self.ipc.close()
         await self._snapshots.end(SNAPSHOT_PATIENCE_S)
         if self.worker is not None:
