@@ -69,10 +69,24 @@ class AttemptsReport:
     attempted_batches: int = 0
     sequencer_cost_wei: int = 0
     challenger_cost_wei: int = 0
-    is_unchanged: bool = False
+    changed: list[str] = field(default_factory=list)
     attempts_by_kind: dict[str, int] = field(default_factory=dict)
     attempts_by_record: dict[str, int] = field(default_factory=dict)
     attempts_by_reason: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether L1 keeps of batches, bonds and the sequencer what it kept before the attempts."""
+        return self.attempted_challenges > 0 and not self.changed
+
+    @property
+    def why(self) -> str:
+        """What keeps this from having held, for people."""
+        return (
+            f"{self.alarms} alarms {self.alarms_told[:3]}, {self.challenges} challenges, "
+            f"{self.succeeded_challenges} of {self.attempted_challenges} attempts succeeded, "
+            f"cost {self.sequencer_cost_wei} wei, changed {self.changed}"
+        )
 
     @property
     def held(self) -> bool:
@@ -88,7 +102,7 @@ class AttemptsReport:
 
 def as_object(report: AttemptsReport) -> dict[str, Any]:
     """The report as one object."""
-    return asdict(report)
+    return asdict(report) | {"is_unchanged": report.is_unchanged}
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +343,10 @@ def _made_here(
 
 
 class Attempts:
-    """Watches, then attempts, at one deployment; knows L1 and the parameters, and nothing of the sequencer's."""
+    """Watches, then attempts, at one deployment; knows L1 and the parameters, and nothing of the sequencer's.
+
+    `lag_s`: how far the exchange's clock may be behind L1's before the watcher's alarm, as in WatchConfig.
+    """
 
     def __init__(
         self,
@@ -339,8 +356,10 @@ class Attempts:
         signer: Signer,
         folder: Path,
         progress: Progress = lambda _stage, _done, _total: None,
+        lag_s: int = 3_600,
     ) -> None:
         self.report = AttemptsReport()
+        self._config = WatchConfig(confirmations=0, lag_s=lag_s)
         self._rpc = rpc
         self._at = at
         self._params = params
@@ -359,8 +378,9 @@ class Attempts:
     def watch(self) -> None:
         """A fresh watcher looks at every batch, and would challenge a wrong one."""
         challenger = Challenger(self._rpc, self._at, self._signer, self._folder)
-        config = WatchConfig(confirmations=0)
-        watcher = Watcher(self._rpc, self._at, self._params, self._folder, config, challenger, self._progress)
+        watcher = Watcher(
+            self._rpc, self._at, self._params, self._folder, self._config, challenger, self._progress
+        )
         try:
             watcher.step()
             self.report.watched_batches = watcher.batches
@@ -376,7 +396,7 @@ class Attempts:
         before = self._held()
         self._attempt(count, min(sent, count), random.Random(seed))  # noqa: S311  # a choice, no secret
         after = self._held()
-        self.report.is_unchanged = after == before
+        self.report.changed = [name for name, value in after.items() if value != before[name]]
         self.report.sequencer_cost_wei = before["balance"] - after["balance"] + before["bond"] - after["bond"]
 
     def _attempt(self, count: int, transactions: int, draw: random.Random) -> None:

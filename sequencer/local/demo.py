@@ -49,6 +49,7 @@ WINDOW_S = 60
 STRIDE_S = 900  # between looks after the last trade
 L1_STEP_S = 50  # L1's clock follows the exchange's by less than a batch may be ahead of it
 POST_WITHIN_S = 1_800  # of the exchange's time, which runs a thousand times faster than L1 does
+LAG_S = {"hourly": 3 * 3_600, "full": c.DAY_S, "backlog": 20 * c.DAY_S}  # likewise: what a batch waits for L1
 FEE_MAX = 10_000  # 1 USD
 CHALLENGER = 8
 WAIT_MAX_S = 30 * c.DAY_S
@@ -189,7 +190,9 @@ class Demo:
         self.report.seconds = round(time.monotonic() - began, 3)
         failed = [name for name, held in self.report.checks.items() if not held]
         if failed:
-            raise DemoFailed("checks that did not hold: " + ", ".join(failed))
+            honesty = self.report.honesty
+            told = f"; {honesty.why}" if honesty is not None and not honesty.held else ""
+            raise DemoFailed("checks that did not hold: " + ", ".join(failed) + told)
         return self.report
 
     # --- setting up -------------------------------------------------------------------------------
@@ -449,6 +452,7 @@ class Demo:
             devnet_signer(CHALLENGER),
             devnet.folder / "watcher",
             self.progress,
+            LAG_S[self.config.batches],
         )
         return one.run(wanted, sent)
 
@@ -550,5 +554,5 @@ def _lots(contracts: str) -> int:
 def as_json(report: Report) -> dict[str, Any]:
     """The report as one object; what `honesty` says stands beside the rest."""
     whole = asdict(report)
-    honesty = whole.pop("honesty") or {}
-    return whole | honesty
+    del whole["honesty"]
+    return whole | (attempts.as_object(report.honesty) if report.honesty is not None else {})

@@ -188,6 +188,8 @@ class Devnet:
             self.url = _listens_at(log_path)
             if bool(self.url) and await asyncio.to_thread(_answers, self.url + "/health"):
                 return
+            if self.service.failure is not None:
+                raise RuntimeError("the sequencer did not start") from self.service.failure
             await asyncio.sleep(0.05)
         raise RuntimeError(f"the gateway did not start: {log_path.read_text()[-2000:]}")
 

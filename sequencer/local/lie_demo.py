@@ -47,7 +47,8 @@ CHALLENGER: Final = 8
 HEADER_LIE_BATCH: Final = 2
 BOND_WEI: Final = 10**18
 LOOKS: Final = 40
-LATE_S: Final = 3_601  # past a deadline: the shortest delay of the deployment, and a second
+DELAY_MIN_S: Final = 7_200
+LATE_S: Final = DELAY_MIN_S + 1  # past a deadline: what is fraud
 
 Progress = Callable[[str, int, int], None]
 
@@ -139,6 +140,7 @@ class Stage:
                 drift_max_s=600,
                 bond_min_wei=BOND_WEI,
                 bond_wei=BOND_WEI,
+                delay_min_s=DELAY_MIN_S,
                 data=data,
             ),
         )

@@ -85,8 +85,10 @@ def test_blobs__that_are_pruned__are_named_and_replay_watch_and_exit_go_on_from_
         folder=tmp_path,
         params=devnet_params(),
         genesis_time_s=START_S - 3_600,
+        delay_min_s=3_600,
         delay_max_s=SILENCE_S,
         silence_max_s=SILENCE_S,
+        takeover_s=400,
         service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
     )
 

@@ -131,9 +131,11 @@ class Withholder(Engine):
 
     withholds = False
 
-    def run(self, time: int, system: list[bytes], submissions: list[Submission]) -> Tick:
+    def run(
+        self, time: int, system: list[bytes], submissions: list[Submission], is_kept: bool = False
+    ) -> Tick:
         kept = [raw for raw in system if not self.withholds or raw[0] != Kind.RISK]
-        return super().run(time, kept, submissions)
+        return super().run(time, kept, submissions, is_kept)
 
     def _mark(self, raw: bytes) -> list[Result]:
         return [] if self.withholds else super()._mark(raw)

@@ -20,7 +20,15 @@ from sequencer.l1.txmgr import TxManager
 from sequencer.l1.txstore import Intent
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_params, devnet_signer
-from sequencer.local.lie_demo import BOND_WEI, CHALLENGER, HEADER_LIE_BATCH, Stage, bent, stage
+from sequencer.local.lie_demo import (
+    BOND_WEI,
+    CHALLENGER,
+    DELAY_MIN_S,
+    HEADER_LIE_BATCH,
+    Stage,
+    bent,
+    stage,
+)
 from sequencer.local.lies import LIES
 from sequencer.local.play import OPENING
 from sequencer.market.tape import open_tape
@@ -30,7 +38,6 @@ from sequencer.proof.status_page import STALE_S, headline, page, serve
 from sequencer.proof.watcher import BATCHES_SHOWN, WatchConfig, Watcher
 
 USD = 1_000_000
-DELAY_MIN_S = 3_600  # of the stage's deployment
 
 
 @pytest.fixture(scope="module")
