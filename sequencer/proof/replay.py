@@ -76,5 +76,6 @@ def replay_batch(state: State, one: PostedBatch) -> list[tuple[bytes, list[bytes
         ("inbox hash", g.inbox_hash, one.inbox_hash),
     ):
         if held != claimed:
-            raise ReplayError(f"{where}: the header's {name} is {claimed!r}, the records give {held!r}")
+            told, given = (f"0x{it.hex()}" if isinstance(it, bytes) else it for it in (claimed, held))
+            raise ReplayError(f"{where}: the header's {name} is {told}, the records give {given}")
     return applied

@@ -28,6 +28,7 @@ from .conftest import DEPLOYER, GENESIS_ROOT, GENESIS_TIME_S, SEQUENCER, BatchMa
 from .test_txmgr import GAS, STEPS, TOKEN, Clock, Crash, crash_at
 
 ROLLUP = Contract(load("Rollup").abi)
+SEQUENCERS = Contract(load("Sequencers").abi)
 PAYLOAD = b"\5" * 31 * 9
 STALL_S = 30
 
@@ -315,7 +316,7 @@ def test_roll_back__with_a_blob_of_before_stuck_in_the_pool__posts_again_behind_
     assert ROLLUP.read(rpc, at.rollup, "next_batch") == 1
 
     # the sequencer's key makes up the bond, and posts again; it crashes at each step
-    manager.send("rebond-1", at.rollup, ROLLUP.encode("bond"), 10**18, 100_000)
+    manager.send("rebond-1", at.sequencers, SEQUENCERS.encode("join"), 10**18, 300_000)
     again = [replace(make_batch(number), post_root=bytes([0xA0 + number]) * 32) for number in (1, 2, 3)]
     again = [replace(one, payload=one.post_root[:31] + one.payload[31:]) for one in again]
     for step in (

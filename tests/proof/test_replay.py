@@ -10,7 +10,8 @@ from sequencer.engine import ReplayError
 from sequencer.l1.follower import PostedBatch
 from sequencer.log import SqliteLog
 from sequencer.proof.replay import replay
-from sequencer.protocol import batch
+from sequencer.protocol import batch, codec
+from sequencer.protocol.constants import Kind
 from tests.simulation.little import DOMAIN, PARAMS, Little, deposit
 
 
@@ -28,6 +29,10 @@ def posted(little: Little, tmp_path: Path) -> list[PostedBatch]:
     log = SqliteLog(tmp_path / "log.sqlite")
     for entry in little.entries:
         log.append(entry, log.end)
+    hashes = [bytes(32)]
+    for raw in (raw for entry in little.entries for raw in entry.raws()):
+        if raw[0] == Kind.DEPOSIT:
+            hashes.append(codec.inbox_hash(hashes[-1], raw))
     batcher = Batcher(tmp_path / "batches.sqlite", log, 2_500)
     out = []
     while (one := batcher.build(True)) is not None:
@@ -44,7 +49,7 @@ def posted(little: Little, tmp_path: Path) -> list[PostedBatch]:
                 one.first_seq,
                 one.time_s,
                 one.inbox_count,
-                bytes(32),
+                hashes[one.inbox_count],
                 one.payload,
                 one.batch_id,
                 "0x",
@@ -78,6 +83,7 @@ def test_replay__of_nothing__is_genesis() -> None:
         ({"time_s": 1}, "batch 2: the header's time is 1, the records give "),
         ({"records": 1}, "batch 2: the header's records is 1, the records give "),
         ({"inbox_count": 0}, "batch 2: the header's inbox count is 0, the records give "),
+        ({"inbox_hash": bytes(32)}, "batch 2: the header's inbox hash is 0x0000.*, the records give 0x"),
         ({"first_seq": 0}, "batch 2: begins at seq 0, the state stands at "),
         ({"segments": 1}, "batch 2: payload"),
         ({"payload": b"\0" * 30}, "batch 2: payload: not a whole number of 31-byte elements"),
