@@ -448,10 +448,10 @@ def _post(
         self._check_counts(elements, segments, records)
         data_root = self._blob_root(elements)
     else:
-        length: uint256 = self._word(PAYLOAD_HEAD)
+        length: uint256 = payloads._word(PAYLOAD_HEAD)
         self._check_payload(length, post_root, segments, records)
         elements = length // payloads.ELEMENT_BYTES
-        data_root = self._data_root(length)
+        data_root = payloads._data_root(PAYLOAD_START, length)
     header: payloads.Header = payloads.Header(
         batch_id=batch_id,
         pre_root=self._roots[unsafe_sub(batch_id, 1)],
@@ -506,7 +506,7 @@ def _check_payload(length: uint256, post_root: bytes32, segments: uint256, recor
          first line makes that the place that is read here.
     """
     assert (
-        self._word(PAYLOAD_HEAD - 32) == PAYLOAD_HEAD - 4
+        payloads._word(PAYLOAD_HEAD - 32) == PAYLOAD_HEAD - 4
         and len(msg.data) == PAYLOAD_START + ((length + 31) & ~convert(31, uint256))
     ), "rollup: calldata is not canonical"
     assert length % payloads.ELEMENT_BYTES == 0, "rollup: payload is not whole elements"
@@ -515,14 +515,14 @@ def _check_payload(length: uint256, post_root: bytes32, segments: uint256, recor
 
     last: uint256 = segments - 1
     root_position: uint256 = PAYLOAD_START + last * payloads.ELEMENT_BYTES
-    assert self._word(root_position) >> 8 == convert(post_root, uint256) >> 8, "rollup: last root is not the post-root"
+    assert payloads._word(root_position) >> 8 == convert(post_root, uint256) >> 8, "rollup: last root is not the post-root"
     # An offset beyond the payload would name records that nobody could open in a challenge.
     offset_position: uint256 = (
         PAYLOAD_START
         + (segments + last // payloads.OFFSETS_PER_ELEMENT) * payloads.ELEMENT_BYTES
         + (last % payloads.OFFSETS_PER_ELEMENT) * payloads.OFFSET_BYTES
     )
-    assert self._word(offset_position) >> 232 == elements - tables, "rollup: last offset is not the end"
+    assert payloads._word(offset_position) >> 232 == elements - tables, "rollup: last offset is not the end"
 
 
 @internal
@@ -558,70 +558,6 @@ def _blob_root(elements: uint256) -> bytes32:
         place = unsafe_add(place, 1)  # <= BLOBS_MAX
     assert blobhash(place) == empty(bytes32), "rollup: surplus blob"
     return root
-
-
-@internal
-@view
-def _data_root(length: uint256) -> bytes32:
-    """
-    @notice Merkle root over the payload's chunks of 992 bytes, the last one zero padded, with zero leaves up to the
-            next power of two.
-    @param length Bytes of the payload, which lies at PAYLOAD_START; 0 < length <= payloads.PAYLOAD_BYTES_MAX.
-    """
-    nodes: bytes32[payloads.LEAVES_MAX] = empty(bytes32[payloads.LEAVES_MAX])
-    whole: uint256 = length // payloads.CHUNK_BYTES
-    position: uint256 = PAYLOAD_START
-    for i: uint256 in range(whole, bound=payloads.LEAVES_MAX):
-        nodes[i] = keccak256(slice(msg.data, position, payloads.CHUNK_BYTES))
-        position = unsafe_add(position, payloads.CHUNK_BYTES)  # <= PAYLOAD_START + length
-    count: uint256 = whole
-    rest: uint256 = length % payloads.CHUNK_BYTES
-    if rest > 0:
-        nodes[whole] = self._last_leaf(position, rest)
-        count = unsafe_add(whole, 1)  # <= 123
-
-    width: uint256 = 1
-    for _: uint256 in range(payloads.LEVELS):
-        if width >= count:
-            break
-        width = width << 1
-    for _: uint256 in range(payloads.LEVELS):
-        if width == 1:
-            break
-        width = width >> 1
-        for i: uint256 in range(width, bound=payloads.LEAVES_MAX):
-            j: uint256 = i << 1
-            nodes[i] = keccak256(abi_encode(nodes[j], nodes[unsafe_add(j, 1)]))
-    return nodes[0]
-
-
-@internal
-@view
-def _last_leaf(position: uint256, rest: uint256) -> bytes32:
-    """
-    @notice Leaf of the last chunk, of which only `rest` bytes at `position` are in the payload.
-    @dev The canonical form pads the payload to a whole word; whatever stands in that padding is masked away, or one
-         payload would have many data roots.
-    """
-    words: bytes32[payloads.CHUNK_WORDS] = empty(bytes32[payloads.CHUNK_WORDS])
-    whole: uint256 = rest >> 5
-    at: uint256 = position
-    for i: uint256 in range(whole, bound=payloads.CHUNK_WORDS):
-        words[i] = convert(self._word(at), bytes32)
-        at = unsafe_add(at, 32)  # <= position + rest
-    bits: uint256 = (rest & 31) << 3
-    if bits > 0:
-        words[whole] = convert(self._word(at) & ~(max_value(uint256) >> bits), bytes32)
-    return keccak256(abi_encode(words))
-
-
-@internal
-@view
-def _word(position: uint256) -> uint256:
-    """
-    @notice 32 bytes of calldata; reverts beyond its end.
-    """
-    return convert(slice(msg.data, position, 32), uint256)
 
 
 @internal

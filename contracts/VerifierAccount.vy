@@ -77,4 +77,5 @@ def apply(
             why = liquidation._bid(DOMAIN)
         else:
             raise "verifier: kind"
+        transition._count(of_kind, why)
     return transition._close(pre_root, of_kind, why), why

@@ -87,4 +87,5 @@ def apply(
             why = orders._sweep()
         else:
             raise "verifier: kind"
+        transition._count(of_kind, why)
     return transition._close(pre_root, of_kind, why), why

@@ -115,3 +115,68 @@ def _kind(element: uint256) -> uint256:
     @notice First byte of an element.
     """
     return element >> 240
+
+
+@internal
+@view
+def _data_root(start: uint256, length: uint256) -> bytes32:
+    """
+    @notice Merkle root over the payload's chunks of 992 bytes, the last one zero padded, with zero leaves up to the
+            next power of two.
+    @param start Where the payload lies in calldata.
+    @param length Its bytes; 0 < length <= PAYLOAD_BYTES_MAX.
+    """
+    nodes: bytes32[LEAVES_MAX] = empty(bytes32[LEAVES_MAX])
+    whole: uint256 = length // CHUNK_BYTES
+    position: uint256 = start
+    for i: uint256 in range(whole, bound=LEAVES_MAX):
+        nodes[i] = keccak256(slice(msg.data, position, CHUNK_BYTES))
+        position = unsafe_add(position, CHUNK_BYTES)  # <= start + length
+    count: uint256 = whole
+    rest: uint256 = length % CHUNK_BYTES
+    if rest > 0:
+        nodes[whole] = self._last_leaf(position, rest)
+        count = unsafe_add(whole, 1)  # <= 123
+
+    width: uint256 = 1
+    for _: uint256 in range(LEVELS):
+        if width >= count:
+            break
+        width = width << 1
+    for _: uint256 in range(LEVELS):
+        if width == 1:
+            break
+        width = width >> 1
+        for i: uint256 in range(width, bound=LEAVES_MAX):
+            j: uint256 = i << 1
+            nodes[i] = keccak256(abi_encode(nodes[j], nodes[unsafe_add(j, 1)]))
+    return nodes[0]
+
+
+@internal
+@view
+def _last_leaf(position: uint256, rest: uint256) -> bytes32:
+    """
+    @notice Leaf of the last chunk, of which only `rest` bytes at `position` are in the payload.
+    @dev The canonical form pads the payload to a whole word; whatever stands in that padding is masked away, or one
+         payload would have many data roots.
+    """
+    words: bytes32[CHUNK_WORDS] = empty(bytes32[CHUNK_WORDS])
+    whole: uint256 = rest >> 5
+    at: uint256 = position
+    for i: uint256 in range(whole, bound=CHUNK_WORDS):
+        words[i] = convert(self._word(at), bytes32)
+        at = unsafe_add(at, 32)  # <= position + rest
+    bits: uint256 = (rest & 31) << 3
+    if bits > 0:
+        words[whole] = convert(self._word(at) & ~(max_value(uint256) >> bits), bytes32)
+    return keccak256(abi_encode(words))
+
+
+@internal
+@view
+def _word(position: uint256) -> uint256:
+    """
+    @notice 32 bytes of calldata; reverts beyond its end.
+    """
+    return convert(slice(msg.data, position, 32), uint256)

@@ -40,11 +40,18 @@ def _open(pre_root: bytes32, length: uint256) -> (uint256, uint256):
         return of_kind, reason.TAKER_PENDING
     if of_kind != kind.TICK and codec._record_class(of_kind) < state.last_class:
         return of_kind, reason.CLASS_ORDER
-    if codec.OF_INBOX >> of_kind & 1 == 1:  # what L1 sends counts from here, whatever becomes of it
+    return of_kind, reason.OK
+
+
+@internal
+def _count(of_kind: uint256, why: uint256):
+    """
+    @notice What L1 sends counts, whatever became of it; but a record that waits for RISK is none yet.
+    """
+    if codec.OF_INBOX >> of_kind & 1 == 1 and why != reason.RISK_DUE:
         message: uint256 = codec._field(0, 31) << 8  # the record and a zero byte
         state.inbox_hash = keccak256(abi_encode(state.inbox_hash, message))
         state.inbox_count = min(unsafe_add(state.inbox_count, 1), constants.U40_MAX)
-    return of_kind, reason.OK
 
 
 @internal
@@ -54,9 +61,6 @@ def _close(pre_root: bytes32, of_kind: uint256, why: uint256) -> bytes32:
     """
     if why != reason.OK:
         cmap.root = pre_root
-        if why == reason.RISK_DUE:  # the message has not counted; the words that `_open` has read
-            state.inbox_hash = convert(cmap._word_at(unsafe_add(WITNESS_AT, 32)), bytes32)
-            state.inbox_count = cmap._word_at(unsafe_add(WITNESS_AT, 64)) & constants.U40_MAX
     elif of_kind != kind.PROCEED and of_kind != kind.TICK:
         state.last_class = codec._record_class(of_kind)
     if state.seq < constants.U40_MAX:

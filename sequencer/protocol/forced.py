@@ -22,11 +22,6 @@ def count(g: Global, raw: bytes) -> None:
     g.inbox_count = min(g.inbox_count + 1, c.U40_MAX)
 
 
-def uncount(g: Global, running: bytes, number: int) -> None:
-    """The message has not come after all: the inbox stands where it stood."""
-    g.inbox_hash, g.inbox_count = running, number
-
-
 def pages_to_mark(state: State, raw: bytes) -> list[int]:
     """Old pages that stand between a forced record and its outcome, in ascending order: RISK_DUE asks for them."""
     number = int.from_bytes(raw[1:5], "big")

@@ -40,12 +40,10 @@ def _apply(state: State, record: Record, out: Outcome) -> Reason:
     of_class = record_class(record)
     if of_class < g.last_class:
         return Reason.CLASS_ORDER
-    if kind <= Kind.SET_PARAMS:  # what L1 sends counts from here, whatever becomes of it
-        inbox = g.inbox_hash, g.inbox_count
-        forced.count(g, record.raw)
+    if kind <= Kind.SET_PARAMS:
         reason = _dispatch_message(state, record, out)
-        if reason is Reason.RISK_DUE:
-            forced.uncount(g, *inbox)
+        if reason is not Reason.RISK_DUE:  # what L1 sends counts, whatever else became of it
+            forced.count(g, record.raw)
     else:
         reason = _dispatch(state, record, out)
     if reason is Reason.OK:
