@@ -272,7 +272,8 @@ def _push(record: Bytes[31], delay: uint256) -> uint256:
     running: bytes32 = codec._inbox_hash(self._hashes[index], record)
     self._count = unsafe_add(index, 1)  # one message per call: cannot reach 2^256
     self._hashes[unsafe_add(index, 1)] = running
-    # Below 2^32 until 2106; the bits of a new message are zero.
-    self._deadlines[index // DEADLINES_PER_WORD] |= (block.timestamp + delay) << (32 * (index % DEADLINES_PER_WORD))
+    # The bits of a new message are zero; from 2106 on a deadline is the last second of 32 bits, and nobody else's bits.
+    deadline: uint256 = min(block.timestamp + delay, constants.U32_MAX)
+    self._deadlines[index // DEADLINES_PER_WORD] |= deadline << (32 * (index % DEADLINES_PER_WORD))
     log Message(index=index, record=record, hash=running)
     return index

@@ -80,13 +80,13 @@ def exit_now(account: uint256, witness: Bytes[reader.WITNESS_BYTES_MAX]) -> uint
 @internal
 def _exit_now(number: uint256) -> uint256:
     reader._read(pinned.root, 100, 36)
+    pinned._check_number(number)
     packed: uint256 = self._accounts[number]
     assert not self.is_open, "exit: payouts are open"
     assert packed >> 192 == 0, "exit: declared already"
     assert packed == 0, "exit: paid at once already"
     state._open()
     words: uint256 = unsafe_add(cmap.cursor, 32)  # after their number, which is 0 when there are none
-    assert cmap._word_at(cmap.cursor) != 0, "exit: no such account"
     sums: margin.Sums = margin._refresh(state._account(number))
     cash: int256 = reader._signed(cmap._word_at(unsafe_add(words, 32)))
     certain: int256 = cash + min(sums.worth - sums.risk, self._least(words))

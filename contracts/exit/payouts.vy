@@ -86,10 +86,10 @@ def declare(account: uint256, witness: Bytes[reader.WITNESS_BYTES_MAX]) -> int25
 @internal
 def _declare(number: uint256) -> int256:
     reader._read(pinned.root, 100, 36)
+    pinned._check_number(number)
     packed: uint256 = at_once._accounts[number]
     assert packed >> 192 == 0, "exit: declared already"
     words: DynArray[uint256, state.LEAF_WORDS_MAX] = state._load(constants.KEY_ACCOUNT | number)
-    assert len(words) != 0, "exit: no such account"
     value: int256 = reader._signed(words[1])
     first: uint256 = 4 + ((words[0] >> 8) & 255)  # after the signers
     for i: uint256 in range(words[0] & 255, bound=64):

@@ -138,3 +138,14 @@ def _begin(accounts: uint256):
     until: uint256 = max(block.timestamp, last_expiry + report_window_s) + report_delay_s + silence_s + declare_window_s
     self.declare_until = until
     log Begun(batch_id=batch_id, root=root, accounts=accounts, declare_until=until)
+
+
+@internal
+@view
+def _check_number(account: uint256):
+    """
+    @notice Reverts unless the exit state has an account of this number.
+    @dev The number becomes part of a map key: one above 32 bits would open the same leaf again under another number, or a
+         leaf of another type as an account.
+    """
+    assert account != 0 and account <= self.accounts, "exit: no such account"

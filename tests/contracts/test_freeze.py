@@ -128,6 +128,13 @@ def test_deadline__of_a_deposit__is_the_longest(exchange: Exchange, trader: Any)
         exchange.inbox.deadline_at(10)
 
 
+def test_deadline__past_the_last_second_of_32_bits__touches_no_other(exchange: Exchange, trader: Any) -> None:
+    boa.env.timestamp = 2**32 - 3
+    for _ in range(3):
+        exchange.vault.deposit(USD, sender=trader)
+    assert [exchange.inbox.deadline_at(index) for index in range(3)] == [2**32 - 1] * 3
+
+
 @pytest.mark.parametrize(
     ("left", "delay"),
     [
