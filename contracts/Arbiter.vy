@@ -102,15 +102,18 @@ CHECK_LATE: constant(bytes4) = method_id(
 )
 APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)", output_type=bytes4)
 
-# Kinds by verifier, a bit a kind; what is in neither goes to VerifierRisk, unknown kinds included.
+# Kinds by verifier, a bit a kind; what is in none goes to VerifierRisk, unknown kinds included.
 TRADE_KINDS: constant(uint256) = (
-    (1 << 24) | (1 << 32) | (1 << 33) | (1 << 34) | (1 << 35)  # SWEEP, PLACE, CONTINUE, CANCEL, CANCEL_ALL
-    | (1 << 4) | (1 << 5)  # FORCED_CANCEL_ALL, FORCED_ORDER
+    (1 << 5) | (1 << 32) | (1 << 33)  # FORCED_ORDER, PLACE, CONTINUE
 )
 ACCOUNT_KINDS: constant(uint256) = (
-    (1 << 2) | (1 << 21) | (1 << 22) | (1 << 23)  # DEPOSIT, SETTLE, LIQUIDATE, COLLECT
-    | (1 << 36) | (1 << 37) | (1 << 38) | (1 << 39)  # SET_SIGNER, TRANSFER, WITHDRAW, BID
-    | (1 << 3) | (1 << 6)  # FORCED_WITHDRAW, FORCED_LIQUIDATE
+    (1 << 3) | (1 << 6)  # FORCED_WITHDRAW, FORCED_LIQUIDATE
+    | (1 << 21) | (1 << 22)  # SETTLE, LIQUIDATE
+    | (1 << 37) | (1 << 38) | (1 << 39)  # TRANSFER, WITHDRAW, BID
+)
+LEDGER_KINDS: constant(uint256) = (
+    (1 << 2) | (1 << 4) | (1 << 23) | (1 << 24)  # DEPOSIT, FORCED_CANCEL_ALL, COLLECT, SWEEP
+    | (1 << 34) | (1 << 35) | (1 << 36)  # CANCEL, CANCEL_ALL, SET_SIGNER
 )
 
 rollup: public(immutable(address))
@@ -118,6 +121,7 @@ sequencers: public(immutable(address))  # of the rollup: they pay
 data_source: public(immutable(address))
 verifier_trade: public(immutable(address))
 verifier_account: public(immutable(address))
+verifier_ledger: public(immutable(address))
 verifier_risk: public(immutable(address))
 reveal_blocks: public(immutable(uint256))
 
@@ -160,14 +164,16 @@ def __init__(
     data_source_: address,
     verifier_trade_: address,
     verifier_account_: address,
+    verifier_ledger_: address,
     verifier_risk_: address,
     reveal_blocks_: uint256,
 ):
     """
     @param rollup_ Whose batches are judged.
     @param data_source_ Proves what their payloads say.
-    @param verifier_trade_ Executes PLACE, FORCED_ORDER, CONTINUE, CANCEL, CANCEL_ALL, FORCED_CANCEL_ALL and SWEEP.
-    @param verifier_account_ Executes DEPOSIT, FORCED_WITHDRAW, FORCED_LIQUIDATE, WITHDRAW, TRANSFER, COLLECT, SET_SIGNER, SETTLE, LIQUIDATE and BID.
+    @param verifier_trade_ Executes PLACE, FORCED_ORDER and CONTINUE.
+    @param verifier_account_ Executes FORCED_WITHDRAW, FORCED_LIQUIDATE, WITHDRAW, TRANSFER, SETTLE, LIQUIDATE and BID.
+    @param verifier_ledger_ Executes DEPOSIT, FORCED_CANCEL_ALL, COLLECT, SWEEP, CANCEL, CANCEL_ALL and SET_SIGNER.
     @param verifier_risk_ Executes every other record.
     @param reveal_blocks_ Blocks for which a commitment is good, and for which a reward can be contested.
     """
@@ -175,7 +181,10 @@ def __init__(
     assert rollup_.is_contract, "arbiter: rollup is not a contract"
     assert data_source_.is_contract, "arbiter: data source is not a contract"
     assert (
-        verifier_trade_.is_contract and verifier_account_.is_contract and verifier_risk_.is_contract
+        verifier_trade_.is_contract
+        and verifier_account_.is_contract
+        and verifier_ledger_.is_contract
+        and verifier_risk_.is_contract
     ), "arbiter: verifier is not a contract"
     assert reveal_blocks_ > 0, "arbiter: no block to reveal in"
     rollup = rollup_
@@ -183,6 +192,7 @@ def __init__(
     data_source = data_source_
     verifier_trade = verifier_trade_
     verifier_account = verifier_account_
+    verifier_ledger = verifier_ledger_
     verifier_risk = verifier_risk_
     reveal_blocks = reveal_blocks_
 
@@ -502,6 +512,8 @@ def _verifier(kind: uint256) -> address:
         return verifier_trade
     if (ACCOUNT_KINDS >> kind) & 1 == 1:
         return verifier_account
+    if (LEDGER_KINDS >> kind) & 1 == 1:
+        return verifier_ledger
     return verifier_risk
 
 

@@ -2,7 +2,7 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title Verifier of DEPOSIT, FORCED_WITHDRAW, FORCED_LIQUIDATE, WITHDRAW, TRANSFER, COLLECT, SET_SIGNER, SETTLE, LIQUIDATE, BID
+@title Verifier of FORCED_WITHDRAW, FORCED_LIQUIDATE, WITHDRAW, TRANSFER, SETTLE, LIQUIDATE, BID
 @license MIT
 @notice Re-executes one record from a witness; twin of `sequencer/protocol/transition.py` for these kinds.
 @custom:security Total: whatever the record holds, a correct witness returns; a wrong one reverts. No storage.
@@ -57,18 +57,12 @@ def apply(
     why: uint256 = 0
     of_kind, why = transition._open(pre_root, length)
     if why == reason.OK:
-        if of_kind == kind.DEPOSIT:
-            why = cash._deposit()
-        elif of_kind == kind.FORCED_WITHDRAW:
+        if of_kind == kind.FORCED_WITHDRAW:
             why = cash._forced_withdraw()
         elif of_kind == kind.WITHDRAW:
             why = cash._withdraw(DOMAIN)
         elif of_kind == kind.TRANSFER:
             why = cash._transfer(DOMAIN)
-        elif of_kind == kind.COLLECT:
-            why = cash._collect()
-        elif of_kind == kind.SET_SIGNER:
-            why = cash._set_signer(DOMAIN)
         elif of_kind == kind.SETTLE:
             why = settlement._settle()
         elif of_kind == kind.LIQUIDATE or of_kind == kind.FORCED_LIQUIDATE:

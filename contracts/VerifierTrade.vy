@@ -2,7 +2,7 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title Verifier of FORCED_ORDER, FORCED_CANCEL_ALL, PLACE, CONTINUE, CANCEL, CANCEL_ALL, SWEEP
+@title Verifier of FORCED_ORDER, PLACE, CONTINUE
 @license MIT
 @notice Re-executes one record from a witness; twin of `sequencer/protocol/transition.py` for these kinds.
 @custom:security Total: whatever the record holds, a correct witness returns; a wrong one reverts. No storage.
@@ -18,7 +18,6 @@ from lib import insurance
 from lib import kind
 from lib import margin
 from lib import matching
-from lib import orders
 from lib import queue
 from lib import reason
 from lib import state
@@ -44,7 +43,6 @@ initializes: matching[
     queue := queue,
     state := state
 ]
-initializes: orders[auth := auth, cmap := cmap, state := state]
 initializes: transition[cmap := cmap, state := state]
 
 DOMAIN: immutable(bytes32)  # EIP-712 domain separator under which records are signed
@@ -77,14 +75,6 @@ def apply(
             why = matching._forced_order()
         elif of_kind == kind.PROCEED:
             why = matching._proceed()
-        elif of_kind == kind.CANCEL:
-            why = orders._cancel(DOMAIN)
-        elif of_kind == kind.CANCEL_ALL:
-            why = orders._cancel_all(DOMAIN)
-        elif of_kind == kind.FORCED_CANCEL_ALL:
-            why = orders._forced_cancel_all()
-        elif of_kind == kind.SWEEP:
-            why = orders._sweep()
         else:
             raise "verifier: kind"
         transition._count(of_kind, why)

@@ -25,6 +25,7 @@ SOURCES = {
     "TestToken": "test/TestToken.vy",
     "Vault": "Vault.vy",
     "VerifierAccount": "VerifierAccount.vy",
+    "VerifierLedger": "VerifierLedger.vy",
     "VerifierRisk": "VerifierRisk.vy",
     "VerifierTrade": "VerifierTrade.vy",
 }

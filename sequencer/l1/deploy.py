@@ -40,12 +40,13 @@ CONTRACTS: Final = (
     "data_source",
     "verifier_trade",
     "verifier_account",
+    "verifier_ledger",
     "verifier_risk",
     "arbiter",
     "exit",
 )
 DATA_SOURCES: Final = {"calldata": "DataSourceCalldata", "blob": "DataSourceBlob"}
-VERIFIERS: Final = ("VerifierTrade", "VerifierAccount", "VerifierRisk")
+VERIFIERS: Final = ("VerifierTrade", "VerifierAccount", "VerifierLedger", "VerifierRisk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Deployment:
     data_source: str
     verifier_trade: str
     verifier_account: str
+    verifier_ledger: str
     verifier_risk: str
     arbiter: str
     exit: str
@@ -224,7 +226,8 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         data_source=data_source_at,
         verifier_trade=verifiers_at[0],
         verifier_account=verifiers_at[1],
-        verifier_risk=verifiers_at[2],
+        verifier_ledger=verifiers_at[2],
+        verifier_risk=verifiers_at[3],
         arbiter=arbiter_at,
         exit=exit_at,
         sequencer=config.sequencer,

@@ -91,9 +91,9 @@ class Exchange:
 
 
 def deploy_exchange(
-    sequencer: Any, token: Any = None, verifiers: tuple[Any, Any, Any] | None = None, **changes: Any
+    sequencer: Any, token: Any = None, verifiers: tuple[Any, ...] | None = None, **changes: Any
 ) -> Exchange:
-    """Deploys and wires one; `changes` replace constructor arguments, `verifiers` those of trade, account, risk."""
+    """Deploys and wires one; `changes` replace constructor arguments, `verifiers` those in the order of VERIFIERS."""
     settings = {
         "genesis_root": b"\x11" * 32,
         "challenge_window_s": 600,

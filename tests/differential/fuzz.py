@@ -30,14 +30,16 @@ from sequencer.protocol.hashing import keccak
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TRADE: Final = (
-    *(Kind.FORCED_CANCEL_ALL, Kind.FORCED_ORDER, Kind.SWEEP),
-    *(Kind.PLACE, Kind.CONTINUE, Kind.CANCEL, Kind.CANCEL_ALL),
+TRADE: Final = (Kind.FORCED_ORDER, Kind.PLACE, Kind.CONTINUE)
+LEDGER: Final = (
+    *(Kind.DEPOSIT, Kind.FORCED_CANCEL_ALL, Kind.COLLECT, Kind.SWEEP),
+    *(Kind.CANCEL, Kind.CANCEL_ALL, Kind.SET_SIGNER),
 )
 RISK: Final = (Kind.TICK, Kind.FEED, Kind.SURFACE, Kind.LIST, Kind.RISK, Kind.FIX)
 VERIFIER_OF: Final = {
     **dict.fromkeys(LAYOUTS, "VerifierAccount"),
     **dict.fromkeys(TRADE, "VerifierTrade"),
+    **dict.fromkeys(LEDGER, "VerifierLedger"),
     **dict.fromkeys(RISK, "VerifierRisk"),
 }
 RECORD_BYTES_MAX: Final = 124

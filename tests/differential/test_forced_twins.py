@@ -25,7 +25,7 @@ CALLDATA_MAX: Final = 110_000
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge(only=("VerifierAccount", "VerifierTrade"))
+    return Judge(only=("VerifierAccount", "VerifierLedger", "VerifierTrade"))
 
 
 @pytest.fixture

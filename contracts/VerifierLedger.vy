@@ -1,0 +1,75 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title Verifier of DEPOSIT, FORCED_CANCEL_ALL, COLLECT, SWEEP, CANCEL, CANCEL_ALL, SET_SIGNER: records that need no margin
+@license MIT
+@notice Re-executes one record from a witness; twin of `sequencer/protocol/transition.py` for these kinds.
+@custom:security Total: whatever the record holds, a correct witness returns; a wrong one reverts. No storage.
+@custom:kill Nothing: it holds no state and no privilege.
+"""
+
+from lib import auth
+from lib import cash
+from lib import cmap
+from lib import forced
+from lib import insurance
+from lib import kind
+from lib import margin
+from lib import orders
+from lib import reason
+from lib import state
+from lib import transition
+
+initializes: cmap
+initializes: state[cmap := cmap]
+initializes: auth[state := state]
+initializes: forced[state := state]
+initializes: insurance[state := state]
+initializes: margin[state := state]
+initializes: cash[auth := auth, cmap := cmap, forced := forced, insurance := insurance, margin := margin, state := state]
+initializes: orders[auth := auth, cmap := cmap, state := state]
+initializes: transition[cmap := cmap, state := state]
+
+DOMAIN: immutable(bytes32)  # EIP-712 domain separator under which records are signed
+
+
+@deploy
+def __init__(domain: bytes32):
+    """
+    @param domain EIP-712 domain separator of the exchange.
+    """
+    DOMAIN = domain
+
+
+@external
+def apply(
+    pre_root: bytes32, length: uint256, r0: bytes32, r1: bytes32, r2: bytes32, r3: bytes32
+) -> (bytes32, uint256):
+    """
+    @notice Root after a record, and its reason code. The witness words follow the arguments in calldata.
+    @param pre_root Root before it.
+    @param length Bytes of the record: the first of r0 || r1 || r2 || r3.
+    """
+    of_kind: uint256 = 0
+    why: uint256 = 0
+    of_kind, why = transition._open(pre_root, length)
+    if why == reason.OK:
+        if of_kind == kind.CANCEL:
+            why = orders._cancel(DOMAIN)
+        elif of_kind == kind.CANCEL_ALL:
+            why = orders._cancel_all(DOMAIN)
+        elif of_kind == kind.FORCED_CANCEL_ALL:
+            why = orders._forced_cancel_all()
+        elif of_kind == kind.SWEEP:
+            why = orders._sweep()
+        elif of_kind == kind.DEPOSIT:
+            why = cash._deposit()
+        elif of_kind == kind.COLLECT:
+            why = cash._collect()
+        elif of_kind == kind.SET_SIGNER:
+            why = cash._set_signer(DOMAIN)
+        else:
+            raise "verifier: kind"
+        transition._count(of_kind, why)
+    return transition._close(pre_root, of_kind, why), why
