@@ -726,13 +726,14 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
         (2, "arbiter: verifier is not a contract"),
         (3, "arbiter: verifier is not a contract"),
         (4, "arbiter: verifier is not a contract"),
-        (5, "arbiter: no block to reveal in"),
+        (5, "arbiter: verifier is not a contract"),
+        (6, "arbiter: no block to reveal in"),
     ],
 )
 def test_constructor__inconsistent_arguments__revert(
     exchange: Exchange, stranger: Any, position: int, reason: str
 ) -> None:
-    arguments: list[Any] = [exchange.rollup] + [exchange.data_source] * 4 + [REVEAL_BLOCKS]
-    arguments[position] = 0 if position == 5 else stranger
+    arguments: list[Any] = [exchange.rollup] + [exchange.data_source] * 5 + [REVEAL_BLOCKS]
+    arguments[position] = 0 if position == 6 else stranger
     with reverts(reason):
         deploy("Arbiter", *arguments)
