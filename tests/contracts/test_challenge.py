@@ -144,7 +144,7 @@ def trade_a_day(sequencer: Any) -> Day:
             for strike in (4_800_000, 5_000_000)
             for put in (0, 1)
         ),
-        signed(Kind.SURFACE, feed_key(0), feed=0, **report, **shape),
+        *(signed(Kind.SURFACE, feed_key(i), feed=i, **report, **shape) for i in range(3)),
         codec.encode(Kind.RISK, underlying=0, day=day, page=0),
     ]
     rest = {"nonce": 20, "expires": 0}

@@ -164,6 +164,7 @@ def deepest(random: Random) -> Tracer:
     g.time, g.tick, g.seq, g.withdrawals = START, 1, c.U40_MAX - 10_000, 1 << 20
     underlying = state.underlyings[0]
     underlying.index, underlying.time = INDEX, START
+    underlying.reports = [(INDEX, START)] * 3 + [(0, 0)] * 2
     state.touch(c.KEY_UNDERLYING, underlying)
     pages = [_random_page(random) for _ in range(24)]
     for key in (
@@ -278,14 +279,14 @@ def _random_page(random: Random) -> Page:
 
 
 def put_page(state: State, page_id: int, page: Page) -> None:
-    """Puts a page, and its expiry with a surface when it has none."""
+    """Puts a page, and its expiry with three feeds' surfaces when it has none."""
     state.pages[page_id] = page
     state.touch(c.KEY_PAGE | page_id, page)
     key = page_id >> 7
     if key not in state.expiries:
         expiry = state.expiries[key] = Expiry()
         expiry.listed = len(page.terms)
-        expiry.reports[0] = SurfaceReport(START, INDEX, INDEX, SHAPE)
+        expiry.reports[:3] = [SurfaceReport(START, INDEX, INDEX, SHAPE)] * 3
         expiry.chosen = 0
         state.touch(c.KEY_EXPIRY | key, expiry)
 

@@ -116,48 +116,55 @@ class Exchange:
             self.tick(0)
         return self.unsigned(kind, **fields)
 
-    def feed(self, price: int, source: int = 0, underlying: int = 0, time: int | None = None) -> Outcome:
+    def _report(self, kind: Kind, source: int | None, time: int | None, fields: dict[str, int]) -> Outcome:
+        """A report of one feed, or of all: then the first outcome that is not OK, or the last."""
         if self.state.globals.last_class > c.CLASS_SYSTEM:
             self.tick(0)
         when = self.state.globals.time if time is None else time
-        return self.apply(
-            self.signed(
-                Kind.FEED, f"feed {source}", underlying=underlying, feed=source, time=when, price=price
-            )
-        )
+        for feed in range(FEEDS) if source is None else (source,):
+            out = self.apply(self.signed(kind, f"feed {feed}", feed=feed, time=when, **fields))
+            if out.reason:
+                break
+        return out
+
+    def feed(
+        self, price: int, source: int | None = None, underlying: int = 0, time: int | None = None
+    ) -> Outcome:
+        """`price` of feed `source`, or of all feeds."""
+        return self._report(Kind.FEED, source, time, {"underlying": underlying, "price": price})
 
     def feeds(self, price: int, underlying: int = 0) -> None:
         """All feeds report `price`, a second later."""
         self.tick(1)
-        for source in range(FEEDS):
-            assert self.feed(price, source, underlying).reason is Reason.OK
+        assert self.feed(price, underlying=underlying).reason is Reason.OK
 
     def surface(
         self,
         day: int,
-        source: int = 0,
+        source: int | None = None,
         time: int | None = None,
         forward: int = INDEX,
         index: int = INDEX,
         underlying: int = 0,
         **shape: int,
     ) -> Outcome:
-        if self.state.globals.last_class > c.CLASS_SYSTEM:
-            self.tick(0)
-        when = self.state.globals.time if time is None else time
-        return self.apply(
-            self.signed(
-                Kind.SURFACE,
-                f"feed {source}",
-                underlying=underlying,
-                feed=source,
-                day=day,
-                time=when,
-                forward=forward,
-                index=index,
-                **{**FLAT, **shape},
-            )
-        )
+        """The surface of feed `source`, or of all feeds."""
+        fields = {"underlying": underlying, "day": day, "forward": forward, "index": index}
+        return self._report(Kind.SURFACE, source, time, {**fields, **FLAT, **shape})
+
+    def resurface(self) -> None:
+        """Every feed reports its surfaces again, as they stand: the variances of the time that is left."""
+        now = self.state.globals.time
+        for key, expiry in self.state.expiries.items():
+            ends = expiry_time(key & 0xFFFF)
+            for source, last in enumerate(expiry.reports):
+                if last is None or not last.time < now < ends:
+                    continue
+                old, then, left = last.surface, ends - last.time, ends - now
+                shape = {"a": old.a_e12 * left // then, "b": old.b_e12 * left // then}
+                shape |= {"rho": old.rho_e12, "m": old.m_e12, "sigma": old.sigma_e12}
+                quote = {"forward": last.forward, "index": last.index, "underlying": key >> 16}
+                assert self.surface(key & 0xFFFF, source, **quote, **shape).reason is Reason.OK
 
     def list(self, day: int = FAR, strike: int = INDEX, put: int = 0, underlying: int = 0) -> int:
         """Lists an instrument and returns its number."""
@@ -171,8 +178,9 @@ class Exchange:
         )
 
     def remark(self, price: int | None = None) -> None:
-        """A new index (or the same one, fresh) and fresh marks on every page."""
+        """A new index (or the same one, fresh), fresh surfaces, and fresh marks on every page."""
         self.feeds(self.state.underlyings[0].index if price is None else price)
+        self.resurface()
         for page in list(self.state.pages):
             assert self.risk(page << 5).reason is Reason.OK
 
@@ -256,8 +264,7 @@ class Exchange:
         """Feeds report `price` at both bounds of the TWAP; then FIX."""
         for time in (expiry_time(day) - c.TWAP_S, expiry_time(day)):
             self.tick_at(time)
-            for source in range(FEEDS):
-                assert self.feed(price, source).reason is Reason.OK
+            assert self.feed(price).reason is Reason.OK
         assert self.system(Kind.FIX, underlying=0, day=day).reason is Reason.OK
 
     def settle(self, role: str, day: int) -> Outcome:

@@ -137,9 +137,9 @@ def test_breaker__resumes_on_a_calm_price_after_the_cool_down_only() -> None:
     g = exchange.state.globals
     assert (g.breaker_level, g.breaker_until) == (QueueState.HALTED, g.time + 120)
     exchange.tick(60)
-    exchange.feed(1_000_000)  # calm, but too early
-    assert g.queue_state == QueueState.HALTED
-    exchange.tick(60)
+    exchange.feed(1_000_000)  # calm, but too early; by the first of them the price is still the other two's
+    assert (g.queue_state, g.breaker_until) == (QueueState.HALTED, g.time + 120)
+    exchange.tick(120)
     assert g.queue_state == QueueState.HALTED  # time alone does not resume
     exchange.feed(1_001_000)
     assert g.queue_state == QueueState.NORMAL
