@@ -138,16 +138,17 @@ class Engine:
             result.outcomes.append(self._try(CONTINUE, None))
 
     def _try(self, raw: bytes, signer: bytes | None) -> Outcome:
-        """Applies `raw`; keeps it in the open segment when it holds, else gives its sequence number back."""
+        """Applies `raw`; keeps it in the open segment when it holds, else gives its sequence number and work back."""
         weight = batch.weight(raw)
         if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
             self._close()
+        spent = self.state.globals.work
         out = apply(self.state, raw, signer)
         if _is_kept(raw, out):
             self._records.append(raw)
             self._weight += weight
         else:
-            self.state.globals.seq = out.seq
+            self.state.globals.seq, self.state.globals.work = out.seq, spent
         return out
 
     def _close(self) -> bytes:

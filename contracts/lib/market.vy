@@ -21,6 +21,7 @@ from . import reports
 from . import risk_array
 from . import state
 from . import surface
+from . import work
 
 uses: cmap
 uses: pages
@@ -237,6 +238,7 @@ def _risk() -> uint256:
             at_report = unsafe_sub(expires, first & constants.U32_MAX)  # a report is of before
     words = pages._risk_rows(page, forward, is_settled, reports._shape(first, second), at_report, remaining)
     rows: uint256 = cmap._word_at(page) & 255
+    state.work = unsafe_add(state.work, unsafe_mul(work.RISK_ROW, rows))
     words[0] = rows | (time << 8) | (index << 40) | (forward << 72) | (rows << 104)
     state._store(constants.KEY_PAGE | page_id, stored, words)
     return reason.OK

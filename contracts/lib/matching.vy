@@ -24,6 +24,7 @@ from . import params
 from . import queue
 from . import reason
 from . import state
+from . import work
 
 uses: auth
 uses: book
@@ -276,6 +277,7 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
         if place == plan.count:  # <= 1 + steps
             plan.accounts[place] = state._account(number)
             plan.count = unsafe_add(place, 1)
+            state.work = unsafe_add(state.work, work.MAKER)
         steps = unsafe_add(steps, 1)
         if key & constants.U40_MAX < plan.accounts[place].order_floor:  # its reserve went with CANCEL_ALL
             cmap._remove(key, path)

@@ -23,6 +23,7 @@ GLOBAL_WORDS: constant(uint256) = 5
 LEAF_WORDS_MAX: constant(uint256) = 73  # a page of 32 rows
 U32: constant(uint256) = constants.U32_MAX
 U40: constant(uint256) = constants.U40_MAX
+U48: constant(uint256) = constants.U48_MAX
 U64: constant(uint256) = constants.U64_MAX
 
 
@@ -42,6 +43,7 @@ inbox_hash: transient(bytes32)
 inbox_count: transient(uint256)
 fund: transient(uint256)
 treasury: transient(uint256)
+work: transient(uint256)
 pool: transient(uint256)
 deficit: transient(uint256)
 taker: transient(uint256)  # packed; 0: none
@@ -77,6 +79,7 @@ def _open():
     self.inbox_count = word & U40
     self.fund = (word >> 40) & U64
     self.treasury = (word >> 104) & U64
+    self.work = (word >> 168) & U48
     self.pool = words[3] & U64
     self.deficit = words[3] >> 64
     self.taker = words[4]
@@ -101,7 +104,7 @@ def _close():
         | (self.excess << 168)
         | (self.withdrawals << 208)
     )
-    second: uint256 = self.inbox_count | (self.fund << 40) | (self.treasury << 104)
+    second: uint256 = self.inbox_count | (self.fund << 40) | (self.treasury << 104) | (self.work << 168)
     third: uint256 = self.pool | (self.deficit << 64)
     entry: uint256 = convert(keccak256(abi_encode(first, self.inbox_hash, second, third, self.taker)), uint256)
     cmap._write(constants.KEY_GLOBAL, self.global_stored, entry)

@@ -5,9 +5,9 @@
 @title What is common to all kinds: the checks before a handler, the end after it
 @license MIT
 @notice Twin of `sequencer/protocol/transition.py`, in its order. A record that does not hold is a no-op with a reason; it
-        still takes its sequence number.
-@custom:security A handler that returns another reason than OK has changed no field of GLOBAL (but what `_open` has
-                 counted of the inbox); what it has changed of the root is undone here.
+        still takes its sequence number, and costs its work (`work.vy`).
+@custom:security A handler that returns another reason than OK has changed no field of GLOBAL (but the inbox's, by
+                 `_count`, and `work`); what it has changed of the root is undone here.
 @custom:kill Nothing: it holds no state and no privilege.
 """
 
@@ -17,6 +17,7 @@ from . import constants
 from . import kind
 from . import reason
 from . import state
+from . import work
 
 uses: cmap
 uses: state
@@ -65,6 +66,7 @@ def _close(pre_root: bytes32, of_kind: uint256, why: uint256) -> bytes32:
         state.last_class = codec._record_class(of_kind)
     if state.seq < constants.U40_MAX:
         state.seq = unsafe_add(state.seq, 1)
+    state.work = min(unsafe_add(state.work, work._of(of_kind)), constants.U48_MAX)
     state._close()
     assert cmap.cursor == len(msg.data), "witness: surplus"
     return cmap.root

@@ -104,10 +104,10 @@ class LyingEngine(Engine):
         if self._records:
             self._close()
         scene = Scene(self.state, raw, self._cancelled, [raw])
-        seq = self.state.globals.seq
+        seq, spent = self.state.globals.seq, self.state.globals.work
         told = lie.tell(scene)
         if told is None:
-            self.state.globals.seq = seq
+            self.state.globals.seq, self.state.globals.work = seq, spent
             return super()._try(raw, signer)
         told.reason = Reason.OK
         self.told_seq = seq

@@ -7,6 +7,7 @@ from typing import Final
 U24_MAX: Final = 2**24 - 1
 U32_MAX: Final = 2**32 - 1
 U40_MAX: Final = 2**40 - 1
+U48_MAX: Final = 2**48 - 1
 U64_MAX: Final = 2**64 - 1
 U256_MAX: Final = 2**256 - 1
 PPM: Final = 1_000_000

@@ -11,6 +11,7 @@ from sequencer.protocol.surface import Surface
 
 _U32: Final = c.U32_MAX
 _U40: Final = c.U40_MAX
+_U48: Final = c.U48_MAX
 _U64: Final = c.U64_MAX
 NEVER: Final = -1  # an epoch that no page has
 
@@ -95,6 +96,7 @@ class Global:
         "time",
         "treasury",
         "withdrawals",
+        "work",
     )
 
     def __init__(self) -> None:
@@ -107,6 +109,7 @@ class Global:
         self.breaker_until = 0
         self.excess = 0
         self.withdrawals = 0
+        self.work = 0  # units of all records so far: protocol/work.py
         self.inbox_hash = bytes(32)
         self.inbox_count = 0
         self.fund = 0
@@ -131,7 +134,7 @@ class Global:
                     | self.withdrawals << 208
                 ),
                 self.inbox_hash,
-                _word(self.inbox_count | self.fund << 40 | self.treasury << 104),
+                _word(self.inbox_count | self.fund << 40 | self.treasury << 104 | self.work << 168),
                 _word(self.pool | self.deficit << 64),
                 _word(self.taker.word() if self.taker else 0),
             )
@@ -156,6 +159,7 @@ class Global:
         one.inbox_count = second & _U40
         one.fund = second >> 40 & _U64
         one.treasury = second >> 104 & _U64
+        one.work = second >> 168 & _U48
         one.pool = third & _U64
         one.deficit = third >> 64
         one.taker = Taker.from_word(taker) if taker else None

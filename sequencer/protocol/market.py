@@ -1,7 +1,7 @@
 """FEED, SURFACE, LIST, RISK: where the index, the surfaces, the instruments and their risk arrays come from."""
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import risk_array, surface
+from sequencer.protocol import risk_array, surface, work
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
 from sequencer.protocol.entries import Page, Snapshot, SurfaceReport, Underlying
@@ -173,6 +173,7 @@ def risk(state: State, record: Record) -> Reason:
         page.forward = forward
     page.index = underlying.index
     page.time = time
+    state.globals.work += work.RISK_ROW * len(page.terms)
     page.marked = len(page.terms)
     state.epoch += 1
     state.touch(c.KEY_PAGE | page_id, page)

@@ -5,7 +5,7 @@ changes nothing.
 """
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import insurance, margin
+from sequencer.protocol import insurance, margin, work
 from sequencer.protocol.auth import authorise, use_nonce
 from sequencer.protocol.book import Order
 from sequencer.protocol.codec import Record
@@ -157,6 +157,7 @@ def _walk(state: State, plan: Plan, page: Page) -> Reason:
         maker = plan.accounts.get(order.account)
         if maker is None:
             maker = plan.accounts[order.account] = state.owner(order.account).clone()
+            state.globals.work += work.MAKER
         if order.seq < maker.order_floor:  # its reserve went with CANCEL_ALL
             plan.steps.append((order, 0, True))
             state.trace_remove(order)

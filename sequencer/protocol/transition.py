@@ -1,9 +1,10 @@
 """The state transition: `apply(state, raw) -> Outcome`. Total: any byte string has one defined outcome.
 
-Twin: the verifier contracts. A record that does not hold is a no-op with a reason; it still takes its sequence number.
+Twin: the verifier contracts. A record that does not hold is a no-op with a reason; it still takes its sequence number, and
+costs its work (work.py).
 """
 
-from sequencer.protocol import cash, forced, liquidation, market, matching, orders, queue, settlement
+from sequencer.protocol import cash, forced, liquidation, market, matching, orders, queue, settlement, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import Record, decode, record_class
 from sequencer.protocol.constants import Kind, Reason
@@ -25,6 +26,7 @@ def apply(state: State, raw: bytes, signer: bytes | None = None) -> Outcome:
         out.reason = record
     if g.seq < c.U40_MAX:
         g.seq += 1
+    g.work = min(g.work + work.of(raw), c.U48_MAX)
     return out
 
 

@@ -77,6 +77,8 @@ def crowded(random: Random) -> Exchange:
         g.pool = random.choice((0, 1, 10**9))
     if random.random() < 0.15:
         g.seq = c.U40_MAX - random.randint(0, 900)
+    if random.random() < 0.15:
+        g.work = c.U48_MAX - random.randint(0, 20_000)
     if random.random() < 0.1:
         g.tick = c.U40_MAX - random.randint(0, 9)
         g.inbox_count = c.U40_MAX - random.randint(0, 9)

@@ -21,9 +21,10 @@ from hypothesis.stateful import (
 )
 
 from sequencer.protocol import constants as c
+from sequencer.protocol import work
 from sequencer.protocol.book import split_key
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.protocol.entries import Global
+from sequencer.protocol.entries import Global, Page
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.transition import apply
 
@@ -59,6 +60,7 @@ class Watched:
         assert twin.root() == exchange.state.root() == naive_root(exchange.state)
         exchange.auditor.check(exchange.state)
         assert Global.from_words(before[c.KEY_GLOBAL]).seq + 1 == exchange.state.globals.seq
+        check_work(before, after, raw, out)
         if out.reason is not Reason.OK:
             check_no_op(before, after, raw, out)
         if raw and raw[0] in (Kind.PLACE, Kind.FORCED_ORDER, Kind.CONTINUE):
@@ -66,14 +68,32 @@ class Watched:
         return out
 
 
+def check_work(before: dict[int, bytes], after: dict[int, bytes], raw: bytes, out: Outcome) -> None:
+    """Every record costs its kind; RISK each row that it marks, an order each account that it meets."""
+    then = Global.from_words(before[c.KEY_GLOBAL])
+    spent = Global.from_words(after[c.KEY_GLOBAL]).work - then.work - work.of(raw)
+    if not raw or raw[0] not in (Kind.RISK, Kind.PLACE, Kind.CONTINUE, Kind.FORCED_ORDER):
+        assert spent == 0
+    elif raw[0] == Kind.RISK:
+        page_id = raw[1] << 23 | int.from_bytes(raw[2:4], "big") << 7 | raw[4] if len(raw) > 4 else 0
+        rows = Page.from_words(after[c.KEY_PAGE | page_id]).marked if out.reason is Reason.OK else 0
+        assert spent == work.RISK_ROW * rows
+    else:
+        taker = then.taker.account if then.taker else int.from_bytes(raw[1:5], "big")
+        met = {fill.maker for fill in out.fills} | {order.account for order in out.removed} - {taker}
+        assert work.MAKER * len(met) <= spent <= work.MAKER * c.STEPS_MAX
+        assert spent % work.MAKER == 0
+
+
 def check_no_op(before: dict[int, bytes], after: dict[int, bytes], raw: bytes, out: Outcome) -> None:
-    """A refused record changes nothing but seq, says nothing, and leaves a counted inbox message counted."""
+    """A refused record changes nothing but seq and work, says nothing, and leaves a counted inbox message counted."""
     assert not out.fills
     assert not out.removed
     assert out.rested is None
     assert not out.pending
     expected = Global.from_words(before[c.KEY_GLOBAL])
     expected.seq += 1
+    expected.work = Global.from_words(after[c.KEY_GLOBAL]).work  # check_work
     if explained(raw, out.reason):
         now = Global.from_words(after[c.KEY_GLOBAL])
         assert now.inbox_count == expected.inbox_count + 1

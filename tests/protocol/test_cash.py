@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sequencer.protocol import codec
+from sequencer.protocol import codec, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.cash import VAULT_MAX
 from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.entries import Global
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from exchange import CONTRACT, FAR, INDEX, USD, Exchange, address
@@ -120,9 +121,12 @@ def test_withdraw__that_the_pool_cannot_pay__is_refused(exchange: Exchange) -> N
     exchange.audits = False
     exchange.trade("owner", "maker", call, exchange.mark(call), CONTRACT // 5)
     exchange.state.globals.pool = 10 * USD - 1
-    before = exchange.state.globals.words()[40:]
+    before, spent = Global.from_words(exchange.state.globals.words()), exchange.state.globals.work
     assert exchange.withdraw("friend", 10 * USD).reason is Reason.POOL
-    assert exchange.state.globals.words()[40:] == before
+    after = Global.from_words(exchange.state.globals.words())
+    assert (after.seq, after.work) == (before.seq + 1, spent + work.WORK[Kind.WITHDRAW])
+    after.seq, after.work = before.seq, before.work
+    assert after.words() == before.words()
     assert exchange.withdraw("friend", 10 * USD - 1).reason is Reason.OK
 
 

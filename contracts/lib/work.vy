@@ -1,0 +1,61 @@
+# pragma version 0.4.3
+# pragma evm-version cancun
+# pragma nonreentrancy on
+"""
+@title What a record costs who executes it
+@license MIT
+@notice Twin of `sequencer/protocol/work.py`: units of 10 microseconds of a reference watcher. GLOBAL counts them, and
+        Rollup lets no more of them in than a watcher can do.
+@custom:security Consensus: a change here is a change of the protocol. A kind that costs more than its entry lets a leader
+        post what no watcher keeps up with.
+@custom:kill Nothing: it holds no state and no privilege.
+"""
+
+from . import kind
+
+NO_KIND: constant(uint256) = 7  # what is no known kind
+RISK_ROW: constant(uint256) = 24  # each row that a RISK marks, beside the record's own
+MAKER: constant(uint256) = 12  # each account that an order meets in the book, likewise
+
+# units, one byte a kind: of kinds below 32, and of the others
+LOW: constant(uint256) = (
+    (7 << 8 * kind.TICK)
+    | (13 << 8 * kind.DEPOSIT)
+    | (45 << 8 * kind.FORCED_WITHDRAW)
+    | (13 << 8 * kind.FORCED_CANCEL_ALL)
+    | (55 << 8 * kind.FORCED_ORDER)
+    | (45 << 8 * kind.FORCED_LIQUIDATE)
+    | (24 << 8 * kind.FEED)
+    | (28 << 8 * kind.SURFACE)
+    | (25 << 8 * kind.RISK)
+    | (25 << 8 * kind.LIST)
+    | (10 << 8 * kind.FIX)
+    | (25 << 8 * kind.SETTLE)
+    | (45 << 8 * kind.LIQUIDATE)
+    | (13 << 8 * kind.COLLECT)
+    | (13 << 8 * kind.SWEEP)
+)
+HIGH: constant(uint256) = (
+    (65 << 8 * (kind.PLACE - 32))
+    | (55 << 8 * (kind.PROCEED - 32))
+    | (24 << 8 * (kind.CANCEL - 32))
+    | (24 << 8 * (kind.CANCEL_ALL - 32))
+    | (28 << 8 * (kind.SET_SIGNER - 32))
+    | (60 << 8 * (kind.TRANSFER - 32))
+    | (50 << 8 * (kind.WITHDRAW - 32))
+    | (150 << 8 * (kind.BID - 32))
+)
+
+
+@internal
+@pure
+def _of(of_kind: uint256) -> uint256:
+    """
+    @notice Units that a record costs for its kind (one byte); the handler adds what it finds.
+    """
+    units: uint256 = 0
+    if of_kind < 32:
+        units = (LOW >> (of_kind << 3)) & 255
+    elif of_kind < 64:
+        units = (HIGH >> (unsafe_sub(of_kind, 32) << 3)) & 255
+    return units if units != 0 else NO_KIND

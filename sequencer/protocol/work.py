@@ -1,0 +1,48 @@
+"""What a record costs who executes it: GLOBAL counts it, and Rollup lets no more of it in than a watcher can do.
+
+Twin: `contracts/lib/work.vy`. A unit is 10 microseconds of a reference watcher: one core on which a signer's recovery
+takes 45 microseconds. The table holds, with the margin that docs/OPERATIONS.md states, the worst that
+`benchmarks/watcher.py` finds of each kind: decoding, recovery, the handler on the largest accounts and pages with nothing
+in any cache, a root of its own, and the record's and the root's share of a blob's commitment. What is no record costs
+its element all the same. Refused records cost what their kind costs.
+"""
+
+from typing import Final
+
+from sequencer.protocol.constants import Kind
+
+UNIT_US: Final = 10
+NO_KIND: Final = 7  # what is no known kind
+RISK_ROW: Final = 24  # each row that a RISK marks, beside the record's own
+MAKER: Final = 12  # each account that an order meets in the book, likewise
+
+WORK: Final[dict[int, int]] = {
+    Kind.TICK: 7,
+    Kind.DEPOSIT: 13,
+    Kind.FORCED_WITHDRAW: 45,
+    Kind.FORCED_CANCEL_ALL: 13,
+    Kind.FORCED_ORDER: 55,
+    Kind.FORCED_LIQUIDATE: 45,
+    Kind.FEED: 24,
+    Kind.SURFACE: 28,
+    Kind.RISK: 25,
+    Kind.LIST: 25,
+    Kind.FIX: 10,
+    Kind.SETTLE: 25,
+    Kind.LIQUIDATE: 45,
+    Kind.COLLECT: 13,
+    Kind.SWEEP: 13,
+    Kind.PLACE: 65,
+    Kind.CONTINUE: 55,
+    Kind.CANCEL: 24,
+    Kind.CANCEL_ALL: 24,
+    Kind.SET_SIGNER: 28,
+    Kind.TRANSFER: 60,
+    Kind.WITHDRAW: 50,
+    Kind.BID: 150,
+}
+
+
+def of(raw: bytes) -> int:
+    """Units that a record costs for its kind, by its first byte; the handler adds what it finds."""
+    return WORK.get(raw[0], NO_KIND) if raw else NO_KIND
