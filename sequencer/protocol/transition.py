@@ -1,7 +1,7 @@
 """The state transition: `apply(state, raw) -> Outcome`. Total: any byte string has one defined outcome.
 
-Twin: the verifier contracts. A record that does not hold is a no-op with a reason; it still takes its sequence number, and
-costs its work (work.py).
+Twin: the verifier contracts. A record that does not hold is a no-op with a reason; it still takes its sequence number,
+and costs its work (work.py).
 """
 
 from sequencer.protocol import cash, forced, liquidation, market, matching, orders, queue, settlement, work

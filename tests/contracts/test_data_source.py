@@ -12,6 +12,7 @@ from stub_support import deploy_stub
 
 from sequencer.proof.challenge import SEGMENT_ELEMENTS_MAX, bounds, segment_proof
 from sequencer.protocol import constants as c
+from sequencer.protocol import work
 
 ELEMENT = 31
 ELEMENTS_MAX = 3_936
@@ -185,6 +186,13 @@ def test_layout__of_every_kind__equals_the_transitions() -> None:
     for kind in range(256):
         size, _, weight = c.LAYOUT.get(kind, (ELEMENT, 0, 1))
         assert tuple(harness.layout(kind)) == (size // ELEMENT, weight), hex(kind)
+
+
+def test_work__of_every_kind__equals_the_transitions() -> None:
+    harness = deploy_stub("BatchHarness")
+    for kind in range(256):
+        assert harness.work_of(kind) == work.of(bytes([kind])), hex(kind)
+    assert tuple(harness.work_parts()) == (work.RISK_ROW, work.MAKER)
 
 
 def test_limits__follow_from_the_layouts() -> None:
