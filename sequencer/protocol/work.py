@@ -1,10 +1,10 @@
 """What a record costs who executes it: GLOBAL counts it, and Rollup lets no more of it in than a watcher can do.
 
 Twin: `contracts/lib/work.vy`. A unit is 10 microseconds of a reference watcher: one core on which a signer's recovery
-takes 45 microseconds. The table holds, with the margin that docs/OPERATIONS.md states, the worst that
-`benchmarks/watcher.py` finds of each kind: decoding, recovery, the handler on the largest accounts and pages with nothing
-in any cache, a root of its own, and the record's and the root's share of a blob's commitment. What is no record costs
-its element all the same. Refused records cost what their kind costs.
+takes 45 microseconds. The table holds, with the margin that docs/OPERATIONS.md states, the worst of each kind that
+`benchmarks/watcher.py` finds: decoding, recovery, the handler on the largest accounts and pages with nothing in any
+cache, a root of its own, and the record's and the root's share of a blob's commitment. What is no record costs its
+element all the same. Refused records cost what their kind costs.
 """
 
 from typing import Final
