@@ -65,8 +65,8 @@ struct End:
     rolled_back_at: uint256  # when a batch had last been rolled back by then, seconds; 0: none had
 
 
-PAYLOAD_HEAD: constant(uint256) = 260  # calldata position of the payload's length: selector and 8 words
-PAYLOAD_START: constant(uint256) = 292
+PAYLOAD_HEAD: constant(uint256) = 324  # calldata position of the payload's length: selector and 10 words
+PAYLOAD_START: constant(uint256) = 356
 BLOBS_MAX: constant(uint256) = 6  # of one transaction (EIP-7594)
 WINDOW_MAX_S: constant(uint256) = 30 * 86_400
 SILENCE_LIMIT_S: constant(uint256) = 30 * 86_400
@@ -194,12 +194,14 @@ def set_arbiter(arbiter: address):
 @external
 def post(
     batch_id: uint256,
+    pre_root: bytes32,
     post_root: bytes32,
     segments: uint256,
     records: uint256,
     first_seq: uint256,
     time: uint256,
     inbox_count: uint256,
+    inbox_hash: bytes32,
     payload: Bytes[payloads.PAYLOAD_BYTES_MAX],
 ):
     """
@@ -207,27 +209,32 @@ def post(
     @dev Everything happens in `_post`, whose memory lies below the payload's, so that memory is paid for by the
          payload's length and not by its bound.
     @param batch_id The next one.
+    @param pre_root State root before the batch: the post-root of the one before. With `inbox_hash` it names all that the
+           batch was made from: mined on another branch of L1, where that is not so, it reverts, and is no fraud.
     @param post_root State root after the batch.
     @param segments How many roots the payload holds.
     @param records How many records the payload holds.
     @param first_seq Sequence number of the first record: where the previous batch ended.
     @param time GLOBAL time after the batch, seconds.
     @param inbox_count GLOBAL inbox count after the batch.
+    @param inbox_hash GLOBAL inbox hash after the batch: the Inbox's own after that many messages.
     @param payload Elements of 31 bytes: roots, one a segment; end offsets, ten an element; records.
     @custom:kill The leader alone; who else could post could fill the chain with garbage.
     """
-    self._post(batch_id, post_root, segments, records, first_seq, time, inbox_count, 0)
+    self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, 0)
 
 
 @external
 def post_blobs(
     batch_id: uint256,
+    pre_root: bytes32,
     post_root: bytes32,
     segments: uint256,
     records: uint256,
     first_seq: uint256,
     time: uint256,
     inbox_count: uint256,
+    inbox_hash: bytes32,
     elements: uint256,
 ):
     """
@@ -237,7 +244,7 @@ def post_blobs(
     @custom:kill The leader alone, as `post`.
     """
     assert elements > 0, "rollup: payload shorter than its tables"
-    self._post(batch_id, post_root, segments, records, first_seq, time, inbox_count, elements)
+    self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, elements)
 
 
 @external
@@ -414,12 +421,14 @@ def domain_separator() -> bytes32:
 @internal
 def _post(
     batch_id: uint256,
+    pre_root: bytes32,
     post_root: bytes32,
     segments: uint256,
     records: uint256,
     first_seq: uint256,
     time: uint256,
     inbox_count: uint256,
+    inbox_hash: bytes32,
     blob_elements: uint256,
 ):
     """
@@ -434,12 +443,15 @@ def _post(
     assert self.arbiter != empty(address), "rollup: no arbiter"
 
     assert batch_id == self.next_batch, "rollup: not the next batch"
-    end: uint256 = self._ends[unsafe_sub(batch_id, 1)]  # batch_id >= 1
+    # The sender means one past, and signs it: on another branch of L1 an honest batch would be a fraud.
+    assert pre_root == self._roots[unsafe_sub(batch_id, 1)], "rollup: pre-root is not the last root"  # batch_id >= 1
+    end: uint256 = self._ends[unsafe_sub(batch_id, 1)]
     assert first_seq == end & constants.U40_MAX, "rollup: first seq is not the next"
     assert time >= (end >> 40) & constants.U32_MAX, "rollup: time falls"
     assert time <= block.timestamp + drift_max_s, "rollup: time ahead of the block"
     assert inbox_count >= (end >> 72) & constants.U40_MAX, "rollup: inbox count falls"
-    inbox_hash: bytes32 = staticcall IInbox(inbox).hash_at(inbox_count)  # reverts beyond the inbox's count
+    # hash_at reverts beyond the inbox's count.
+    assert inbox_hash == staticcall IInbox(inbox).hash_at(inbox_count), "rollup: inbox hash is not the inbox's"
 
     assert self.in_blobs == (blob_elements > 0), "rollup: payload is not where the arbiter looks"
     elements: uint256 = blob_elements
@@ -454,7 +466,7 @@ def _post(
         data_root = payloads._data_root(PAYLOAD_START, length)
     header: payloads.Header = payloads.Header(
         batch_id=batch_id,
-        pre_root=self._roots[unsafe_sub(batch_id, 1)],
+        pre_root=pre_root,
         post_root=post_root,
         data_root=data_root,
         elements=elements,
@@ -483,7 +495,7 @@ def _post(
     self.next_batch = unsafe_add(batch_id, 1)  # one a transaction: cannot reach 2^256
     log BatchPosted(
         batch_id=batch_id,
-        pre_root=header.pre_root,
+        pre_root=pre_root,
         post_root=post_root,
         data_root=header.data_root,
         elements=header.elements,

@@ -6,41 +6,47 @@ takes as many as a backlog fills: L1 charges for each blob however full, and for
 """
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.log import Log, LogLost
-from sequencer.protocol import batch
+from sequencer.protocol import batch, codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment
 
 PAYLOAD_MAX_BYTES = 100_000
+EMPTY_HASH = bytes(32)  # of an inbox without messages
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as Rollup.post takes it. `post_root`: 32 bytes; `time_s`, `inbox_count`: the exchange's after it."""
+    """A batch as Rollup.post takes it. Roots: 32 bytes; time, inbox count and inbox hash: the exchange's after it."""
 
     batch_id: int
+    pre_root: bytes
     post_root: bytes
     segments: int
     records: int
     first_seq: int
     time_s: int
     inbox_count: int
+    inbox_hash: bytes
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where the next batch begins: log offset, segment inside it, seq, inbox count and id."""
+    """Where the next batch begins: log offset, segment inside it, seq, inbox count and hash, id, and state root."""
 
+    root: bytes
     offset: int = 0
     segment: int = 0
     seq: int = 0
     inbox_count: int = 0
+    inbox_hash: bytes = EMPTY_HASH
     batch_id: int = 1
 
 
@@ -53,17 +59,25 @@ class _Part:
     place: int
     time_s: int
     inbox_count: int
+    inbox_hash: bytes
 
 
 class Batcher:
     """Owns the batch store beside the log. Raises LogLost when the log does not hold what was put into batches.
+
+    `genesis_root`: the Rollup's, which batch 1 follows.
 
     A batch is full at `payload_bytes`, in blobs by default at what one holds. In blobs one batch takes up to BLOBS_MAX
     times as much, if as much waits.
     """
 
     def __init__(
-        self, path: Path, log: Log, payload_bytes: int | None = None, in_blobs: bool = False
+        self,
+        path: Path,
+        log: Log,
+        genesis_root: bytes,
+        payload_bytes: int | None = None,
+        in_blobs: bool = False,
     ) -> None:
         most = BLOB_PAYLOAD_BYTES if in_blobs else PAYLOAD_BYTES_MAX
         if payload_bytes is None:
@@ -71,6 +85,7 @@ class Batcher:
         if not 0 < payload_bytes <= most:
             raise ValueError(f"payload_bytes must be in 1..{most}, what Rollup takes")
         self._log = log
+        self._genesis_root = genesis_root
         self.payload_bytes = payload_bytes
         self.left_bytes = 0  # what a payload of all that waited would have, when the last `build` gave none
         self._parts_max = BLOBS_MAX if in_blobs else 1
@@ -78,9 +93,9 @@ class Batcher:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(
-            "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, post_root BLOB, segments INTEGER, "
-            "records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, payload BLOB, "
-            "next_offset INTEGER, next_segment INTEGER)"
+            "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, pre_root BLOB, post_root BLOB, "
+            "segments INTEGER, records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, "
+            "inbox_hash BLOB, payload BLOB, next_offset INTEGER, next_segment INTEGER)"
         )
         at = self.cursor = self._end_cursor()
         if log.end < at.offset + (at.segment > 0):
@@ -92,11 +107,11 @@ class Batcher:
     def _end_cursor(self, before_id: int = 2**62) -> Cursor:
         """Where the last batch before this id ends."""
         row = self._db.execute(
-            "SELECT id, first_seq + records, inbox_count, next_offset, next_segment "
+            "SELECT post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, id + 1 "
             "FROM batches WHERE id < ? ORDER BY id DESC LIMIT 1",
             (before_id,),
         ).fetchone()
-        return Cursor(row[3], row[4], row[1], row[2], row[0] + 1) if row else Cursor()
+        return Cursor(*row) if row else Cursor(self._genesis_root)
 
     def waiting(self) -> int:
         """Log entries that no batch holds whole."""
@@ -108,7 +123,7 @@ class Batcher:
         taken: list[Segment] = []
         body_bytes = 0
         time_s = 0
-        inbox_count = cursor.inbox_count
+        inbox_count, inbox_hash = cursor.inbox_count, cursor.inbox_hash
         offset, place = cursor.offset, cursor.segment
         parts = 1
         whole: _Part | None = None  # what fills so many times `payload_bytes`, and no more
@@ -121,31 +136,33 @@ class Batcher:
                 body_bytes += sum(map(len, segment.records))
                 size = _size(len(taken) + 1, body_bytes)
                 if taken and size > parts * self.payload_bytes:
-                    whole = _Part(len(taken), offset, place, time_s, inbox_count)
+                    whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash)
                     parts = -(-size // self.payload_bytes)
                     if parts > self._parts_max:
                         break
                 taken.append(segment)
                 place += 1
                 time_s = entry.time
-                inbox_count += sum(1 for raw in segment.records if raw[0] in c.INBOX_KINDS)
+                inbox_count, inbox_hash = _taken(segment.records, inbox_count, inbox_hash)
             if parts > self._parts_max:
                 break
             offset, place = offset + 1, 0
         if whatever_there_is and taken and parts <= self._parts_max:
-            whole = _Part(len(taken), offset, place, time_s, inbox_count)
+            whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash)
         if whole is None:
             self.left_bytes = _size(len(taken), body_bytes)
             return None
         del taken[whole.segments :]
         built = Batch(
             cursor.batch_id,
+            cursor.root,
             taken[-1].root,
             len(taken),
             sum(len(segment.records) for segment in taken),
             cursor.seq,
             whole.time_s,
             whole.inbox_count,
+            whole.inbox_hash,
             batch.encode(taken),
         )
         self._store(built, whole.offset, whole.place)
@@ -163,22 +180,25 @@ class Batcher:
 
     def _store(self, built: Batch, offset: int, segment: int) -> None:
         self._db.execute(
-            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 built.batch_id,
+                built.pre_root,
                 built.post_root,
                 built.segments,
                 built.records,
                 built.first_seq,
                 built.time_s,
                 built.inbox_count,
+                built.inbox_hash,
                 built.payload,
                 offset,
                 segment,
             ),
         )
         self.cursor = Cursor(
-            offset, segment, built.first_seq + built.records, built.inbox_count, built.batch_id + 1
+            *(built.post_root, offset, segment, built.first_seq + built.records),
+            *(built.inbox_count, built.inbox_hash, built.batch_id + 1),
         )
 
     def last(self) -> tuple[int, bytes] | None:
@@ -214,13 +234,13 @@ class Batcher:
     def is_as_logged(self, batch_id: int) -> bool:
         """Whether a stored batch is what the log gives, header and all."""
         row = self._db.execute(
-            "SELECT id, post_root, segments, records, first_seq, time_s, inbox_count, payload, next_offset, "
-            "next_segment FROM batches WHERE id = ?",
+            "SELECT id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, "
+            "payload, next_offset, next_segment FROM batches WHERE id = ?",
             (batch_id,),
         ).fetchone()
         if row is None:
             return False
-        end, end_segment = row[8:]
+        end, end_segment = row[10:]
         start = self.start_of(batch_id)
         taken: list[Segment] = []
         time_s, offset, place = 0, start.offset, start.segment
@@ -234,15 +254,17 @@ class Batcher:
         if not taken:
             return False
         records = [raw for segment in taken for raw in segment.records]
-        inbox_count = start.inbox_count + sum(1 for raw in records if raw[0] in c.INBOX_KINDS)
-        return Batch(*row[:8]) == Batch(
+        inbox_count, inbox_hash = _taken(records, start.inbox_count, start.inbox_hash)
+        return Batch(*row[:10]) == Batch(
             batch_id,
+            start.root,
             taken[-1].root,
             len(taken),
             len(records),
             start.seq,
             time_s,
             inbox_count,
+            inbox_hash,
             batch.encode(taken),
         )
 
@@ -261,6 +283,14 @@ def _size(segments: int, body_bytes: int) -> int:
     return (segments + -(-segments // batch.OFFSETS_PER_ELEMENT)) * c.ELEMENT_BYTES + body_bytes
 
 
+def _taken(records: Iterable[bytes], count: int, running: bytes) -> tuple[int, bytes]:
+    """Inbox count and running hash after records, from those before."""
+    for raw in records:
+        if raw[0] in c.INBOX_KINDS:
+            count, running = count + 1, codec.inbox_hash(running, raw)
+    return count, running
+
+
 def _check_continues(seq: int, cursor: Cursor) -> None:
     """A batch that does not follow the last is a fraud that L1 would punish; better none."""
     if seq != cursor.seq:
@@ -274,8 +304,8 @@ def read_stored(path: Path, first_id: int) -> list[Batch]:
     db = sqlite3.connect(path)
     try:
         rows = db.execute(
-            "SELECT id, post_root, segments, records, first_seq, time_s, inbox_count, payload "
-            "FROM batches WHERE id >= ? ORDER BY id LIMIT 16",
+            "SELECT id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, "
+            "payload FROM batches WHERE id >= ? ORDER BY id LIMIT 16",
             (first_id,),
         ).fetchall()
     finally:

@@ -333,12 +333,14 @@ class L1Worker:
             if not poster.offer(
                 Batch(
                     batch_id=stored.batch_id,
+                    pre_root=stored.pre_root,
                     post_root=stored.post_root,
                     segments=stored.segments,
                     records=stored.records,
                     first_seq=stored.first_seq,
                     time_s=stored.time_s,
                     inbox_count=stored.inbox_count,
+                    inbox_hash=stored.inbox_hash,
                     payload=stored.payload,
                 )
             ):

@@ -22,7 +22,7 @@ from sequencer.batcher import Batcher
 from sequencer.clock import Clock, SystemClock
 from sequencer.driver import Driver, DriverConfig
 from sequencer.engine import Engine, ReplayError, Submission, Tick
-from sequencer.genesis import genesis_state
+from sequencer.genesis import genesis_root, genesis_state
 from sequencer.intake import QUEUE_FULL, Intake, IntakeLimits
 from sequencer.keeper import Keeper, KeeperConfig, Liquidator, Terms
 from sequencer.l1.deploy import Deployment
@@ -145,7 +145,8 @@ class Service:
         self.log = SqliteLog(config.folder / "log.sqlite")
         self._in_blobs = config.deployment is not None and config.deployment.in_blobs
         self.batcher = Batcher(
-            config.folder / "batches.sqlite", self.log, config.batch_payload_bytes, self._in_blobs
+            *(config.folder / "batches.sqlite", self.log, genesis_root(config.params)),
+            *(config.batch_payload_bytes, self._in_blobs),
         )
         self.withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
         self.recovery = Recovery(config.folder / "snapshots", self.log, self.batcher, self.withdrawals)

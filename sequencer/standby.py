@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sequencer.batcher import Batch, Batcher
 from sequencer.engine import ReplayError
-from sequencer.genesis import genesis_state
+from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import L1Error
 from sequencer.l1.follower import Follower, PostedBatch, RolledBack
@@ -66,7 +66,7 @@ class Standby:
         config.folder.mkdir(parents=True, exist_ok=True)
         self._snapshots = config.folder / "snapshots"
         self.log = SqliteLog(config.folder / "log.sqlite")
-        self.batcher = Batcher(config.folder / "batches.sqlite", self.log)
+        self.batcher = Batcher(config.folder / "batches.sqlite", self.log, genesis_root(config.params))
         self._withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
         self._recovery = Recovery(self._snapshots, self.log, self.batcher, self._withdrawals)
         self._recovery.follow()
@@ -173,8 +173,8 @@ class Standby:
     def _keep(self, one: PostedBatch, segments: list[tuple[bytes, list[bytes]]]) -> None:
         """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
         self.log.append(Entry(one.first_seq, one.time_s, one.post_root, segments), self.log.end)
-        head = (one.batch_id, one.post_root, one.segments, one.records, one.first_seq, one.time_s)
-        self.batcher.adopt(Batch(*head, one.inbox_count, one.payload))
+        head = (one.batch_id, one.pre_root, one.post_root, one.segments, one.records, one.first_seq)
+        self.batcher.adopt(Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.payload))
         self._withdrawals.prove(self.state, one.batch_id, one.post_root)
         self._unsaved += 1
         if self._unsaved >= self.config.snapshot_batches:

@@ -8,11 +8,12 @@ from sequencer.batcher import Batch, Batcher, read_stored
 from sequencer.l1 import blobs
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.log import Entry, LogLost, SqliteLog
-from sequencer.protocol import batch
+from sequencer.protocol import batch, codec
 from sequencer.protocol.constants import ELEMENT_BYTES, Kind
-from tests.simulation.little import Little, deposit
+from tests.simulation.little import Little, deposit, genesis
 
 SMALL = 3_000
+GENESIS_ROOT = genesis().root()
 
 
 @pytest.fixture
@@ -48,10 +49,15 @@ def check(batches: list[Batch], entries: list[Entry], size_max: int) -> None:
     assert [(one.root, one.records) for some in decoded for one in some] == segments_of(entries)
     assert [one.batch_id for one in batches] == list(range(1, len(batches) + 1))
     seq = inbox = 0
+    root, running = GENESIS_ROOT, bytes(32)
     for one, segments in zip(batches, decoded, strict=True):
         records = [raw for segment in segments for raw in segment.records]
-        inbox += sum(raw[0] == Kind.DEPOSIT for raw in records)
+        for raw in records:
+            if raw[0] == Kind.DEPOSIT:
+                inbox, running = inbox + 1, codec.inbox_hash(running, raw)
         assert (one.first_seq, one.records, one.inbox_count) == (seq, len(records), inbox)
+        assert (one.pre_root, one.inbox_hash) == (root, running)
+        root = one.post_root
         assert one.post_root[:ELEMENT_BYTES] == segments[-1].root
         assert len(one.payload) <= size_max <= blobs.BLOBS_MAX * blobs.BLOB_PAYLOAD_BYTES
         seq += len(records)
@@ -64,7 +70,7 @@ def test_build__that_gives_none__says_how_much_is_left(
     little: Little, tmp_path: Path, log: SqliteLog
 ) -> None:
     """Whoever counts from there on knows when the next one is full."""
-    batcher = Batcher(tmp_path / "batches.sqlite", log, 2_000)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, 2_000)
     while batcher.build(False) is not None:
         pass
     left = batcher.left_bytes
@@ -79,7 +85,7 @@ def test_build__that_gives_none__says_how_much_is_left(
 def test_batches__hold_every_segment_once_and_in_order(
     log: SqliteLog, little: Little, tmp_path: Path, size: int
 ) -> None:
-    batcher = Batcher(tmp_path / "batches.sqlite", log, size)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, size)
     built = all_of(batcher)
     check(built, little.entries, size)
     assert batcher.waiting() == 0
@@ -91,7 +97,7 @@ def test_batches__hold_every_segment_once_and_in_order(
 def test_batches__of_less_than_one_tick__end_inside_it(
     log: SqliteLog, little: Little, tmp_path: Path
 ) -> None:
-    batcher = Batcher(tmp_path / "batches.sqlite", log, 400)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, 400)
     built = all_of(batcher)
     ends = [batcher.after_batch(one.batch_id) for one in built]
     assert any(end is not None and end[1] > 0 for end in ends)
@@ -102,7 +108,7 @@ def test_batches__of_less_than_one_tick__end_inside_it(
 def test_build__takes_full_batches_alone_unless_asked_for_all(
     log: SqliteLog, little: Little, tmp_path: Path
 ) -> None:
-    batcher = Batcher(tmp_path / "batches.sqlite", log, SMALL)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, SMALL)
     full = []
     while (one := batcher.build(False)) is not None:
         full.append(one)
@@ -116,7 +122,7 @@ def test_build__takes_full_batches_alone_unless_asked_for_all(
 def test_batches__in_blobs__hold_as_many_as_a_backlog_fills(
     log: SqliteLog, little: Little, tmp_path: Path, size: int
 ) -> None:
-    batcher = Batcher(tmp_path / "batches.sqlite", log, size, in_blobs=True)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, size, in_blobs=True)
     built = all_of(batcher)
     check(built, little.entries, blobs.BLOBS_MAX * size)
     assert all(len(one.payload) > (blobs.BLOBS_MAX - 1) * size for one in built[:-1])
@@ -131,7 +137,7 @@ def test_build__in_blobs__takes_whole_blobs_alone_and_leaves_the_rest_unless_ask
     segment_max = max(
         sum(map(len, one.records)) for entry in little.entries for one in entry.batch_segments()
     )
-    batcher = Batcher(tmp_path / "batches.sqlite", log, SMALL, in_blobs=True)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, SMALL, in_blobs=True)
     full = []
     while (one := batcher.build(False)) is not None:
         full.append(one)
@@ -151,7 +157,7 @@ def test_batcher__started_anew_after_every_few_batches__goes_on_where_it_was(
 ) -> None:
     built: list[Batch] = []
     while True:
-        batcher = Batcher(tmp_path / "batches.sqlite", log, 1_000)
+        batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, 1_000)
         some = [one for one in (batcher.build(True) for _ in range(each)) if one is not None]
         batcher.close()
         built += some
@@ -162,7 +168,7 @@ def test_batcher__started_anew_after_every_few_batches__goes_on_where_it_was(
 
 def test_batches__while_the_log_grows(little: Little, tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "log.sqlite")
-    batcher = Batcher(tmp_path / "batches.sqlite", log, SMALL)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, SMALL)
     built: list[Batch] = []
     for number, entry in enumerate(little.entries):
         log.append(entry, log.end)
@@ -173,7 +179,7 @@ def test_batches__while_the_log_grows(little: Little, tmp_path: Path) -> None:
 
 
 def test_holding__names_the_batch_of_a_record(log: SqliteLog, tmp_path: Path) -> None:
-    batcher = Batcher(tmp_path / "batches.sqlite", log, 1_000)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, 1_000)
     assert batcher.holding(0) is None
     built = all_of(batcher)
     for one in built:
@@ -191,7 +197,7 @@ def test_size__that_rollup_does_not_take__is_refused(
     log: SqliteLog, tmp_path: Path, size: int, in_blobs: bool, most: int
 ) -> None:
     with pytest.raises(ValueError, match=rf"payload_bytes must be in 1\.\.{most}"):
-        Batcher(tmp_path / "batches.sqlite", log, size, in_blobs)
+        Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, size, in_blobs)
 
 
 @pytest.mark.parametrize("kept", [0, 3])
@@ -199,18 +205,18 @@ def test_log__shorter_than_the_batches__stops_the_start(
     log: SqliteLog, little: Little, tmp_path: Path, kept: int
 ) -> None:
     """Going on would give the lost sequence numbers to other orders, and post a batch that does not follow."""
-    batcher = Batcher(tmp_path / "batches.sqlite", log, SMALL)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, SMALL)
     all_of(batcher)
     batcher.close()
     shorter = SqliteLog(tmp_path / "shorter.sqlite")
     for entry in little.entries[:kept]:
         shorter.append(entry, shorter.end)
     with pytest.raises(LogLost, match=f"it ends at offset {kept}, and batch .* restore it"):
-        Batcher(tmp_path / "batches.sqlite", shorter, SMALL)
+        Batcher(tmp_path / "batches.sqlite", shorter, GENESIS_ROOT, SMALL)
 
 
 def test_log__that_is_another__gives_no_batch(log: SqliteLog, little: Little, tmp_path: Path) -> None:
-    batcher = Batcher(tmp_path / "batches.sqlite", log, SMALL)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, SMALL)
     all_of(batcher)
     batcher.close()
     other = Little()
@@ -219,7 +225,7 @@ def test_log__that_is_another__gives_no_batch(log: SqliteLog, little: Little, tm
     another = SqliteLog(tmp_path / "another.sqlite")
     for entry in other.entries:
         another.append(entry, another.end)
-    batcher = Batcher(tmp_path / "batches.sqlite", another, SMALL)
+    batcher = Batcher(tmp_path / "batches.sqlite", another, GENESIS_ROOT, SMALL)
     with pytest.raises(LogLost, match="goes on at seq"):
         batcher.build(True)
     batcher.close()

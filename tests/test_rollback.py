@@ -40,7 +40,7 @@ class Stores:
     def __init__(self, folder: Path) -> None:
         self.snapshots = folder / "snapshots"
         self.log = SqliteLog(folder / "log.sqlite")
-        self.batcher = Batcher(folder / "batches.sqlite", self.log)
+        self.batcher = Batcher(folder / "batches.sqlite", self.log, genesis().root())
         self.withdrawals = Withdrawals(folder / "withdrawals.sqlite")
         self.recovery = Recovery(self.snapshots, self.log, self.batcher, self.withdrawals)
         self.open = (self.log, self.batcher, self.withdrawals)

@@ -34,7 +34,7 @@ struct Segment:
     records: DynArray[uint256, SEGMENT_ELEMENTS_MAX]  # their elements; empty unless start < end, within the bounds
 
 
-# Calldata of a batch stays below 120 KiB, of the 128 KiB that nodes relay: 123 whole chunks and 292 bytes of ABI head.
+# Calldata of a batch stays below 120 KiB, of the 128 KiB that nodes relay: 123 whole chunks and 356 bytes of ABI head.
 PAYLOAD_BYTES_MAX: constant(uint256) = 122_016
 ELEMENT_BYTES: constant(uint256) = 31
 OFFSET_BYTES: constant(uint256) = 3  # a segment's end, in elements of the record area

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from eth_abi.exceptions import DecodingError
-
 from sequencer.contracts import load
 from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
@@ -23,6 +21,7 @@ from sequencer.l1.errors import (
     ReorgTooDeep,
     RpcRejected,
 )
+from sequencer.l1.payload import payload_in
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.protocol.batch import data_root
 from sequencer.protocol.codec import inbox_hash
@@ -140,6 +139,8 @@ class Follower:
         self._inbox_contract = Contract(load("Inbox").abi)
         self._rollup_contract = Contract(load("Rollup").abi)
         self._message = self._inbox_contract.event("Message")
+        self._post = self._rollup_contract.function("post").selector
+        self._post_blobs = self._rollup_contract.function("post_blobs").selector
         self._posted = self._rollup_contract.event("BatchPosted")
         self._rolled_back = self._rollup_contract.event("RolledBack")
         self._messages: list[InboxMessage] = []
@@ -262,8 +263,8 @@ class Follower:
         Those below `first_id` are left out unread.
 
         What was rolled back by `to_block` is left out, so that an id comes once.
-        Raises PayloadMismatch when a batch was not posted by calling the Rollup directly, or its calldata
-        contradicts the event; ids must be consecutive.
+        Raises PayloadMismatch when a batch was not posted by calling the Rollup directly, or its payload's data root
+        is not the event's; ids must be consecutive.
         """
         last_block = self._rpc.block_number() - self._confirmations if to_block is None else to_block
         expected: int | None = None
@@ -341,22 +342,11 @@ class Follower:
         batch_id = int(event["batch_id"])
         transaction = self._transaction(log)
         data = to_bytes(transaction["input"])
-        post = self._rollup_contract.function("post")
-        post_blobs = self._rollup_contract.function("post_blobs")
-        in_blobs = data[:4] == post_blobs.selector
-        post = post_blobs if in_blobs else post
-        if (transaction.get("to") or "").lower() != self._rollup.lower() or data[:4] != post.selector:
+        in_blobs = data[:4] == self._post_blobs
+        if (transaction.get("to") or "").lower() != self._rollup.lower() or (
+            not in_blobs and data[:4] != self._post
+        ):
             raise PayloadMismatch(batch_id, "was not posted by a direct call of Rollup.post or post_blobs")
-        try:
-            arguments = post.decode_input(data)
-        except DecodingError as error:
-            raise PayloadMismatch(batch_id, f"calldata does not decode: {error}") from error
-        names = ("batch_id", "post_root", "segments", "records", "first_seq", "time", "inbox_count")
-        for name, value in zip(names, arguments, strict=False):
-            if event[name] != value:
-                raise PayloadMismatch(
-                    batch_id, f"{name} is {value!r} in the calldata, {event[name]!r} in the event"
-                )
         hashes = tuple(map(to_bytes, transaction.get("blobVersionedHashes") or ())) if in_blobs else ()
         odd: tuple[bytes, ...] = ()
         if in_blobs:
@@ -364,7 +354,7 @@ class Follower:
             payload = blobs.from_blobs(found, event["elements"])
             odd = () if found == blobs.to_blobs(payload) else found
         else:
-            payload = bytes(arguments[-1])
+            payload = payload_in(data)
         if (blobs.data_root(hashes) if in_blobs else data_root(payload)) != event["data_root"]:
             raise PayloadMismatch(batch_id, "the payload's data root is not the event's")
         return PostedBatch(

@@ -7,6 +7,17 @@ from sequencer.protocol.batch import chunks as chunks_of
 from sequencer.protocol.batch import data_levels
 
 PAYLOAD_BYTES_MAX: Final = 122_016  # contracts/lib/batch.vy
+PAYLOAD_HEAD: Final = 324  # where in the calldata of `Rollup.post` the payload's length stands (contracts/Rollup.vy)
+PAYLOAD_START: Final = PAYLOAD_HEAD + 32
+
+
+def payload_in(calldata: bytes) -> bytes:
+    """The payload in the calldata of `Rollup.post`, at the places where Rollup reads it, whatever stands elsewhere.
+
+    A stricter reader would be blind to a batch that Rollup takes. What it has read is checked by the data root.
+    """
+    length = int.from_bytes(calldata[PAYLOAD_HEAD:PAYLOAD_START], "big")
+    return calldata[PAYLOAD_START : PAYLOAD_START + length]
 
 
 def chunk_proof(payload: bytes, chunks: Sequence[int]) -> bytes:

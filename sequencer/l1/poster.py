@@ -3,7 +3,8 @@
 `offer` queues a batch, `step` does what can be done now: it is called in a loop, never blocks longer than L1's
 answers, and `status` says where it stands. A batch goes through the transaction manager under the intent
 "batch-{id}", so that offering it again after a crash finds the transaction that is already on its way. After a
-roll-back ids come again with other content: the intent then carries the epoch, which counts them.
+roll-back ids come again with other content: the intent then carries the epoch, which counts them. A batch names the
+root and the inbox hash that it was made upon: on another branch of L1 it reverts, and waits.
 """
 
 import threading
@@ -38,6 +39,8 @@ EXECUTION_GAS_FIXED: Final = 150_000
 EXECUTION_GAS_PER_BYTE: Final = 7
 EXECUTION_GAS_PER_BLOB: Final = 2_000
 GAS_MARGIN: Final = 20_000
+# reverts of a batch whose past is not L1's: a reorganisation has taken it away, and may bring it back
+OTHER_PAST: Final = ("rollup: pre-root is not the last root", "rollup: inbox hash is not the inbox's")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +48,14 @@ class Batch:
     """Arguments of `Rollup.post` or `post_blobs`."""
 
     batch_id: int
+    pre_root: bytes
     post_root: bytes
     segments: int
     records: int
     first_seq: int
     time_s: int
     inbox_count: int
+    inbox_hash: bytes
     payload: bytes
 
 
@@ -305,10 +310,10 @@ class Poster:
                 self._rollup, self._calldata(item.batch), "latest", self._txmgr.address, hashes
             )
         except RpcReverted as error:
-            self._wait(
-                PosterState.STUCK,
-                f"batch {item.batch.batch_id}: {error.reason or failed.error or error.message}",
-            )
+            reason = error.reason or failed.error or error.message
+            if reason in OTHER_PAST:
+                reason += ": it was made upon another branch of L1, and goes when that is the chain again"
+            self._wait(PosterState.STUCK, f"batch {item.batch.batch_id}: {reason}")
             return False
         item.retries += 1
         if self._txmgr.get(item.intent_id) is not None:  # tried by an earlier run
@@ -334,12 +339,14 @@ class Poster:
         return self._contract.encode(
             "post_blobs" if self._config.in_blobs else "post",
             batch.batch_id,
+            batch.pre_root,
             batch.post_root,
             batch.segments,
             batch.records,
             batch.first_seq,
             batch.time_s,
             batch.inbox_count,
+            batch.inbox_hash,
             len(batch.payload) // ELEMENT_BYTES if self._config.in_blobs else batch.payload,
         )
 

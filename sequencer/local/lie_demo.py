@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sequencer.batcher import Batch
+from sequencer.batcher import EMPTY_HASH, Batch
 from sequencer.contracts import load
 from sequencer.development import devnet_params
 from sequencer.engine import Engine, Submission, class_of
@@ -149,9 +149,12 @@ class Stage:
             wallet = Wallet(chain.rpc, devnet_signer(index), self.at)
             wallet.mint(amount)
             wallet.deposit_with_permit(amount)
-        follower = Follower(chain.rpc, self.at.inbox, self.at.rollup, self.at.deploy_block, 0)
-        self.inbox = [message.record for message in follower.messages_after(0)]
+        self.inbox = [message.record for message in self.follower().messages_after(0)]
         self._postings = 0
+
+    def follower(self) -> Follower:
+        """A fresh one."""
+        return Follower(self.chain.rpc, self.at.inbox, self.at.rollup, self.at.deploy_block, 0)
 
     def perform(self, lie: Lie | None) -> tuple[LyingEngine, list[Batch]]:
         """The play with a lying engine, and its batches."""
@@ -159,9 +162,17 @@ class Stage:
             log = SqliteLog(Path(name) / "log.sqlite")
             engine = LyingEngine(genesis_state(self.domain, self.params), lie)
             Play(engine, log, self.tape, self.inbox).run()
-            made = batches_of(Path(name), log)
+            made = batches_of(Path(name), log, genesis_root(self.params))
             log.close()
-        return engine, made
+        # Whoever lies about the inbox has to name the Inbox's own hash all the same: Rollup takes no other.
+        return engine, [replace(one, inbox_hash=self.inbox_hash(one.inbox_count)) for one in made]
+
+    def inbox_hash(self, count: int) -> bytes:
+        """The Inbox's, after so many of the messages that the play knows."""
+        running = EMPTY_HASH
+        for record in self.inbox[:count]:
+            running = codec.inbox_hash(running, record)
+        return running
 
     def post(self, made: list[Batch], late_s: int | None = None) -> None:
         """Posts the batches, each at its own time. `late_s`: that which takes the day's last messages so much after the
@@ -236,7 +247,8 @@ def bent(made: list[Batch], lie: Lie) -> list[Batch]:
         if one.batch_id == HEADER_LIE_BATCH and lie.of is not None:
             one = lie.of(one)
         if out:
-            one = replace(one, first_seq=out[-1].first_seq + out[-1].records)
+            last = out[-1]
+            one = replace(one, first_seq=last.first_seq + last.records, pre_root=last.post_root)
         out.append(one)
     return out
 
@@ -329,7 +341,8 @@ def execute_again(on: Stage, made: list[Batch], report: LieReport) -> None:
     for one in made[:right]:
         for raw in _records([one]):
             apply(state, raw)
-    start_batch, seq, taken = right + 1, state.globals.seq, state.globals.inbox_count
+    start_batch, pre_root = right + 1, state.root()
+    seq, taken = state.globals.seq, state.globals.inbox_count
     inbox = on.inbox[taken:]
     engine = Engine(state)
     entries: list[Entry] = []
@@ -355,7 +368,7 @@ def execute_again(on: Stage, made: list[Batch], report: LieReport) -> None:
         report.honest_records_kept += sum(1 for one in results if one.reason is Reason.OK)
         report.refused += [Reason(one.reason).name for one in results if one.reason is not Reason.OK]
     on.bond()
-    on.post(_batches(entries, start_batch, seq, taken))
+    on.post(_batches(on, entries, start_batch, pre_root, seq, taken))
 
 
 _DEPOSIT: Final = bytes([Kind.DEPOSIT])
@@ -386,7 +399,9 @@ def _ticks(records: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
         yield time_s, waiting
 
 
-def _batches(entries: list[Entry], batch_id: int, seq: int, inbox_count: int) -> list[Batch]:
+def _batches(
+    on: Stage, entries: list[Entry], batch_id: int, pre_root: bytes, seq: int, inbox_count: int
+) -> list[Batch]:
     """Ticks as batches, from `batch_id` on."""
     out: list[Batch] = []
     waiting: list[Entry] = []
@@ -401,9 +416,11 @@ def _batches(entries: list[Entry], batch_id: int, seq: int, inbox_count: int) ->
         payload = batches.encode(segments)
         out.append(
             Batch(
-                batch_id + len(out), entry.root, len(segments), records, seq, entry.time, inbox_count, payload
+                *(batch_id + len(out), pre_root, entry.root, len(segments), records, seq, entry.time),
+                *(inbox_count, on.inbox_hash(inbox_count), payload),
             )
         )
+        pre_root = entry.root
         seq += records
         waiting = []
     return out

@@ -303,9 +303,9 @@ class Play:
         return self._signed(Kind.CANCEL, MAKER, instrument=instrument, side=c.SELL, price=price, seq=seq)
 
 
-def batches_of(folder: Path, log: SqliteLog) -> list[Batch]:
+def batches_of(folder: Path, log: SqliteLog, genesis_root: bytes) -> list[Batch]:
     """The log as small batches."""
-    batcher = Batcher(folder / "batches.sqlite", log, PAYLOAD_MAX_BYTES)
+    batcher = Batcher(folder / "batches.sqlite", log, genesis_root, PAYLOAD_MAX_BYTES)
     out: list[Batch] = []
     while (built := batcher.build(True)) is not None:
         out.append(built)

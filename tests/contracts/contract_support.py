@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import boa
@@ -22,6 +22,7 @@ from sequencer.protocol.hashing import keccak
 USD = 10**6
 ETHER = 10**18
 INBOX = (3_600, 86_400, 10**15)  # delay_min_s, delay_max_s, message_fee
+GENESIS_ROOT = b"\x11" * 32
 NO_REASON = "(no reason)"
 HEADER_TYPES = ["uint256", "bytes32", "bytes32", "bytes32", *["uint256"] * 6, "bytes32"]
 
@@ -95,7 +96,7 @@ def deploy_exchange(
 ) -> Exchange:
     """Deploys and wires one; `changes` replace constructor arguments, `verifiers` those in the order of VERIFIERS."""
     settings = {
-        "genesis_root": b"\x11" * 32,
+        "genesis_root": GENESIS_ROOT,
         "challenge_window_s": 600,
         "bond_min": ETHER,
         "takeover_s": 600,
@@ -192,6 +193,8 @@ class Batch:
     time: int = 0
     inbox_count: int = 0
     payload: bytes = field(default=b"")
+    pre_root: bytes = GENESIS_ROOT
+    inbox_hash: bytes = bytes(32)
 
     def __post_init__(self) -> None:
         if not self.payload:
@@ -203,14 +206,23 @@ class Batch:
     def arguments(self) -> tuple[Any, ...]:
         return (
             self.batch_id,
+            self.pre_root,
             self.post_root,
             self.segments,
             self.records,
             self.first_seq,
             self.time,
             self.inbox_count,
+            self.inbox_hash,
             self.payload,
         )
+
+    def upon(self, rollup: Any, inbox: Any) -> "Batch":
+        """The same with what it is to be posted upon: the last root, and the Inbox's hash, as they stand."""
+        pre_root = rollup.batch(rollup.next_batch() - 1).post_root
+        known = self.inbox_count <= inbox.count()
+        running = inbox.hash_at(self.inbox_count) if known else bytes(32)
+        return replace(self, pre_root=bytes(pre_root), inbox_hash=bytes(running))
 
     def header(self, pre_root: bytes, inbox_hash: bytes = bytes(32)) -> tuple[Any, ...]:
         return (

@@ -165,7 +165,9 @@ def test_deploy_to_claim__on_anvil__pays_the_withdrawal(ape: Run, anvil: str, tm
     w3 = Web3(HTTPProvider(anvil))
     rollup = w3.eth.contract(address=w3.to_checksum_address(deployment.rollup), abi=load("Rollup").abi)
     state = state_with_a_withdrawal()
-    batch = Batch(1, state.root(), segments=12, records=40, inbox_count=1)
+    inbox = w3.eth.contract(address=w3.to_checksum_address(deployment.inbox), abi=load("Inbox").abi)
+    inbox_hash = inbox.functions.hash_at(1).call()
+    batch = Batch(1, state.root(), segments=12, records=40, inbox_count=1, inbox_hash=inbox_hash)
     posted = rollup.functions.post(*batch.arguments()).transact({"from": deployment.sequencer})
     assert w3.eth.wait_for_transaction_receipt(posted)["status"] == 1
 

@@ -107,7 +107,10 @@ class Scene:
         } | changes
         payload = payload or batches.encode(taken)
         rollup = self.exchange.rollup
-        rollup.post(rollup.next_batch(), *header.values(), payload, sender=self.sequencer)
+        number = rollup.next_batch()
+        pre_root = rollup.batch(number - 1).post_root
+        inbox_hash = self.exchange.inbox.hash_at(header["inbox_count"])
+        rollup.post(number, pre_root, *header.values(), inbox_hash, payload, sender=self.sequencer)
         event = events_of(rollup, "BatchPosted")[0]
         names = [
             *("batch_id", "pre_root", "post_root", "data_root", "elements", "segments", "records"),
@@ -680,7 +683,7 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
     raw = bytes([kind]) + bytes(range(1, size))
     payload = pack([root], [size // 31], raw)
     with boa.env.anchor():
-        exchange.rollup.post(1, root, 1, 1, 0, 0, 0, payload, sender=sequencer)
+        exchange.rollup.post(*(1, b"\x11" * 32, root, 1, 1, 0, 0, 0, bytes(32), payload), sender=sequencer)
         header = (
             1,
             b"\x11" * 32,

@@ -143,7 +143,9 @@ class Chain:
         segments = -(-elements // 15)
         tables = segments + -(-segments // 10)
         records = min(elements, 3_936 - tables)
-        batch = Batch(self.rollup.functions.next_batch().call(), post_root, segments, records, self.seq)
+        number = self.rollup.functions.next_batch().call()
+        pre_root = self.rollup.functions.batch(number - 1).call()[1]
+        batch = Batch(number, post_root, segments, records, self.seq, pre_root=pre_root)
         noise = Web3.keccak(text="record")[:31]
         payload = batch.payload[: tables * 31] + noise * records
         self.seq += records

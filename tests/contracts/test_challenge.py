@@ -61,8 +61,8 @@ class Day:
         records = sum(len(segment.records) for segment in segments)
         payload = batches.encode(segments)
         rollup.post(
-            *(1, segments[-1].root, len(segments), records, 0, g.time, g.inbox_count),
-            payload,
+            *(1, rollup.batch(0).post_root, segments[-1].root, len(segments), records, 0, g.time),
+            *(g.inbox_count, self.exchange.inbox.hash_at(g.inbox_count), payload),
             sender=self.sequencer,
         )
         event = events_of(rollup, "BatchPosted")[0]

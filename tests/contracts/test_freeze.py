@@ -26,7 +26,7 @@ def traded(exchange: Exchange, trader: Any, other_trader: Any) -> Exchange:
 
 def post(exchange: Exchange, sequencer: Any, batch_id: int, inbox_count: int, first_seq: int = 0) -> None:
     batch = Batch(batch_id, first_seq=first_seq, inbox_count=inbox_count)
-    exchange.rollup.post(*batch.arguments(), sender=sequencer)
+    exchange.rollup.post(*batch.upon(exchange.rollup, exchange.inbox).arguments(), sender=sequencer)
 
 
 def next_expiry(days: int = 0) -> int:

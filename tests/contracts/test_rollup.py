@@ -32,7 +32,8 @@ def deploy_arbiter(rollup: Any) -> Any:
 
 
 def post(exchange: Exchange, sequencer: Any, batch: Batch) -> None:
-    exchange.rollup.post(*batch.arguments(), sender=sequencer)
+    meant = batch.upon(exchange.rollup, exchange.inbox)
+    exchange.rollup.post(*meant.arguments(), sender=sequencer)
 
 
 # ------------------------------------------------------------------------------------------ what it keeps
@@ -180,6 +181,24 @@ def test_post__last_offset_is_read_where_it_stands(exchange: Exchange, sequencer
     assert exchange.rollup.tip()[0] == segments
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pre_root": GENESIS[:31] + b"\x12"}, "rollup: pre-root is not the last root"),
+        ({"pre_root": bytes(32)}, "rollup: pre-root is not the last root"),
+        ({"inbox_hash": b"\1" * 32}, "rollup: inbox hash is not the inbox's"),
+        ({"inbox_count": 1, "inbox_hash": bytes(32)}, "rollup: inbox hash is not the inbox's"),
+    ],
+)
+def test_post__made_upon_another_past__reverts(
+    exchange: Exchange, sequencer: Any, trader: Any, change: dict[str, Any], reason: str
+) -> None:
+    """What the sender has signed on one branch of L1 is no fraud on another: it is nothing there."""
+    exchange.vault.deposit(USD, sender=trader)
+    with reverts(reason):
+        exchange.rollup.post(*replace(Batch(), **change).arguments(), sender=sequencer)
+
+
 def test_post__time_and_inbox_count_never_fall(exchange: Exchange, sequencer: Any, trader: Any) -> None:
     now = boa.env.timestamp
     exchange.vault.deposit(USD, sender=trader)
@@ -195,8 +214,8 @@ def test_post__time_and_inbox_count_never_fall(exchange: Exchange, sequencer: An
 
 def test_post__calldata_in_another_form__reverts(exchange: Exchange, sequencer: Any) -> None:
     calldata = exchange.rollup.post.prepare_calldata(*Batch().arguments())
-    head = 4 + 7 * 32
-    shifted = calldata[:head] + (9 * 32).to_bytes(32, "big") + bytes(32) + calldata[head + 32 :]
+    head = 4 + 9 * 32
+    shifted = calldata[:head] + (11 * 32).to_bytes(32, "big") + bytes(32) + calldata[head + 32 :]
     # The contract would read one payload here, and whoever decodes the ABI another.
     elsewhere = calldata[:head] + bytes(32) + calldata[head + 32 :]
     for form in (calldata + b"\0", calldata + bytes(32), shifted, elsewhere, calldata[:-32]):

@@ -39,7 +39,8 @@ def post(exchange: Exchange, poster: Any) -> int:
     """The next batch; its id."""
     number = exchange.rollup.next_batch()
     seq = exchange.rollup.tip()[0]
-    exchange.rollup.post(*Batch(number, first_seq=seq).arguments(), sender=poster)
+    batch = Batch(number, first_seq=seq).upon(exchange.rollup, exchange.inbox)
+    exchange.rollup.post(*batch.arguments(), sender=poster)
     return int(number)
 
 

@@ -25,7 +25,7 @@ def post_state(exchange: Exchange, sequencer: Any, state: Map) -> int:
     batch_id = rollup.next_batch()
     seq, time, inbox_count = rollup.tip()
     batch = Batch(batch_id, state.root(), first_seq=seq, time=time, inbox_count=inbox_count)
-    rollup.post(*batch.arguments(), sender=sequencer)
+    rollup.post(*batch.upon(rollup, exchange.inbox).arguments(), sender=sequencer)
     boa.env.time_travel(seconds=rollup.challenge_window_s())
     return int(batch_id)
 

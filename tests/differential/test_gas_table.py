@@ -104,8 +104,9 @@ class Chain:
         return address
 
     def post(self, posted: PostedBatch) -> None:
-        head = (posted.batch_id, posted.post_root, posted.segments, posted.records, 0, posted.time_s, 0)
-        send(self.evm, SEQUENCER, self.rollup, encoded("Rollup", "post", *head, posted.payload))
+        head = (posted.batch_id, posted.pre_root, posted.post_root, posted.segments, posted.records, 0)
+        tail = (posted.time_s, 0, bytes(32), posted.payload)
+        send(self.evm, SEQUENCER, self.rollup, encoded("Rollup", "post", *head, *tail))
 
     def copied(self, block: int) -> Any:
         """A machine in the same state, to which everything is cold."""

@@ -42,7 +42,7 @@ def perform(
     log = SqliteLog(folder / "log.sqlite")
     engine = LyingEngine(genesis_state(DOMAIN, PARAMS), lie)
     Play(engine, log, TAPE, INBOX, is_crowded).run()
-    made = batches_of(folder, log)
+    made = batches_of(folder, log, genesis_root(PARAMS))
     log.close()
     if lie is not None:
         made = bent(made, lie)

@@ -172,8 +172,9 @@ def test_batch__of_one_and_of_two_blobs__comes_back_and_into_the_archive(
 
 def _raw(exchange: Blobs, batch: Batch, elements: int, made: blobs.Sidecar) -> None:
     """Posts as no honest sequencer would."""
-    values = (batch.batch_id, batch.post_root, batch.segments, batch.records, batch.first_seq)
-    data = ROLLUP.encode("post_blobs", *values, batch.time_s, batch.inbox_count, elements)
+    values = (batch.batch_id, batch.pre_root, batch.post_root, batch.segments, batch.records)
+    times = (batch.first_seq, batch.time_s, batch.inbox_count, batch.inbox_hash)
+    data = ROLLUP.encode("post_blobs", *values, *times, elements)
     content = Content(bytes.fromhex(exchange.at.rollup[2:]), data, 0, post_blobs_gas(data, len(made.blobs)))
     rpc = exchange.chain.rpc
     nonce = rpc.nonce(exchange.sequencer.address)
@@ -248,12 +249,14 @@ def test_post_blobs__refuses_what_nobody_could_open(exchange: Blobs, make_batch:
     batch, rpc = make_batch(1), exchange.chain.rpc
     values = (
         batch.batch_id,
+        batch.pre_root,
         batch.post_root,
         batch.segments,
         batch.records,
         batch.first_seq,
         batch.time_s,
         0,
+        batch.inbox_hash,
     )
 
     def reason(elements: int | None, hashes: int) -> str:
@@ -308,7 +311,9 @@ def test_post_blobs__where_the_arbiter_looks_at_calldata__reverts(
     sequencer = anvil.signer(SEQUENCER)
     at = deploy(anvil.rpc, anvil.signer(DEPLOYER), DeployConfig(GENESIS_ROOT, sequencer.address, 3600, 3600))
     batch = make_batch(1)
-    data = ROLLUP.encode("post_blobs", 1, batch.post_root, 1, 1, 0, batch.time_s, 0, 10)
+    data = ROLLUP.encode(
+        "post_blobs", 1, GENESIS_ROOT, batch.post_root, 1, 1, 0, batch.time_s, 0, bytes(32), 10
+    )
     with pytest.raises(RpcReverted, match="payload is not where the arbiter looks"):
         anvil.rpc.eth_call(at.rollup, data, "latest", sequencer.address, [b"\1" * 32])
 

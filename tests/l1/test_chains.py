@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from sequencer.contracts import load
 from sequencer.l1 import chains
+from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import ChainStartError, DeploymentError, RpcUnavailable, TransactionFailed
 from sequencer.l1.poster import Batch, Poster
@@ -12,7 +14,7 @@ from sequencer.l1.rpc import Rpc
 from sequencer.l1.wallet import key_from_environment, key_from_keystore
 from sequencer.protocol.batch import data_root
 
-from .conftest import BatchMaker, Exchange
+from .conftest import GENESIS_ROOT, BatchMaker, Exchange
 
 
 def test_start__of_an_unknown_name_or_a_dead_url__says_so() -> None:
@@ -94,7 +96,10 @@ def test_claim__of_a_proven_withdrawal__pays_its_owner(exchange: Exchange) -> No
     payload = leaf[:31] + (1).to_bytes(3, "big").ljust(31, b"\0") + b"\x07" * 31
     manager = exchange.manager()
     poster = Poster(exchange.rpc, manager, exchange.deployment.rollup)
-    poster.offer(Batch(1, leaf, 1, 1, 0, exchange.chain.head_time_s(), 1, payload))
+    inbox = Contract(load("Inbox").abi)
+    running = bytes(inbox.read(exchange.rpc, exchange.deployment.inbox, "hash_at", 1))
+    time_s = exchange.chain.head_time_s()
+    poster.offer(Batch(1, GENESIS_ROOT, leaf, 1, 1, 0, time_s, 1, running, payload))
     assert len(poster.drain(60)) == 1
     with pytest.raises(TransactionFailed, match="rollup: not final"):
         exchange.trader.claim(1, 0, owner, 4_000_000, 0, [])

@@ -65,15 +65,16 @@ def three_feeds(exchange: Exchange) -> tuple[Batch, State]:
     segments = [Segment(root, tuple(records)) for root, records in entry.segments]
     assert len(segments) == 1
     payload = batches.encode(segments)
-    return Batch(1, segments[0].root, 1, len(segments[0].records), 0, now, 0, payload), state
+    head = (1, genesis_root(PARAMS), segments[0].root, 1, len(segments[0].records), 0, now)
+    return Batch(*head, 0, bytes(32), payload), state
 
 
 def post(exchange: Exchange, batch: Batch, root: bytes) -> None:
     """Posts the batch under a root of any making."""
     data = ROLLUP.encode(
         "post",
-        *(batch.batch_id, root, batch.segments, batch.records, batch.first_seq, batch.time_s),
-        *(batch.inbox_count, root[:31] + batch.payload[31:]),
+        *(batch.batch_id, batch.pre_root, root, batch.segments, batch.records, batch.first_seq),
+        *(batch.time_s, batch.inbox_count, batch.inbox_hash, root[:31] + batch.payload[31:]),
     )
     wallet = Wallet(exchange.rpc, exchange.sequencer, exchange.deployment)
     wallet.transact("post", exchange.deployment.rollup, data, gas=1_000_000)

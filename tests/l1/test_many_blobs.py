@@ -88,7 +88,8 @@ def test_segments__in_any_of_six_blobs_and_across_their_bounds__are_challenged(
         for index, one in enumerate(honest)
     ]
     count = sum(len(one.records) for one in honest)
-    on.post(Batch(1, honest[-1].root, SEGMENTS, count, 0, GENESIS_TIME_S, 0, batches.encode(told)))
+    head = (1, genesis_root(PARAMS), honest[-1].root, SEGMENTS, count, 0, GENESIS_TIME_S)
+    on.post(Batch(*head, 0, bytes(32), batches.encode(told)))
     on.manager.close()
     assert on.poster.status().blob_gas_used == BLOBS * blobs.GAS_PER_BLOB
     [posted] = on.batches()

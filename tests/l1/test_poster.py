@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,8 +107,7 @@ def test_other_batch__under_a_posted_id__is_an_error(exchange: Exchange, make_ba
     manager.close()
     (exchange.directory / "tx.sqlite").unlink()
     poster = poster_of(exchange, exchange.manager())
-    other = make_batch(1)
-    poster.offer(type(other)(1, b"\x99" * 32, 1, 1, 0, other.time_s, 0, other.payload))
+    poster.offer(replace(make_batch(1), post_root=b"\x99" * 32))
     with pytest.raises(BatchMismatch):
         poster.drain(60)
 
@@ -232,7 +232,8 @@ poster = Poster(rpc, manager, rollup)
 for batch_id in range(1, 6):
     root = bytes([batch_id]) * 32
     payload = root[:31] + (8).to_bytes(3, "big").ljust(31, b"\\0") + bytes([7]) * 248
-    poster.offer(Batch(batch_id, root, 1, 1, batch_id - 1, int(time_s), 0, payload))
+    pre_root = bytes([batch_id - 1 or 1]) * 32  # genesis has the root that batch 1 has
+    poster.offer(Batch(batch_id, pre_root, root, 1, 1, batch_id - 1, int(time_s), 0, bytes(32), payload))
 poster.drain(60)
 """
 
@@ -266,7 +267,7 @@ def test_gas_formula__is_enough_without_being_wasteful(
 ) -> None:
     batch = make_batch(1, size_bytes)
     payload = batch.payload.replace(b"\x07", bytes([fill]))
-    batch = type(batch)(1, batch.post_root, 1, 1, 0, batch.time_s, 0, payload)
+    batch = replace(batch, payload=payload)
     poster = poster_of(exchange, exchange.manager())
     poster.offer(batch)
     (posted,) = poster.drain(60)

@@ -12,7 +12,7 @@ from sequencer.log import SqliteLog
 from sequencer.proof.replay import replay
 from sequencer.protocol import batch, codec
 from sequencer.protocol.constants import Kind
-from tests.simulation.little import DOMAIN, PARAMS, Little, deposit
+from tests.simulation.little import DOMAIN, PARAMS, Little, deposit, genesis
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def posted(little: Little, tmp_path: Path) -> list[PostedBatch]:
     for raw in (raw for entry in little.entries for raw in entry.raws()):
         if raw[0] == Kind.DEPOSIT:
             hashes.append(codec.inbox_hash(hashes[-1], raw))
-    batcher = Batcher(tmp_path / "batches.sqlite", log, 2_500)
+    batcher = Batcher(tmp_path / "batches.sqlite", log, genesis().root(), 2_500)
     out = []
     while (one := batcher.build(True)) is not None:
         out.append(
