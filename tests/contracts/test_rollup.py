@@ -9,6 +9,7 @@ from contract_support import ETHER, USD, Batch, Exchange, deploy, events_of, nai
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sequencer.l1.deploy import VERIFIERS
 from sequencer.protocol.codec import domain_separator
 
 PAYLOAD_MAX = 122_016
@@ -28,7 +29,7 @@ def deploy_rollup(exchange: Exchange, sequencer: Any) -> Any:
 
 def deploy_arbiter(rollup: Any) -> Any:
     anything = deploy("DataSourceCalldata")
-    return deploy("Arbiter", rollup, anything, anything, anything, anything, 10)
+    return deploy("Arbiter", rollup, anything, *[anything] * len(VERIFIERS), 10)
 
 
 def post(exchange: Exchange, sequencer: Any, batch: Batch) -> None:
