@@ -87,7 +87,7 @@ def _match(
     leaves: bool = quantity == resting
     if (entry >> 104) & constants.FLAG_REDUCE_ONLY != 0:
         closes: uint256 = self._reducible(maker, instrument, unsafe_sub(1, side))
-        if closes < quantity:  # closes > 0: it is not idle; what is left of it can close nothing, and must not stand before the taker's rest
+        if closes <= quantity:  # closes > 0: it is not idle; what is left of it can close nothing, and must not stand in the book
             quantity = closes
             leaves = True
     delta: int256 = margin._lots(quantity)

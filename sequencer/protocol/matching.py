@@ -203,9 +203,7 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     leaves = quantity == order.quantity
     if order.flags & c.FLAG_REDUCE_ONLY:
         closes = reducible(maker, instrument, order.side)
-        if (
-            closes < quantity
-        ):  # what is left of it can close nothing, and must not stand before the taker's rest
+        if closes <= quantity:  # what is left of it can close nothing, and must not stand in the book
             quantity, leaves = closes, True
     delta = -quantity if side else quantity
     if not margin.can_hold(account, instrument, delta):

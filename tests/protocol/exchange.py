@@ -69,12 +69,14 @@ class Exchange:
         self.audits = audits
         self.numbers: dict[str, int] = {}
         self.nonces: dict[str, int] = {}
+        self.applied: list[bytes] = []
         self.tick(START)
 
     # --- records --------------------------------------------------------------------------------
 
     def apply(self, raw: bytes, signer: bytes | None = None) -> Outcome:
         out = apply(self.state, raw, signer)
+        self.applied.append(raw)
         self.auditor.count(raw, out)
         if self.audits:
             self.auditor.check(self.state)

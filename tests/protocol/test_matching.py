@@ -321,6 +321,22 @@ def test_reduce_only_maker__of_which_a_part_still_closes__fills_that_and_leaves(
     assert exchange.account("third").reserved == 0
 
 
+def test_reduce_only_maker__whose_position_a_fill_closes_exactly__leaves_with_it(
+    exchange: Exchange, call: int
+) -> None:
+    exchange.trade("third", "maker", call, P, 4)
+    exchange.sell("third", call, P + 1, 4, flags=REDUCE)
+    exchange.sell("third", call, P + 2, 4, flags=REDUCE)
+    exchange.buy("maker", call, P, 2)
+    exchange.sell("third", call, P, 2, tif=IOC)
+    assert exchange.position("third", call) == 2
+    out = exchange.buy("taker", call, P + 1, 2)
+    assert [fill.quantity for fill in out.fills] == [2]
+    assert [order.quantity for order in out.removed] == [2]
+    assert [price for _, price, _ in resting(exchange, call, c.SELL)] == [P + 2]
+    assert exchange.account("third").reserved == 0
+
+
 def test_reduce_only_maker__with_nothing_left_to_close__holds_no_post_only_order_back(
     exchange: Exchange, call: int
 ) -> None:
