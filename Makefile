@@ -76,8 +76,9 @@ format: setup ## what of the style a program can mend
 	$(BIN)/ruff format .
 
 .PHONY: fuzz
-fuzz: setup ## the property, differential and simulation tests with many more cases
+fuzz: setup ## the property, differential and simulation tests with many more cases, and the economy fuzz
 	FAIRSTRIKE_LONG=1 FAIRSTRIKE_NODE=0 $(PYTEST) --timeout 3600 -m "hypothesis or fuzz" tests
+	for seed in $$(seq 20); do $(BIN)/fairstrike fuzz --economy --seed "$$seed"; done
 
 .PHONY: bench
 bench: setup ## orders a second end to end, then each part; the book on its recording where there is one

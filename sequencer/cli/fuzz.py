@@ -1,6 +1,9 @@
-"""`fairstrike fuzz`: both twins of the transition on the same records, from a checkout (the generator is test code)."""
+"""`fairstrike fuzz`: both twins on the same records, or coalitions against the market's rules.
 
-import importlib.util
+It runs from a checkout: the generators are test code.
+"""
+
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,32 +13,57 @@ import click
 from sequencer.cli.output import fail, people, show, write_json
 
 
-def _fuzz() -> Any:
-    """The generator's module. Raises ClickException where there is no checkout or no test extra."""
-    path = Path(__file__).resolve().parents[2] / "tests" / "differential" / "fuzz.py"
-    spec = importlib.util.spec_from_file_location("fairstrike_fuzz", path) if path.exists() else None
-    if spec is None or spec.loader is None:
-        raise fail(
-            "fuzz needs a checkout of the project: its records are drawn by tests/differential/fuzz.py"
-        )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+def _module(name: str) -> Any:
+    """A generator's module. Raises ClickException where there is no checkout or no test extra."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "tests" / "differential" / "fuzz.py").exists():
+        raise fail("fuzz needs a checkout of the project: its records are drawn by code in tests/")
+    sys.path.insert(0, str(root))
     try:
-        spec.loader.exec_module(module)
+        return importlib.import_module(name)
     except ImportError as error:
         raise fail(f"fuzz needs the test extra: {error}") from error
-    return module
+    finally:
+        sys.path.remove(str(root))
 
 
 @click.command()
-@click.option("--records", default=10_000, show_default=True, type=click.IntRange(1))
+@click.option("--records", default=10_000, show_default=True, type=click.IntRange(1), help="for the twins")
+@click.option("--economy", is_flag=True, help="coalitions against the market's rules, in Python alone")
+@click.option("--steps", default=200_000, show_default=True, type=click.IntRange(1), help="with --economy")
+@click.option("--episode", type=click.IntRange(0), help="with --economy: this one of the seed alone")
 @click.option("--seed", default=1, show_default=True)
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
 )
-def fuzz(records: int, seed: int, json_target: str | None) -> None:
-    """Python against the verifiers' bytecode: valid, invalid and hostile records, and wrong witnesses."""
-    module = _fuzz()
+def fuzz(
+    records: int, economy: bool, steps: int, episode: int | None, seed: int, json_target: str | None
+) -> None:
+    """Python against the verifiers' bytecode: valid, invalid and hostile records, and wrong witnesses.
+
+    With --economy: accounts of one owner, lying feeds and an omitting sequencer against honest people.
+    """
+    if economy:
+        _economy(steps, seed, episode, json_target)
+    else:
+        _twins(records, seed, json_target)
+
+
+def _economy(steps: int, seed: int, episode: int | None, json_target: str | None) -> None:
+    module = _module("tests.economy.episodes")
+    result = module.fuzz(steps, seed) if episode is None else module.replay(seed, episode)
+    write_json(json_target, result)
+    violations = result["violations"]
+    if json_target != "-":
+        show("economy fuzz", {**result, "violations": len(violations)})
+        for one in violations[:10]:
+            people.print(f"{one['invariant']}: {one['what']} (seed {seed}, episode {one['episode']})")
+    if violations:
+        raise fail(f"{len(violations)} violations; the first: {violations[0]['what'][:400]}")
+
+
+def _twins(records: int, seed: int, json_target: str | None) -> None:
+    module = _module("tests.differential.fuzz")
     people.print(f"comparing {records:,} records, seed {seed}, on {type(module.new_evm()).__name__} ...")
     found = module.fuzz(records, seed)
     result = {

@@ -3,7 +3,7 @@ invariants. Amounts in 1e-6 USD.
 
 E      cash and positions at the truth. hole = max(0, -E): what an account cannot pay.
 rho    (pool + fund) / (sum of E + the holes that were there to be seen): what a claim is worth, at most 1.
-V      of the coalition: rho x sum of max(0, E) + what it has withdrawn - what it has paid in (+ the treasury, if its own).
+V      of the coalition: rho x sum of max(0, E) + withdrawn - paid in (+ the treasury, if it is its own).
 
 A record moves no price, so a record may raise V by what honest parties have agreed to and by nothing else, and make no
 hole. A price moves no cash: inside the modelled range it may cost an account its IM at most, as its pages put it.
@@ -22,9 +22,8 @@ from sequencer.protocol.entries import Account
 from sequencer.protocol.state import expiry_time
 
 if TYPE_CHECKING:
-    from world import World
-
     from sequencer.protocol.outcome import Outcome
+    from tests.economy.world import World
 
 USD = 1_000_000
 RECORD_TOLERANCE = 10_000  # one record: 0.01 USD, for floats and roundings
@@ -53,7 +52,9 @@ class Books:
         self.coalition: set[int] = set()
         self.prices: dict[int, float] = {}  # instrument -> fair value of a lot, ticks
         self.value: dict[int, float] = {}  # account -> E
-        self.drift: dict[int, float] = {}  # account -> E less its equity at the pages' marks, before the record
+        self.drift: dict[
+            int, float
+        ] = {}  # account -> E less its equity at the pages' marks, before the record
         self.due: dict[int, float] = {}  # account -> hole that was there to be seen
         self.basis: dict[int, object] = {}  # page -> the truth when it was marked
         self.fed: dict[int, int] = {}
@@ -132,7 +133,9 @@ class Books:
         old, self.wealth = self.wealth, self._wealth()
         gained = self.wealth - old
         agreed = self._agreed(kind, fields, out, before)
-        if not ours:  # what honest people pay in fees is theirs to pay, and may be the treasury's or all claims' gain
+        if (
+            not ours
+        ):  # what honest people pay in fees is theirs to pay, and may be the treasury's or all claims' gain
             agreed += max(fees, 0) + out.fee + sum(fill.taker_fee for fill in out.fills)
         agreed += self._beyond(touched, before)
         self.gain += gained - agreed
@@ -145,7 +148,9 @@ class Books:
         elif gained > agreed:
             self.crumbs += gained - agreed
             if self.crumbs > EPISODE_TOLERANCE:
-                self.report("gain", touched, self.crumbs, f"{kind.name}s add up to a gain of the coalition", (0,))
+                self.report(
+                    "gain", touched, self.crumbs, f"{kind.name}s add up to a gain of the coalition", (0,)
+                )
         self._holes(kind, fields, before)
         if kind == Kind.BID:
             self._sold(fields, before)
@@ -190,7 +195,8 @@ class Books:
                 continue  # sold at marks that the truth has left behind since: margin, not the sale, must bear it
             self.report(
                 "hole", [number], deeper,
-                f"{kind.name} leaves account {number} with {now / USD:.2f} of {was / USD:.2f}; liquidators {self._sleep()}",
+                f"{kind.name} leaves account {number} with {now / USD:.2f} of {was / USD:.2f};"
+                f" liquidators {self._sleep()}",
                 (kind, number in self.coalition, was > 0, self._sleep()),
             )  # fmt: skip
 
@@ -207,7 +213,13 @@ class Books:
         lost = before[target] - self.value[target]
         needed = self.initial_of.get(target, 0.0) if hasattr(self, "initial_of") else 0.0
         if lost > USD and needed and before[target] > HEALTHY * needed:
-            self.report("sold", [target], lost, f"account {target} sold with {before[target] / USD:.2f}, IM {needed / USD:.2f}", ())
+            self.report(
+                "sold",
+                [target],
+                lost,
+                f"account {target} sold with {before[target] / USD:.2f}, IM {needed / USD:.2f}",
+                (),
+            )
         del account
 
     # --- marks ----------------------------------------------------------------------------------
@@ -234,14 +246,26 @@ class Books:
             if not low - 2 <= mark <= high + 2:
                 lots = 10_000
                 off = (low - mark if mark < low else mark - high) * lots
-                self.report("mark", [], off, f"mark {mark} of {page_id << 5 | row:#x} outside {low:.0f} to {high:.0f}", ())
+                self.report(
+                    "mark",
+                    [],
+                    off,
+                    f"mark {mark} of {page_id << 5 | row:#x} outside {low:.0f} to {high:.0f}",
+                    (),
+                )
 
     def _fixed(self, fields: dict, out: Outcome) -> None:
         key = fields["underlying"] << 16 | fields["day"]
         one = self.world.truth.slices[key]
         quiet = self.world.omitted.get(f"FEED {key >> 16}", 0) < expiry_time(key & 0xFFFF) - 2 * c.TWAP_S
         if quiet and one.settled_at and abs(out.number / one.settled_at - 1) > 0.01:
-            self.report("fix", [], abs(out.number - one.settled_at) * 10_000, f"settled at {out.number}, truly {one.settled_at:.0f}", ())
+            self.report(
+                "fix",
+                [],
+                abs(out.number - one.settled_at) * 10_000,
+                f"settled at {out.number}, truly {one.settled_at:.0f}",
+                (),
+            )
         for instrument, (of, _, _) in self.world.listed.items():
             if of == key:
                 self.price(instrument)
@@ -291,12 +315,19 @@ class Books:
             if true < min(worst, -USD) and self.is_in_range(account):
                 self.report(
                     "margin", [number], equity - initial - true,
-                    f"account {number} worth {true / USD:.2f}; its marks said {equity / USD:.2f}, IM {initial / USD:.2f};"
+                    f"account {number} worth {true / USD:.2f}; its marks said {equity / USD:.2f},"
+                    f" IM {initial / USD:.2f};"
                     f" {len({one >> 28 for one in account.positions})} underlyings",
                     (number in self.coalition, len({one >> 28 for one in account.positions})),
                 )  # fmt: skip
             if quiet and true < -USD and self.is_in_range(account):
-                self.report("awake", [number], -true, f"account {number} below nothing while liquidators are awake", ())
+                self.report(
+                    "awake",
+                    [number],
+                    -true,
+                    f"account {number} below nothing while liquidators are awake",
+                    (),
+                )
 
     def seen(self) -> None:
         """After a whole pass of an awake keeper every hole is there to be seen."""
@@ -319,7 +350,7 @@ class Books:
                     self.report("untakeable", [number], -self.value[number], why, (why,))
 
     def _try(self, number: int) -> str:
-        """"" or who refused. The state is as it was afterwards."""
+        """ "" or who refused. The state is as it was afterwards."""
         world = self.world
         state = world.state
         kept, globals_, steps = state.accounts[number], state.globals, world.steps
@@ -379,4 +410,8 @@ class Books:
         """Keeps the first of each sort of an episode."""
         if (invariant, sort) not in self._seen:
             self._seen.add((invariant, sort))
-            self.found.append(Violation(invariant, self.world.steps, accounts, amount / USD, what, self.world.last_records()))
+            self.found.append(
+                Violation(
+                    invariant, self.world.steps, accounts, amount / USD, what, self.world.last_records()
+                )
+            )

@@ -27,5 +27,7 @@ def payouts(state: State) -> tuple[dict[int, int], int]:
     g = state.globals
     claims = {number: max(value(state, account), 0) for number, account in state.accounts.items()}
     total, available = sum(claims.values()), g.pool + g.fund
-    paid = claims if total <= available else {number: one * available // total for number, one in claims.items()}
+    paid = (
+        claims if total <= available else {number: one * available // total for number, one in claims.items()}
+    )
     return paid, g.treasury + available - sum(paid.values())

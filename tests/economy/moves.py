@@ -15,10 +15,12 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import expiry_time
 
 if TYPE_CHECKING:
-    from world import World
+    from tests.economy.world import World
 
 Move = Callable[["World", Random], Iterator[None]]
-Legs = list[tuple[int, float]]  # instrument, lots a unit: positive bought by the first account, sold by the second
+Legs = list[
+    tuple[int, float]
+]  # instrument, lots a unit: positive bought by the first account, sold by the second
 
 
 # --- structures -----------------------------------------------------------------------------------
@@ -30,7 +32,7 @@ def structure(world: World, rng: Random) -> Legs:
     if not listed:
         return []
     pick = rng.choice(listed)
-    key, strike, _ = world.listed[pick]
+    key = world.listed[pick][0]
     sign = rng.choice((1, -1))
     kind = rng.randrange(8)
     if kind == 0:
@@ -41,7 +43,9 @@ def structure(world: World, rng: Random) -> Legs:
         other = [one for one in listed if one >> 28 == pick >> 28 and one >> 12 != key]
         return [(pick, sign), (rng.choice(other), -sign)] if other else [(pick, sign)]
     if kind == 4:  # two underlyings, notional against notional
-        other = [one for one in listed if one >> 28 != pick >> 28 and world.listed[one][2] == world.listed[pick][2]]
+        other = [
+            one for one in listed if one >> 28 != pick >> 28 and world.listed[one][2] == world.listed[pick][2]
+        ]
         if not other:
             return [(pick, sign)]
         against = rng.choice(other)
@@ -53,7 +57,10 @@ def structure(world: World, rng: Random) -> Legs:
     if kind == 6:  # two underlyings, anything
         other = [one for one in listed if one >> 28 != pick >> 28] or listed
         return [(pick, sign), (rng.choice(other), rng.choice((1, -1)) * rng.choice((1, 5, 17)))]
-    return [(one, rng.choice((1, -1)) * rng.choice((1, 1, 2, 5))) for one in rng.sample(listed, min(len(listed), rng.randrange(2, 8)))]
+    return [
+        (one, rng.choice((1, -1)) * rng.choice((1, 1, 2, 5)))
+        for one in rng.sample(listed, min(len(listed), rng.randrange(2, 8)))
+    ]
 
 
 def _strikes(world: World, rng: Random, key: int, width: float) -> list[int]:
@@ -171,7 +178,14 @@ def silent_underlying(world: World, rng: Random) -> Iterator[None]:
     shield = world.tradable(which)
     if shield:
         instrument = rng.choice(shield)
-        world.place(one, instrument, c.BUY, world.books.prices[instrument] * 1.05 + 5, rng.choice((1, 1, 100)), c.TIF_IOC)
+        world.place(
+            one,
+            instrument,
+            c.BUY,
+            world.books.prices[instrument] * 1.05 + 5,
+            rng.choice((1, 1, 100)),
+            c.TIF_IOC,
+        )
         world.trade(one, two, instrument, max(world.mark(instrument), 1), 1)
     rest = world.tradable(1 - which)
     if rest:
@@ -234,7 +248,7 @@ def fill_slots(world: World, rng: Random) -> Iterator[None]:
 
 
 def lie(world: World, rng: Random) -> Iterator[None]:
-    """A minority of the feeds says what its owner can use; then the owner trades with itself at those marks, and leaves."""
+    """A minority of the feeds says what its owner can use; then it trades with itself at those marks, and leaves."""
     if not world.setting.liars:
         return
     key = rng.choice(sorted(world.state.expiries))
@@ -243,7 +257,9 @@ def lie(world: World, rng: Random) -> Iterator[None]:
     if not listed:
         return
     mine = rng.choice(listed)
-    world.place(one, mine, c.BUY, world.books.prices[mine] * 1.02 + 3, rng.choice((10_000, 30_000)), c.TIF_IOC)
+    world.place(
+        one, mine, c.BUY, world.books.prices[mine] * 1.02 + 3, rng.choice((10_000, 30_000)), c.TIF_IOC
+    )
     yield
     for _ in range(rng.randrange(1, 4)):
         silent = rng.random() < 0.15
@@ -314,9 +330,13 @@ def off_market(world: World, rng: Random) -> Iterator[None]:
         if listed:
             instrument = rng.choice(listed)
             lots = rng.choice((10, 1_000, 50_000))
-            price = rng.choice((1, world.mark(instrument) * 3, world.mark(instrument) + abs(world.free(one)) // lots))
+            price = rng.choice(
+                (1, world.mark(instrument) * 3, world.mark(instrument) + abs(world.free(one)) // lots)
+            )
             world.trade(one, two, instrument, max(price, 1), lots)
-            world.place(one, instrument, rng.randrange(2), max(price, 1), lots, c.TIF_IOC, flags=c.FLAG_REDUCE_ONLY)
+            world.place(
+                one, instrument, rng.randrange(2), max(price, 1), lots, c.TIF_IOC, flags=c.FLAG_REDUCE_ONLY
+            )
         yield
 
 
@@ -380,14 +400,23 @@ def trade_with_others(world: World, rng: Random) -> Iterator[None]:
 def come_back(world: World, rng: Random) -> Iterator[None]:
     """Pays in again, under a deficit or not."""
     for _ in range(rng.randrange(1, 4)):
-        world.deposit(f"member {rng.randrange(len(world.members))}", rng.choice((1, 1_000, 100_000)) * 1_000_000)
+        world.deposit(
+            f"member {rng.randrange(len(world.members))}", rng.choice((1, 1_000, 100_000)) * 1_000_000
+        )
         for _ in range(rng.randrange(3, 30)):
             yield
 
 
 def late_settlement(world: World, rng: Random) -> Iterator[None]:
     """FIX or SETTLE is left out for a bounded time around an expiry."""
-    nearest = min((expiry_time(key & 0xFFFF) for key in world.state.expiries if expiry_time(key & 0xFFFF) > world.truth.time), default=0)
+    nearest = min(
+        (
+            expiry_time(key & 0xFFFF)
+            for key in world.state.expiries
+            if expiry_time(key & 0xFFFF) > world.truth.time
+        ),
+        default=0,
+    )
     while world.truth.time < nearest:
         yield
     world.omitted[rng.choice(("FIX", "SETTLE"))] = world.truth.time + rng.randrange(600, 14_400)
@@ -407,9 +436,16 @@ def noise(world: World, rng: Random) -> Iterator[None]:
         one = rng.choice(world.members)
         what = rng.randrange(6)
         if what == 0:
-            world.withdraw(one, rng.choice((1, 10**6, 10**9, world.state.accounts[one].cash, world.free(one) + 1)) % 2**63)
+            world.withdraw(
+                one,
+                rng.choice((1, 10**6, 10**9, world.state.accounts[one].cash, world.free(one) + 1)) % 2**63,
+            )
         elif what == 1:
-            world.transfer(one, rng.choice(sorted(world.state.accounts)[1:]) if False else rng.choice(world.members), rng.choice((1, 10**9)))
+            world.transfer(
+                one,
+                rng.choice(sorted(world.state.accounts)[1:]) if False else rng.choice(world.members),
+                rng.choice((1, 10**9)),
+            )
         elif what == 2:
             world.do(Kind.LIQUIDATE, account=rng.choice(sorted(world.state.accounts)))
         elif what == 3:

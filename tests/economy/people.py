@@ -5,15 +5,14 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from truth import step
-
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import expiry_time
+from tests.economy.truth import step
 
 if TYPE_CHECKING:
-    from world import World
+    from tests.economy.world import World
 
 REMARK_MOVE = 0.001
 REMARK_S = 900
@@ -21,7 +20,7 @@ BID_FROM_PPM = 50_000  # the discount at which the honest liquidator begins
 
 
 class Nature:
-    """Time, prices and volatility. `plan` names the weather; `aims`: accounts at whose worst point prices may arrive."""
+    """Time, prices and volatility. `aimed` weather brings prices to the worst point of an account in the range."""
 
     def __init__(self, world: World, rng: Random, weather: str) -> None:
         self.world, self.rng, self.weather = world, rng, weather
@@ -182,7 +181,10 @@ class Keeper:
                 if not ready and elapsed < params.auction_duration_s:
                     break
                 whole = world.equity(number) <= 0
-                if world.bid(bot, number, 256 if whole else params.auction_fraction_max).reason is not Reason.OK:
+                if (
+                    world.bid(bot, number, 256 if whole else params.auction_fraction_max).reason
+                    is not Reason.OK
+                ):
                     break
 
 
@@ -228,4 +230,6 @@ class Crowd:
         fair = world.books.prices[instrument]
         side = rng.randrange(2)
         slack = max(3.0, fair * 0.01)
-        world.place(world.number[role], instrument, side, fair - slack if side else fair + slack, lots, c.TIF_IOC)
+        world.place(
+            world.number[role], instrument, side, fair - slack if side else fair + slack, lots, c.TIF_IOC
+        )

@@ -5,16 +5,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from random import Random
 
-from auditor import Auditor
-from books import Books
-from truth import Truth
-
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State, expiry_time
 from sequencer.protocol.transition import apply
+from tests.economy.books import Books
+from tests.economy.truth import Truth
+from tests.twins.auditor import Auditor
 
 DOMAIN = bytes(32)  # signers are handed to `apply`, so that nothing is signed
 USD = 1_000_000
@@ -29,7 +28,13 @@ class Setting:
     feeds: int = 3
     liars: tuple[int, ...] = ()
     start: int = TODAY * c.DAY_S + 36_000
-    expiries: tuple[tuple[int, int], ...] = ((0, 1), (0, 7), (0, 30), (1, 1), (1, 30))  # underlying, days from now
+    expiries: tuple[tuple[int, int], ...] = (
+        (0, 1),
+        (0, 7),
+        (0, 30),
+        (1, 1),
+        (1, 30),
+    )  # underlying, days from now
     strikes: tuple[float, ...] = (0.95, 1.0, 1.05)  # of the index
     is_calm: bool = False  # no velocity breaker
     operator: bool = False  # whose treasury it is belongs to the coalition
@@ -37,7 +42,14 @@ class Setting:
     population: dict[str, int] = field(default_factory=dict)
 
 
-HONEST = {"treasury": 1, "saver": 2_000_000, "maker": 5_000_000, "trader": 200_000, "gambler": 20_000, "bot": 5_000_000}
+HONEST = {
+    "treasury": 1,
+    "saver": 2_000_000,
+    "maker": 5_000_000,
+    "trader": 200_000,
+    "gambler": 20_000,
+    "bot": 5_000_000,
+}
 
 
 def address(number: int) -> bytes:
@@ -112,7 +124,7 @@ class World:
     # --- records --------------------------------------------------------------------------------
 
     def do(self, kind: Kind, by: int | None = None, **fields: int | bytes):
-        """Applies one record, `by` the account or feed key that signs it; a tick is opened where its class asks for one."""
+        """Applies one record, signed by account or feed key `by`; opens a tick where its class asks for one."""
         g = self.state.globals
         raw = codec.encode(kind, **fields)
         signer = None if by is None else address(by)
@@ -147,7 +159,9 @@ class World:
         """The last records, legibly."""
         lines = []
         for name, fields, reason in self.tail:
-            shown = " ".join(f"{key}={part.hex() if isinstance(part, bytes) else part}" for key, part in fields.items())
+            shown = " ".join(
+                f"{key}={part.hex() if isinstance(part, bytes) else part}" for key, part in fields.items()
+            )
             lines.append(f"{name} {shown} -> {reason.name}")
         return lines
 
@@ -215,8 +229,7 @@ class World:
         return out.number
 
     def risk(self, page_id: int):
-        out = self.do(Kind.RISK, underlying=page_id >> 23, day=page_id >> 7 & 0xFFFF, page=page_id & 127)
-        return out
+        return self.do(Kind.RISK, underlying=page_id >> 23, day=page_id >> 7 & 0xFFFF, page=page_id & 127)
 
     def mark(self, instrument: int) -> int:
         return self.state.pages[instrument >> 5].rows[instrument & 31][0]
@@ -231,16 +244,31 @@ class World:
 
     # --- what accounts do -----------------------------------------------------------------------
 
-    def place(self, account: int, instrument: int, side: int, price: float, lots: int, tif: int = c.TIF_GTC, flags: int = 0):
+    def place(
+        self,
+        account: int,
+        instrument: int,
+        side: int,
+        price: float,
+        lots: int,
+        tif: int = c.TIF_GTC,
+        flags: int = 0,
+    ):
         ticks = min(max(round(price), 1), c.U32_MAX)
         flags |= side | tif << c.FLAG_TIF_SHIFT
         lots = min(max(lots, 1), c.U40_MAX)
         return self.submit(
-            Kind.PLACE, account, instrument=instrument, flags=flags, price=ticks, quantity=lots, fee_max=65_535
+            Kind.PLACE,
+            account,
+            instrument=instrument,
+            flags=flags,
+            price=ticks,
+            quantity=lots,
+            fee_max=65_535,
         )
 
     def trade(self, buyer: int, seller: int, instrument: int, price: float, lots: int) -> int:
-        """The seller rests, the buyer takes what it finds there at that price; what is left is cancelled. Lots traded."""
+        """The seller rests, the buyer takes, what is left is cancelled. Lots traded."""
         before = self.state.accounts[buyer].positions.get(instrument, 0)
         out = self.place(seller, instrument, c.SELL, price, lots)
         if out.rested is not None:

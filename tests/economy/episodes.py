@@ -11,20 +11,15 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "twins")]
-
-from books import Violation
-from leaving import payouts, value
-from moves import MOVES, PLANS
-from people import Crowd, Keeper, Nature
-from world import HONEST, Setting, World
-
 from sequencer.protocol import constants as c
-from sequencer.protocol.constants import Reason
+from tests.economy.books import Violation
+from tests.economy.leaving import payouts, value
+from tests.economy.moves import MOVES, PLANS
+from tests.economy.people import Crowd, Keeper, Nature
+from tests.economy.world import Setting, World
 
 TODAY: Final = 20_000
 STEPS_MIN, STEPS_MAX = 800, 3_000  # of an episode
@@ -131,7 +126,9 @@ def leave(world: World) -> None:
     holes = sum(max(-world.books.value[number], 0.0) for number in members)
     gained = got - max(own, 0) * share - holes
     if gained > FREEZE_TOLERANCE:
-        world.books.report("exit", sorted(members), gained, f"a freeze pays {got / 1e6:.2f} for {own / 1e6:.2f}", ())
+        world.books.report(
+            "exit", sorted(members), gained, f"a freeze pays {got / 1e6:.2f} for {own / 1e6:.2f}", ()
+        )
 
 
 def shrink(script: Script, wanted: Violation) -> Script:
@@ -153,50 +150,69 @@ def shrink(script: Script, wanted: Violation) -> Script:
     return best
 
 
-def fuzz(steps: int, seed: int, only: tuple[str, ...] = (), shrinks: int = SHRINKS_MAX, stop: bool = False) -> dict[str, Any]:
-    """`steps` records of `seed`, in episodes. Returns what `fairstrike fuzz --economy` writes."""
+def fuzz(
+    steps: int, seed: int, only: tuple[str, ...] = (), shrinks: int = SHRINKS_MAX, is_one_enough: bool = False
+) -> dict[str, Any]:
+    """`steps` records of `seed`, in episodes. Returns what `fairstrike fuzz --economy` writes.
+
+    `only`: the moves to draw from. `shrinks`: how many violations are shrunk. `is_one_enough`: stops at the first.
+    """
     done = episodes = 0
     gain = 0.0
     violations: list[dict[str, Any]] = []
     told = began = time.monotonic()
-    while done < steps and not (stop and violations):
+    while done < steps and not (is_one_enough and violations):
         script = draw(seed, episodes, only)
-        script.steps = min(script.steps, max(steps - done, 1))
+        script.steps = min(script.steps, steps - done)
         played = play(script)
-        for violation in played.found:
-            entry = {"seed": seed, "episode": episodes, **asdict(violation)}
-            entry["step"] += done
-            entry["moves"] = [name for name, _ in script.moves]
-            if len(violations) < shrinks:
-                small = shrink(script, violation)
-                entry["shrunk"] = {"weather": small.weather, "moves": [name for name, _ in small.moves], "steps": small.steps}
-            violations.append(entry)
+        violations += _entries(script, played, done, shrinks - len(violations))
         done += played.steps
         episodes += 1
         gain = max(gain, played.gain)
         if time.monotonic() - told > PROGRESS_S:
             told = time.monotonic()
-            rate = done / (told - began)
             print(
-                f"economy: seed {seed}, {done:,} of {steps:,} steps, {episodes} episodes, {len(violations)} violations, {rate:,.0f} steps/s",
+                f"economy: seed {seed}, {done:,} of {steps:,} steps, {episodes} episodes,"
+                f" {len(violations)} violations, {done / (told - began):,.0f} steps/s",
                 file=sys.stderr,
             )
+    return _result(seed, done, episodes, violations, gain, began)
+
+
+def replay(seed: int, episode: int) -> dict[str, Any]:
+    """One episode of a seed, as `fuzz` has played it but for an end that `steps` may have cut off."""
+    began = time.monotonic()
+    script = draw(seed, episode)
+    played = play(script)
+    return _result(seed, played.steps, 1, _entries(script, played, 0, SHRINKS_MAX), played.gain, began)
+
+
+def _entries(script: Script, played: Played, done: int, shrinks: int) -> list[dict[str, Any]]:
+    entries = []
+    for violation in played.found:
+        entry = {"seed": script.seed, "episode": script.episode, **asdict(violation)}
+        entry["step"] += done
+        entry["moves"] = [name for name, _ in script.moves]
+        if len(entries) < shrinks:
+            small = shrink(script, violation)
+            entry["shrunk"] = {
+                "weather": small.weather,
+                "moves": [name for name, _ in small.moves],
+                "steps": small.steps,
+                "crowd": small.crowd,
+            }
+        entries.append(entry)
+    return entries
+
+
+def _result(
+    seed: int, steps: int, episodes: int, violations: list[dict[str, Any]], gain: float, began: float
+) -> dict[str, Any]:
     return {
-        "steps": done,
+        "steps": steps,
         "seed": seed,
         "episodes": episodes,
         "violations": violations,
         "coalition_gain_max": round(gain, 6),
         "seconds": round(time.monotonic() - began, 3),
     }
-
-
-if __name__ == "__main__":
-    from collections import Counter
-
-    arguments = [int(one) for one in sys.argv[1:3]] or [20_000, 1]
-    result = fuzz(arguments[0], arguments[1], tuple(sys.argv[3:]), shrinks=0)
-    counted = Counter((one["invariant"], one["what"][:60]) for one in result["violations"])
-    for sort, count in counted.most_common():
-        print(count, *sort)
-    print({key: part for key, part in result.items() if key != "violations"})

@@ -1,0 +1,1 @@
+"""A package, so that the parts of the economy fuzz import each other by name."""

@@ -1,0 +1,77 @@
+"""Rules made wrong on purpose, one at a time: the fuzz must find each, or it would find nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from sequencer.protocol import cash, liquidation, margin
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Reason
+
+if TYPE_CHECKING:
+    from sequencer.protocol.entries import Account
+    from sequencer.protocol.state import State
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def half_margin(patch: pytest.MonkeyPatch) -> None:
+    """IM is half of what a move inside the range can cost."""
+    whole = margin.initial
+    patch.setattr(margin, "initial", lambda state, account: whole(state, account) // 2)
+
+
+def loans(patch: pytest.MonkeyPatch) -> None:
+    """A payment asks for no free margin."""
+    real = cash.pay
+
+    def pay(state: State, found: Account, amount: int | None) -> Any:
+        paid = real(state, found, amount)
+        if paid is Reason.MARGIN and amount and found.cash >= amount:
+            paid = found.clone()
+            paid.cash -= amount
+        return paid
+
+    patch.setattr(cash, "pay", pay)
+
+
+def dear_auction(patch: pytest.MonkeyPatch) -> None:
+    """A bid is paid three times the IM that it takes, whatever equity there is."""
+    patch.setattr(liquidation, "discount_ppm", lambda *_: 3 * c.PPM)
+
+
+def no_takers(patch: pytest.MonkeyPatch) -> None:
+    """Bids find their account healthy for ever."""
+    patch.setattr(liquidation, "bid", lambda *_: Reason.FRACTION)
+
+
+def found_money(patch: pytest.MonkeyPatch) -> None:
+    """A transfer credits a thousandth more than it takes."""
+    real = cash.transfer
+
+    def transfer(state: State, record: Any) -> Reason:
+        reason = real(state, record)
+        if reason is Reason.OK:
+            state.accounts[record.fields[1]].cash += record.fields[2] // 1_000
+        return reason
+
+    patch.setattr(cash, "transfer", transfer)
+
+
+def par(patch: pytest.MonkeyPatch) -> None:
+    """Withdrawals are paid in full while others' claims are not covered."""
+    patch.setattr("sequencer.protocol.insurance.payout", lambda g, amount: min(amount, g.pool))
+
+
+# name -> (what is planted, invariants that may tell of it, the moves that are drawn)
+PLANTED: Final[dict[str, tuple[Patch, tuple[str, ...], tuple[str, ...]]]] = {
+    "half_margin": (half_margin, ("margin", "awake"), ("mirror", "drain", "borrow")),
+    "loans": (loans, ("hole", "gain"), ("mirror", "drain", "noise")),
+    "dear_auction": (dear_auction, ("hole",), ("mirror", "drain", "worst_bid", "late_liquidators")),
+    "no_takers": (no_takers, ("untakeable",), ("mirror", "drain", "borrow")),
+    "found_money": (found_money, ("gain", "money"), ("drain", "noise")),
+    "par": (par, ("gain",), ("mirror", "drain", "run_away", "borrow")),
+}
