@@ -1,30 +1,39 @@
 """The keeper: what has to be done in time, as system records. It decides by looking; the transition decides what holds.
 
-Reports of the feeds, listings, risk arrays, settlement prices, settlements, dead orders, liquidations.
+Reports of the feeds, listings, risk arrays, settlement prices; then liquidations, settlements, dead orders. Each kind
+has its own bound in a pass, so that none can crowd out another; what is left goes on in the next. Nothing is searched
+for: `keeper_index` and `keeper_looks` say where there is something to do.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sequencer.engine import Submission
+from sequencer.keeper_index import Index
 from sequencer.market.feeds import FeedError, FeedSource, IndexReport, Report, SurfaceReport, sign_reports
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.entries import Account
 from sequencer.protocol.hashing import recover
-from sequencer.protocol.state import State, expiry_time, instrument_expiry_time
+from sequencer.protocol.state import State, expiry_time
 
 Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
 
 
 @dataclass(frozen=True, slots=True)
 class KeeperConfig:
-    """Marks are made anew after `risk_move_ppm` of the index, or `risk_refresh_s`. At most `records_max` a pass."""
+    """Marks are made anew after `risk_move_ppm` of the index, or `risk_refresh_s`. The rest is what a pass may do."""
 
     risk_move_ppm: int = 1_000
     risk_refresh_s: int = 900
-    records_max: int = 2_000
+    listings_max: int = 256  # LIST; expiries whose surfaces are reported
+    risks_max: int = 128
+    looks_max: int = 4_096  # accounts valued
+    liquidations_max: int = 512
+    settlements_max: int = 512
+    sweeps_max: int = 256
 
 
 @dataclass(slots=True)
@@ -48,7 +57,17 @@ class Keeper:
     wanted: list[Terms] = field(default_factory=list)
     liquidator: Liquidator | None = None
     feed_error: str = ""
+    index: Index = field(init=False)
     _surfaces_wait: dict[tuple[int, int], SurfaceReport] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Makes the indexes of `state`."""
+        self.adopt(self.state)
+
+    def adopt(self, state: State) -> None:
+        """Looks at `state` from now on."""
+        self.state = state
+        self.index = Index(state, self.config.risk_move_ppm, self.config.risk_refresh_s)
 
     def pass_one(self, now_s: int) -> list[bytes]:
         """Reports, listings, surfaces, marks and settlement prices, for the tick at `now_s`."""
@@ -67,29 +86,41 @@ class Keeper:
             if isinstance(report, SurfaceReport):
                 # A surface of an expiry that is not listed yet waits for the listing.
                 self._surfaces_wait[report.underlying, report.day] = report
-        listed = list(self._listings(now_s))
+        self.index.update()
+        listed = self._listings(now_s)
         out += listed
+        opening: dict[int, int] = {}  # expiry -> listings of this very tick
+        for raw in listed:
+            key = raw[1] << 16 | int.from_bytes(raw[2:4], "big")
+            opening[key] = opening.get(key, 0) + 1
         ready: list[Report] = []
-        opening = {(raw[1], int.from_bytes(raw[2:4], "big")) for raw in listed}
-        for key in sorted(self._surfaces_wait):
-            report = self._surfaces_wait[key]
-            if now_s >= expiry_time(key[1]):
-                del self._surfaces_wait[key]
-            elif key[0] << 16 | key[1] in self.state.expiries or key in opening:
+        for pair in sorted(self._surfaces_wait):
+            report = self._surfaces_wait[pair]
+            key = pair[0] << 16 | pair[1]
+            if now_s >= expiry_time(pair[1]):
+                del self._surfaces_wait[pair]
+            elif (key in self.state.expiries or key in opening) and len(ready) < self.config.listings_max:
                 ready.append(report)
-                del self._surfaces_wait[key]
+                del self._surfaces_wait[pair]
         out += self._signed(ready)
         out += self._fixes(now_s)
         out += self._risks(now_s, moved, opening)
-        return out[: self.config.records_max]
+        return out
 
     def pass_two(self, now_s: int) -> list[bytes]:
-        """Settlements, dead orders and liquidations, by the marks that now stand."""
-        out: list[bytes] = []
-        out += self._settlements()
-        out += self._sweeps(now_s)
-        out += self._liquidations()
-        return out[: self.config.records_max]
+        """Liquidations, settlements and dead orders, by the marks that now stand."""
+        index, config = self.index, self.config
+        index.update()
+        index.looks.look(now_s, config.looks_max)
+        out = [
+            codec.encode(Kind.LIQUIDATE, account=number)
+            for number in index.looks.proposals(config.liquidations_max)
+        ]
+        for key, number in index.expiries.holders(index.looks, config.settlements_max):
+            out.append(codec.encode(Kind.SETTLE, underlying=key >> 16, day=key & 0xFFFF, account=number))
+        for instrument, side, price, seq in index.orders.dead(now_s, config.sweeps_max):
+            out.append(codec.encode(Kind.SWEEP, instrument=instrument, side=side, price=price, seq=seq))
+        return out
 
     def bids(self, now_s: int) -> list[Submission]:
         """Bids of the liquidator for the portfolios that are on auction, the most under-margined first."""
@@ -132,87 +163,48 @@ class Keeper:
             out += sign_reports(listed, feed, key, self.state.domain)
         return out
 
-    def _listings(self, now_s: int) -> Iterator[bytes]:
+    def _listings(self, now_s: int) -> list[bytes]:
         state = self.state
-        kept: list[Terms] = []
-        for underlying, day, strike, is_put in self.wanted:
-            if underlying << 48 | day << 32 | is_put << 31 | strike in state.instruments:
-                continue
-            if expiry_time(day) <= now_s + c.TWAP_S:
-                continue
-            kept.append((underlying, day, strike, is_put))
-            if state.underlyings[underlying].index:
-                yield codec.encode(Kind.LIST, underlying=underlying, day=day, put=int(is_put), strike=strike)
-        self.wanted = kept
+        self.wanted = [
+            (underlying, day, strike, is_put)
+            for underlying, day, strike, is_put in self.wanted
+            if underlying << 48 | day << 32 | is_put << 31 | strike not in state.instruments
+            and expiry_time(day) > now_s + c.TWAP_S
+        ]
+        ready = [one for one in self.wanted if state.underlyings[one[0]].index][: self.config.listings_max]
+        if len(ready) < len(self.wanted):  # what is refused must not stand before the rest for ever
+            taken = set(ready)
+            self.wanted = [one for one in self.wanted if one not in taken] + ready
+        return [
+            codec.encode(Kind.LIST, underlying=underlying, day=day, put=int(is_put), strike=strike)
+            for underlying, day, strike, is_put in ready
+        ]
 
     def _fixes(self, now_s: int) -> Iterator[bytes]:
-        for key, expiry in self.state.expiries.items():
+        self.index.expiries.advance(now_s)
+        for key in self.index.expiries.unfixed:
             underlying, day = key >> 16, key & 0xFFFF
-            if not expiry.settled and now_s >= expiry_time(day):
-                snapshot = self.state.underlyings[underlying].snapshots[day % c.SNAPSHOT_DAYS]
-                if snapshot.day == day and snapshot.has_start and snapshot.has_end:
-                    yield codec.encode(Kind.FIX, underlying=underlying, day=day)
+            snapshot = self.state.underlyings[underlying].snapshots[day % c.SNAPSHOT_DAYS]
+            if snapshot.day == day and snapshot.has_start and snapshot.has_end:
+                yield codec.encode(Kind.FIX, underlying=underlying, day=day)
 
-    def _risks(self, now_s: int, moved: dict[int, int], opening: set[tuple[int, int]]) -> Iterator[bytes]:
-        state, config = self.state, self.config
-        held = {instrument >> 5 for account in state.holders.values() for instrument in account.positions}
-        pages = set(state.pages)
-        for underlying, day in sorted(opening):  # a page that a listing of this very tick opens
-            pages.add(underlying << 23 | day << 7)
-        for page_id in sorted(pages):
-            underlying, day, number = page_id >> 23, page_id >> 7 & 0xFFFF, page_id & 127
-            page = state.pages.get(page_id)
-            expiry = state.expiries.get(underlying << 16 | day)
-            index = moved.get(underlying, state.underlyings[underlying].index)
-            if now_s >= expiry_time(day) and page_id not in held:
-                continue
-            due = (
-                page is None
-                or expiry is None
-                or page.marked < len(page.terms)
-                or (underlying, day) in opening
-                or now_s - page.time >= config.risk_refresh_s
-                or abs(index - page.index) * c.PPM >= config.risk_move_ppm * page.index
-                or page.time < expiry_time(day) <= now_s
-            )
-            if due:
-                yield codec.encode(Kind.RISK, underlying=underlying, day=day, page=number)
-
-    def _settlements(self) -> Iterator[bytes]:
-        state = self.state
-        settled = {key for key, expiry in state.expiries.items() if expiry.settled}
-        for number, account in state.holders.items():
-            for key in sorted({one >> 12 for one in account.positions} & settled):
-                yield codec.encode(Kind.SETTLE, underlying=key >> 16, day=key & 0xFFFF, account=number)
-
-    def _sweeps(self, now_s: int) -> Iterator[bytes]:
-        for instrument, book in self.state.books.items():
-            if len(book) and now_s >= instrument_expiry_time(instrument):
-                for side in (c.BUY, c.SELL):
-                    for order in book.orders(side):
-                        yield codec.encode(
-                            Kind.SWEEP, instrument=instrument, side=side, price=order.price, seq=order.seq
-                        )
-
-    def _liquidations(self) -> Iterator[bytes]:
-        """Accounts below MM, the most under-margined (as a part of its MM) first, and auctions that may end."""
-        state = self.state
-        short: list[tuple[int, int]] = []
-        for number, account in state.holders.items():
-            margin.refresh(state, account)
-            equity = margin.equity(account)
-            if account.auction_start:
-                if equity >= margin.initial(state, account):
-                    yield codec.encode(Kind.LIQUIDATE, account=number)
-                continue
-            need = margin.maintenance(state, account) + account.reserved
-            if equity < need:
-                short.append(((equity - need) * c.PPM // max(need, 1), number))
-        for _, number in sorted(short):
-            yield codec.encode(Kind.LIQUIDATE, account=number)
+    def _risks(self, now_s: int, moved: dict[int, int], opening: dict[int, int]) -> Iterator[bytes]:
+        state, count = self.state, self.config.risks_max
+        indexes = {
+            number: moved.get(number, underlying.index) for number, underlying in state.underlyings.items()
+        }
+        pages = dict.fromkeys(self.index.pages.due(now_s, indexes, self.index.looks, count))
+        for key, listings in opening.items():  # pages that listings of this very tick open, or go on with
+            row = state.expiries[key].listed if key in state.expiries else 0
+            for number in range(row >> 5, (row + listings - 1 >> 5) + 1):
+                pages[key << 7 | number] = None
+        for page_id in islice(pages, count):
+            day, number = page_id >> 7 & 0xFFFF, page_id & 127
+            yield codec.encode(Kind.RISK, underlying=page_id >> 23, day=day, page=number)
 
     def _under_auction(self) -> list[tuple[int, Account]]:
-        found = [(number, account) for number, account in self.state.holders.items() if account.auction_start]
+        self.index.update()
+        found = [(number, self.state.accounts[number]) for number in self.index.looks.auctions]
         for _, account in found:
             margin.refresh(self.state, account)
         return sorted(found, key=lambda one: margin.equity(one[1]) - margin.maintenance(self.state, one[1]))

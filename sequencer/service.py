@@ -384,7 +384,7 @@ class Service:
         self._inbox_durable = (state.globals.inbox_count, state.globals.inbox_hash)
         self._inbox_next = state.globals.inbox_count
         self.engine.state = state
-        self.keeper.state = state
+        self.keeper.adopt(state)
         self.keeper.wanted = list(self._wanted)  # what it took for listed may not be any more
         self.views.adopt(state)
 

@@ -181,10 +181,12 @@ def test_expiry__is_fixed_then_settled_then_its_orders_are_swept() -> None:
 def short_of_margin(rig: Rig) -> None:
     """Takes cash from both holders of a position until they are below MM, account 2 the further."""
     state = rig.engine.state
-    for number, part in ((1, 2), (2, 4)):
+    for number in (1, 2):
+        margin.refresh(state, state.accounts[number])
+    missing = margin.maintenance(state, state.accounts[2]) // 2
+    for number, part in ((1, 4), (2, 1)):
         account = state.accounts[number]
-        margin.refresh(state, account)
-        account.cash -= margin.equity(account) - margin.maintenance(state, account) // part
+        account.cash -= margin.equity(account) - margin.maintenance(state, account) + missing // part
         state.put_account(number, account)
 
 
@@ -229,14 +231,15 @@ def test_auction__of_an_account_that_has_margin_again__is_ended() -> None:
 def test_passes__are_bounded_and_go_on_with_the_rest_next_time() -> None:
     strikes = [INDEX + step * 100_000 for step in range(-8, 9)]
     wanted = [(0, DAY, strike, is_put) for strike in strikes for is_put in (False, True)]
-    rig = Rig(wanted, records_max=10)
+    rig = Rig(wanted, listings_max=10, risks_max=1)
     rig.report()
     rig.one()
     for _ in range(8):
         rig.now += 1
         rig.report()
         records = rig.keeper.pass_one(rig.now)
-        assert len(records) <= 10
+        assert kinds(records).count(Kind.LIST) <= 10
+        assert kinds(records).count(Kind.RISK) <= 1
         rig.engine.run(rig.now, list(records), [])
     assert len(rig.engine.state.instruments) == len(wanted)
 

@@ -18,6 +18,20 @@ _TYPE_MASK: Final = 15 << c.TYPE_SHIFT
 _BELOW_TYPE: Final = (1 << c.TYPE_SHIFT) - 1
 
 
+class Changes:
+    """What has changed in a state since its one reader last took it, for indexes that are kept beside the state.
+
+    `entries`: those that were written, by map key. `orders`: those that came to rest with a time to die, or as the
+    first of their instrument. Nothing in the transition reads it.
+    """
+
+    __slots__ = ("entries", "orders")
+
+    def __init__(self) -> None:
+        self.entries: dict[int, Account | Page | Underlying | Expiry] = {}
+        self.orders: list[Order] = []
+
+
 class State:
     """State of an exchange. `domain` is its EIP-712 domain separator, a constant of the deployment."""
 
@@ -25,6 +39,7 @@ class State:
         "_touched",
         "accounts",
         "books",
+        "changes",
         "domain",
         "epoch",
         "expiries",
@@ -55,6 +70,7 @@ class State:
         self.expiries: dict[int, Expiry] = {}
         self.instruments: dict[int, int] = {}  # terms key (below the type) -> instrument
         self.books: dict[int, Book] = {}
+        self.changes: Changes | None = None  # kept while somebody reads them
         self.epoch = 0  # counts changes of pages, so that valuations know their age
         self._touched: dict[int, Account | Page | Underlying | Expiry] = {}
         self.map.put(c.KEY_PARAMS, _value(params.words()))
@@ -99,9 +115,12 @@ class State:
     def insert_order(self, order: Order) -> None:
         """Rests `order` in its book and in the map."""
         book = self.books.get(order.instrument)
+        is_first = book is None
         if book is None:
             book = self.books[order.instrument] = Book(order.instrument)
         book.insert(order)
+        if self.changes is not None and (is_first or order.expires):
+            self.changes.orders.append(order)
         self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
 
     def remove_order(self, order: Order) -> None:
@@ -172,6 +191,8 @@ class State:
         put = self.map.put
         for key, entry in self._touched.items():
             put(key, _value(entry.words()))
+        if self.changes is not None:
+            self.changes.entries.update(self._touched)
         self._touched.clear()
         put(c.KEY_GLOBAL, _value(self.globals.words()))
 

@@ -1,0 +1,184 @@
+"""What the keeper's indexes say after every record is what a scan of the whole state finds; and they stay small."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from sequencer.keeper_index import CLEAN_MIN, DeadOrders, Index, OrderKey
+from sequencer.keeper_looks import shortfall
+from sequencer.protocol import constants as c
+from sequencer.protocol.book import Order
+from sequencer.protocol.state import State, expiry_time, instrument_expiry_time
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "differential"))
+from crowd import Crowd
+from exchange import CALM, INDEX, NEAR, Exchange, examples
+from hostile import populated
+
+ALL = 1 << 40
+MOVE_PPM, REFRESH_S = 2_000, 600
+
+
+class Scans:
+    """The naive twin: it searches the whole state, every time."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.due: dict[int, object] = {}  # page -> the rows that it had when it became due
+
+    def held(self) -> set[int]:
+        return {one >> 5 for account in self.state.accounts.values() for one in account.positions}
+
+    def pages(self) -> set[int]:
+        """A page stays due until it is marked, wherever the index goes meanwhile."""
+        now, held = self.state.globals.time, self.held()
+        for page_id, page in self.state.pages.items():
+            expires = expiry_time(page_id >> 7 & 0xFFFF)
+            index = self.state.underlyings[page_id >> 23].index
+            is_due = (
+                page.marked < len(page.terms)
+                or now - page.time >= REFRESH_S
+                or abs(index - page.index) * c.PPM >= MOVE_PPM * page.index
+                or page.time < expires <= now
+            )
+            if is_due:
+                self.due[page_id] = page.rows
+            elif self.due.get(page_id) is not page.rows:
+                self.due.pop(page_id, None)
+            if now >= expires and page_id not in held:
+                self.due.pop(page_id, None)
+        return set(self.due)
+
+    def unfixed(self) -> set[int]:
+        now = self.state.globals.time
+        return {
+            key
+            for key, expiry in self.state.expiries.items()
+            if not expiry.settled
+            and expiry_time(key & 0xFFFF) <= now <= expiry_time((key & 0xFFFF) + c.SNAPSHOT_DAYS)
+        }
+
+    def to_settle(self) -> set[tuple[int, int]]:
+        expiries = self.state.expiries
+        return {
+            (one >> 12, number)
+            for number, account in self.state.accounts.items()
+            for one in account.positions
+            if expiries[one >> 12].settled
+        }
+
+    def dead(self) -> set[OrderKey]:
+        now = self.state.globals.time
+        return {
+            (instrument, side, order.price, order.seq)
+            for instrument, book in self.state.books.items()
+            for side in (c.BUY, c.SELL)
+            for order in book.orders(side)
+            if now >= instrument_expiry_time(instrument) or 0 < order.expires <= now
+        }
+
+    def short(self) -> set[int]:
+        return {number for number, one in self.state.accounts.items() if shortfall(self.state, one) > 0}
+
+
+def compare(index: Index, scans: Scans) -> Counter[str]:
+    """Equal in all; how many of each were found."""
+    state = scans.state
+    now = state.globals.time
+    index.update()
+    while index.looks.look(now, 7):
+        pass
+    assert set(index.looks.proposals(ALL)) == scans.short() == index.looks.short.keys()
+    assert index.looks.by_page.keys() == scans.held()
+    assert {page for one in index.looks.by_expiry.values() for page in one} == scans.held()
+    auctions = {number for number, one in state.accounts.items() if one.auction_start}
+    assert index.looks.auctions.keys() == auctions
+    indexes = {number: one.index for number, one in state.underlyings.items()}
+    due = index.pages.due(now, indexes, index.looks, ALL)
+    assert len(due) == len(set(due))
+    assert set(due) == scans.pages()
+    index.expiries.advance(now)
+    assert index.expiries.unfixed.keys() == scans.unfixed()
+    pairs = list(index.expiries.holders(index.looks, ALL))
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == scans.to_settle()
+    dead = index.orders.dead(now, ALL)
+    assert len(dead) == len(set(dead))
+    assert set(dead) == scans.dead()
+    return Counter(due=len(due), settle=len(pairs), dead=len(dead), auctions=len(auctions))
+
+
+def run(seed: int) -> Counter[str]:
+    """Compares after every record of a crowd; half-way the indexes are made anew."""
+    exchange = populated(**CALM)
+    exchange.audits = False
+    random = Random(seed)
+    scans = Scans(exchange.state)
+    index = Index(exchange.state, MOVE_PPM, REFRESH_S)
+    found: Counter[str] = Counter()
+    for number in range(1_500):
+        if number == 750:
+            index = Index(exchange.state, MOVE_PPM, REFRESH_S)
+            scans.due.clear()
+        if number % 50 == 0:
+            crowd = Crowd(exchange, random)
+            now = exchange.state.globals.time
+            crowd.instruments = [
+                one
+                for terms, one in exchange.state.instruments.items()
+                if instrument_expiry_time(one) > now and terms & 0x7FFF_FFFF == INDEX
+            ] or sorted(exchange.state.instruments.values())
+        for raw, signer in crowd.keep_going() if number % 25 == 24 else [crowd.draw()]:
+            exchange.apply(raw, signer)
+            found += compare(index, scans)
+    return found
+
+
+def test_index__after_every_record__is_what_a_scan_finds() -> None:
+    """Expiries come and are settled, auctions run, orders lapse."""
+    found: Counter[str] = Counter()
+    for seed in range(examples(6)):
+        found += run(seed)
+    assert min(found[one] for one in ("due", "settle", "dead", "auctions")) > 0, found
+
+
+def test_orders__that_were_cancelled__leave_the_index_before_their_time() -> None:
+    exchange = Exchange(audits=False, **CALM)
+    (instrument,) = exchange.open((NEAR, INDEX, 0))
+    state = exchange.state
+    orders = DeadOrders(state)
+    for seq in range(20 * CLEAN_MIN):
+        order = Order(1, instrument, c.SELL, INDEX, seq, 1, state.globals.time + 60, 0, 0)
+        state.insert_order(order)
+        orders.rested(order)
+        if seq % 64:
+            state.remove_order(order)
+    assert len(orders._timed) <= 2 * CLEAN_MIN
+    found = orders.dead(state.globals.time + 60, 2_000)
+    assert len(found) == 20 * CLEAN_MIN // 64
+
+
+def test_dead_orders__come_in_parts_and_none_keeps_the_other_kind_back() -> None:
+    exchange = Exchange(audits=False, **CALM)
+    near, later = exchange.open((NEAR, INDEX, 0), (NEAR + 1, INDEX, 0))
+    state = exchange.state
+    orders = DeadOrders(state)
+    expiry = expiry_time(NEAR)
+    for seq in range(100):
+        for instrument, expires in ((near, 0), (later, expiry)):
+            order = Order(1, instrument, c.SELL, INDEX + instrument % 2, 2 * seq + instrument % 2, 1, expires)
+            state.insert_order(order)
+            orders.rested(order)
+    assert orders.dead(expiry - 1, 10) == []
+    taken = 0
+    while found := orders.dead(expiry, 10):
+        assert len(found) <= 10
+        taken += len(found)
+        if taken == 10:
+            assert Counter(one[0] for one in found) == {near: 5, later: 5}
+        for key in found:
+            resting = state.find_order(*key)
+            assert resting is not None
+            state.remove_order(resting)
+    assert taken == 200
