@@ -61,7 +61,9 @@ class Looks:
         self._ring: deque[Holder] = deque()
         self._rows: dict[int, tuple[int, int, list[Row]]] = {}  # page -> index, time, rows that are marked
         self._moved: dict[int, int] = {ITSELF: 0}
-        self._limits: dict[int, dict[int, Heap]] = {}  # page -> size << 20 | shard of the account's number -> heap
+        self._limits: dict[
+            int, dict[int, Heap]
+        ] = {}  # page -> size << 20 | shard of the account's number -> heap
         self._room: dict[tuple[int, int], int] = {}  # of a heap: entries that may come before it is cleaned
         self._hot: dict[int, None] = {}  # pages that have moved, or have not been worked off
         self._stale_at: list[tuple[int, int]] = []  # (from when on a page counts as stale, page)
