@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "property"))
 
+from corners import TRADERS, Corners
 from crowd import Crowd, Giants, crowded, giant
 from exchange import CALM, DOMAIN, FEEDS, address, key_of, reopened
 from hostile import ROLES, Adversary, Drawn, populated
@@ -26,6 +27,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol.codec import LAYOUTS
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import keccak
+from sequencer.protocol.transition import apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,12 +49,14 @@ WITNESS_AT: Final = 196
 SELECTOR: Final = keccak(b"apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)")[:4]
 KEYS: Final = {
     address(role): key_of(role)
-    for role in (*ROLES, "session", "stranger", *(f"feed {i}" for i in range(FEEDS + 1)))
+    for role in (*ROLES, *TRADERS, "session", "stranger", *(f"feed {i}" for i in range(FEEDS + 1)))
 }
 RENEW_EVERY: Final = 800  # draws, of a small world
 VISIT_EVERY: Final = 400  # draws, before the first and between two visits to the vast one
 VISIT: Final = 16  # draws
 VISITS: Final = 40  # after which the vast world is another one
+SCENE_EVERY: Final = 100  # draws
+SCENES: Final = 30  # after which the corners' world is another one
 
 
 SIZES: Final = ("records_vast", "positions_max", "pages_max", "book_depth_max", "leaves_max", "surfaces")
@@ -164,6 +168,13 @@ def attack(judge: Judge, witness: Witness, random: Random, report: dict[str, Any
             report["attacks_accepted"].append(f"{name_of(witness.record)}: {wrong.hex()}")
 
 
+def corner_world(random: Random) -> Corners:
+    """Corners over a tracing state."""
+    corners = Corners(random)
+    corners.exchange.state = Tracer.of(corners.exchange.state)
+    return corners
+
+
 def new_report() -> dict[str, Any]:
     """An empty report."""
     return {
@@ -195,11 +206,21 @@ def fuzz(records: int, seed: int, only: tuple[str, ...] = (), progress: int = 0)
     random = Random(seed)
     judge = Judge(only=only)
     report = new_report()
+    vast: Any = None
 
-    def step(exchange: Any, drawn: list[Drawn]) -> int:
+    def step(exchange: Any, drawn: Iterable[Drawn]) -> int:
+        """Applies, and compares the tracer with the contract, and with a state that keeps the sequencer's caches."""
+        count = 0
         for raw, signer in drawn:
+            count += 1
             record = signed(raw, signer)
+            if exchange is not vast and exchange.cached is None:
+                exchange.cached = reopened(exchange.state)
             witness = exchange.state.witness(record)
+            if exchange is not vast:
+                outcome = apply(exchange.cached, record)
+                if (outcome.reason, exchange.cached.root()) != (witness.outcome.reason, witness.post_root):
+                    report["divergences"].append(f"{name_of(record)}: caches differ, record {record.hex()}")
             if only and verifier_of(record) not in only:
                 continue
             before = report["records"]
@@ -209,17 +230,22 @@ def fuzz(records: int, seed: int, only: tuple[str, ...] = (), progress: int = 0)
             if progress and before % progress == progress - 1:
                 bad = len(report["divergences"]) + len(report["python_ok_vyper_revert"])
                 print(f"{before + 1} records, {bad} divergences", flush=True)
-        return len(drawn)
+        return count
 
     made = 0
     exchange, adversary = _new(random)
-    vast: Any = None
     giants: Any = None
+    scenes: Any = None
     while report["records"] < records:
         if made and made % RENEW_EVERY == 0:
             exchange, adversary = _new(random)
         made += 1
         step(exchange, adversary.keep_going() if made % 60 == 59 else [adversary.draw()])
+        if made % SCENE_EVERY == SCENE_EVERY // 2:
+            if made // SCENE_EVERY % SCENES == 0:
+                corners = corner_world(random)
+                scenes = corners.scenes()
+            step(corners.exchange, next(scenes))
         if made % VISIT_EVERY == 0:
             if made // VISIT_EVERY % VISITS == 1:
                 vast = giant(random)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 
 import worlds
-from exchange import DOMAIN, INDEX, NEAR, START, Exchange, key_of
+from exchange import DOMAIN, INDEX, NEAR, START, Exchange, key_of, reopened
 from fuzz import (
     VERIFIER_OF,
     WITNESS_AT,
@@ -25,16 +25,19 @@ from fuzz import (
     attack,
     calldata,
     compare,
+    corner_world,
     expected,
     fuzz,
     new_report,
 )
+from fuzz import signed as with_signature
 
 from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Account
+from sequencer.protocol.transition import apply
 
 IS_LONG: Final = os.environ.get("FAIRSTRIKE_LONG", "0") not in ("", "0")
 GAS_MAX: Final = 8_000_000
@@ -85,6 +88,31 @@ def test_fuzz__short_form__finds_no_difference() -> None:
     assert report["attacks_accepted"] == []
     assert report["records"] >= 200
     assert len(report["kinds"]) > 10
+
+
+@pytest.mark.fuzz
+def test_corners__are_reached_and_equal(judge: Judge) -> None:
+    """What random records hardly ever meet, on a state with the sequencer's caches, too."""
+    corners = corner_world(Random(4))
+    cached = reopened(corners.exchange.state)
+    report = new_report()
+    for _, scene in zip(range(18), corners.scenes(), strict=False):  # two rounds
+        for raw, signer in scene:
+            record = with_signature(raw, signer)
+            witness = corners.exchange.state.witness(record)
+            compare(judge, witness, report)
+            assert apply(cached, record).reason is witness.outcome.reason
+            assert cached.root() == witness.post_root
+    assert report["divergences"] == []
+    assert report["python_ok_vyper_revert"] == []
+    assert max(report["max_gas"].values()) < GAS_MAX
+    assert max(report["max_calldata"].values()) < CALLDATA_MAX
+    assert set(report["outcomes"]) >= {
+        *("FIX OK", "FIX NOT_EXPIRED", "FIX ALREADY_SETTLED"),
+        *("SETTLE OK", "SETTLE NOT_SETTLED", "SETTLE NOTHING_TO_SETTLE"),
+        *("LIST EXPIRY_FULL", "PLACE HALTED", "PLACE RESTRICTED", "FORCED_ORDER HALTED"),
+        *("SET_SIGNER SIGNERS_FULL", "CONTINUE OK", "LIQUIDATE HEALTHY"),
+    }
 
 
 def test_place__of_every_size__is_equal_and_within_the_limits(judge: Judge, heavy: Tracer) -> None:

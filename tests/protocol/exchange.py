@@ -70,6 +70,9 @@ class Exchange:
         self.numbers: dict[str, int] = {}
         self.nonces: dict[str, int] = {}
         self.applied: list[bytes] = []
+        self.cached: State | None = (
+            None  # the same records on a state that has never been traced, where one is kept
+        )
         self.tick(START)
 
     # --- records --------------------------------------------------------------------------------
