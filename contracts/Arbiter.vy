@@ -107,7 +107,7 @@ TRADE_KINDS: constant(uint256) = (
     (1 << 5) | (1 << 32) | (1 << 33)  # FORCED_ORDER, PLACE, CONTINUE
 )
 ACCOUNT_KINDS: constant(uint256) = (
-    (1 << 3) | (1 << 6)  # FORCED_WITHDRAW, FORCED_LIQUIDATE
+    (1 << 3) | (1 << 6) | (1 << 8)  # FORCED_WITHDRAW, FORCED_LIQUIDATE, FORCED_BID
     | (1 << 21) | (1 << 22)  # SETTLE, LIQUIDATE
     | (1 << 37) | (1 << 38) | (1 << 39)  # TRANSFER, WITHDRAW, BID
 )
@@ -172,7 +172,7 @@ def __init__(
     @param rollup_ Whose batches are judged.
     @param data_source_ Proves what their payloads say.
     @param verifier_trade_ Executes PLACE, FORCED_ORDER and CONTINUE.
-    @param verifier_account_ Executes FORCED_WITHDRAW, FORCED_LIQUIDATE, WITHDRAW, TRANSFER, SETTLE, LIQUIDATE and BID.
+    @param verifier_account_ Executes FORCED_WITHDRAW, FORCED_LIQUIDATE, FORCED_BID, WITHDRAW, TRANSFER, SETTLE, LIQUIDATE and BID.
     @param verifier_ledger_ Executes DEPOSIT, FORCED_CANCEL_ALL, COLLECT, SWEEP, CANCEL, CANCEL_ALL and SET_SIGNER.
     @param verifier_risk_ Executes every other record.
     @param reveal_blocks_ Blocks for which a commitment is good, and for which a reward can be contested.

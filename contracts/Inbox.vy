@@ -46,6 +46,7 @@ FORCED_WITHDRAW: constant(bytes1) = 0x03
 FORCED_CANCEL_ALL: constant(bytes1) = 0x04
 FORCED_ORDER: constant(bytes1) = 0x05
 FORCED_LIQUIDATE: constant(bytes1) = 0x06
+FORCED_BID: constant(bytes1) = 0x08
 DELAY_MAX_LIMIT_S: constant(uint256) = 30 * 86_400
 DEADLINES_PER_WORD: constant(uint256) = 8
 
@@ -168,10 +169,31 @@ def force_liquidate(account: uint32, nearest_expiry: uint256) -> uint256:
     @param nearest_expiry 08:00 UTC of the nearest expiry that matters, seconds; 0: none.
     @return Index of the message.
     """
-    # Otherwise messages that name nobody would cost L2 a lookup and nobody a deposit.
-    known: bool = staticcall IVault(self._vault()).owner_of(convert(account, uint256)) != empty(address)
-    assert known, "inbox: unknown account"
+    self._check_known(account)
     return self._push_forced(concat(FORCED_LIQUIDATE, convert(account, bytes4), empty(bytes26)), nearest_expiry)
+
+
+@external
+@payable
+def force_bid(target: uint32, fraction: uint16, cash_max: int64, nearest_expiry: uint256) -> uint256:
+    """
+    @notice Forces a bid of the caller's account in the auction of another; the fields are those of BID, and L2 judges them
+            by its rules.
+    @param target Account that is on auction.
+    @param nearest_expiry 08:00 UTC of the nearest expiry that matters, seconds; 0: none.
+    @return Index of the message.
+    """
+    account: bytes4 = self._account_of_caller()
+    self._check_known(target)
+    record: Bytes[31] = concat(
+        FORCED_BID,
+        account,
+        convert(target, bytes4),
+        convert(fraction, bytes2),
+        convert(cash_max, bytes8),
+        empty(bytes12),
+    )
+    return self._push_forced(record, nearest_expiry)
 
 
 @external
@@ -236,6 +258,16 @@ def _account_of_caller() -> bytes4:
     account: uint256 = staticcall IVault(self._vault()).account_of(msg.sender)
     assert account != 0, "inbox: caller has no account"
     return convert(convert(account, uint32), bytes4)
+
+
+@internal
+@view
+def _check_known(account: uint32):
+    """
+    @notice Reverts when nobody has this account: such messages would cost L2 a lookup and nobody a deposit.
+    """
+    known: bool = staticcall IVault(self._vault()).owner_of(convert(account, uint256)) != empty(address)
+    assert known, "inbox: unknown account"
 
 
 @internal

@@ -2,7 +2,7 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title Verifier of FORCED_WITHDRAW, FORCED_LIQUIDATE, WITHDRAW, TRANSFER, SETTLE, LIQUIDATE, BID
+@title Verifier of FORCED_WITHDRAW, FORCED_LIQUIDATE, FORCED_BID, WITHDRAW, TRANSFER, SETTLE, LIQUIDATE, BID
 @license MIT
 @notice Re-executes one record from a witness; twin of `sequencer/protocol/transition.py` for these kinds.
 @custom:security Total: whatever the record holds, a correct witness returns; a wrong one reverts. No storage.
@@ -69,6 +69,8 @@ def apply(
             why = liquidation._liquidate(of_kind == kind.FORCED_LIQUIDATE)
         elif of_kind == kind.BID:
             why = liquidation._bid(DOMAIN)
+        elif of_kind == kind.FORCED_BID:
+            why = liquidation._forced_bid()
         else:
             raise "verifier: kind"
         transition._count(of_kind, why)

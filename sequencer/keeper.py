@@ -11,12 +11,12 @@ from itertools import islice
 
 from sequencer.engine import Submission
 from sequencer.keeper_index import Index
+from sequencer.liquidator import Liquidator
 from sequencer.market.feeds import FeedError, FeedSource, IndexReport, Report, SurfaceReport, sign_reports
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.entries import Account
-from sequencer.protocol.hashing import recover
 from sequencer.protocol.state import State, expiry_time
 
 Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
@@ -34,16 +34,6 @@ class KeeperConfig:
     liquidations_max: int = 512
     settlements_max: int = 512
     sweeps_max: int = 256
-
-
-@dataclass(slots=True)
-class Liquidator:
-    """An account that bids in auctions: `fraction` of 256 a bid, as soon as the discount reaches `discount_min_ppm`."""
-
-    account: int
-    private_key: bytes
-    fraction: int = 64
-    discount_min_ppm: int = 50_000
 
 
 @dataclass(slots=True)
@@ -124,37 +114,9 @@ class Keeper:
 
     def bids(self, now_s: int) -> list[Submission]:
         """Bids of the liquidator for the portfolios that are on auction, the most under-margined first."""
-        who = self.liquidator
-        bidder = self.state.accounts.get(who.account) if who else None
-        if who is None or bidder is None or bidder.auction_start:
+        if self.liquidator is None:
             return []
-        params = self.state.params
-        out: list[Submission] = []
-        nonce = bidder.nonce_floor
-        for number, account in self._under_auction():
-            margin.refresh(self.state, account)
-            elapsed = min(now_s - account.auction_start, params.auction_duration_s)
-            discount = params.auction_discount_max_ppm * elapsed // params.auction_duration_s
-            if discount < who.discount_min_ppm and elapsed < params.auction_duration_s:
-                continue
-            while bidder.nonce_bitmap >> (nonce - bidder.nonce_floor) & 1:
-                nonce += 1
-            fraction = who.fraction if margin.equity(account) > 0 else 256
-            raw = codec.encode(
-                Kind.BID,
-                account=who.account,
-                target=number,
-                fraction=min(fraction, params.auction_fraction_max if margin.equity(account) > 0 else 256),
-                cash_max=2**63 - 1,
-                nonce=nonce,
-                expires=0,
-            )
-            raw = codec.sign(raw, self.state.domain, who.private_key)
-            digest = codec.signing_digest(raw, self.state.domain)
-            assert digest is not None
-            out.append(Submission(raw, recover(digest, raw[-64:]), None, 0, c.CLASS_TAKER))
-            nonce += 1
-        return out
+        return self.liquidator.bids(self.state, self._under_auction(), now_s)
 
     def _signed(self, reports: Iterable[Report]) -> list[bytes]:
         listed = list(reports)

@@ -17,7 +17,7 @@ from operator import sub
 from typing import Final
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
+from sequencer.protocol import insurance, margin
 from sequencer.protocol.entries import Account, Page, Row
 from sequencer.protocol.state import State
 
@@ -239,12 +239,17 @@ class Looks:
 def shortfall(state: State, account: Account) -> int:
     """What is missing (1e-6 USD) to equity = MM + reserved. Above 0 LIQUIDATE does something.
 
-    Of an auction: 1 when its account has IM again and it can end, else the negative of what is missing to that, + 1.
+    Of an auction: 1 when its account has IM again and it can end, or its hole is another one than was measured; else
+    the negative of what is missing to that.
     """
     margin.refresh(state, account)
     equity = margin.equity(account)
     if account.auction_start:
-        return min(1, equity - margin.initial(state, account) + 1)
+        hole = insurance.hole_of(state.globals, account, equity)
+        missing = margin.initial(state, account) - equity
+        if missing <= 0 or hole != account.hole:
+            return 1
+        return -min(missing - 1, 0 if hole else equity)
     return margin.maintenance(state, account) + account.reserved - equity
 
 

@@ -24,7 +24,7 @@ from sequencer.driver import Driver, DriverConfig
 from sequencer.engine import Engine, ReplayError, Submission, Tick
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.intake import QUEUE_FULL, Intake, IntakeLimits
-from sequencer.keeper import Keeper, KeeperConfig, Liquidator, Terms
+from sequencer.keeper import Keeper, KeeperConfig, Terms
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import L1Error
 from sequencer.l1.follower import Follower, InboxMessage
@@ -32,6 +32,7 @@ from sequencer.l1.poster import Posted
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1_worker import Deposed, L1Config, L1Worker, Notice, look
+from sequencer.liquidator import Liquidator
 from sequencer.log import LogError, LogLost, SqliteLog
 from sequencer.market.feeds import FeedSource
 from sequencer.protocol import codec

@@ -3,7 +3,8 @@
 import pytest
 
 from sequencer.engine import Engine
-from sequencer.keeper import Keeper, KeeperConfig, Liquidator
+from sequencer.keeper import Keeper, KeeperConfig
+from sequencer.liquidator import Bidder, Liquidator
 from sequencer.local.bench import key_of
 from sequencer.local.devnet import FEEDS, feed_key
 from sequencer.market.feeds import IndexReport, Report, SurfaceReport
@@ -194,7 +195,7 @@ def test_liquidation__takes_the_most_under_margined_first_and_bids_when_the_disc
     rig = Rig([CALL, PUT], risk_move_ppm=10**9, risk_refresh_s=10**9)
     rig.open()
     traded(rig)
-    rig.keeper.liquidator = Liquidator(4, key_of(3))
+    rig.keeper.liquidator = Liquidator([Bidder(4, key_of(3))])
     assert rig.two() == []
     assert rig.keeper.bids(rig.now) == []
     short_of_margin(rig)

@@ -55,7 +55,7 @@ accounts: public(uint256)  # numbers 1 to this have a leaf
 begun_at: public(uint256)  # seconds
 declare_until: public(uint256)  # seconds; without an end one account that nobody declares would hold up all
 pool: public(uint256)
-deficit: public(uint256)
+deficit: public(uint256)  # what claims are above what there is for them, the accounts' holes included
 fund: public(uint256)
 treasury: public(uint256)
 treasury_account: public(uint256)
@@ -126,7 +126,8 @@ def _begin(accounts: uint256):
     self.accounts = accounts
     self.begun_at = block.timestamp
     self.pool = state.pool
-    self.deficit = state.deficit
+    uncovered: uint256 = unsafe_sub(state.holes, min(state.fund, state.holes))
+    self.deficit = convert(max(state.deficit + convert(uncovered, int256), 0), uint256)
     self.fund = state.fund
     self.treasury = state.treasury
     self.treasury_account = state._param(params.TREASURY_ACCOUNT)

@@ -54,10 +54,7 @@ def _deposit() -> uint256:
     account: entries.Account = state._account(number)
     if account.stored == 0:
         account.owner = owner
-    credited: uint256 = insurance._credit(amount)  # amount .. amount << 16
-    account.cash = unsafe_add(account.cash, margin._lots(credited))
-    state.pool = unsafe_add(state.pool, amount)
-    state.deficit = unsafe_add(state.deficit, unsafe_sub(credited, amount))
+    account.cash = unsafe_add(account.cash, margin._lots(insurance._bring(amount)))
     state._put_account(account)
     return reason.OK
 
@@ -152,8 +149,7 @@ def _pay_out(account: entries.Account, amount: uint256) -> uint256:
     if paid == 0 or count == constants.U32_MAX:
         return reason.POOL
     state._put_account(account)
-    state.pool = unsafe_sub(state.pool, paid)
-    state.deficit = unsafe_sub(state.deficit, unsafe_sub(amount, paid))  # paid is the pool's part of amount <= whole
+    insurance._take(amount, paid)
     cmap._insert(constants.KEY_WITHDRAWAL | count, (account.owner << 64) | paid)
     state.withdrawals = unsafe_add(count, 1)
     return reason.OK
@@ -190,7 +186,7 @@ def _transfer(domain: bytes32) -> uint256:
 @internal
 def _collect() -> uint256:
     """
-    @notice COLLECT: the treasury's fees go to the account that PARAMS names.
+    @notice COLLECT: the treasury's fees go to the account that PARAMS names, credited as a deposit is.
     """
     amount: uint256 = state.treasury
     if amount == 0:
@@ -198,8 +194,7 @@ def _collect() -> uint256:
     account: entries.Account = state._account(state._param(params.TREASURY_ACCOUNT))
     if account.stored == 0:
         return reason.UNKNOWN_ACCOUNT
-    account.cash = unsafe_add(account.cash, margin._lots(amount))
-    state.pool = unsafe_add(state.pool, amount)
+    account.cash = unsafe_add(account.cash, margin._lots(insurance._bring(amount)))
     state.treasury = 0
     state._put_account(account)
     return reason.OK

@@ -86,6 +86,7 @@ UNSIGNED: constant(uint256) = (
     | (1 << kind.FORCED_CANCEL_ALL)
     | (1 << kind.FORCED_ORDER)
     | (1 << kind.FORCED_LIQUIDATE)
+    | (1 << kind.FORCED_BID)
     | (1 << kind.RISK)
     | (1 << kind.LIST)
     | (1 << kind.FIX)
@@ -111,6 +112,7 @@ OF_INBOX: constant(uint256) = (
     | (1 << kind.FORCED_CANCEL_ALL)
     | (1 << kind.FORCED_ORDER)
     | (1 << kind.FORCED_LIQUIDATE)
+    | (1 << kind.FORCED_BID)
 )
 OF_CANCELS: constant(uint256) = (
     (1 << kind.SWEEP) | (1 << kind.CANCEL) | (1 << kind.CANCEL_ALL) | (1 << kind.SET_SIGNER)
@@ -127,6 +129,7 @@ USED_LOW: constant(uint256) = (
     | (5 << 8 * kind.FORCED_CANCEL_ALL)
     | (25 << 8 * kind.FORCED_ORDER)
     | (5 << 8 * kind.FORCED_LIQUIDATE)
+    | (19 << 8 * kind.FORCED_BID)
     | (11 << 8 * kind.FEED)
     | (57 << 8 * kind.SURFACE)
     | (5 << 8 * kind.RISK)

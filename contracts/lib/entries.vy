@@ -20,6 +20,7 @@ struct Account:
     auction_start: uint256
     cash: int256  # 1e-6 USD
     reserved: uint256  # 1e-6 USD
+    hole: uint256  # what its equity was below nothing when it was last marked, 1e-6 USD
     nonce_floor: uint256
     nonce_bitmap: uint256
     signer_count: uint256

@@ -21,6 +21,7 @@ from . import state
 uses: state
 
 OF_ACCOUNT: constant(uint256) = max_value(uint256)  # in the place of a page: those of the account's positions
+FIRST_OF_ACCOUNT: constant(uint256) = max_value(uint256) - 1  # the first old one of them
 
 
 @internal
@@ -35,7 +36,7 @@ def _is_old(page: uint256, row: uint256) -> bool:
 @internal
 def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
     """
-    @notice RISK_STALE, or RISK_DUE when RISK can renew the page, or all old pages of the account's positions.
+    @notice RISK_STALE, or RISK_DUE when RISK can renew the page, or all old pages of the account's positions, or the first.
     """
     age: uint256 = state._param(params.RISK_AGE_MAX_S)
     silence: uint256 = unsafe_add(age, state._param(params.FEED_AGE_MAX_S))
@@ -45,9 +46,9 @@ def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
     key: uint256 = max_value(uint256)
     index_time: uint256 = 0
     head: uint256 = 0
-    for i: uint256 in range(account.position_count if page_id == OF_ACCOUNT else 1, bound=64):
+    for i: uint256 in range(account.position_count if page_id >= FIRST_OF_ACCOUNT else 1, bound=64):
         one: uint256 = page_id
-        if page_id == OF_ACCOUNT:
+        if page_id >= FIRST_OF_ACCOUNT:
             one = account.positions[i] >> 69
             if one == last or unsafe_add(pages._time(state._page(one)), age) >= state.time:
                 continue
@@ -60,10 +61,11 @@ def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
             key = one >> 7
             words = state._load(constants.KEY_EXPIRY | key)
             head = words[0]
-        if (head >> 16) & 255 != 0:  # settled
-            continue
-        if state.time < state._expiry_time(key & constants.U16_MAX) and (head >> 56) & 255 == 0:  # no surface
-            return reason.RISK_STALE
-        if unsafe_add(index_time, silence) < state.time:
-            return reason.RISK_STALE
+        if (head >> 16) & 255 == 0:  # not settled
+            if state.time < state._expiry_time(key & constants.U16_MAX) and (head >> 56) & 255 == 0:  # no surface
+                return reason.RISK_STALE
+            if unsafe_add(index_time, silence) < state.time:
+                return reason.RISK_STALE
+        if page_id == FIRST_OF_ACCOUNT:
+            break
     return reason.RISK_DUE

@@ -15,6 +15,7 @@ FORCED_WITHDRAW: constant(uint256) = 3  # 0x03
 FORCED_CANCEL_ALL: constant(uint256) = 4  # 0x04
 FORCED_ORDER: constant(uint256) = 5  # 0x05
 FORCED_LIQUIDATE: constant(uint256) = 6  # 0x06
+FORCED_BID: constant(uint256) = 8  # 0x08
 FEED: constant(uint256) = 16  # 0x10
 SURFACE: constant(uint256) = 17  # 0x11
 RISK: constant(uint256) = 18  # 0x12

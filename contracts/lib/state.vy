@@ -45,7 +45,8 @@ fund: transient(uint256)
 treasury: transient(uint256)
 work: transient(uint256)
 pool: transient(uint256)
-deficit: transient(uint256)
+deficit: transient(int256)
+holes: transient(uint256)
 taker: transient(uint256)  # packed; 0: none
 
 global_stored: transient(uint256)  # value of GLOBAL's leaf as it was read
@@ -81,7 +82,8 @@ def _open():
     self.treasury = (word >> 104) & U64
     self.work = (word >> 168) & U48
     self.pool = words[3] & U64
-    self.deficit = words[3] >> 64
+    self.deficit = convert(convert(words[3] << 64, bytes32), int256) >> 128
+    self.holes = words[3] >> 192
     self.taker = words[4]
     self.params_at = cmap.cursor
     words = self._words(params.PARAMS_WORDS)
@@ -105,7 +107,8 @@ def _close():
         | (self.withdrawals << 208)
     )
     second: uint256 = self.inbox_count | (self.fund << 40) | (self.treasury << 104) | (self.work << 168)
-    third: uint256 = self.pool | (self.deficit << 64)
+    deficit: uint256 = convert(convert(self.deficit << 128, bytes32), uint256) >> 64
+    third: uint256 = self.pool | deficit | (self.holes << 192)
     entry: uint256 = convert(keccak256(abi_encode(first, self.inbox_hash, second, third, self.taker)), uint256)
     cmap._write(constants.KEY_GLOBAL, self.global_stored, entry)
 
@@ -238,7 +241,8 @@ def _account(number: uint256) -> entries.Account:
     account.cash = convert(convert(words[1], bytes32), int256)
     word = words[2]
     account.reserved = word & U64
-    account.nonce_floor = word >> 64
+    account.nonce_floor = (word >> 64) & U32
+    account.hole = word >> 96
     account.nonce_bitmap = words[3]
     at: uint256 = 4
     for i: uint256 in range(account.signer_count, bound=4):
@@ -262,7 +266,7 @@ def _put_account(account: entries.Account):
         | (account.order_floor << 56)
         | (account.owner << 96),
         convert(convert(account.cash, bytes32), uint256),
-        account.reserved | (account.nonce_floor << 64),
+        account.reserved | (account.nonce_floor << 64) | (account.hole << 96),
         account.nonce_bitmap,
     ]
     for i: uint256 in range(account.signer_count, bound=4):

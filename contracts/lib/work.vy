@@ -25,6 +25,7 @@ LOW: constant(uint256) = (
     | (13 << 8 * kind.FORCED_CANCEL_ALL)
     | (55 << 8 * kind.FORCED_ORDER)
     | (45 << 8 * kind.FORCED_LIQUIDATE)
+    | (145 << 8 * kind.FORCED_BID)
     | (24 << 8 * kind.FEED)
     | (28 << 8 * kind.SURFACE)
     | (25 << 8 * kind.RISK)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sequencer.cli.output import CASH, PRICE, QUANTITY, fail
+from sequencer.cli.output import CASH, PRICE, QUANTITY, SIGNED_CASH, fail
 from sequencer.cli.trade import API, _ask, _key, _print, _wallet, _with_json, _with_key, l1_url_of, on_l1
 
 
@@ -121,6 +121,49 @@ def order(
         return int(wallet.force_order(number, flags, ticks, lots, nearest_expiry_s=expiry))
 
     _send("forced", key, deployment, l1_url, as_json, send)
+
+
+@force.command()
+@click.argument("account", type=click.IntRange(1, 2**32 - 1))
+@on_l1
+@_with_key
+@_with_json
+def liquidate(
+    account: int,
+    l1_url: str | None,
+    deployment: Path,
+    as_json: bool,
+    keystore: Path | None,
+    devnet_key: int | None,
+) -> None:
+    """Force the liquidation of ACCOUNT, which may be anybody's: its auction starts or ends, its hole is measured."""
+    key = _key(keystore, devnet_key)
+    _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_liquidate(account))
+
+
+@force.command()
+@click.argument("target", type=click.IntRange(1, 2**32 - 1))
+@click.argument("fraction", type=click.IntRange(1, 256))
+@click.option("--cash-max", type=SIGNED_CASH, help="USD to pay at most; negative: to receive at least")
+@on_l1
+@_with_key
+@_with_json
+def bid(
+    target: int,
+    fraction: int,
+    cash_max: str | None,
+    l1_url: str | None,
+    deployment: Path,
+    as_json: bool,
+    keystore: Path | None,
+    devnet_key: int | None,
+) -> None:
+    """Force a bid for FRACTION/256 of the portfolio of TARGET, an account on auction."""
+    from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
+
+    most = 2**63 - 1 if cash_max is None else to_units(cash_max, CASH_DECIMALS)
+    key = _key(keystore, devnet_key)
+    _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_bid(target, fraction, most))
 
 
 @force.command()

@@ -37,25 +37,27 @@ NAMES: Final = (
 class Amount(click.ParamType):
     """A decimal of at most `decimals` digits after the point; the command gets it as it was written."""
 
-    def __init__(self, name: str, decimals: int) -> None:
+    def __init__(self, name: str, decimals: int, is_signed: bool = False) -> None:
         self.name = name
         self._decimals = decimals
+        self._is_signed = is_signed
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """`value` when it is one; else click's error, with the limit."""
         try:
             units = to_units(str(value), self._decimals)
         except ValueError:
-            units = -1
-        if units <= 0:
-            step = Decimal(1).scaleb(-self._decimals)
-            self.fail(f"must be a decimal number above 0, a multiple of {step}, not {value!r}", param, ctx)
+            units = None
+        if units is None or (units <= 0 and not self._is_signed):
+            step, least = Decimal(1).scaleb(-self._decimals), "" if self._is_signed else " above 0"
+            self.fail(f"must be a decimal number{least}, a multiple of {step}, not {value!r}", param, ctx)
         return str(value)
 
 
 PRICE: Final = Amount("price", PRICE_DECIMALS)
 QUANTITY: Final = Amount("quantity", QUANTITY_DECIMALS)
 CASH: Final = Amount("amount", CASH_DECIMALS)
+SIGNED_CASH: Final = Amount("amount", CASH_DECIMALS, is_signed=True)
 
 
 def plain(value: Any) -> Any:

@@ -145,6 +145,10 @@ class Wallet:
         """Forces a LIQUIDATE of anybody's account; returns the index of the inbox message."""
         return self._force("force_liquidate", account, nearest_expiry_s)
 
+    def force_bid(self, target: int, fraction: int, cash_max: int, nearest_expiry_s: int = 0) -> int:
+        """Forces a bid in the units of BID; returns the index of the inbox message."""
+        return self._force("force_bid", target, fraction, cash_max, nearest_expiry_s)
+
     def freeze(self) -> Mined:
         """Freezes the rollup: a message is overdue, or silence lasts. Raises TransactionFailed when neither is so."""
         index = inbox.overdue(self._rpc, self._at) or 0

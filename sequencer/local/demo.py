@@ -247,7 +247,7 @@ class Demo:
             account = await devnet.fund(devnet_signer(index), amount)
             self.traders[index] = await Trader.open(self.client, devnet_key(index), account)
         self.progress("deposit", len(plan), len(plan))
-        devnet.liquidator(self.traders[LIQUIDATOR].number, devnet_key(LIQUIDATOR))
+        devnet.liquidator((self.traders[LIQUIDATOR].number, devnet_key(LIQUIDATOR)))
 
     # --- the tape ---------------------------------------------------------------------------------
 

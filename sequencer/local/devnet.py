@@ -24,7 +24,7 @@ from sequencer.contracts import load
 from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.engine import Engine
 from sequencer.genesis import genesis_root
-from sequencer.keeper import Liquidator, Terms
+from sequencer.keeper import Terms
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import DEVNET_MNEMONIC, Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
@@ -32,6 +32,7 @@ from sequencer.l1.errors import DeploymentError
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.l1_worker import L1Config
+from sequencer.liquidator import Bidder, Liquidator
 from sequencer.market.feeds import FeedSource
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
@@ -274,9 +275,9 @@ class Devnet:
         await wait_for(lambda: service.last_posted >= last, timeout_s, f"batch {last} to be posted")
         return last
 
-    def liquidator(self, account: int, private_key: bytes) -> None:
-        """Lets the keeper bid in auctions as this account."""
-        self.service.keeper.liquidator = Liquidator(account, private_key)
+    def liquidator(self, *bidders: tuple[int, bytes]) -> None:
+        """Lets the keeper bid in auctions as these accounts, by their private keys."""
+        self.service.keeper.liquidator = Liquidator([Bidder(*one) for one in bidders])
 
 
 async def wait_for(condition: object, timeout_s: float, what: str) -> None:

@@ -33,7 +33,7 @@ LISTED_DAYS: Final = (1, 2, 3, 7, 14, 28)
 STRIKES_EACH_SIDE: Final = 6
 TRADER_CASH: Final = 1_000_000_000_000
 TRADERS: Final = (1, 2, 3)
-LIQUIDATOR: Final = 9
+LIQUIDATORS: Final = (8, 9)  # one that is full can take nothing more
 LIQUIDATOR_CASH: Final = 100_000_000_000_000
 INDEX_WAIT_S: Final = 10
 MARKS_WAIT_S: Final = 10
@@ -212,7 +212,9 @@ async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> Non
     accounts = {}
     for index in TRADERS:
         accounts[devnet_signer(index).address] = await _funded(devnet, index, TRADER_CASH)
-    devnet.liquidator(await _funded(devnet, LIQUIDATOR, LIQUIDATOR_CASH), devnet_key(LIQUIDATOR))
+    devnet.liquidator(
+        *[(await _funded(devnet, one, LIQUIDATOR_CASH), devnet_key(one)) for one in LIQUIDATORS]
+    )
     await _marked(devnet)
     info = {
         "api": devnet.url,

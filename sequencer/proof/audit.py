@@ -15,7 +15,6 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
-INBOX_KINDS = frozenset(range(Kind.DEPOSIT, Kind.SET_PARAMS + 1))
 MESSAGES_AHEAD = 256  # how far ahead a skipped message is looked for, to name it
 
 
@@ -124,7 +123,7 @@ class Audit:
         state = self.state
         told: list[str] = []
         for place, raw in enumerate(segment.records, start=first_record):
-            if raw[0] in INBOX_KINDS and self._inbox is None and (wrong := self._wrong_message(raw)):
+            if raw[0] in c.INBOX_KINDS and self._inbox is None and (wrong := self._wrong_message(raw)):
                 # Whether it can be proved wrong shows at the end, in the running hash.
                 self._inbox = (number, place, wrong)
             reason = apply(state, raw).reason

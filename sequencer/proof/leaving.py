@@ -22,7 +22,7 @@ from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.wallet import Wallet
 from sequencer.proof.exit import Proofs, certain_value, expiries_held, final_value, known_price
 from sequencer.proof.replay import replay
-from sequencer.protocol import codec
+from sequencer.protocol import codec, insurance
 from sequencer.protocol.constants import DAY_S, Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State, expiry_time
@@ -198,7 +198,9 @@ class Leaving:
                 self._note("now", number, "nothing is certain: what it is worth hangs on settlement prices")
             else:
                 g = self.state.globals
-                part = certain * g.pool // (g.pool + g.deficit) * int(self._ask("now_ppm")) // 10**6
+                part = (
+                    certain * g.pool // (g.pool + insurance.shortfall(g)) * int(self._ask("now_ppm")) // 10**6
+                )
                 witness = self.proofs.exit_now(number)
                 self._send("now", f"account {number}", "exit_now", number, witness, expected=part)
 

@@ -29,10 +29,8 @@ def deposit(state: State, record: Record, out: Outcome) -> Reason:
     if account is None:
         assert isinstance(owner, bytes)
         account = Account(owner)
-    credited = insurance.credit(g, amount)
+    credited = insurance.bring(g, amount)
     account.cash += credited
-    g.pool += amount
-    g.deficit += credited - amount
     state.put_account(number, account)
     out.amount = credited
     out.number = number
@@ -87,8 +85,7 @@ def pay_out(state: State, number: int, account: Account, amount: int, out: Outco
     if paid == 0 or g.withdrawals == c.U32_MAX:
         return Reason.POOL
     state.put_account(number, account)
-    g.pool -= paid
-    g.deficit -= amount - paid
+    insurance.take(g, amount, paid)
     out.number = g.withdrawals
     out.amount = paid
     state.put_withdrawal(g.withdrawals, account.owner, paid)
@@ -112,7 +109,7 @@ def transfer(state: State, record: Record) -> Reason:
 
 
 def collect(state: State, out: Outcome) -> Reason:
-    """COLLECT: the treasury's fees go to the account that PARAMS names."""
+    """COLLECT: the treasury's fees go to the account that PARAMS names, credited as a deposit is."""
     g = state.globals
     if g.treasury == 0:
         return Reason.NOTHING_TO_COLLECT
@@ -120,9 +117,8 @@ def collect(state: State, out: Outcome) -> Reason:
     account = state.account(number)
     if account is None:
         return Reason.UNKNOWN_ACCOUNT
-    out.amount = g.treasury
-    account.cash += g.treasury
-    g.pool += g.treasury
+    out.amount = insurance.bring(g, g.treasury)
+    account.cash += out.amount
     g.treasury = 0
     state.put_account(number, account)
     return Reason.OK

@@ -147,6 +147,11 @@ def _layouts() -> dict[int, Layout]:
             False,
         ),
         (Kind.FORCED_LIQUIDATE, (("account", u32),), False),
+        (
+            Kind.FORCED_BID,
+            (("account", u32), ("target", u32), ("fraction", u16), ("cash_max", i64)),
+            False,
+        ),
         (Kind.FEED, (("underlying", u8), ("feed", u8), ("time", u32), ("price", u32)), True),
         (
             Kind.SURFACE,

@@ -92,6 +92,7 @@ class Kind(IntEnum):
     FORCED_ORDER = 0x05
     FORCED_LIQUIDATE = 0x06
     SET_PARAMS = 0x07  # reserved
+    FORCED_BID = 0x08
     FEED = 0x10
     SURFACE = 0x11
     RISK = 0x12
@@ -120,7 +121,7 @@ class Kind(IntEnum):
 INBOX_KINDS: Final = frozenset(
     (
         *(Kind.DEPOSIT, Kind.FORCED_WITHDRAW, Kind.FORCED_CANCEL_ALL),
-        *(Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE),
+        *(Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE, Kind.FORCED_BID),
     )
 )
 
@@ -194,6 +195,7 @@ LAYOUT: Final[dict[int, tuple[int, int, int]]] = {
     Kind.FORCED_CANCEL_ALL: (31, 0, 3),
     Kind.FORCED_ORDER: (31, 0, 31),
     Kind.FORCED_LIQUIDATE: (31, 0, 31),
+    Kind.FORCED_BID: (31, 0, 31),
     Kind.FEED: (93, 0, 3),
     Kind.SURFACE: (124, 0, 3),
     Kind.RISK: (31, 0, 31),

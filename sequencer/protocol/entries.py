@@ -13,6 +13,7 @@ _U32: Final = c.U32_MAX
 _U40: Final = c.U40_MAX
 _U48: Final = c.U48_MAX
 _U64: Final = c.U64_MAX
+_U128: Final = 2**128 - 1
 NEVER: Final = -1  # an epoch that no page has
 
 
@@ -85,6 +86,7 @@ class Global:
         "deficit",
         "excess",
         "fund",
+        "holes",
         "inbox_count",
         "inbox_hash",
         "last_class",
@@ -116,6 +118,7 @@ class Global:
         self.treasury = 0
         self.pool = 0
         self.deficit = 0
+        self.holes = 0  # sum of the accounts' holes
         self.taker: Taker | None = None
 
     def words(self) -> bytes:
@@ -135,7 +138,7 @@ class Global:
                 ),
                 self.inbox_hash,
                 _word(self.inbox_count | self.fund << 40 | self.treasury << 104 | self.work << 168),
-                _word(self.pool | self.deficit << 64),
+                _word(self.pool | (self.deficit & _U128) << 64 | self.holes << 192),
                 _word(self.taker.word() if self.taker else 0),
             )
         )
@@ -161,7 +164,8 @@ class Global:
         one.treasury = second >> 104 & _U64
         one.work = second >> 168 & _U48
         one.pool = third & _U64
-        one.deficit = third >> 64
+        one.deficit = _signed(third >> 64 & _U128, 128)
+        one.holes = third >> 192
         one.taker = Taker.from_word(taker) if taker else None
         return one
 
@@ -177,6 +181,7 @@ class Account:
         "auction_start",
         "cash",
         "epoch",
+        "hole",
         "nonce_bitmap",
         "nonce_floor",
         "order_floor",
@@ -193,6 +198,7 @@ class Account:
         self.reserved = 0
         self.order_floor = 0
         self.auction_start = 0
+        self.hole = 0  # what its equity was below nothing when it was last marked
         self.nonce_floor = 0
         self.nonce_bitmap = 0
         self.signers: list[tuple[bytes, int, int]] = []  # address, scope, expires
@@ -208,6 +214,7 @@ class Account:
         twin.reserved = self.reserved
         twin.order_floor = self.order_floor
         twin.auction_start = self.auction_start
+        twin.hole = self.hole
         twin.nonce_floor = self.nonce_floor
         twin.nonce_bitmap = self.nonce_bitmap
         twin.signers = self.signers  # replaced, never changed in place
@@ -228,7 +235,7 @@ class Account:
                 | int.from_bytes(self.owner, "big") << 96
             ),
             self.cash.to_bytes(32, "big", signed=True),
-            _word(self.reserved | self.nonce_floor << 64),
+            _word(self.reserved | self.nonce_floor << 64 | self.hole << 96),
             _word(self.nonce_bitmap),
         ]
         for address, scope, expires in self.signers:
@@ -253,6 +260,7 @@ class Account:
         one.cash = _signed(words[1], 256)
         one.reserved = words[2] & _U64
         one.nonce_floor = words[2] >> 64 & _U32
+        one.hole = words[2] >> 96
         one.nonce_bitmap = words[3]
         for word in words[4 : 4 + signers]:
             one.signers.append(((word >> 96).to_bytes(20, "big"), word & 0xFF, word >> 8 & _U32))

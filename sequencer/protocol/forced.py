@@ -1,4 +1,4 @@
-"""FORCED_WITHDRAW, FORCED_CANCEL_ALL, FORCED_ORDER, FORCED_LIQUIDATE: what is done through L1, past the sequencer.
+"""FORCED_WITHDRAW, FORCED_CANCEL_ALL, FORCED_ORDER, FORCED_LIQUIDATE, FORCED_BID: done through L1, past the sequencer.
 
 L1 has checked that the owner asks, so that they bear neither signature nor nonce; the rest are the rules of the kinds
 that they force. Nobody needs a right to FORCED_LIQUIDATE.
@@ -25,8 +25,11 @@ def count(g: Global, raw: bytes) -> None:
 def pages_to_mark(state: State, raw: bytes) -> list[int]:
     """Old pages that stand between a forced record and its outcome, in ascending order: RISK_DUE asks for them."""
     number = int.from_bytes(raw[1:5], "big")
-    account = state.accounts.get(number)
-    found = set(_old_pages(state, account)) if account is not None else set()
+    numbers = [number]
+    if raw[0] == Kind.FORCED_BID:
+        numbers.append(int.from_bytes(raw[5:9], "big"))
+    accounts = [state.accounts[one] for one in numbers if one in state.accounts]
+    found = {page_id for account in accounts for page_id in _old_pages(state, account)}
     if raw[0] == Kind.FORCED_ORDER:
         instrument = int.from_bytes(raw[5:9], "big")
         page = state.pages.get(instrument >> 5)
@@ -96,4 +99,16 @@ def liquidate(state: State, record: Record) -> Reason:
     reason = liquidation.liquidate(state, record)
     if reason is Reason.RISK_STALE:
         reason = _unless_due(state, _old_pages(state, state.owner(record.fields[0])))
+    return reason
+
+
+def bid(state: State, record: Record, out: Outcome) -> Reason:
+    """FORCED_BID: as BID."""
+    number, target, fraction, cash_max = record.fields
+    found = state.account(number)
+    if found is None:
+        return Reason.UNKNOWN_ACCOUNT
+    reason = liquidation.take_over(state, (number, target), found, fraction, cash_max, None, out)
+    if reason is Reason.RISK_STALE:
+        reason = _unless_due(state, _old_pages(state, found) or _old_pages(state, state.owner(target))[:1])
     return reason

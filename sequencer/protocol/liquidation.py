@@ -1,9 +1,12 @@
 """LIQUIDATE and BID: an account below its maintenance margin is auctioned, portfolio by the slice.
 
-The discount rises from nothing by auction_discount_max_ppm of the portfolio's IM over auction_duration_s. A bid takes
-fraction/256 of every position (towards zero) and pays their marks less the discount on the IM that it takes off the
-target; the price may be negative.
+The auction's clock allows a discount that rises from nothing by auction_discount_max_ppm of the portfolio's IM over
+auction_duration_s; equity / IM bounds it. So a bid that takes a part of the IM is paid at most that part of the equity:
+equity / IM never falls by it, and what a bidder gains its target has lost. Without equity there is no discount: others
+would pay it.
 """
+
+from dataclasses import dataclass
 
 from sequencer.protocol import constants as c
 from sequencer.protocol import insurance, margin
@@ -16,7 +19,8 @@ from sequencer.protocol.state import State
 
 
 def liquidate(state: State, record: Record) -> Reason:
-    """LIQUIDATE: anyone may start the auction of an account with equity < MM, and end it once equity is IM again.
+    """LIQUIDATE: anyone may start the auction of an account with equity < MM, end it once equity is IM again, and have
+    its hole measured anew meanwhile.
 
     All its orders die already when equity < MM + reserved: their reserve is no longer there, and fills could take
     the equity below nothing. An account with nothing but debts is covered at once.
@@ -29,42 +33,72 @@ def liquidate(state: State, record: Record) -> Reason:
     if margin.is_stale(state, account):
         return Reason.RISK_STALE
     g = state.globals
+    equity = margin.equity(account)
     if account.auction_start:
-        if margin.equity(account) < margin.initial(state, account):
+        recovered = equity >= margin.initial(state, account)
+        if not recovered and insurance.hole_of(g, account, equity) == account.hole:
             return Reason.UNHEALTHY
-        account.auction_start = 0
+        _mark(state, account)
     else:
-        equity, needed = margin.equity(account), margin.maintenance(state, account)
+        needed = margin.maintenance(state, account)
         if equity >= needed + account.reserved:
             return Reason.HEALTHY
         account.order_floor = g.seq
         account.reserved = 0
-        if equity < needed:
-            if account.positions:
-                account.auction_start = max(g.time, 1)
-            insurance.cover(state, account)
+        if equity < needed and account.positions:
+            account.auction_start = max(g.time, 1)
+            _mark(state, account)
+        insurance.cover(state, account)
     state.put_account(number, account)
     return Reason.OK
 
 
+def _mark(state: State, account: Account) -> None:
+    """Recognises the hole of an account under auction, whose sums are fresh; out of it when equity is IM again.
+
+    When its hole closes, the clock starts anew: at once nobody should be paid for its having run meanwhile.
+    """
+    g = state.globals
+    equity = margin.equity(account)
+    hole = insurance.hole_of(g, account, equity)
+    if account.hole and not hole:
+        account.auction_start = max(g.time, 1)
+    insurance.recognise(g, account, hole)
+    if equity >= margin.initial(state, account):
+        account.auction_start = 0
+
+
+def elapsed_s(state: State, account: Account) -> int:
+    """Seconds that the clock of an auction has run, at most the duration."""
+    return min(state.globals.time - account.auction_start, state.params.auction_duration_s)
+
+
 def discount_ppm(state: State, account: Account) -> int:
-    """Discount of an auction now, ppm of the portfolio's IM; floor."""
+    """Discount that the clock of an auction allows now, ppm of the portfolio's IM; floor."""
     params = state.params
-    elapsed = min(state.globals.time - account.auction_start, params.auction_duration_s)
-    return params.auction_discount_max_ppm * elapsed // params.auction_duration_s
+    return params.auction_discount_max_ppm * elapsed_s(state, account) // params.auction_duration_s
 
 
 def bid(state: State, record: Record, out: Outcome) -> Reason:
-    """BID: `account` takes a slice of `target`'s portfolio and pays at most `cash_max` (negative: receives at least).
-
-    `taken` is the target's IM before less after: fraction/256 of it but for parts that round to nothing; a bid that
-    would raise it is refused. pay = marks - floor(taken x discount). The target pays a fee to the fund, floor(taken x
-    liquidation_fee), out of what equity it has left. The bidder must meet IM afterwards.
-    """
-    number, target_number, fraction, cash_max, nonce, expires = record.fields
+    """BID: `account` takes a slice of `target`'s portfolio for at most `cash_max` (negative: receives at least)."""
+    number, target, fraction, cash_max, nonce, expires = record.fields
     found = authorise(state, number, record.signer, c.SCOPE_TRADE, nonce, expires)
     if isinstance(found, Reason):
         return found
+    return take_over(state, (number, target), found, fraction, cash_max, nonce, out)
+
+
+def take_over(
+    state: State,
+    numbers: tuple[int, int],
+    found: Account,
+    fraction: int,
+    cash_max: int,
+    nonce: int | None,
+    out: Outcome,
+) -> Reason:
+    """A bid that its account, the first of `numbers`, may make on the second; `nonce` is used when it holds."""
+    number, target_number = numbers
     target = state.account(target_number)
     if target is None or target_number == number:
         return Reason.UNKNOWN_ACCOUNT
@@ -72,54 +106,85 @@ def bid(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.UNHEALTHY
     if target.auction_start == 0:
         return Reason.NO_AUCTION
-    margin.refresh(state, target)
     margin.refresh(state, found)
+    if margin.is_stale(state, found):
+        return Reason.RISK_STALE
+    margin.refresh(state, target)
     if margin.is_stale(state, target):
         return Reason.RISK_STALE
+    taken = cut(state, target, found, fraction)
+    if isinstance(taken, Reason):
+        return taken
+    if taken.pay > cash_max:
+        return Reason.CASH_MAX
+    seller, buyer = taken.seller, taken.buyer
+    if margin.free(state, buyer) < 0:
+        return Reason.MARGIN
+    if nonce is not None:
+        use_nonce(buyer, nonce)
+    insurance.charge(state, seller, taken.fee, c.PPM)
+    if seller.positions:
+        _mark(state, seller)
+    else:
+        insurance.cover(state, seller)
+        seller.auction_start = 0
+    state.put_account(number, buyer)
+    state.put_account(target_number, seller)
+    out.amount = taken.pay
+    out.fee = taken.fee
+    out.number = target_number
+    return Reason.OK
+
+
+@dataclass(slots=True)
+class Slice:
+    """What a bid takes: copies of both accounts when it is paid, what for (1e-6 USD), and the fee still to be paid."""
+
+    seller: Account
+    buyer: Account
+    pay: int
+    fee: int
+
+
+def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice | Reason:
+    """The slice of `target`'s portfolio that a bid of so many 256ths moves to `bidder`, or why there is none.
+
+    Of every position that the bidder can hold, ceil(|q| x fraction / 256). taken = the target's IM before less after;
+    a bid that would raise it is refused. pay = marks - min(floor(taken x discount), floor(taken x equity / IM)), and
+    without equity the marks. The fee to the fund, floor(taken x liquidation_fee), comes out of what the discount leaves
+    of that part of the equity. A solvent account is sold by auction_fraction_max / 256 at most while the clock runs.
+    """
+    params = state.params
     equity, risk = margin.equity(target), margin.initial(state, target)
     if equity >= risk:
         return Reason.HEALTHY
-    if not 0 < fraction <= (state.params.auction_fraction_max if equity > 0 else 256):
+    by_parts = equity > 0 and elapsed_s(state, target) < params.auction_duration_s
+    if not 0 < fraction <= (params.auction_fraction_max if by_parts else 256):
         return Reason.FRACTION
-    seller, buyer = target.clone(), found.clone()
-    use_nonce(buyer, nonce)
+    seller, buyer = target.clone(), bidder.clone()
     value = 0
     moved = False
     for instrument, held in sorted(target.positions.items()):
-        part = abs(held) * fraction // 256
-        if part == 0:
-            continue
+        part = -(-abs(held) * fraction // 256)
         delta = part if held > 0 else -part
-        page = state.page_of(instrument)
         if not margin.can_hold(buyer, instrument, delta):
-            return Reason.POSITION_LIMIT
+            continue
+        page = state.page_of(instrument)
         margin.move(seller, page, instrument, -delta)
         margin.move(buyer, page, instrument, delta)
         value += delta * page.rows[instrument & 31][0]
         moved = True
+    if not moved:
+        return Reason.POSITION_LIMIT
     margin.refresh(state, seller)
+    margin.refresh(state, buyer)
     taken = risk - margin.initial(state, seller)
-    if not moved or taken < 0:
+    if taken < 0:
         return Reason.FRACTION
-    pay = value - taken * discount_ppm(state, target) // c.PPM
-    if pay > cash_max:
-        return Reason.CASH_MAX
+    share = taken * equity // risk if equity > 0 else 0  # equity < risk
+    discount = min(taken * discount_ppm(state, target) // c.PPM, share)
+    fee = min(taken * params.liquidation_fee_ppm // c.PPM, share - discount, state.globals.pool)
+    pay = value - discount
     buyer.cash -= pay
     seller.cash += pay
-    fee = taken * state.params.liquidation_fee_ppm // c.PPM
-    fee = max(0, min(fee, margin.equity(seller), state.globals.pool))
-    margin.refresh(state, buyer)
-    if margin.is_stale(state, buyer):
-        return Reason.RISK_STALE
-    if margin.free(state, buyer) < 0:
-        return Reason.MARGIN
-    insurance.charge(state, seller, fee, c.PPM)
-    insurance.cover(state, seller)
-    if margin.equity(seller) >= margin.initial(state, seller):
-        seller.auction_start = 0
-    state.put_account(number, buyer)
-    state.put_account(target_number, seller)
-    out.amount = pay
-    out.fee = fee
-    out.number = target_number
-    return Reason.OK
+    return Slice(seller, buyer, pay, fee)

@@ -37,7 +37,8 @@ def fix(state: State, record: Record, out: Outcome) -> Reason:
 def settle(state: State, record: Record, out: Outcome) -> Reason:
     """SETTLE: pays an account's positions of a fixed expiry their intrinsic value; exact, no rounding.
 
-    An account that is left without positions and owes money is covered by the fund, then by all.
+    An account that is left without positions and owes money is covered by the fund, then by all. A hole of one that
+    keeps some stays until it is marked again.
     """
     underlying, day, number = record.fields
     key = underlying << 16 | day

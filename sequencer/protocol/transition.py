@@ -42,7 +42,7 @@ def _apply(state: State, record: Record, out: Outcome) -> Reason:
     of_class = record_class(record)
     if of_class < g.last_class:
         return Reason.CLASS_ORDER
-    if kind <= Kind.SET_PARAMS:
+    if kind in c.INBOX_KINDS:
         reason = _dispatch_message(state, record, out)
         if reason is not Reason.RISK_DUE:  # what L1 sends counts, whatever else became of it
             forced.count(g, record.raw)
@@ -65,6 +65,8 @@ def _dispatch_message(state: State, record: Record, out: Outcome) -> Reason:
             return forced.order(state, record, out)
         case Kind.FORCED_LIQUIDATE:
             return forced.liquidate(state, record)
+        case Kind.FORCED_BID:
+            return forced.bid(state, record, out)
     return Reason.UNKNOWN_KIND
 
 

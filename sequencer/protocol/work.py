@@ -23,6 +23,7 @@ WORK: Final[dict[int, int]] = {
     Kind.FORCED_CANCEL_ALL: 13,
     Kind.FORCED_ORDER: 55,
     Kind.FORCED_LIQUIDATE: 45,
+    Kind.FORCED_BID: 145,
     Kind.FEED: 24,
     Kind.SURFACE: 28,
     Kind.RISK: 25,

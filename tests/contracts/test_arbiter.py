@@ -660,7 +660,7 @@ def test_kinds__go_to_their_verifiers(sequencer: Any, trader: Any, other_trader:
     """Where one stub stands every witness is believed, where the other stands none."""
     trade = {Kind.FORCED_ORDER, Kind.PLACE, Kind.CONTINUE}
     account = {
-        *(Kind.FORCED_WITHDRAW, Kind.FORCED_LIQUIDATE, Kind.SETTLE, Kind.LIQUIDATE),
+        *(Kind.FORCED_WITHDRAW, Kind.FORCED_LIQUIDATE, Kind.FORCED_BID, Kind.SETTLE, Kind.LIQUIDATE),
         *(Kind.TRANSFER, Kind.WITHDRAW, Kind.BID),
     }
     ledger = {

@@ -55,6 +55,8 @@ def test_force__makes_the_records_of_l2(traded: Exchange, other_trader: Any) -> 
              codec.encode(Kind.FORCED_ORDER, account=2, **dict(zip(NAMES, ORDER, strict=True)))),
             (lambda: inbox.force_liquidate(1, 0, value=FEE, sender=other_trader),
              codec.encode(Kind.FORCED_LIQUIDATE, account=1)),
+            (lambda: inbox.force_bid(1, 256, -(2**63), 0, value=FEE, sender=other_trader),
+             codec.encode(Kind.FORCED_BID, account=2, target=1, fraction=256, cash_max=-(2**63))),
         ],
         start=2,
     ):  # fmt: skip
@@ -74,6 +76,8 @@ def test_force__by_who_has_no_account__reverts(traded: Exchange, stranger: Any) 
         inbox.force_cancel_all(value=FEE, sender=stranger)
     with reverts("inbox: caller has no account"):
         inbox.force_order(*ORDER, 0, value=FEE, sender=stranger)
+    with reverts("inbox: caller has no account"):
+        inbox.force_bid(1, 64, 0, 0, value=FEE, sender=stranger)
 
 
 def test_force__before_a_vault_is_set__reverts(stranger: Any) -> None:
@@ -84,9 +88,13 @@ def test_force__before_a_vault_is_set__reverts(stranger: Any) -> None:
         inbox.force_liquidate(1, 0, value=FEE, sender=stranger)
 
 
-def test_force_liquidate__of_nobody__reverts_and_by_anybody_does_not(traded: Exchange, stranger: Any) -> None:
+def test_force_liquidate__of_nobody__reverts_and_by_anybody_does_not(
+    traded: Exchange, trader: Any, stranger: Any
+) -> None:
     with reverts("inbox: unknown account"):
         traded.inbox.force_liquidate(3, 0, value=FEE, sender=stranger)
+    with reverts("inbox: unknown account"):
+        traded.inbox.force_bid(3, 64, 0, 0, value=FEE, sender=trader)
     assert traded.inbox.force_liquidate(2, 0, value=FEE, sender=stranger) == 2
 
 

@@ -40,6 +40,7 @@ _KINDS: Final = (
     (Kind.FORCED_WITHDRAW, 4),
     (Kind.FORCED_CANCEL_ALL, 1),
     (Kind.FORCED_LIQUIDATE, 3),
+    (Kind.FORCED_BID, 4),
     (Kind.SET_SIGNER, 2),
     (Kind.COLLECT, 1),
     (Kind.TICK, 4),
@@ -73,6 +74,9 @@ def crowded(random: Random) -> Exchange:
     if random.random() < 0.3:
         g.deficit = random.choice((1, 10**6, 10**12, 2**64))
         g.fund = random.choice((0, 0, 10**6))
+    if random.random() < 0.3:
+        g.deficit -= random.choice((0, 1, 10**6, 2**64))
+        g.holes = random.choice((0, 1, 10**7, 10**13, c.U64_MAX - 10**9))
     if random.random() < 0.2:
         g.pool = random.choice((0, 1, 10**9))
     if random.random() < 0.15:
@@ -119,7 +123,10 @@ class Crowd(Adversary):
         state, draw = self.exchange.state, self.random
         params = state.params
         later = draw.choice((1, params.feed_age_max_s, params.feed_age_max_s + 1, params.feed_age_max_s + 50))
-        messages = (Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE)
+        messages = (
+            *(Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_ORDER),
+            *(Kind.FORCED_LIQUIDATE, Kind.FORCED_BID),
+        )
         some = lambda count: [draw.choice(messages) for _ in range(count)]  # noqa: E731
         time = self._soon(params.risk_age_max_s + later)
         out: list[Kind | Drawn] = [(codec.encode(Kind.TICK, time=time), None), *some(4)]
@@ -234,7 +241,7 @@ class Giants(Crowd):
             if is_tick and int.from_bytes(raw[1:5], "big") > self._soon(c.DAY_S):  # all would expire
                 return codec.encode(Kind.TICK, time=self._soon(1)), None
             return raw, signer
-        kinds = (Kind.SURFACE, Kind.RISK, Kind.LIST, Kind.BID, Kind.BID, Kind.LIQUIDATE)
+        kinds = (Kind.SURFACE, Kind.RISK, Kind.LIST, Kind.BID, Kind.BID, Kind.FORCED_BID, Kind.LIQUIDATE)
         raw, signer = self.formed(self.random.choice(kinds))
         if self.exchange.state.globals.last_class > c.CLASS_SYSTEM:
             return self.formed(Kind.TICK)

@@ -122,12 +122,14 @@ class Script:
         yield Scene("LIQUIDATE", size, (codec.encode(Kind.LIQUIDATE, account=number + 1),))
         offer = {"target": number + 1, "cash_max": MAX}
         strange = self.signed(Kind.BID, number + 2, fraction=64, **offer)
-        reason = Reason.POSITION_LIMIT if size > 8 else Reason.OK  # 16 pages together
+        reason = Reason.POSITION_LIMIT if size == 64 else Reason.OK  # it has no room
         yield Scene("BID, for other instruments", size, (strange,), reason)
         self.nonces[number + 2] -= reason is not Reason.OK
         yield Scene(
             "BID, for the same instruments", size, (self.signed(Kind.BID, number, fraction=64, **offer),)
         )
+        forced = codec.encode(Kind.FORCED_BID, account=number, fraction=64, **offer)
+        yield Scene("FORCED_BID, for the same instruments", size, (forced,))
 
     def of_the_market(self) -> Iterator[Scene]:
         world = self.world
@@ -245,6 +247,9 @@ class DeepScript:
         self.nonces[worlds.DEEP_FROM + 1] -= 1
         yield Scene("BID, 23 pages shown, some positions move", None, (bid("dusty", 64),))
         yield Scene("BID, 64 positions move", None, (bid("target", 64),))
+        offer = {"account": worlds.DEEP_FROM + 1, "fraction": 64, "cash_max": MAX}
+        forced = codec.encode(Kind.FORCED_BID, target=deep["target"], **offer)
+        yield Scene("FORCED_BID, 64 positions move", None, (forced,))
 
     def of_the_market(self) -> Iterator[Scene]:
         yield Scene("RISK, 32 rows", None, (codec.encode(Kind.RISK, underlying=0, day=NEAR, page=0),))

@@ -18,8 +18,9 @@ from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import codec, forced
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.entries import Account
 
-GAS_MAX: Final = 2_000_000
+GAS_MAX: Final = 3_500_000
 CALLDATA_MAX: Final = 110_000
 
 
@@ -30,8 +31,13 @@ def judge() -> Judge:
 
 @pytest.fixture
 def heavy() -> Tracer:
-    """Two accounts of 64 positions in 12 pages each."""
-    return worlds.heavy(Random(5), ("rich", "maker"), crowd=500)
+    """Two accounts of 64 positions in 12 pages each, and one that has none."""
+    world = worlds.heavy(Random(5), ("rich", "maker"), crowd=500)
+    bidder = Account(b"\x33" * 20)
+    bidder.cash = 10**16
+    world.put_account(3, bidder)
+    world.root()
+    return Tracer.of(world)
 
 
 def equal(judge: Judge, witness: Witness, reason: Reason) -> Witness:
@@ -89,6 +95,29 @@ def test_liquidation__is_equal(judge: Judge, heavy: Tracer) -> None:
     assert world.accounts[2].auction_start > 0
     equal(judge, world.witness(codec.encode(Kind.FORCED_LIQUIDATE, account=77)), Reason.UNKNOWN_ACCOUNT)
     assert world.globals.inbox_count == 2
+
+
+def test_bid__for_a_portfolio_of_twelve_pages__is_equal(judge: Judge, heavy: Tracer) -> None:
+    poor = heavy.accounts[2]
+    poor.cash = -3 * 10**10
+    heavy.put_account(2, poor)
+    heavy.root()
+    world = Tracer.of(heavy)
+    offer = {"account": 3, "target": 2, "fraction": 64, "cash_max": 2**63 - 1}
+    equal(
+        judge,
+        world.witness(codec.encode(Kind.FORCED_BID, **{**offer, "account": 99})),
+        Reason.UNKNOWN_ACCOUNT,
+    )
+    equal(judge, world.witness(codec.encode(Kind.FORCED_BID, **offer)), Reason.NO_AUCTION)
+    equal(judge, world.witness(codec.encode(Kind.FORCED_LIQUIDATE, account=2)), Reason.OK)
+    assert world.accounts[2].hole == world.globals.holes > 0
+    equal(
+        judge, world.witness(codec.encode(Kind.FORCED_BID, **{**offer, "account": 2})), Reason.UNKNOWN_ACCOUNT
+    )
+    equal(judge, world.witness(codec.encode(Kind.FORCED_BID, **offer)), Reason.OK)
+    assert len(world.accounts[3].positions) == c.POSITIONS_MAX
+    assert world.globals.inbox_count == 5
 
 
 def aged(days: int, **changes: int) -> Tracer:

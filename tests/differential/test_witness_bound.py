@@ -109,6 +109,8 @@ def of_kinds() -> dict[int, int]:
         Kind.FORCED_CANCEL_ALL: touched,
         Kind.FORCED_ORDER: max(trade, refused_order),
         Kind.FORCED_LIQUIDATE: max(touched + pages, account + refused),
+        # Of the bidder's old pages it asks for all, of the target's for the first.
+        Kind.FORCED_BID: max(2 * account + refused, 2 * touched + 2 * pages + underlying + expiry),
         Kind.FEED: underlying + write(c.KEY_UNDERLYING),
         Kind.SURFACE: expiry + write(c.KEY_EXPIRY),
         Kind.RISK: read(c.KEY_PAGE, PAGE_WORDS) + underlying + expiry + write(c.KEY_PAGE),

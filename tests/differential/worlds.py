@@ -30,7 +30,7 @@ DEEP_BOOK: Final = 1_050  # orders on a side of the deepest book
 FIXED: Final = NEAR ^ 1  # an expiry that `deepest` has settled
 DEEP_FROM: Final = 16  # number of the first account of `deepest` that holds positions
 # Of `deepest`: who can be liquidated twice over, on auction with the bidder's own instruments, with as many others,
-# with others too small to move, and who holds positions that are settled.
+# with one page of the bidder's and others beside, and who holds positions that are settled.
 DEEP: Final = {"poor": 24, "ruined": 25, "target": 26, "strange": 27, "dusty": 28, "settles": 29}
 DEEP_STRIKES: Final = tuple((1 << 20) + 16 * number for number in range(8))  # to be listed there
 

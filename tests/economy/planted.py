@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from sequencer.protocol import cash, liquidation, margin
-from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Reason
 
 if TYPE_CHECKING:
@@ -40,7 +39,18 @@ def loans(patch: pytest.MonkeyPatch) -> None:
 
 def dear_auction(patch: pytest.MonkeyPatch) -> None:
     """A bid is paid three times the IM that it takes, whatever equity there is."""
-    patch.setattr(liquidation, "discount_ppm", lambda *_: 3 * c.PPM)
+    real = liquidation.cut
+
+    def cut(state: State, target: Account, bidder: Account, fraction: int) -> Any:
+        taken = real(state, target, bidder, fraction)
+        if isinstance(taken, liquidation.Slice):
+            more = 3 * (margin.initial(state, target) - margin.initial(state, taken.seller))
+            taken.pay -= more
+            taken.buyer.cash += more
+            taken.seller.cash -= more
+        return taken
+
+    patch.setattr(liquidation, "cut", cut)
 
 
 def no_takers(patch: pytest.MonkeyPatch) -> None:

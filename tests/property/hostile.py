@@ -42,6 +42,7 @@ _KINDS = (
     (Kind.FORCED_WITHDRAW, 2),
     (Kind.FORCED_CANCEL_ALL, 1),
     (Kind.FORCED_LIQUIDATE, 2),
+    (Kind.FORCED_BID, 3),
     (Kind.SET_SIGNER, 2),
     (Kind.COLLECT, 1),
     (Kind.FEED, 4),
@@ -339,6 +340,9 @@ class Adversary:
         return self._liquidate()
 
     _forced_liquidate = _forced_cancel_all
+
+    def _forced_bid(self) -> dict[str, int]:
+        return self._bid()
 
     def _set_signer(self) -> dict[str, int | bytes]:
         return {

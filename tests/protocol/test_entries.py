@@ -59,7 +59,7 @@ GLOBAL_BITS = {
         "breaker_level": (128, 135), "breaker_until": (136, 167), "excess": (168, 207), "withdrawals": (208, 239),
     },
     2: {"inbox_count": (0, 39), "fund": (40, 103), "treasury": (104, 167)},
-    3: {"pool": (0, 63), "deficit": (64, 191)},
+    3: {"pool": (0, 63), "deficit": (64, 191), "holes": (192, 255)},
 }  # fmt: skip
 
 
@@ -99,6 +99,7 @@ def accounts(draw: st.DrawFn) -> Account:
     one.reserved = draw(uint(64))
     one.order_floor = draw(uint(40))
     one.auction_start = draw(uint(32))
+    one.hole = draw(uint(64))
     one.nonce_floor = draw(uint(32))
     one.nonce_bitmap = draw(uint(256))
     one.signers = draw(
@@ -122,7 +123,7 @@ def test_account__stands_in_the_documented_bits__and_comes_back(one: Account) ->
         + (int.from_bytes(one.owner, "big") << 96)
     )
     assert word(data, 1) == one.cash % 2**256
-    assert word(data, 2) == one.reserved + (one.nonce_floor << 64)
+    assert word(data, 2) == one.reserved + (one.nonce_floor << 64) + (one.hole << 96)
     assert word(data, 3) == one.nonce_bitmap
     held = [word(data, 4 + len(one.signers) + i) for i in range(len(one.positions))]
     assert held == [

@@ -1,4 +1,4 @@
-"""FORCED_WITHDRAW, FORCED_CANCEL_ALL, FORCED_ORDER, FORCED_LIQUIDATE: what L1 makes happen."""
+"""FORCED_WITHDRAW, FORCED_CANCEL_ALL, FORCED_ORDER, FORCED_LIQUIDATE, FORCED_BID: what L1 makes happen."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,10 @@ from sequencer.protocol.state import expiry_time
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from exchange import FAR, FEE_MAX, INDEX, USD, Exchange
 
-FORCED = (Kind.FORCED_WITHDRAW, Kind.FORCED_CANCEL_ALL, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE)
+FORCED = (
+    *(Kind.FORCED_WITHDRAW, Kind.FORCED_CANCEL_ALL, Kind.FORCED_ORDER),
+    *(Kind.FORCED_LIQUIDATE, Kind.FORCED_BID),
+)
 
 
 @pytest.fixture
@@ -54,6 +57,9 @@ def example(kind: Kind, account: int, instrument: int = 0) -> bytes:
         "quantity": 1,
         "expires": 0,
         "fee_max": FEE_MAX,
+        "target": 1,
+        "fraction": 64,
+        "cash_max": 2**63 - 1,
     }
     return codec.encode(kind, **{name: fields[name] for name, _ in codec.LAYOUTS[kind].fields})
 
@@ -365,3 +371,68 @@ def test_liquidate__does_what_liquidate_does(exchange: Exchange, call: int) -> N
     out = exchange.system(Kind.FORCED_LIQUIDATE, account=debtor)
     assert (out.reason, exchange.account("debtor").auction_start) == (Reason.OK, g.time)
     assert exchange.system(Kind.FORCED_LIQUIDATE, account=debtor).reason is Reason.UNHEALTHY
+
+
+# --- bid ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def auctioned(exchange: Exchange, call: int) -> int:
+    """`debtor` is on auction; `owner`, who holds nothing, may bid."""
+    exchange.deposit("debtor", 20_000)
+    exchange.trade("maker", "debtor", call, exchange.mark(call), 9_000)
+    exchange.remark(INDEX * 13 // 8)
+    assert exchange.liquidate("debtor").reason is Reason.OK
+    return call
+
+
+def bid(exchange: Exchange, role: str, target: str, fraction: int = 64, cash_max: int = 2**63 - 1) -> Outcome:
+    numbers = {"account": exchange.numbers[role], "target": exchange.numbers[target]}
+    return exchange.system(Kind.FORCED_BID, **numbers, fraction=fraction, cash_max=cash_max)
+
+
+def test_bid__does_what_bid_does_without_a_nonce(exchange: Exchange, auctioned: int) -> None:
+    g = exchange.state.globals
+    count, nonces = g.inbox_count, exchange.account("owner").nonce_floor
+    assert bid(exchange, "owner", "owner").reason is Reason.UNKNOWN_ACCOUNT
+    assert bid(exchange, "owner", "maker").reason is Reason.NO_AUCTION
+    assert bid(exchange, "debtor", "debtor").reason is Reason.UNKNOWN_ACCOUNT
+    assert bid(exchange, "owner", "debtor", 0).reason is Reason.FRACTION
+    assert bid(exchange, "owner", "debtor", 64, -(2**63)).reason is Reason.CASH_MAX
+    out = bid(exchange, "owner", "debtor", 64)
+    assert (out.reason, out.number) == (Reason.OK, exchange.numbers["debtor"])
+    assert exchange.position("owner", auctioned) == -9_000 // 4
+    assert g.inbox_count == count + 6
+    assert exchange.account("owner").nonce_floor == nonces
+
+
+def test_bid__on_old_marks_that_risk_can_renew__waits_for_it(exchange: Exchange, auctioned: int) -> None:
+    g = exchange.state.globals
+    exchange.tick(exchange.state.params.risk_age_max_s + 1)
+    exchange.feeds(INDEX * 13 // 8)
+    count = g.inbox_count
+    fields = {"account": exchange.numbers["owner"], "target": exchange.numbers["debtor"]}
+    raw = codec.encode(Kind.FORCED_BID, **fields, fraction=64, cash_max=2**63 - 1)
+    assert exchange.apply(raw).reason is Reason.RISK_DUE
+    assert g.inbox_count == count
+    assert forced.pages_to_mark(exchange.state, raw) == [auctioned >> 5]
+    assert exchange.risk(auctioned).reason is Reason.OK
+    assert exchange.apply(raw).reason is Reason.OK
+    assert g.inbox_count == count + 1
+
+
+def test_bid__of_an_account_with_old_marks__waits_for_those_of_its_own(
+    exchange: Exchange, auctioned: int
+) -> None:
+    other = exchange.list(FAR + 1, INDEX)
+    assert exchange.surface(FAR + 1).reason is Reason.OK
+    assert exchange.risk(other).reason is Reason.OK
+    g = exchange.state.globals
+    g.queue_state = g.breaker_level = QueueState.NORMAL
+    exchange.trade("maker", "owner", other, exchange.mark(other), 5)
+    exchange.tick(exchange.state.params.risk_age_max_s + 1)
+    exchange.feeds(INDEX * 13 // 8)
+    assert exchange.risk(auctioned).reason is Reason.OK
+    assert bid(exchange, "owner", "debtor").reason is Reason.RISK_DUE
+    assert exchange.risk(other).reason is Reason.OK
+    assert bid(exchange, "owner", "debtor").reason is Reason.OK

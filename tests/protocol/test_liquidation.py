@@ -47,6 +47,16 @@ def fall(exchange: Exchange, percent: int = 130) -> None:
     exchange.remark(INDEX * percent // 100)
 
 
+def short_of(exchange: Exchange, role: str) -> None:
+    """Gives what is above MM to `long`, and a little more; the auction starts."""
+    account, other = exchange.account(role), exchange.account("long")
+    equity, _, mm = figures(exchange, role)
+    excess = equity - mm + mm // 10
+    account.cash -= excess
+    other.cash += excess
+    assert exchange.liquidate(role).reason is Reason.OK
+
+
 def test_liquidate__of_a_healthy_account__is_refused(exchange: Exchange) -> None:
     assert exchange.liquidate("debtor").reason is Reason.HEALTHY
     fall(exchange, 126)
@@ -143,36 +153,35 @@ def test_bid__takes_the_slice_at_the_mark_less_the_discount_on_its_im(exchange: 
     assert exchange.account("debtor").cash == cash["debtor"] + out.amount - out.fee
 
 
-@pytest.mark.parametrize("put", [0, 1])
-def test_bid__whose_parts_round_to_nothing__is_paid_for_what_it_takes_only(
-    exchange: Exchange, put: int
-) -> None:
-    """Small shorts and one large worthless long: 1/256 of the portfolio is a few lots of the long and no short."""
+def test_bid__takes_at_least_a_lot_of_each_position(exchange: Exchange) -> None:
     call = call_of(exchange)
-    worthless = exchange.list(FAR, 1_000_000, 1) if put else call + 1
+    exchange.trade("debtor", "long", call + 1, 1, 3)
+    exchange.trade("debtor", "long", call, exchange.mark(call), CONTRACT - 257)
+    assert exchange.account("debtor").positions == {call: -257, call + 1: 3}
+    short_of(exchange, "debtor")
+    assert exchange.bid("liquidator", "debtor", 1).reason is Reason.OK
+    assert exchange.account("debtor").positions == {call: -255, call + 1: 2}
+    assert exchange.account("liquidator").positions == {call: -2, call + 1: 1}
+
+
+def test_bid__that_would_raise_the_margin__is_refused_and_all_of_it_is_to_be_had_when_the_clock_has_run(
+    exchange: Exchange,
+) -> None:
+    """One lot of a hedge for two short ones: any part takes the hedge, and half of what it hedges."""
+    call = call_of(exchange)
+    hedge = exchange.list(FAR, INDEX // 2, 0)
     exchange.remark()
-    for role, side in (("debtor", c.BUY), ("long", c.SELL)):
-        exchange.place(role, worthless, side, 1, 2_560)
-    for role, side in (("debtor", c.BUY), ("long", c.SELL)):
-        exchange.place(role, call, side, exchange.mark(call), CONTRACT - 255)
-    debtor = exchange.account("debtor")
-    assert debtor.positions == {call: -255, worthless: 2_560}
-    excess = debtor.cash - 340 * USD
-    debtor.cash -= excess
-    exchange.account("long").cash += excess
-    fall(exchange)
-    assert exchange.liquidate("debtor").reason is Reason.OK
-    exchange.tick(900)
-    _, im, _ = figures(exchange)
-    assert im > 250 * USD
-    out = exchange.bid("liquidator", "debtor", 1)
-    if put:  # it loses a little where the shorts lose most
-        assert out.reason is Reason.OK
-        assert exchange.position("debtor", call) == -255
-        assert out.amount == exchange.mark(worthless) * 10 - (im - figures(exchange)[1])
-        assert abs(out.amount) < USD // 100
-    else:  # it is a hedge: without it the shorts are worse off
-        assert out.reason is Reason.FRACTION
+    exchange.trade("debtor", "long", call, exchange.mark(call), CONTRACT - 2)
+    exchange.trade("debtor", "long", hedge, exchange.mark(hedge), 1)
+    short_of(exchange, "debtor")
+    assert {exchange.bid("liquidator", "debtor", part).reason for part in (1, 16, 64)} == {Reason.FRACTION}
+    exchange.tick(899)
+    assert exchange.bid("liquidator", "debtor", 256).reason is Reason.FRACTION
+    exchange.tick(1)
+    exchange.remark()
+    assert exchange.bid("liquidator", "debtor", 256).reason is Reason.OK
+    assert exchange.account("debtor").positions == {}
+    assert exchange.state.globals.deficit == 0
 
 
 def test_bid__beyond_its_cash_max__is_refused(exchange: Exchange) -> None:
@@ -195,19 +204,123 @@ def test_bid__of_a_solvent_account__takes_at_most_a_quarter(
     assert exchange.bid("liquidator", "debtor", fraction).reason is reason
 
 
-def test_bid__of_an_insolvent_account__may_take_all_and_the_fund_pays(exchange: Exchange) -> None:
+def test_bid__of_an_insolvent_account__takes_all_at_its_marks_and_the_fund_pays(exchange: Exchange) -> None:
     fall(exchange, 160)
     equity, _, _ = figures(exchange)
     assert equity < 0
-    fund = exchange.state.globals.fund
+    g = exchange.state.globals
+    fund = g.fund
     exchange.liquidate("debtor")
+    exchange.tick(900)
     assert exchange.bid("liquidator", "debtor", 257).reason is Reason.FRACTION
+    before = figures(exchange, "liquidator")[0]
     out = exchange.bid("liquidator", "debtor", 256)
     assert (out.reason, out.fee) == (Reason.OK, 0)
-    debtor, g = exchange.account("debtor"), exchange.state.globals
-    assert (debtor.positions, debtor.cash, debtor.auction_start) == ({}, 0, 0)
+    assert out.amount == -exchange.mark(call_of(exchange)) * CONTRACT
+    assert figures(exchange, "liquidator")[0] == before
+    debtor = exchange.account("debtor")
+    assert (debtor.positions, debtor.cash, debtor.auction_start, debtor.hole) == ({}, 0, 0, 0)
     assert g.deficit == -equity - fund
-    assert g.fund == 0
+    assert (g.fund, g.holes) == (0, 0)
+
+
+def test_discount__is_at_most_the_part_of_the_equity_that_goes_with_the_margin(exchange: Exchange) -> None:
+    fall(exchange)
+    exchange.liquidate("debtor")
+    exchange.tick(900)
+    exchange.remark()
+    equity, im, _ = figures(exchange)
+    assert 0 < equity < im
+    before = figures(exchange, "liquidator")[0]
+    out = exchange.bid("liquidator", "debtor", 64)
+    taken = im - figures(exchange)[1]
+    assert out.amount == -exchange.mark(call_of(exchange)) * CONTRACT // 4 - taken * equity // im
+    assert out.fee == 0
+    assert figures(exchange, "liquidator")[0] - before == taken * equity // im
+    assert figures(exchange)[0] * im >= equity * figures(exchange)[1]
+
+
+def test_fee__comes_out_of_what_the_discount_leaves(exchange: Exchange) -> None:
+    fall(exchange)
+    exchange.liquidate("debtor")
+    equity, im, _ = figures(exchange)
+    seconds = next(one for one in range(900) if c.PPM * one // 900 * im > c.PPM * equity - 10_000 * im)
+    exchange.tick(seconds)
+    out = exchange.bid("liquidator", "debtor", 64)
+    taken = im - figures(exchange)[1]
+    part = taken * equity // im
+    assert 0 < out.fee == part - taken * liquidation_ppm(exchange) // c.PPM < taken * 20_000 // c.PPM
+    assert figures(exchange)[0] == equity - part
+
+
+def liquidation_ppm(exchange: Exchange) -> int:
+    return liquidation.discount_ppm(exchange.state, exchange.account("debtor"))
+
+
+# --- holes --------------------------------------------------------------------------------------
+
+
+def test_liquidate__of_an_insolvent_account__tells_its_hole_and_so_does_every_look_after_it(
+    exchange: Exchange,
+) -> None:
+    g = exchange.state.globals
+    fall(exchange, 160)
+    assert exchange.liquidate("debtor").reason is Reason.OK
+    equity = figures(exchange)[0]
+    assert exchange.account("debtor").hole == g.holes == -equity > 0
+    assert exchange.liquidate("debtor").reason is Reason.UNHEALTHY  # nothing new
+    fall(exchange, 170)
+    assert exchange.liquidate("debtor").reason is Reason.OK
+    assert exchange.account("debtor").hole == g.holes == -figures(exchange)[0] > -equity
+    paid = exchange.withdraw("liquidator", 100_000 * USD).amount
+    held = g.pool + paid + g.fund
+    assert paid == 100_000 * USD * held // (held + g.deficit + 100_000 * USD - paid + g.holes - g.fund)
+    exchange.deposit("debtor", 1_000)  # at par, and its hole stands until somebody looks
+    assert exchange.account("debtor").hole == g.holes
+    assert exchange.liquidate("debtor").reason is Reason.OK
+    assert exchange.account("debtor").hole == g.holes == -figures(exchange)[0]
+
+
+def test_hole_that_closes__starts_the_clock_anew_and_leaves_the_fund_what_others_paid_for_it(
+    exchange: Exchange,
+) -> None:
+    g = exchange.state.globals
+    fall(exchange, 160)
+    exchange.liquidate("debtor")
+    out = exchange.withdraw("liquidator", 100_000 * USD)
+    lost = 100_000 * USD - out.amount
+    assert lost > 0
+    assert g.deficit == -lost
+    exchange.tick(900)
+    fund = g.fund
+    fall(exchange, 130)
+    assert 0 < figures(exchange)[0] < figures(exchange)[2]
+    assert exchange.liquidate("debtor").reason is Reason.OK
+    assert exchange.account("debtor").auction_start == g.time
+    assert (g.holes, g.deficit, g.fund) == (0, 0, fund + lost)
+    assert exchange.withdraw("long", USD).amount == USD
+
+
+def test_bid__on_an_insolvent_account__measures_its_hole(exchange: Exchange) -> None:
+    fall(exchange)
+    exchange.liquidate("debtor")
+    fall(exchange, 160)
+    g = exchange.state.globals
+    assert (g.holes, exchange.account("debtor").hole) == (0, 0)
+    assert exchange.bid("liquidator", "debtor", 64).reason is Reason.OK
+    assert exchange.account("debtor").hole == g.holes == -figures(exchange)[0] > 0
+
+
+def test_settle__of_the_last_position__turns_the_hole_into_the_deficit(exchange: Exchange) -> None:
+    fall(exchange, 160)
+    exchange.liquidate("debtor")
+    g = exchange.state.globals
+    assert g.holes > 0
+    exchange.expire(FAR, INDEX * 160 // 100)
+    cash = exchange.account("debtor").cash - (INDEX * 60 // 100) * CONTRACT
+    fund = g.fund
+    assert exchange.settle("debtor", FAR).reason is Reason.OK
+    assert (exchange.account("debtor").hole, g.holes, g.deficit) == (0, 0, -cash - fund)
 
 
 def test_bid__that_its_own_margin_cannot_carry__is_refused(exchange: Exchange) -> None:

@@ -69,7 +69,7 @@ def test_worked_example__of_the_risk_page__comes_out() -> None:
     exchange.remark(8_500_000)
     assert figures(exchange, "writer")[2] == -7_550_639_700
     assert liquidation.discount_ppm(exchange.state, exchange.account("writer")) == 251_111
-    assert exchange.bid("bidder", "writer", 256).amount == -28_933_741_146
-    assert (g.fund, g.deficit, g.pool) == (0, 10_169_433_746, 219_992_499_800)
+    assert exchange.bid("bidder", "writer", 256).amount == -26_252_572_500
+    assert (g.fund, g.deficit, g.pool) == (0, 7_488_265_100, 219_992_499_800)
     exchange.deposit("newcomer", 100)
-    assert exchange.account("newcomer").cash == 104_622_627
+    assert exchange.account("newcomer").cash == 103_403_872

@@ -41,6 +41,7 @@ class Auditor:
             account.cash + unsettled(state, account.positions) for account in state.accounts.values()
         )
         assert claims - g.deficit == g.pool
+        assert g.holes == sum(account.hole for account in state.accounts.values())
         withdrawn = [value & c.U64_MAX for key, value in state.map.items() if key & _TYPE == c.KEY_WITHDRAWAL]
         assert len(withdrawn) == g.withdrawals
         assert g.pool + g.fund + g.treasury + sum(withdrawn) == self.deposited
@@ -114,8 +115,8 @@ def check_bounds(state: State) -> None:
     g = state.globals
     fits(g, 40, "seq", "tick", "excess", "inbox_count")
     fits(g, 32, "time", "breaker_until", "withdrawals")
-    fits(g, 64, "fund", "treasury", "pool")
-    fits(g, 128, "deficit")
+    fits(g, 64, "fund", "treasury", "pool", "holes")
+    assert -(2**127) <= g.deficit < 2**127
     fits(g, 8, "last_class", "queue_state", "breaker_level")
     assert g.last_class <= c.CLASS_TAKER
     assert g.queue_state <= c.QueueState.HALTED
@@ -124,7 +125,7 @@ def check_bounds(state: State) -> None:
         fits(g.taker, 32, "price", "expires", "account", "instrument")
         fits(g.taker, 8, "flags")
     for account in state.accounts.values():
-        fits(account, 64, "reserved")
+        fits(account, 64, "reserved", "hole")
         fits(account, 40, "order_floor")
         fits(account, 32, "auction_start", "nonce_floor")
         fits(account, 256, "nonce_bitmap")
@@ -136,6 +137,8 @@ def check_bounds(state: State) -> None:
         if account.auction_start:
             assert account.positions
             assert account.reserved == 0
+        else:
+            assert account.hole == 0
     for page in state.pages.values():
         fits(page, 32, "time", "index", "forward")
         assert 0 < len(page.terms) == len(page.rows) <= c.PAGE_ROWS
