@@ -65,8 +65,9 @@ struct End:
     rolled_back_at: uint256  # when a batch had last been rolled back by then, seconds; 0: none had
 
 
-PAYLOAD_HEAD: constant(uint256) = 324  # calldata position of the payload's length: selector and 10 words
-PAYLOAD_START: constant(uint256) = 356
+ARGUMENTS: constant(uint256) = 10  # of post and of post_blobs
+PAYLOAD_HEAD: constant(uint256) = 4 + 32 * ARGUMENTS  # calldata position of the payload's length
+PAYLOAD_START: constant(uint256) = PAYLOAD_HEAD + 32
 BLOBS_MAX: constant(uint256) = 6  # of one transaction (EIP-7594)
 WINDOW_MAX_S: constant(uint256) = 30 * 86_400
 SILENCE_LIMIT_S: constant(uint256) = 30 * 86_400
@@ -243,6 +244,7 @@ def post_blobs(
     @param elements How many elements the payload has.
     @custom:kill The leader alone, as `post`.
     """
+    assert len(msg.data) == PAYLOAD_HEAD, "rollup: calldata is not canonical"
     assert elements > 0, "rollup: payload shorter than its tables"
     self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, elements)
 
@@ -515,12 +517,18 @@ def _check_payload(length: uint256, post_root: bytes32, segments: uint256, recor
     """
     @notice Checks the form of the calldata and the payload's tables against the header.
     @dev Vyper has checked length <= PAYLOAD_BYTES_MAX when it decoded the argument, wherever its offset points; the
-         first line makes that the place that is read here.
+         first line makes that the place that is read here. With the padding zero and nothing behind it, one batch has one
+         calldata: a strict decoder and one that reads by place see the same.
     """
+    whole: uint256 = length & ~convert(31, uint256)
+    rest: uint256 = length & 31
     assert (
         payloads._word(PAYLOAD_HEAD - 32) == PAYLOAD_HEAD - 4
-        and len(msg.data) == PAYLOAD_START + ((length + 31) & ~convert(31, uint256))
+        and len(msg.data) == PAYLOAD_START + whole + (32 if rest > 0 else 0)
     ), "rollup: calldata is not canonical"
+    if rest > 0:
+        last_word: uint256 = payloads._word(PAYLOAD_START + whole)
+        assert last_word & (max_value(uint256) >> (rest << 3)) == 0, "rollup: padding is not zero"
     assert length % payloads.ELEMENT_BYTES == 0, "rollup: payload is not whole elements"
     elements: uint256 = length // payloads.ELEMENT_BYTES  # <= 3936
     tables: uint256 = self._check_counts(elements, segments, records)

@@ -158,8 +158,7 @@ def _data_root(start: uint256, length: uint256) -> bytes32:
 def _last_leaf(position: uint256, rest: uint256) -> bytes32:
     """
     @notice Leaf of the last chunk, of which only `rest` bytes at `position` are in the payload.
-    @dev The canonical form pads the payload to a whole word; whatever stands in that padding is masked away, or one
-         payload would have many data roots.
+    @dev The word in which the payload ends is masked behind it: one payload has one data root, whatever stands there.
     """
     words: bytes32[CHUNK_WORDS] = empty(bytes32[CHUNK_WORDS])
     whole: uint256 = rest >> 5

@@ -242,10 +242,15 @@ _BATCH_FIELDS: Final = tuple(poster.Batch.__dataclass_fields__)
 
 def bent(made: list[Batch], lie: Lie) -> list[Batch]:
     """The batches with a lie in the header of one; what follows it fits its header."""
+    return chained(
+        lie.of(one) if one.batch_id == HEADER_LIE_BATCH and lie.of is not None else one for one in made
+    )
+
+
+def chained(made: Iterable[Batch]) -> list[Batch]:
+    """The batches, each made to follow the one before it: Rollup takes no other."""
     out: list[Batch] = []
     for one in made:
-        if one.batch_id == HEADER_LIE_BATCH and lie.of is not None:
-            one = lie.of(one)
         if out:
             last = out[-1]
             one = replace(one, first_seq=last.first_seq + last.records, pre_root=last.post_root)

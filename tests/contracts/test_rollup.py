@@ -101,11 +101,18 @@ def test_data_root__any_shape__equals_the_naive_one(
         assert pristine.rollup.batch(1).header_hash == batch.header_hash(GENESIS, bytes(32))
 
 
-def test_data_root__dirt_in_the_abi_padding__changes_nothing(exchange: Exchange, sequencer: Any) -> None:
-    batch = Batch()
-    calldata = exchange.rollup.post.prepare_calldata(*batch.arguments())
-    assert len(batch.payload) % 32 == 29
-    boa.env.raw_call(exchange.rollup.address, sender=sequencer, data=calldata[:-3] + b"\xff" * 3)
+@pytest.mark.parametrize("records", range(1, 33))
+def test_post__dirt_in_the_abi_padding__reverts(exchange: Exchange, sequencer: Any, records: int) -> None:
+    """Each length modulo a word, a bit at either end of the padding: no follower could decode what Rollup took."""
+    batch = Batch(records=records)
+    calldata = bytearray(exchange.rollup.post.prepare_calldata(*batch.arguments()))
+    padding = -len(batch.payload) % 32
+    for at, bit in ((-padding, 0x80), (-1, 1)) if padding else ():
+        dirty = calldata.copy()
+        dirty[at] ^= bit
+        with reverts("rollup: padding is not zero"):
+            boa.env.raw_call(exchange.rollup.address, sender=sequencer, data=bytes(dirty))
+    boa.env.raw_call(exchange.rollup.address, sender=sequencer, data=bytes(calldata))
     assert exchange.rollup.batch(1).header_hash == batch.header_hash(GENESIS, bytes(32))
 
 

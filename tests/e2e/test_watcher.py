@@ -27,6 +27,7 @@ from sequencer.local.lie_demo import (
     HEADER_LIE_BATCH,
     Stage,
     bent,
+    chained,
     stage,
 )
 from sequencer.local.lies import LIES
@@ -217,7 +218,7 @@ def test_several_wrong_batches__are_challenged_from_the_first(
 ) -> None:
     """Two liars in a row: the first wrong batch goes, and all after it."""
     lie = LIES["post-root-tail"]
-    wrong = [lie.of(one) if one.batch_id > 1 and lie.of else one for one in made]
+    wrong = chained(lie.of(one) if one.batch_id > 1 and lie.of else one for one in made)
     on.post(wrong)
     watcher = on.watcher(devnet_signer(CHALLENGER), name)
     for _ in range(6):
@@ -411,7 +412,7 @@ def test_status__of_an_honest_run__is_a_page_json_and_metrics(
 
 def test_status__of_a_wrong_batch__is_red_until_it_is_won(on: Stage, made: list[Batch], name: str) -> None:
     lie = LIES["post-root-tail"]
-    on.post([lie.of(one) if one.batch_id > 1 and lie.of else one for one in made])
+    on.post(chained(lie.of(one) if one.batch_id > 1 and lie.of else one for one in made))
     watcher = on.watcher(devnet_signer(CHALLENGER), name, WatchConfig(confirmations=0, late_s=2**32))
     watcher.step()
     with served(watcher) as get:
