@@ -25,7 +25,7 @@ DEFAULTS: dict[str, Any] = {
     "deposit_min": 10**6,
     "deposits_total_max": 10**15,
     "reveal_blocks": 50,
-    "exit": (300, 60, 7 * 86_400, 30 * 86_400, 800_000),  # as DeployConfig.exit_*
+    "exit": (86_400, 30 * 86_400, 800_000),  # as DeployConfig.exit_*
     "delay_min_s": 7_200,  # these, as in DeployConfig
     "delay_max_s": 86_400,
     "message_fee_wei": 10**15,

@@ -22,7 +22,6 @@ uses: state
 interface IRollup:
     def exit_batch() -> uint256: view
     def final_root(batch_id: uint256) -> bytes32: view
-    def domain_separator() -> bytes32: view
 
 
 interface IVault:
@@ -31,15 +30,13 @@ interface IVault:
 
 
 PERIOD_MAX_S: constant(uint256) = 400 * constants.DAY_S
+WITNESS_AT: constant(uint256) = 100  # calldata offset of the witness of begin: selector, number, offset, length
 
 vault: public(immutable(address))
 rollup: public(immutable(address))
 inbox: public(immutable(address))
-report_window_s: public(immutable(uint256))  # after 08:00: times of reports that price an expiry
-report_delay_s: public(immutable(uint256))  # after that window, or `begin`: for others to report too
-silence_s: public(immutable(uint256))  # after that delay: the last index stands in for feeds that are silent
+hold_s: public(immutable(uint256))  # after `begin`: time to declare who is insolvent, before anybody is paid a part
 declare_window_s: public(immutable(uint256))
-DOMAIN: immutable(bytes32)
 
 
 event Begun:
@@ -52,49 +49,34 @@ event Begun:
 # --- the exit state; written by begin ---
 root: public(bytes32)  # 0: not begun
 accounts: public(uint256)  # numbers 1 to this have a leaf
-begun_at: public(uint256)  # seconds
+time: public(uint256)  # GLOBAL's, seconds: what has expired by then has a price, the rest has marks
+hold_until: public(uint256)  # seconds; without it who begins could be paid before losses are known
 declare_until: public(uint256)  # seconds; without an end one account that nobody declares would hold up all
 pool: public(uint256)
-deficit: public(uint256)  # what claims are above what there is for them, the accounts' holes included
+deficit: public(int256)  # below zero: there is more than the accounts come to
+holes: public(uint256)  # losses of accounts that the exit state has seen
 fund: public(uint256)
 treasury: public(uint256)
 treasury_account: public(uint256)
 inbox_count: public(uint256)  # messages from this index on are refunded
-feed_keys: public(uint256[constants.FEEDS_MAX])  # addresses; 0: none
 
 
 @deploy
-def __init__(
-    vault_: address,
-    report_window_s_: uint256,
-    report_delay_s_: uint256,
-    silence_s_: uint256,
-    declare_window_s_: uint256,
-):
+def __init__(vault_: address, hold_s_: uint256, declare_window_s_: uint256):
     """
     @param vault_ What pays; it must name this contract as its exit.
-    @param report_window_s_ A report prices an expiry when its time is at most this much after 08:00.
-    @param report_delay_s_ Seconds in which others can bring earlier reports before a price can be fixed.
-    @param silence_s_ Seconds of missing reports after which the exit state's index is the price.
-    @param declare_window_s_ Seconds to declare accounts after the last possible price.
+    @param hold_s_ Seconds after `begin` in which nobody is paid, unless all accounts are declared.
+    @param declare_window_s_ Seconds after `begin` after which the payouts do not wait for more declarations.
     """
     assert vault_.is_contract, "exit: vault is not a contract"
-    assert report_window_s_ > 0, "exit: report window is zero"
-    # A report belongs to the day before it: windows must not overlap.
-    assert report_window_s_ < constants.DAY_S, "exit: report window is not below a day"
-    assert report_delay_s_ > 0, "exit: report delay is zero"
-    assert silence_s_ >= report_delay_s_, "exit: silence below the report delay"
-    assert silence_s_ <= PERIOD_MAX_S, "exit: silence above 400 days"
-    assert declare_window_s_ > 0, "exit: declare window is zero"
+    assert hold_s_ > 0, "exit: hold is zero"
+    assert hold_s_ <= declare_window_s_, "exit: hold above the declare window"
     assert declare_window_s_ <= PERIOD_MAX_S, "exit: declare window above 400 days"
     vault = vault_
     rollup = staticcall IVault(vault_).rollup()
     inbox = staticcall IVault(vault_).inbox()
-    report_window_s = report_window_s_
-    report_delay_s = report_delay_s_
-    silence_s = silence_s_
+    hold_s = hold_s_
     declare_window_s = declare_window_s_
-    DOMAIN = staticcall IRollup(rollup).domain_separator()
 
 
 @external
@@ -115,28 +97,25 @@ def _begin(accounts: uint256):
     assert accounts < constants.U32_MAX, "exit: account number above 32 bits"
     batch_id: uint256 = staticcall IRollup(rollup).exit_batch()
     root: bytes32 = staticcall IRollup(rollup).final_root(batch_id)
-    reader._read(root, 100, 36)
+    reader._read(root, WITNESS_AT, 36)
     state._open()
     if accounts != 0:
         assert len(state._load(constants.KEY_ACCOUNT | accounts)) != 0, "exit: fewer accounts"
     assert len(state._load(constants.KEY_ACCOUNT | unsafe_add(accounts, 1))) == 0, "exit: more accounts"
-    reader._read_all(100)
+    reader._read_all(WITNESS_AT)
 
     self.root = root
     self.accounts = accounts
-    self.begun_at = block.timestamp
+    self.time = state.time
     self.pool = state.pool
-    uncovered: uint256 = unsafe_sub(state.holes, min(state.fund, state.holes))
-    self.deficit = convert(max(state.deficit + convert(uncovered, int256), 0), uint256)
+    self.deficit = state.deficit
+    self.holes = state.holes
     self.fund = state.fund
     self.treasury = state.treasury
     self.treasury_account = state._param(params.TREASURY_ACCOUNT)
     self.inbox_count = state.inbox_count
-    for feed: uint256 in range(constants.FEEDS_MAX):
-        self.feed_keys[feed] = state._feed_key(feed)
-    # No expiry of a position is later than this: what is listed is at most so many days ahead of the exchange's clock.
-    last_expiry: uint256 = state.time + (state._param(params.LISTING_DAYS_MAX) + 1) * constants.DAY_S
-    until: uint256 = max(block.timestamp, last_expiry + report_window_s) + report_delay_s + silence_s + declare_window_s
+    self.hold_until = block.timestamp + hold_s
+    until: uint256 = block.timestamp + declare_window_s
     self.declare_until = until
     log Begun(batch_id=batch_id, root=root, accounts=accounts, declare_until=until)
 

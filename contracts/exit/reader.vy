@@ -57,6 +57,16 @@ def _terms(page: uint256, row: uint256) -> (uint256, bool):
 
 
 @internal
+@view
+def _mark(page: uint256, row: uint256) -> uint256:
+    """
+    @notice Mark of a row in ticks. The table of marks follows the table of terms, which has a word for 8 rows.
+    """
+    terms: uint256 = unsafe_add(cmap._word_at(page) & 255, 7) >> 3
+    return (cmap._word_at(unsafe_add(page, unsafe_add(1, unsafe_add(terms, row >> 3)) << 5)) >> ((row & 7) << 5)) & constants.U32_MAX
+
+
+@internal
 @pure
 def _lots(position: uint256) -> int256:
     """

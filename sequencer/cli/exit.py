@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sequencer.cli.archive import blobs_in, with_archive
-from sequencer.cli.output import PRICE, bars, fail, people, show, show_rows, usd, write_json
+from sequencer.cli.output import bars, fail, people, show, show_rows, usd, write_json
 from sequencer.cli.trade import _key, _with_key, l1_url_of, on_l1, with_params
 
 STEPS = ("now", "fix", "declare", "claim", "all")
@@ -17,13 +17,7 @@ LINES_SHOWN = 50  # of the statement, to people; JSON has them all
 @click.command("exit")
 @click.option("--step", type=click.Choice(STEPS), default="all", show_default=True)
 @click.option("--all", "everybody", is_flag=True, help="for every account: payouts always go to the owners")
-@click.option(
-    "--reports", type=click.Path(path_type=Path, exists=True), help="signed FEED records, one in hex a line"
-)
 @click.option("--freeze", "freezes", is_flag=True, help="freeze the rollup first, unless it is frozen")
-@click.option(
-    "--devnet-price", type=PRICE, help="let the development feeds sign this price, USD, of what has expired"
-)
 @click.option("--dry-run", is_flag=True, help="say what would be sent, send nothing; needs no key with --all")
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
@@ -35,9 +29,7 @@ LINES_SHOWN = 50  # of the statement, to people; JSON has them all
 def exit_command(
     step: str,
     everybody: bool,
-    reports: Path | None,
     freezes: bool,
-    devnet_price: str | None,
     dry_run: bool,
     json_target: str | None,
     keystore: Path | None,
@@ -47,13 +39,12 @@ def exit_command(
     params_path: Path | None,
     archive: Path | None,
 ) -> None:
-    """Leave a frozen exchange: money at once, then the rest when settlement prices are fixed.
+    """Leave a frozen exchange: positions are closed at the last proven marks, and everybody is paid.
 
     Rebuilds the last final state from L1 alone, does what can be done, and says who has got what, what is still to
     come, and when. Run it again at any time: it goes on where things stand.
     """
     from sequencer import parameters
-    from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
     from sequencer.clock import utc
     from sequencer.engine import ReplayError
     from sequencer.l1.deploy import Deployment
@@ -61,7 +52,7 @@ def exit_command(
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
     from sequencer.l1.wallet import Wallet
-    from sequencer.proof.leaving import Leaving, Row, development_reports, exit_state, freeze, read_reports
+    from sequencer.proof.leaving import Leaving, Row, exit_state, freeze
     from sequencer.proof.statement import statement
 
     needs_key = not (dry_run and everybody)
@@ -75,7 +66,6 @@ def exit_command(
 
     with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
         try:
-            records = read_reports(reports.read_text()) if reports else []
             at = Deployment.load(deployment)
             at.check(rpc)
             params = parameters.of_deployment(at, params_path)
@@ -85,16 +75,13 @@ def exit_command(
             with bars() as progress, blobs_in(archive) as kept:
                 state = exit_state(rpc, at, params, progress, kept)
             leaving = Leaving(rpc, at, state, None if dry_run else wallet, told)
-            if devnet_price is not None:
-                ticks = to_units(devnet_price, PRICE_DECIMALS)
-                records += development_reports(state, leaving.now_s(), ticks)
             owner = None if everybody or signer is None else signer.address.lower()
             accounts = [n for n, one in state.accounts.items() if owner in (None, "0x" + one.owner.hex())]
             if not accounts:
                 people.print(
                     f"the exit state has no account of {owner or 'anybody'}: only deposits to refund"
                 )
-            leaving.run(step, sorted(accounts), records, owner)
+            leaving.run(step, sorted(accounts), owner)
             known = statement(rpc, at, leaving)
         except (L1Error, ReplayError, RuntimeError, OSError, ValueError) as error:
             raise fail(str(error)) from error
@@ -138,7 +125,7 @@ def show_statement(lines: list[dict[str, Any]]) -> None:
 
 def _row(line: dict[str, Any]) -> dict[str, str]:
     to_come = line["to_come"]
-    what = "?" if to_come is None else usd(to_come) if to_come else "-"
+    what = usd(to_come) if to_come else "-"
     return {
         "account": str(line["account"] or "-"),
         "owner": f"{line['owner'][:8]}…{line['owner'][-4:]}",

@@ -252,7 +252,8 @@ def _exit(chain: str, json_target: str | None, data: str) -> None:
         checks, lines = report.pop("checks"), report.pop("statement")
         for name in ("refunded", "withdrawals", "claims", "vault_before", "paid", "vault_after"):
             report[name] = f"{usd(report[name])} USD"
-        report["settlement_prices"] = [f"{price / 100:,.2f} USD" for price in report["settlement_prices"]]
+        report["index"] = f"{report['index'] / 100:,.2f} USD"
+        report["marks"] = [f"{mark / 100:,.2f} USD" for mark in report["marks"].values()]
         show(f"exit on {chain}", report)
         show_statement(lines)
         show("checks", {name: "held" if held else "DID NOT HOLD" for name, held in checks.items()})

@@ -61,8 +61,8 @@ class DeployConfig:
     `reveal_blocks`: for how long a commitment to a challenge is good, and its reward can be contested.
     `data`: where batches lie, "calldata" or "blob". `params`: what the genesis root follows from; they go into the
     deployment's file, for whoever replays, watches or leaves.
-    `exit_*`: after a freeze (contracts/Exit.vy): times of reports that price an expiry, how long others can bring
-    earlier ones, after what silence the last index stands in, how long accounts can be declared; part paid at once.
+    `exit_*`: after a freeze (contracts/Exit.vy): how long nobody is paid while accounts are missing, how long they
+    are waited for, and the part of a share that is paid between the two.
     """
 
     genesis_root: bytes
@@ -74,9 +74,7 @@ class DeployConfig:
     deposit_min: int = 1_000_000
     deposits_total_max: int = 2**60
     reveal_blocks: int = 50
-    exit_report_window_s: int = 300
-    exit_report_delay_s: int = 60
-    exit_silence_s: int = 7 * 86_400
+    exit_hold_s: int = 86_400
     exit_declare_window_s: int = 30 * 86_400
     exit_now_ppm: int = 800_000
     data: str = "calldata"
@@ -204,9 +202,7 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         "Exit",
         leave.encode_constructor(
             vault_at,
-            config.exit_report_window_s,
-            config.exit_report_delay_s,
-            config.exit_silence_s,
+            config.exit_hold_s,
             config.exit_declare_window_s,
             config.exit_now_ppm,
         ),

@@ -48,12 +48,12 @@ class FlatSource:
 
     def __init__(self, wanted: list[Terms], index_ticks: int = INDEX_TICKS) -> None:
         self._days = sorted({(underlying, day) for underlying, day, _, _ in wanted})
-        self._index_ticks = index_ticks
+        self.index_ticks = index_ticks
         self._surfaces_sent = False
 
     def poll(self, now_s: int) -> list[Report]:
         """One index report; the surfaces once."""
-        out: list[Report] = [IndexReport(0, now_s, self._index_ticks)]
+        out: list[Report] = [IndexReport(0, now_s, self.index_ticks)]
         if not self._surfaces_sent:
             self._surfaces_sent = True
             for underlying, day in self._days:
@@ -64,8 +64,8 @@ class FlatSource:
                         underlying,
                         day,
                         now_s,
-                        self._index_ticks,
-                        self._index_ticks,
+                        self.index_ticks,
+                        self.index_ticks,
                         variance,
                         0,
                         0,

@@ -1,8 +1,8 @@
 """`fairstrike demo --exit`: the sequencer stops for good, and everybody gets out with open positions, from L1 alone.
 
 A short day of trading leaves positions of two expiries, orders that rest, a withdrawal that nobody has claimed and, in
-the inbox, deposits and forced messages that no batch has taken. Then only the chain goes on: silence, freeze, payments
-at once, the feeds' reports of each expiry, settlement prices, the rest. Amounts are 1e-6 USD, prices ticks.
+the inbox, deposits and forced messages that no batch has taken. The index moves, and the marks with it. Then only the
+chain goes on: silence, freeze, declarations, claims. Amounts are 1e-6 USD, prices ticks.
 """
 
 import asyncio
@@ -15,17 +15,16 @@ from typing import Any, Final
 from sequencer.api.client import Client
 from sequencer.api.trader import Trader
 from sequencer.clock import ManualClock
-from sequencer.development import devnet_params, feed_key
+from sequencer.development import devnet_params
 from sequencer.driver import DriverConfig
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
-from sequencer.proof.exit import final_value
+from sequencer.proof.exit import closing_value
 from sequencer.proof.leaving import Leaving, Row, exit_state, freeze
 from sequencer.proof.statement import Statement, statement
-from sequencer.protocol import codec
-from sequencer.protocol.constants import DAY_S, Kind
+from sequencer.protocol.constants import DAY_S
 from sequencer.protocol.params import Params
-from sequencer.protocol.state import State, expiry_time
+from sequencer.protocol.state import State
 
 USD: Final = 10**6
 DAY: Final = 20_000
@@ -41,16 +40,19 @@ HELPER: Final = 9  # sends everything; owns nothing on the exchange
 LATE: Final = {BUYER: 77 * USD, STRANGER: 500 * USD}  # deposits that no batch takes
 SILENCE_MAX_S: Final = 7_000
 TAKEOVER_S: Final = 400  # sixteen of them come before the freeze
-SOLVENT: Final = (4_650_000, 4_500_000)
-STAGES: Final = 6
-REPORTERS: Final = (0, 2)  # two of three feeds are a majority
+SOLVENT: Final = 4_650_000  # an index at which nobody owes more than it has
+MOVED_S: Final = START_S + 10  # when the index has moved
+STAGES: Final = 5
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)
 class ExitReport:
-    """What the drill found. `refunded`, `paid`, `vault_*`, `balances`: 1e-6 USD; `claims` of all accounts together."""
+    """What the drill found. `refunded`, `paid`, `vault_*`: 1e-6 USD; `claims` of all accounts together.
+
+    `marks`: at which positions were closed, by instrument; `index`: of the exit state.
+    """
 
     chain: str
     data: str = "calldata"
@@ -61,7 +63,8 @@ class ExitReport:
     refunded: int = 0
     forced_waiting: int = 0
     root: str = ""
-    settlement_prices: list[int] = field(default_factory=list)
+    index: int = 0
+    marks: dict[int, int] = field(default_factory=dict)
     claims: int = 0
     vault_before: int = 0
     paid: int = 0
@@ -81,11 +84,11 @@ class ExitReport:
 
 @dataclass(frozen=True, slots=True)
 class ExitConfig:
-    """`prices`: what the feeds report for the two expiries; `folder` None: a temporary one."""
+    """`index`: at which the last marks are made; `folder` None: a temporary one."""
 
     chain: str = "pyevm"
     data: str = "calldata"
-    prices: tuple[int, int] = SOLVENT
+    index: int = SOLVENT
     params: Params = field(default_factory=devnet_params)
     folder: Path | None = None
 
@@ -97,10 +100,11 @@ class ExitDrill:
         self.config = config
         self.report = ExitReport(config.chain, config.data)
         self.rows: list[Row] = []
-        self.values: dict[int, int] = {}  # by account, at the settlement prices
+        self.values: dict[int, int] = {}  # by account, at the last marks
         self.received: dict[int, int] = {}  # by development key, since the freeze
         self._progress = progress
         self._devnet: Devnet
+        self._source: FlatSource
         self._state: State
 
     async def run(self) -> ExitReport:
@@ -119,7 +123,8 @@ class ExitDrill:
             service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
         )
         clock = ManualClock(START_S)
-        async with Devnet(config, clock, [FlatSource(WANTED, INDEX)], WANTED) as self._devnet:
+        self._source = FlatSource(WANTED, INDEX)
+        async with Devnet(config, clock, [self._source], WANTED) as self._devnet:
             last_root = await self._trade()
             await self._devnet.stop_exchange()
             self._stage(2)
@@ -155,6 +160,8 @@ class ExitDrill:
         await traders[OTHER].place(near + 1, "buy", "10.00", "1")
         await traders[MAKER].place(far + 2, "sell", "5000.00", "0.2")
         await traders[OTHER].withdraw("1234.560001")
+        self._source.index_ticks = self.config.index
+        await devnet.service.advance(MOVED_S)
         await devnet.set_chain_time(START_S + 60)
         await devnet.post_all()
         await client.close()
@@ -184,14 +191,9 @@ class ExitDrill:
         self._stage(3)
         self._state = exit_state(devnet.chain.rpc, devnet.deployment, self.config.params)
         report.root = "0x" + self._state.root().hex()
-        self._once([])  # at once
-        for stage, (day, price) in enumerate(zip(EXPIRIES, self.config.prices, strict=True), start=4):
-            self._later(expiry_time(day) + 30 - devnet.chain.head_time_s())
-            self._once(self._reports(day, price))
-            self._later(400)
-            self._once([])
-            self._stage(stage)
-        last = self._once([])
+        self._once()
+        self._stage(4)
+        last = self._once()
         after = self._balances()
         self.received = {index: after[index] - before[index] for index in after}
         report.vault_after = devnet.vault_balance()
@@ -199,7 +201,7 @@ class ExitDrill:
         self._check(last_root, last)
         self._stage(STAGES)
 
-    def _once(self, reports: list[bytes]) -> Leaving:
+    def _once(self) -> Leaving:
         """What `fairstrike exit --all` does, by the helper."""
         devnet = self._devnet
         leaving = Leaving(
@@ -209,19 +211,11 @@ class ExitDrill:
             devnet.wallet(devnet_signer(HELPER)),
             self.rows.append,
         )
-        leaving.run("all", sorted(self._state.accounts), reports, None)
+        leaving.run("all", sorted(self._state.accounts), None)
         return leaving
 
     def _later(self, seconds: int) -> None:
         self._devnet.chain.set_time(self._devnet.chain.head_time_s() + seconds)
-
-    def _reports(self, day: int, price: int) -> list[bytes]:
-        """Signed reports of 08:00, of a majority of the feeds."""
-        out = []
-        for feed in REPORTERS:
-            raw = codec.encode(Kind.FEED, underlying=0, feed=feed, time=expiry_time(day) + feed, price=price)
-            out.append(codec.sign(raw, self._state.domain, feed_key(feed)))
-        return out
 
     def _balances(self) -> dict[int, int]:
         """Tokens outside the vault, by development key."""
@@ -230,9 +224,14 @@ class ExitDrill:
     def _check(self, last_root: bytes, last: Leaving) -> None:
         report, state, devnet = self.report, self._state, self._devnet
         known: Statement = statement(devnet.chain.rpc, devnet.deployment, last)
-        fixed = dict(zip(EXPIRIES, self.config.prices, strict=True))
-        self.values = {number: final_value(state, one, fixed) for number, one in state.accounts.items()}
-        report.settlement_prices = [last.prices().get(day, 0) for day in EXPIRIES]
+        self.values = {number: closing_value(state, one) for number, one in state.accounts.items()}
+        held = {instrument for one in state.accounts.values() for instrument in one.positions}
+        report.index = state.underlyings[0].index
+        report.marks = {one: state.pages[one >> 5].rows[one & 31][0] for one in sorted(held)}
+        at_marks = {
+            number: one.cash + sum(lots * report.marks[where] for where, lots in one.positions.items())
+            for number, one in state.accounts.items()
+        }
         report.claims = sum(value for value in self.values.values() if value > 0)
         report.statement = known.as_json()
         report.paid = sum(self.received.values())
@@ -256,7 +255,11 @@ class ExitDrill:
             "positions_were_open_and_orders_rested": report.open_positions > 0 and report.resting_orders > 0,
             "a_withdrawal_and_deposits_were_on_their_way": report.withdrawals > 0 and report.refunded > 0,
             "exit_state_is_the_last_root": report.root == "0x" + last_root.hex(),
-            "prices_are_what_the_feeds_signed": report.settlement_prices == list(self.config.prices),
+            "positions_are_closed_at_the_last_marks": report.index == self.config.index
+            and at_marks == self.values
+            and all(last.account(number)["claim"] == max(0, at_marks[number]) for number in at_marks),
+            "values_sum_to_pool_and_deficit": sum(at_marks.values())
+            == state.globals.pool + state.globals.deficit,
             "everybody_got_its_share": len(above_share) == report.accounts
             and all(0 <= one <= units for one in above_share),
             "every_deposit_not_taken_was_refunded": report.refunded == sum(LATE.values()),

@@ -1,22 +1,15 @@
-"""Leaving a frozen exchange: proofs for `Exit.vy` out of the last final state, and the transactions that carry them.
+"""Leaving a frozen exchange: proofs for `Exit.vy` out of the last final state, and what they come to.
 
 Nothing here needs an operator. The state is rebuilt from L1 data alone; whoever has it can prove every account, and the
-money goes to the owners whoever sends the proofs. Amounts are 1e-6 USD.
+money goes to the owners whoever sends the proofs. Amounts are 1e-6 USD, prices ticks.
 """
 
 from collections.abc import Iterable
-from typing import Final
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
 from sequencer.protocol.black76 import intrinsic
-from sequencer.protocol.entries import NEVER, Account
-from sequencer.protocol.state import State
-
-STRESS_RATIO: Final = (
-    4  # of the index: up to there a settlement price takes nothing back that was paid at once
-)
-
+from sequencer.protocol.entries import Account
+from sequencer.protocol.state import State, expiry_time
 
 # --- proofs ---------------------------------------------------------------------------------------
 
@@ -35,10 +28,6 @@ class Proofs:
         if last:
             witness += self._leaf(c.KEY_ACCOUNT | last, self.state.accounts[last].words())
         return last, witness + self._absent(c.KEY_ACCOUNT | (last + 1))
-
-    def exit_now(self, number: int) -> bytes:
-        """GLOBAL, PARAMS, the account, its pages."""
-        return self._open() + self.declare(number)
 
     def declare(self, number: int) -> bytes:
         """The account and its pages."""
@@ -88,56 +77,41 @@ def _words(words: Iterable[int]) -> bytes:
 # --- amounts --------------------------------------------------------------------------------------
 
 
-def certain_value(state: State, account: Account, prices: dict[int, int]) -> int:
-    """What `exit_now` counts on: the smaller of the worst scenario and the least settlement; may be negative.
-
-    `prices` are the settlement prices fixed so far, by expiry (underlying << 16 | day), in ticks.
-    """
-    account.epoch = NEVER
-    margin.refresh(state, account)
-    scenario = margin.equity(account) - margin.initial(state, account)
-    least = account.cash
-    for key in sorted({instrument >> 12 for instrument in account.positions}):
-        terms = []
-        top = 0
-        for instrument, lots in account.positions.items():
-            if instrument >> 12 == key:
-                page = state.pages[instrument >> 5]
-                strike_and_put = page.terms[instrument & 31]
-                terms.append((lots, strike_and_put & 0x7FFF_FFFF, bool(strike_and_put >> 31)))
-                top = max(top, page.index * STRESS_RATIO)
-        tried = {0, top} | {min(strike, top) for _, strike, _ in terms}
-        if key in prices:
-            tried = {prices[key]}
-        least += min(
-            sum(lots * intrinsic(price, strike, put) for lots, strike, put in terms)
-            for price in sorted(tried)
-        )
-    return min(scenario, least)
+def has_passed(state: State, key: int) -> bool:
+    """Whether the expiry `underlying << 16 | day` had passed at the state's time: it has a price, and no marks."""
+    return expiry_time(key & 0xFFFF) <= state.globals.time
 
 
-def final_value(state: State, account: Account, prices: dict[int, int]) -> int:
-    """Cash and positions at the settlement prices. Raises KeyError when one of its expiries has none."""
-    value = account.cash
-    for instrument, lots in account.positions.items():
-        terms = state.pages[instrument >> 5].terms[instrument & 31]
-        value += lots * intrinsic(prices[instrument >> 12], terms & 0x7FFF_FFFF, bool(terms >> 31))
-    return value
-
-
-def known_price(state: State, key: int) -> int | None:
-    """Settlement price of an expiry that the state itself gives: fixed, or by its snapshots; else None."""
+def expiry_price(state: State, key: int) -> int:
+    """Price of an expiry that has passed: as FIX has settled it, as FIX would by its snapshots, or the index."""
     expiry = state.expiries[key]
     if expiry.settled:
         return expiry.settlement
-    day = key & 0xFFFF
-    snapshot = state.underlyings[key >> 16].snapshots[day % c.SNAPSHOT_DAYS]
+    day, underlying = key & 0xFFFF, state.underlyings[key >> 16]
+    snapshot = underlying.snapshots[day % c.SNAPSHOT_DAYS]
     if snapshot.day != day or not (snapshot.has_start and snapshot.has_end):
-        return None
+        return underlying.index
     elapsed = (snapshot.cumulative_end - snapshot.cumulative_start) & c.U64_MAX
     return min((2 * elapsed + c.TWAP_S) // (2 * c.TWAP_S), c.U32_MAX)
 
 
-def expiries_held(state: State) -> list[int]:
-    """Expiries (underlying << 16 | day) of which anybody holds positions, ascending."""
-    return sorted({instrument >> 12 for one in state.accounts.values() for instrument in one.positions})
+def closing_price(state: State, instrument: int) -> int:
+    """At what positions of an instrument are closed: its mark, or intrinsic value once its expiry has passed."""
+    page, row = state.pages[instrument >> 5], instrument & 31
+    if not has_passed(state, instrument >> 12):
+        return page.rows[row][0]
+    terms = page.terms[row]
+    return intrinsic(expiry_price(state, instrument >> 12), terms & 0x7FFF_FFFF, bool(terms >> 31))
+
+
+def closing_value(state: State, account: Account) -> int:
+    """What an account comes to with its positions closed; may be negative. All accounts' sum to pool + deficit."""
+    return account.cash + sum(
+        lots * closing_price(state, instrument) for instrument, lots in account.positions.items()
+    )
+
+
+def passed_expiries(state: State) -> list[int]:
+    """Expiries (underlying << 16 | day) that have passed and of which anybody holds positions, ascending."""
+    held = {instrument >> 12 for one in state.accounts.values() for instrument in one.positions}
+    return sorted(key for key in held if has_passed(state, key))

@@ -18,14 +18,14 @@ from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import RpcReverted, TransactionFailed
 from sequencer.l1.follower import Follower, InboxMessage, Kept, PostedBatch
 from sequencer.l1.inbox import ROLLUP
-from sequencer.l1.rpc import Rpc, to_bytes, to_int
+from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.wallet import Wallet
-from sequencer.proof.exit import Proofs, certain_value, expiries_held, final_value, known_price
+from sequencer.proof.exit import Proofs, closing_value, passed_expiries
 from sequencer.proof.replay import replay
-from sequencer.protocol import codec, insurance
-from sequencer.protocol.constants import DAY_S, Kind, Reason
+from sequencer.protocol import codec
+from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.params import Params
-from sequencer.protocol.state import State, expiry_time
+from sequencer.protocol.state import State
 
 STEPS: Final = ("now", "fix", "declare", "claim")
 
@@ -113,26 +113,16 @@ class Leaving:
         self._exit = Contract(load("Exit").abi)
         self._vault = Contract(load("Vault").abi)
 
-    def prices(self) -> dict[int, int]:
-        """Settlement prices that are fixed on L1, by expiry (underlying << 16 | day)."""
-        prices = {}
-        for key in expiries_held(self.state):
-            is_fixed, price = self._ask("price", key >> 16, key & 0xFFFF)
-            if is_fixed:
-                prices[key] = price
-        return prices
-
     # --- steps ----------------------------------------------------------------------------------
 
-    def run(self, step: str, accounts: Sequence[int], reports: Iterable[bytes], owner: str | None) -> None:
+    def run(self, step: str, accounts: Sequence[int], owner: str | None) -> None:
         """The steps that `step` names, "all" or one of STEPS; refunds for `owner`, None: for everybody."""
         self.begin()
         if step in ("now", "all"):
             self.money(accounts)
             self.refunds(None if owner is None else {owner.lower()})
-            self.now(accounts)
         if step in ("fix", "all"):
-            self.fix(reports)
+            self.fix()
         if step in ("declare", "all"):
             self.declare(accounts)
         if step in ("claim", "all"):
@@ -186,106 +176,50 @@ class Leaving:
         follower = Follower(self._rpc, self._at.inbox, self._at.rollup, self._at.deploy_block, 0)
         return follower.messages_after(g.inbox_count, g.inbox_hash)
 
-    def now(self, accounts: Iterable[int]) -> None:
-        """What is certain of each account, at once."""
-        prices = self.prices()
-        for number in self._known(accounts):
-            held = self.account(number)
-            certain = certain_value(self.state, self.state.accounts[number], prices)
-            if held["is_declared"] or held["paid"]:
-                self._note("now", number, "paid at once already")
-            elif certain <= 0:
-                self._note("now", number, "nothing is certain: what it is worth hangs on settlement prices")
-            else:
-                g = self.state.globals
-                part = (
-                    certain * g.pool // (g.pool + insurance.shortfall(g)) * int(self._ask("now_ppm")) // 10**6
-                )
-                witness = self.proofs.exit_now(number)
-                self._send("now", f"account {number}", "exit_now", number, witness, expected=part)
-
-    def fix(self, reports: Iterable[bytes] = ()) -> None:
-        """Brings the feeds' signed reports (FEED records) to L1 and fixes the prices of all expiries that are held."""
-        prices = self.prices()
-        waiting = [key for key in expiries_held(self.state) if key not in prices]
-        for record in reports:
-            report = codec.decode(record, self.state.domain)
-            what = f"record {record[:11].hex()}"
-            if isinstance(report, Reason) or report.kind != Kind.FEED:
-                self._row(Row("report", what, "not a FEED record"))
-                continue
-            underlying, feed, time, _ = report.fields
-            assert isinstance(underlying, int)
-            day = (time - expiry_time(0)) // DAY_S
-            if underlying << 16 | day not in waiting:
-                continue
-            what = f"feed {feed} on {expiry_name(underlying << 16 | day)}, {utc(time)}"
-            known_s, _ = self._ask("reported", underlying, day, feed)
-            if 0 < known_s <= time:
-                self._row(Row("report", what, "L1 has one already"))
-            else:
-                self._send("report", what, "report", record)
-        now_s = self.now_s()
-        for key in waiting:
+    def fix(self) -> None:
+        """The prices of all expiries that had passed in the exit state and are held."""
+        for key in passed_expiries(self.state):
             underlying, day = key >> 16, key & 0xFFFF
-            what = expiry_name(key)
-            until_s, why = self.fixable_at(key)
-            if now_s < until_s:
-                self._row(Row("fix", what, f"waits until {utc(until_s)}: {why}", until_s=until_s))
+            if self._ask("price", underlying, day)[0]:
+                self._row(Row("fix", expiry_name(key), "fixed already"))
             else:
-                self._send("fix", what, "fix", underlying, day, self.proofs.fix(key))
-
-    def fixable_at(self, key: int) -> tuple[int, str]:
-        """From when on an expiry without a fixed price can get one, seconds, and why not before."""
-        if known_price(self.state, key) is not None:
-            return 0, ""
-        underlying, day = key >> 16, key & 0xFFFF
-        expires_s, now_s = expiry_time(day), self.now_s()
-        closes_s = max(expires_s + int(self._ask("report_window_s")), int(self._ask("begun_at")) or now_s)
-        ready_s = closes_s + int(self._ask("report_delay_s"))
-        if now_s < expires_s:
-            return ready_s, f"it expires at {utc(expires_s)}, then feeds report"
-        if now_s < ready_s:
-            return ready_s, "feeds' earlier reports could still come"
-        feeds = range(len(self.state.params.feed_keys))
-        reported = sum(self._ask("reported", underlying, day, feed)[0] > 0 for feed in feeds)
-        if 2 * reported > len(feeds):
-            return ready_s, ""
-        silent_s = ready_s + int(self._ask("silence_s"))
-        return silent_s, f"{reported} of {len(feeds)} feeds have reported; then the last index is the price"
+                self._send("fix", expiry_name(key), "fix", underlying, day, self.proofs.fix(key))
 
     def declare(self, accounts: Iterable[int]) -> None:
-        """What each account is worth, once its expiries have their prices."""
-        prices = self.prices()
-        for number in self._known(accounts):
-            account = self.state.accounts[number]
+        """What each account comes to. Those below zero go first: until they are declared their losses are not known."""
+        values = {
+            number: closing_value(self.state, self.state.accounts[number]) for number in self._known(accounts)
+        }
+        for number in sorted(values, key=lambda number: (values[number] >= 0, number)):
             if self.account(number)["is_declared"]:
                 self._note("declare", number, "declared already")
-            elif any(instrument >> 12 not in prices for instrument in account.positions):
-                self._note("declare", number, "waits for a settlement price")
             else:
-                value = final_value(self.state, account, prices)
-                what = f"account {number}, worth {value} at the fixed prices"
+                what = f"account {number}, which comes to {values[number]}"
                 self._send("declare", what, "declare", number, self.proofs.declare(number))
 
     def claim(self, accounts: Iterable[int]) -> None:
-        """The rest of each account's share; the treasury's when its owner is among them."""
+        """Each account's share, or the part that can be had; the treasury's when its owner is among them."""
         numbers = list(self._known(accounts))
         missing = self.undeclared()
-        if missing:
-            until = int(self._ask("declare_until"))  # 0 in a dry run before anybody has begun
-            if self.now_s() <= until or not until:
-                end = f", or {utc(until)}" if until else ""
-                why = f"waits for {missing} accounts to be declared{end}"
-                self._row(Row("claim", "all", why, until_s=until + 1 if until else 0))
-                return
+        hold_until, until = self.begun()
+        is_partial = missing > 0 and self.now_s() <= until
+        if (is_partial and self.now_s() <= hold_until) or not until:
+            end = f", or a part from {utc(hold_until)} on" if until else ""
+            why = f"waits for {missing} accounts to be declared{end}"
+            self._row(Row("claim", "all", why, until_s=hold_until + 1 if until else 0))
+            return
         for number in numbers:
             held = self.account(number)
             if held["is_done"] or not held["is_declared"]:
                 self._note("claim", number, "nothing to claim" if held["is_done"] else "not declared")
+            elif is_partial and not held["claim"]:
+                self._note("claim", number, "comes to nothing")
+            elif is_partial and held["paid"]:
+                why = f"a part is paid; the rest when {missing} others are declared, or {utc(until)}"
+                self._row(Row("claim", f"account {number}", why, until_s=until + 1))
             else:
                 self._send("claim", f"account {number}", "claim", number)
-        is_house_due = not self._ask("is_open") or int(self._ask("house_left")) > 0
+        is_house_due = not is_partial and (not self._ask("is_open") or int(self._ask("house_left")) > 0)
         if is_house_due and self.state.params.treasury_account in numbers:
             self._send("claim", "treasury", "claim_house")
 
@@ -298,13 +232,17 @@ class Leaving:
         return self._exit.read(self._rpc, self._at.exit, name, *arguments)
 
     def account(self, number: int) -> dict[str, Any]:
-        """What `Exit` knows of an account: claim, paid at once, is_declared, is_done."""
-        names = ("claim", "paid", "is_declared", "is_done")
+        """What `Exit` knows of an account: claim, paid in part, set_aside, is_declared, is_done."""
+        names = ("claim", "paid", "set_aside", "is_declared", "is_done")
         return dict(zip(names, self._ask("account", number), strict=True))
 
     def undeclared(self) -> int:
         """How many accounts the payouts still wait for."""
         return 0 if self._ask("is_open") else len(self.state.accounts) - int(self._ask("declared"))
+
+    def begun(self) -> tuple[int, int]:
+        """Ends of the hold and of the declare window, seconds; 0 before `begin`."""
+        return int(self._ask("hold_until")), int(self._ask("declare_until"))
 
     def house_left(self) -> int | None:
         """What the treasury's owner has to come; None before the payouts are open."""
@@ -365,28 +303,3 @@ def _now_s(rpc: Rpc) -> int:
 def expiry_name(key: int) -> str:
     """An expiry (underlying << 16 | day) as people know it, such as BTC-2JAN22."""
     return terms_name(key >> 16, key & 0xFFFF, 0, False).rsplit("-", 2)[0]
-
-
-def development_reports(state: State, now_s: int, price_ticks: int) -> list[bytes]:
-    """Reports of the development feeds, whose keys everybody knows, for the expiries that are held and have passed."""
-    from sequencer.development import FEEDS, feed_key
-
-    out = []
-    for key in expiries_held(state):
-        time_s = expiry_time(key & 0xFFFF)
-        for feed in range(FEEDS if time_s <= now_s else 0):
-            raw = codec.encode(Kind.FEED, underlying=key >> 16, feed=feed, time=time_s, price=price_ticks)
-            out.append(codec.sign(raw, state.domain, feed_key(feed)))
-    return out
-
-
-def read_reports(text: str) -> list[bytes]:
-    """FEED records of a file: one in hex a line. Raises ValueError with the line's number."""
-    records = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                records.append(to_bytes("0x" + line.strip().removeprefix("0x")))
-            except ValueError:
-                raise ValueError(f"line {number} is not hex") from None
-    return records

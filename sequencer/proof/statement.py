@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sequencer.clock import utc
 from sequencer.contracts import load
 from sequencer.l1.abi import Contract, Event
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.follower import BLOCKS_PER_QUERY
 from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_int
-from sequencer.proof.exit import expiries_held, final_value
+from sequencer.proof.exit import closing_value
 from sequencer.proof.leaving import Leaving
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -25,8 +24,8 @@ from sequencer.protocol.constants import Kind, Reason
 class Line:
     """One owner. `account` 0: the exit state has no account of theirs, only a deposit to refund.
 
-    `to_come`: at most; losses beyond the fund are shared. None while it hangs on settlement prices. `until_s`: when the
-    next of it can be had at the earliest, 0 when at once or when there is nothing.
+    `to_come`: at most; losses beyond the fund are shared. `at_once`: of the share, while accounts were missing.
+    `until_s`: when the next of it can be had at the earliest, 0 when at once or when there is nothing.
     """
 
     account: int
@@ -36,7 +35,7 @@ class Line:
     at_once: int = 0
     rest: int = 0
     house: int = 0
-    to_come: int | None = 0
+    to_come: int = 0
     waits_for: str = ""
     until_s: int = 0
 
@@ -87,7 +86,7 @@ def statement(rpc: Rpc, at: Deployment, leaving: Leaving) -> Statement:
         setattr(line, _COLUMN[name], getattr(line, _COLUMN[name]) + amount)
     for owner, amount in _on_their_way(leaving):
         line = line_of(owner)
-        line.to_come = None if line.to_come is None else line.to_come + amount
+        line.to_come += amount
     token = Contract(load("TestToken").abi)
     return Statement(
         lines=list(lines.values()),
@@ -137,30 +136,25 @@ def _on_their_way(leaving: Leaving) -> Iterator[tuple[str, int]]:
 
 def _accounts_to_come(leaving: Leaving, lines: list[Line]) -> None:
     """What accounts have to come out of their cash and positions, and the treasury's owner with its own."""
-    state, prices = leaving.state, leaving.prices()
-    fixable = {key: leaving.fixable_at(key)[0] for key in expiries_held(state) if key not in prices}
+    state = leaving.state
     undeclared, claims = leaving.undeclared(), 0
+    hold_until_s, until_s = leaving.begun()
     for line in lines:
-        account, held = state.accounts[line.account], leaving.account(line.account)
-        waiting = {instrument >> 12 for instrument in account.positions} & set(fixable)
-        if waiting:
-            line.to_come = None
-            line.until_s = max(fixable[key] for key in waiting)
-            line.waits_for = f"a settlement price, {utc(line.until_s)}"
-            continue
-        claim = max(final_value(state, account, prices), 0)
+        held = leaving.account(line.account)
+        claim = max(closing_value(state, state.accounts[line.account]), 0)
         claims += claim
-        if not held["is_done"]:
-            line.to_come = max(claim - held["paid"], 0)
-            if line.to_come and undeclared:
-                line.until_s = max(fixable.values(), default=0)
-                line.waits_for = f"when {undeclared} others are declared"
+        if held["is_done"]:
+            continue
+        line.to_come = held["set_aside"] or claim - held["paid"]
+        if line.to_come and undeclared:
+            line.until_s = until_s if held["paid"] else hold_until_s
+            line.waits_for = f"when {undeclared} others are declared"
     house = leaving.house_left()
     if house is None:
         g = state.globals
-        house = g.treasury + (g.fund if fixable else max(g.pool + g.fund - claims, 0))
+        house = g.treasury + max(g.pool + g.fund - claims, 0)
     for line in lines:
-        if line.account == state.params.treasury_account and line.to_come is not None:
+        if line.account == state.params.treasury_account:
             line.to_come += house
 
 

@@ -106,7 +106,7 @@ def deploy_exchange(
         "deposit_min": USD,
         "deposits_total_max": 10**9 * USD,
         "reveal_blocks": 10,
-        "exit": (300, 60, 3_600, 3_600, 800_000),
+        "exit": (3_600, 7_200, 800_000),
     } | changes
     token = token or deploy("TestToken")
     inbox = deploy("Inbox", *settings["inbox"])

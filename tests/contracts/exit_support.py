@@ -1,6 +1,7 @@
 """A frozen exchange on the stub rollup: accounts with positions of two expiries, and what they must come to."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import boa
@@ -8,7 +9,7 @@ from contract_support import INBOX, USD, deploy
 from stub_support import deploy_stub
 
 from sequencer.genesis import genesis_state
-from sequencer.proof.exit import Proofs
+from sequencer.proof.exit import Proofs, closing_value
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
@@ -30,7 +31,7 @@ DEPOSITS = {
     "spreader": 10_000 * USD,
 }
 INDEX = 4_600_000  # ticks
-TIMES = (300, 60, 3_600, 3_600)  # report window, report delay, silence, declare window
+HOLD_S, WINDOW_S = 3_600, 86_400  # nobody is paid with accounts missing; accounts are waited for
 NOW_PPM = 800_000
 NONCE = {"next": 0}
 
@@ -123,20 +124,52 @@ class World:
     def in_vault(self) -> int:
         return int(self.token.balanceOf(self.vault.address))
 
-    def fix_by_feeds(self, which: int, prices: tuple[int, ...]) -> int:
-        """Reports of all feeds at 08:00:01, then the price."""
-        day = self.days[which]
-        at = expiry_time(day)
-        boa.env.timestamp = max(boa.env.timestamp, at + 1)
-        for number, price in enumerate(prices):
-            self.exit.report(self.feed(number, at + 1, price))
-        ready = max(at + TIMES[0], self.exit.begun_at()) + TIMES[1]
-        boa.env.timestamp = max(boa.env.timestamp, ready)
-        return int(self.exit.fix(0, day, self.proofs.fix(day)))
+    def jump(self, near: int, far: int) -> None:
+        """Marks of both expiries at other indices."""
+        now = self.state.globals.time
+        for second, (day, index) in enumerate(zip(self.days, (near, far), strict=True), 1):
+            self.mark(day, index, now + second)
 
-    def declare_all(self) -> None:
-        for number in self.state.accounts:
+    def pass_expiry(self, prices: tuple[int, ...]) -> int:
+        """Reports of all feeds at 07:30 of the nearer expiry and, evenly, until 08:00; the expiry's key."""
+        key = self.days[0]
+        at, step = expiry_time(key), 1_800 // (len(prices) - 1)
+        for number, price in enumerate(prices):
+            time = at - 1_800 + number * step
+            self.do(codec.encode(Kind.TICK, time=time))
+            for feed in range(3):
+                self.do(self.feed(feed, time, price))
+        return key
+
+    def values(self) -> dict[str, int]:
+        """What each role comes to, 1e-6 USD."""
+        return {role: closing_value(self.state, self.state.accounts[n]) for role, n in NUMBER.items()}
+
+    def declare(self, *roles: str) -> None:
+        """Declares these, or everybody."""
+        for number in [NUMBER[role] for role in roles] or self.state.accounts:
             self.exit.declare(number, self.proofs.declare(number))
+
+    def claim(self, *roles: str) -> None:
+        """Claims of these, or of everybody who has something to come."""
+        for number in [NUMBER[role] for role in roles] or self.state.accounts:
+            if not self.exit.account(number).is_done:
+                self.exit.claim(number)
+
+
+def blocking_token() -> Any:
+    """The test token with a list of those whom it refuses, as issuers of stablecoins keep one."""
+    source = (Path(__file__).resolve().parents[2] / "contracts" / "test" / "TestToken.vy").read_text()
+    supply = "totalSupply: public(uint256)"
+    receiver = '    assert receiver != empty(address), "token: receiver is zero"'
+    assert supply in source
+    assert receiver in source
+    source = source.replace(supply, f"{supply}\nblocked: public(HashMap[address, bool])", 1)
+    source = source.replace(receiver, f'{receiver}\n    assert not self.blocked[receiver], "token: blocked"')
+    source += (
+        "\n\n@external\ndef block(who: address, is_blocked: bool):\n    self.blocked[who] = is_blocked\n"
+    )
+    return boa.loads(source)
 
 
 def boa_address(owner: bytes) -> str:
@@ -154,7 +187,7 @@ def build(token: Any = None) -> World:
     rollup.set_inbox(inbox.address)
     vault = deploy("Vault", token, rollup, USD, 10**9 * USD)
     inbox.set_vault(vault.address)
-    leave = deploy("Exit", vault, *TIMES, NOW_PPM)
+    leave = deploy("Exit", vault, HOLD_S, WINDOW_S, NOW_PPM)
     vault.set_exit(leave.address)
     now = boa.env.timestamp
     today = now // 86_400

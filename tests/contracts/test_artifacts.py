@@ -119,7 +119,7 @@ class Chain:
         verifiers = [self.create(name, domain).address for name in VERIFIERS]
         self.arbiter = self.create("Arbiter", self.rollup.address, data_source.address, *verifiers, 10)
         self.send(self.rollup.functions.set_arbiter(self.arbiter.address), self.deployer)
-        self.exit = self.create("Exit", self.vault.address, 300, 60, 3_600, 3_600, 800_000)
+        self.exit = self.create("Exit", self.vault.address, 3_600, 7_200, 800_000)
         self.send(self.vault.functions.set_exit(self.exit.address), self.deployer)
         self.seq = 0
 

@@ -9,24 +9,29 @@ from typing import Any
 import boa
 import pytest
 from contract_support import INBOX, USD, deploy
-from exit_support import FEED_KEYS, NOW_PPM, TIMES
+from exit_support import FEED_KEYS, HOLD_S, NOW_PPM, WINDOW_S
 from stub_support import deploy_stub
 from test_artifacts import check_snapshot
 
 from sequencer.genesis import genesis_state
 from sequencer.proof.exit import Proofs
-from sequencer.protocol import codec
 from sequencer.protocol import constants as c
-from sequencer.protocol.constants import Kind
 from sequencer.protocol.entries import Account, Page
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.params import Params
-from sequencer.protocol.state import State, expiry_time
+from sequencer.protocol.state import State
 
 ACCOUNTS = 131_072
 ORDERS = 20_000
 DAY = 40_000
-POSITIONS = (0, 8, 32, 64)
+PASSED = DAY - 1  # an expiry that has passed
+HELD = (
+    (0, DAY),
+    (8, DAY),
+    (32, DAY),
+    (64, DAY),
+    (64, PASSED),
+)  # positions of account 1, 2, ..., and their expiry
 GAS_MAX = 8_000_000
 CALLDATA_MAX = 110_000
 
@@ -45,22 +50,22 @@ def heavy_page(index: int) -> Page:
 
 
 def heavy_state(domain: bytes) -> State:
-    """Accounts 1 to 4 hold 0, 8, 32 and 64 positions of one expiry on up to 12 pages, among many other entries."""
+    """Accounts that hold as many positions as HELD says on up to 12 pages, among many other entries."""
     keys = tuple(address_of(public_key_of(key)) for key in FEED_KEYS)
     state = genesis_state(domain, Params(feed_keys=keys, treasury_account=1))
     state.globals.time = DAY * 86_400
-    state.globals.pool = 4 * 10**12
-    key = DAY
-    state.touch(c.KEY_EXPIRY | key, state.new_expiry(key))
-    for page in range(c.PAGES_MAX):
-        page_id = DAY << 7 | page
-        state.pages[page_id] = heavy_page(page)
-        state.touch(c.KEY_PAGE | page_id, state.pages[page_id])
-    for number, count in enumerate(POSITIONS, 1):
+    state.globals.pool = len(HELD) * 10**12
+    for day in (DAY, PASSED):
+        state.touch(c.KEY_EXPIRY | day, state.new_expiry(day))
+        for page in range(c.PAGES_MAX):
+            page_id = day << 7 | page
+            state.pages[page_id] = heavy_page(page)
+            state.touch(c.KEY_PAGE | page_id, state.pages[page_id])
+    for number, (count, day) in enumerate(HELD, 1):
         account = Account(bytes([number]) * 20)
         account.cash = 10**12
         for slot in range(count):
-            instrument = (DAY << 7 | slot % c.PAGES_MAX) << 5 | slot // c.PAGES_MAX * 7
+            instrument = (day << 7 | slot % c.PAGES_MAX) << 5 | slot // c.PAGES_MAX * 7
             account.positions[instrument] = -1_000 if slot % 3 else 2_000
         state.put_account(number, account)
     for index in range(ACCOUNTS):
@@ -87,9 +92,9 @@ def test_gas__of_each_step__equals_the_snapshot() -> None:
         rollup.set_inbox(inbox.address)
         vault = deploy("Vault", token, rollup, USD, 10**9 * USD)
         inbox.set_vault(vault.address)
-        leave = deploy("Exit", vault, *TIMES, NOW_PPM)
+        leave = deploy("Exit", vault, HOLD_S, WINDOW_S, NOW_PPM)
         vault.set_exit(leave.address)
-        for number in range(1, 5):
+        for number in range(1, len(HELD) + 1):
             owner = boa.env.generate_address(f"owner {number}")
             token.mint(owner, 10**12)
             token.approve(vault.address, 10**12, sender=owner)
@@ -99,15 +104,13 @@ def test_gas__of_each_step__equals_the_snapshot() -> None:
         proofs = Proofs(state)
         accounts, witness = proofs.begin()
         found: dict[str, Any] = {"begin": gas_of(leave, "begin", accounts, witness)}
-        for number, count in enumerate(POSITIONS, 1):
-            found[f"exit_now, {count} positions"] = gas_of(leave, "exit_now", number, proofs.exit_now(number))
-        boa.env.timestamp = expiry_time(DAY) + TIMES[0] + TIMES[1]
-        for feed in range(3):
-            record = codec.encode(Kind.FEED, underlying=0, feed=feed, time=expiry_time(DAY), price=4_600_000)
-            found["report"] = gas_of(leave, "report", codec.sign(record, state.domain, FEED_KEYS[feed]))
-        found["fix"] = gas_of(leave, "fix", 0, DAY, proofs.fix(DAY))
-        for number, count in enumerate(POSITIONS, 1):
-            found[f"declare, {count} positions"] = gas_of(leave, "declare", number, proofs.declare(number))
+        found["fix"] = gas_of(leave, "fix", 0, PASSED, proofs.fix(PASSED))
+        names = [f"declare, {count} positions" + ", expired" * (day == PASSED) for count, day in HELD]
+        for number, name in enumerate(names[:-1], 1):
+            found[name] = gas_of(leave, "declare", number, proofs.declare(number))
+        boa.env.timestamp += HOLD_S + 1
+        found["claim, of a part"] = gas_of(leave, "claim", 1)
+        found[names[-1]] = gas_of(leave, "declare", len(HELD), proofs.declare(len(HELD)))
         found["claim, which opens"] = gas_of(leave, "claim", 1)
         found["claim"] = gas_of(leave, "claim", 2)
         snapshot = {name: {"gas": gas, "calldata": size} for name, (gas, size) in found.items()}

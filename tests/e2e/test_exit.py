@@ -17,12 +17,11 @@ from sequencer.clock import ManualClock
 from sequencer.contracts import load
 from sequencer.driver import DriverConfig
 from sequencer.l1.abi import Contract
+from sequencer.local import exit_drill
 from sequencer.local.bench import FlatSource
-from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer, feed_key
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
 from sequencer.local.exit_drill import ExitConfig, ExitDrill
-from sequencer.protocol import codec
-from sequencer.protocol.constants import Kind
-from sequencer.protocol.state import expiry_time
+from sequencer.proof.exit import closing_value
 
 USD = 10**6
 DAY = 20_000
@@ -62,18 +61,6 @@ async def refused(devnet: Devnet, *options: str) -> str:
 
 def at(devnet: Devnet) -> list[str]:
     return ["--l1", devnet.chain.url, "--deployment", str(devnet.folder / "deployment.json")]
-
-
-def reports(devnet: Devnet, folder: Path, day: int, price: int) -> str:
-    """A file with two feeds' signed reports of 08:00."""
-    domain = codec.domain_separator(devnet.deployment.chain_id, bytes.fromhex(devnet.deployment.rollup[2:]))
-    lines = []
-    for feed in (0, 2):
-        raw = codec.encode(Kind.FEED, underlying=0, feed=feed, time=expiry_time(day) + feed, price=price)
-        lines.append(codec.sign(raw, domain, feed_key(feed)).hex())
-    path = folder / f"reports-{day}"
-    path.write_text("\n".join(lines) + "\n")
-    return str(path)
 
 
 async def trade(devnet: Devnet, traders: dict[int, Trader]) -> None:
@@ -156,25 +143,26 @@ async def by_hand(folder: Path) -> None:
         first = await leave(devnet, "--dry-run")
         assert first["paid"] > 0
         assert devnet.vault_balance() == in_vault - steps[0]["paid"]
-        steps.append(await leave(devnet, "--freeze"))
+        steps.append(await leave(devnet, "--freeze", "--devnet-key", "2"))
         assert results(steps[1], "freeze") == []  # frozen already: told, and no step of the exit
         assert steps[1]["root"] == "0x" + root.hex()
-        assert results(steps[1], "refund") == ["bears no money: nothing to refund", "refunded already"]
-        assert [row["until"] for row in steps[1]["steps"] if row["step"] == "fix"] == [
-            expiry_time(day) + 360 for day in EXPIRIES
-        ]
-        assert steps[1]["run_again_at"] == expiry_time(EXPIRIES[0]) + 360
-        assert [line["to_come"] for line in steps[1]["statement"]] == [None] * 4
-        for day, price in zip(EXPIRIES, (4_650_000, 4_500_000), strict=True):
-            await devnet.set_chain_time(expiry_time(day) + 30)
-            signed = reports(devnet, folder, day, price)
-            early = await leave(devnet, "--step", "fix", "--reports", signed)
-            assert results(early, "report") == ["done", "done"]
-            assert "feeds' earlier reports could still come" in results(early, "fix")[0]
-            again = await leave(devnet, "--step", "fix", "--reports", signed)
-            assert results(again, "report") == ["L1 has one already"] * 2
-            await asyncio.to_thread(call, "chain", "later", "6m10s", "--l1", devnet.chain.url)
-            steps += [early, again, await leave(devnet)]
+        assert results(steps[1], "refund") == ["refunded already"]
+        assert results(steps[1], "declare") == ["done"]
+        (waits,) = (row for row in steps[1]["steps"] if row["step"] == "claim")
+        assert waits["result"].startswith("waits for 3 accounts to be declared, or a part from 2024-10-05 ")
+        begun_at = devnet.chain.head_time_s()
+        assert 0 <= begun_at + 86_400 + 1 - waits["until"] < 60
+        assert steps[1]["run_again_at"] == waits["until"]
+        await asyncio.to_thread(call, "chain", "later", "1d1m", "--l1", devnet.chain.url)
+        steps.append(await leave(devnet, "--devnet-key", "2"))
+        value = steps[1]["statement"][0]["to_come"]
+        assert steps[2]["paid"] == steps[2]["statement"][0]["at_once"] == value * 800_000 // 10**6
+        steps.append(await leave(devnet, "--devnet-key", "2"))
+        (waits,) = (row for row in steps[3]["steps"] if row["step"] == "claim")
+        assert waits["result"].startswith("a part is paid; the rest when 3 others are declared, or 2024-11-")
+        assert steps[3]["statement"][0]["to_come"] == value - steps[2]["paid"]
+        steps.append(await leave(devnet))  # somebody lets the others out
+        assert results(steps[4], "declare").count("done") == 3
         assert all(step["refused"] == 0 for step in steps)
         steps.append(await leave(devnet))  # nothing twice
         assert (steps[-1]["paid"], steps[-1]["gas"], steps[-1]["is_over"]) == (0, 0, True)
@@ -189,18 +177,18 @@ def test_exit__by_hand__says_what_waits_for_what_and_empties_the_vault(tmp_path:
     asyncio.run(by_hand(tmp_path / "devnet"))
 
 
-def drill(chain: str, prices: tuple[int, int]) -> ExitDrill:
-    run = ExitDrill(ExitConfig(chain, prices=prices))
+def drill(chain: str, index: int) -> ExitDrill:
+    run = ExitDrill(ExitConfig(chain, index=index))
     report = asyncio.run(run.run())
     assert [name for name, held in report.checks.items() if not held] == []
-    assert len(report.checks) == 12
+    assert len(report.checks) == 13
     assert report.held
     return run
 
 
 @pytest.mark.slow
 def test_exit__sequencer_gone__everybody_gets_out_and_the_vault_ends_empty() -> None:
-    run = drill("pyevm", (4_650_000, 4_500_000))
+    run = drill("pyevm", 4_650_000)
     g = run._state.globals
     there = g.pool + g.fund
     assert run.report.claims <= there
@@ -211,7 +199,7 @@ def test_exit__sequencer_gone__everybody_gets_out_and_the_vault_ends_empty() -> 
 
 @pytest.mark.slow
 def test_exit__losses_beyond_the_fund__are_shared_by_claims() -> None:
-    run = drill("pyevm", (9_500_000, 4_500_000))
+    run = drill("pyevm", 9_500_000)
     g = run._state.globals
     there = g.pool + g.fund
     extra = {1: g.treasury, 2: LATE, 4: 1_234_560_001}
@@ -226,20 +214,19 @@ def test_exit__losses_beyond_the_fund__are_shared_by_claims() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("chain", ["anvil", "hardhat"])
 def test_exit__on_other_chains__is_the_same(chain: str) -> None:
-    report = drill(chain, (4_650_000, 4_500_000)).report
+    report = drill(chain, 4_650_000).report
     assert report.paid == report.vault_before > 0
 
 
 def test_drill__a_check_that_does_not_hold__is_an_exit_status(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The prices that the drill expects are not those that the feeds sign: it must say so, and fail."""
-    signed = ExitDrill._reports
-    monkeypatch.setattr(ExitDrill, "_reports", lambda self, day, price: signed(self, day, price + 1))
+    """The marks that the drill expects are not those of the exit state: it must say so, and fail."""
+    monkeypatch.setattr(exit_drill, "closing_value", lambda state, one: closing_value(state, one) + 1)
     target = tmp_path / "exit.json"
     result = CliRunner().invoke(main, ["demo", "--exit", "--json", str(target)])
     assert result.exit_code == 1
-    assert "checks that did not hold: prices_are_what_the_feeds_signed" in result.output
+    assert "checks that did not hold: positions_are_closed_at_the_last_marks" in result.output
     out = json.loads(target.read_text())
     assert (out["accounts"], out["vault_after"], out["paid"]) == (4, 0, out["vault_before"])
     assert (out["open_positions"], out["resting_orders"], out["refunded"]) == (8, 2, 577 * USD)
