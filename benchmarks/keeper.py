@@ -117,6 +117,7 @@ class World:
     def rest(self, number: int, instrument: int, side: int, price: int, expires: int = 0) -> None:
         """An order as PLACE leaves it."""
         state = self.state
+        state.accounts[number].orders += 1
         state.insert_order(Order(number, instrument, side, price, state.globals.seq, 1, expires, 1 - side))
         state.globals.seq += 1
 

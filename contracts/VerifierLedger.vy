@@ -28,7 +28,7 @@ initializes: forced[state := state]
 initializes: insurance[state := state]
 initializes: margin[state := state]
 initializes: cash[auth := auth, cmap := cmap, forced := forced, insurance := insurance, margin := margin, state := state]
-initializes: orders[auth := auth, cmap := cmap, state := state]
+initializes: orders[auth := auth, cmap := cmap, insurance := insurance, state := state]
 initializes: transition[cmap := cmap, state := state]
 
 DOMAIN: immutable(bytes32)  # EIP-712 domain separator under which records are signed

@@ -158,6 +158,7 @@ class Views:
             "initial_margin": cash(margin.initial(state, account)),
             "maintenance_margin": cash(margin.maintenance(state, account)),
             "reserved": cash(account.reserved),
+            "order_hold": cash(account.orders * state.params.order_hold),
             "free": cash(margin.free(state, account)),
             "auction_start": account.auction_start,
             "hole": cash(account.hole),
@@ -206,6 +207,7 @@ class Views:
             "maintenance_margin": margin.maintenance(state, account),
             "equity": margin.equity(account),
             "reserved": account.reserved,
+            "order_hold": account.orders * state.params.order_hold,
             "positions": rows,
         }
 

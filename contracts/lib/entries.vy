@@ -21,6 +21,7 @@ struct Account:
     cash: int256  # 1e-6 USD
     reserved: uint256  # 1e-6 USD
     hole: uint256  # what its equity was below nothing when it was last marked, 1e-6 USD
+    orders: uint256  # leaves of its orders, dead ones too
     nonce_floor: uint256
     nonce_bitmap: uint256
     signer_count: uint256

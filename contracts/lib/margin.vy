@@ -174,12 +174,13 @@ def _maintenance(sums: Sums) -> int256:
 
 
 @internal
-@pure
+@view
 def _free(account: entries.Account, sums: Sums) -> int256:
     """
-    @notice Equity less IM and the resting orders' reserve.
+    @notice Equity less IM, the resting orders' reserve, and what their leaves hold.
     """
-    return unsafe_sub(unsafe_sub(self._equity(account, sums), sums.risk), self._lots(account.reserved))
+    held: uint256 = unsafe_add(account.reserved, unsafe_mul(account.orders, state._param(params.ORDER_HOLD)))  # < 2^65
+    return unsafe_sub(unsafe_sub(self._equity(account, sums), sums.risk), self._lots(held))
 
 
 @internal

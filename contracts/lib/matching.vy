@@ -279,13 +279,11 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
             plan.count = unsafe_add(place, 1)
             state.work = unsafe_add(state.work, work.MAKER)
         steps = unsafe_add(steps, 1)
-        if key & constants.U40_MAX < plan.accounts[place].order_floor:  # its reserve went with CANCEL_ALL
-            cmap._remove(key, path)
-            continue
         verdict: uint256 = fills.DROPS
         quantity: uint256 = entry & constants.U40_MAX
         leaves: bool = True
-        if not fills._is_dead(page, plan.accounts[place], instrument, other, price, entry):
+        is_live: bool = key & constants.U40_MAX >= plan.accounts[place].order_floor
+        if is_live and not fills._is_dead(page, plan.accounts[place], instrument, other, price, entry):
             if place != 0:
                 if given.flags & constants.FLAG_POST_ONLY != 0:
                     return reason.POST_ONLY_CROSSES
@@ -297,10 +295,12 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
         if verdict == fills.ENDS:
             plan.ended = True
             break
-        rate: uint256 = (entry >> 40) & constants.U32_MAX
-        freed: uint256 = book._reserve(entry) if leaves else unsafe_mul(rate, quantity)
-        plan.accounts[place].reserved = unsafe_sub(plan.accounts[place].reserved, freed)  # it was reserved for it
+        if is_live:  # what CANCEL_ALL has ended has had its reserve freed
+            rate: uint256 = (entry >> 40) & constants.U32_MAX
+            freed: uint256 = book._reserve(entry) if leaves else unsafe_mul(rate, quantity)
+            plan.accounts[place].reserved = unsafe_sub(plan.accounts[place].reserved, freed)  # it was reserved for it
         if leaves:
+            plan.accounts[place].orders = unsafe_sub(plan.accounts[place].orders, 1)  # it was counted
             cmap._remove(key, path)
         else:
             cmap._replace(key, unsafe_sub(entry, quantity), path)  # less than what rests
@@ -347,6 +347,7 @@ def _finish(plan: Plan) -> uint256:
         is_covered: bool = is_reducing and margin._is_covered(account)
         rate = margin._reserve_rate(plan.page, instrument & 31, side, plan.taker.price, is_covered)
         account.reserved = unsafe_add(account.reserved, unsafe_mul(rate, quantity))  # < 2^64 + 2^72
+        account.orders = unsafe_add(account.orders, 1)  # <= 2^32
     fees: uint256 = 0
     own_fees: uint256 = 0
     for i: uint256 in range(plan.fee_count, bound=7):
@@ -360,7 +361,7 @@ def _finish(plan: Plan) -> uint256:
         sums = margin._refresh(account)
     if sums.is_stale:
         return reason.RISK_STALE
-    if account.reserved > constants.U64_MAX:
+    if account.reserved > constants.U64_MAX or account.orders > constants.U32_MAX:
         return reason.MARGIN
     free: int256 = unsafe_sub(margin._free(account, sums), margin._lots(own_fees))
     if free < 0:

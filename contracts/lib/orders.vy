@@ -16,11 +16,14 @@ from . import codec
 from . import constants
 from . import entries
 from . import fills
+from . import insurance
+from . import params
 from . import reason
 from . import state
 
 uses: auth
 uses: cmap
+uses: insurance
 uses: state
 
 CANCEL_TYPE: constant(bytes32) = keccak256(
@@ -48,11 +51,12 @@ def _find_order(instrument: uint256, side: uint256, price: uint256, seq: uint256
 @internal
 def _remove(owner: entries.Account, key: uint256, entry: uint256, path: uint256) -> entries.Account:
     """
-    @notice Takes the order out, frees its reserve unless CANCEL_ALL has freed it.
+    @notice Takes the order out, frees its reserve unless CANCEL_ALL has freed it, and what its leaf holds.
     """
     freed: entries.Account = owner
     if key & constants.U40_MAX >= owner.order_floor:
         freed.reserved = unsafe_sub(freed.reserved, book._reserve(entry))  # a part of what is reserved
+    freed.orders = unsafe_sub(freed.orders, 1)  # it was counted
     cmap._remove(key, path)
     return freed
 
@@ -145,7 +149,7 @@ def _end_all(account: entries.Account):
 def _sweep() -> uint256:
     """
     @notice SWEEP: anyone may have a dead order taken out: cancelled by floor, past its time, of an expired instrument, or
-            reduce-only with nothing left to reduce.
+            reduce-only with nothing left to reduce. Its account pays for the record, out of cash that is there.
     """
     instrument: uint256 = codec._field(1, 4)
     key: uint256 = 0
@@ -165,5 +169,9 @@ def _sweep() -> uint256:
     if not is_dead and (expires == 0 or state.time < expires):
         return reason.ORDER_ALIVE
     owner = self._remove(owner, key, entry, path)
+    cash: uint256 = convert(convert(max(owner.cash, 0), bytes32), uint256)
+    fee: uint256 = min(min(state._param(params.ORDER_HOLD), cash), state.pool)
+    insurance._charge(fee, 0)
+    owner.cash = unsafe_sub(owner.cash, convert(fee, int256))  # a uint32, at most what is there
     state._put_account(owner)
     return reason.OK

@@ -40,6 +40,7 @@ AUCTION_DURATION_S: constant(uint256) = 26
 AUCTION_DISCOUNT_MAX_PPM: constant(uint256) = 27
 AUCTION_FRACTION_MAX: constant(uint256) = 28
 LIQUIDATION_FEE_PPM: constant(uint256) = 29
+ORDER_HOLD: constant(uint256) = 30
 
 FEED_KEYS_WORDS: constant(uint256) = 5
 PARAMS_WORDS: constant(uint256) = 9

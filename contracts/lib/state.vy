@@ -242,7 +242,8 @@ def _account(number: uint256) -> entries.Account:
     word = words[2]
     account.reserved = word & U64
     account.nonce_floor = (word >> 64) & U32
-    account.hole = word >> 96
+    account.hole = (word >> 96) & U64
+    account.orders = (word >> 160) & U32
     account.nonce_bitmap = words[3]
     at: uint256 = 4
     for i: uint256 in range(account.signer_count, bound=4):
@@ -266,7 +267,7 @@ def _put_account(account: entries.Account):
         | (account.order_floor << 56)
         | (account.owner << 96),
         convert(convert(account.cash, bytes32), uint256),
-        account.reserved | (account.nonce_floor << 64) | (account.hole << 96),
+        account.reserved | (account.nonce_floor << 64) | (account.hole << 96) | (account.orders << 160),
         account.nonce_bitmap,
     ]
     for i: uint256 in range(account.signer_count, bound=4):

@@ -185,6 +185,7 @@ class Account:
         "nonce_bitmap",
         "nonce_floor",
         "order_floor",
+        "orders",
         "owner",
         "positions",
         "reserved",
@@ -196,6 +197,7 @@ class Account:
         self.owner = owner
         self.cash = 0
         self.reserved = 0
+        self.orders = 0  # leaves of its orders, dead ones too
         self.order_floor = 0
         self.auction_start = 0
         self.hole = 0  # what its equity was below nothing when it was last marked
@@ -212,6 +214,7 @@ class Account:
         twin.owner = self.owner
         twin.cash = self.cash
         twin.reserved = self.reserved
+        twin.orders = self.orders
         twin.order_floor = self.order_floor
         twin.auction_start = self.auction_start
         twin.hole = self.hole
@@ -235,7 +238,7 @@ class Account:
                 | int.from_bytes(self.owner, "big") << 96
             ),
             self.cash.to_bytes(32, "big", signed=True),
-            _word(self.reserved | self.nonce_floor << 64 | self.hole << 96),
+            _word(self.reserved | self.nonce_floor << 64 | self.hole << 96 | self.orders << 160),
             _word(self.nonce_bitmap),
         ]
         for address, scope, expires in self.signers:
@@ -260,7 +263,8 @@ class Account:
         one.cash = _signed(words[1], 256)
         one.reserved = words[2] & _U64
         one.nonce_floor = words[2] >> 64 & _U32
-        one.hole = words[2] >> 96
+        one.hole = words[2] >> 96 & _U64
+        one.orders = words[2] >> 160 & _U32
         one.nonce_bitmap = words[3]
         for word in words[4 : 4 + signers]:
             one.signers.append(((word >> 96).to_bytes(20, "big"), word & 0xFF, word >> 8 & _U32))

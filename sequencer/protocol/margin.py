@@ -6,7 +6,7 @@
     IM      = floor - worst
     MM      = ceil(IM x maintenance_ppm / 1e6)
     equity  = cash + value
-    free    = equity - IM - reserved
+    free    = equity - IM - reserved - orders x order_hold
 
 The sums over the positions are kept beside the account and moved by each fill; they are made anew when a page has
 changed since. All results in 1e-6 USD. Roundings are against the account.
@@ -95,8 +95,9 @@ def maintenance(state: State, account: Account) -> int:
 
 
 def free(state: State, account: Account) -> int:
-    """Equity less IM and the resting orders' reserve."""
-    return account.cash + account.sums[_VALUE] - initial(state, account) - account.reserved
+    """Equity less IM, the resting orders' reserve, and what their leaves hold."""
+    held = account.reserved + account.orders * state.params.order_hold
+    return account.cash + account.sums[_VALUE] - initial(state, account) - held
 
 
 def recovers(state: State, before: Account, after: Account, fees: int) -> bool:
@@ -105,11 +106,10 @@ def recovers(state: State, before: Account, after: Account, fees: int) -> bool:
     `fees` are still to be paid by `after`. Free alone would let an account that is about to be liquidated buy its
     position back at any price from a friend: free rises as IM goes, and the fund pays for the equity that is gone.
     """
-    im_before, im_after = initial(state, before), initial(state, after)
-    equity_before, equity_after = equity(before), equity(after) - fees
-    if equity_after - im_after - after.reserved < equity_before - im_before - before.reserved:
+    if free(state, after) - fees < free(state, before):
         return False
-    return equity_after * im_before >= equity_before * im_after
+    equity_before, equity_after = equity(before), equity(after) - fees
+    return equity_after * initial(state, before) >= equity_before * initial(state, after)
 
 
 def is_stale(state: State, account: Account) -> bool:

@@ -159,6 +159,7 @@ def _walk(state: State, plan: Plan, page: Page) -> Reason:
             maker = plan.accounts[order.account] = state.owner(order.account).clone()
             state.globals.work += work.MAKER
         if order.seq < maker.order_floor:  # its reserve went with CANCEL_ALL
+            maker.orders -= 1
             plan.steps.append((order, 0, True))
             state.trace_remove(order)
             continue
@@ -189,6 +190,7 @@ def _walk(state: State, plan: Plan, page: Page) -> Reason:
 def _drop(state: State, plan: Plan, maker: Account, order: Order) -> None:
     """Plans the removal of a resting order and the release of its reserve."""
     maker.reserved -= order.reserve_rate * order.quantity
+    maker.orders -= 1
     plan.steps.append((order, 0, True))
     state.trace_remove(order)
 
@@ -216,6 +218,7 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     account.cash -= cash
     maker.cash += cash
     maker.reserved -= order.reserve_rate * (order.quantity if leaves else quantity)
+    maker.orders -= leaves
     margin.move(account, page, instrument, delta)
     margin.move(maker, page, instrument, -delta)
     params = state.params
@@ -271,6 +274,7 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
             bool(flags & c.FLAG_REDUCE_ONLY) and margin.is_covered(account),
         )
         account.reserved += rate * taker.quantity
+        account.orders += 1
         rested = Order(
             taker.account,
             taker.instrument,
@@ -289,7 +293,7 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
     if margin.is_stale(state, account):
         return Reason.RISK_STALE
     own_fees = sum(amount for number, amount in plan.fees if number == taker.account)
-    if account.reserved > c.U64_MAX:
+    if account.reserved > c.U64_MAX or account.orders > c.U32_MAX:
         return Reason.MARGIN
     if margin.free(state, account) < own_fees:
         before = state.accounts[taker.account]  # its sums are fresh: nothing has been committed

@@ -1,6 +1,6 @@
 """CANCEL, CANCEL_ALL, SET_SIGNER, SWEEP: what an account does with its orders and keys, short of placing one."""
 
-from sequencer.protocol import auth
+from sequencer.protocol import auth, insurance
 from sequencer.protocol import constants as c
 from sequencer.protocol.auth import authorise, use_nonce
 from sequencer.protocol.book import Order
@@ -71,6 +71,7 @@ def sweep(state: State, record: Record, out: Outcome) -> Reason:
     """SWEEP: anyone may have a dead order taken out.
 
     That is one cancelled by floor, past its time, of an expired instrument, or reduce-only with nothing left to reduce.
+    Its account pays the record that its owner has left to others: what the leaf held, out of cash that is there.
     """
     instrument, side, price, seq = record.fields
     order = state.find_order(instrument, side, price, seq)
@@ -84,13 +85,16 @@ def sweep(state: State, record: Record, out: Outcome) -> Reason:
     if not is_dead and (order.expires == 0 or time < order.expires):
         return Reason.ORDER_ALIVE
     _remove(state, owner, order)
+    out.fee = min(state.params.order_hold, max(owner.cash, 0), state.globals.pool)
+    insurance.charge(state, owner, out.fee, 0)
     state.put_account(order.account, owner)
     out.removed.append(order)
     return Reason.OK
 
 
 def _remove(state: State, owner: Account, order: Order) -> None:
-    """Takes `order` out and frees its reserve, unless CANCEL_ALL has freed it."""
+    """Takes `order` out and frees its reserve, unless CANCEL_ALL has freed it, and what its leaf holds."""
     if order.seq >= owner.order_floor:
         owner.reserved -= order.reserve_rate * order.quantity
+    owner.orders -= 1
     state.remove_order(order)

@@ -56,6 +56,8 @@ class Params:
     auction_discount_max_ppm: int = 1_000_000  # of the portfolio's IM
     auction_fraction_max: int = 64  # of 256, a bid
     liquidation_fee_ppm: int = 20_000  # of the IM taken over
+    # orders
+    order_hold: int = 1_000  # 1e-6 USD of free margin for each order's leaf; what its SWEEP costs its account
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field and the relation that does not hold."""

@@ -56,6 +56,7 @@ def crowded(random: Random) -> Exchange:
         fee_cap_ppm=random.choice((0, 125_000, 1_000_000)),
         fund_share_ppm=random.choice((0, 333_333, 500_000, 1_000_000)),
         sequencing_fee_min=random.choice((0, 1, 100, 7_777)),
+        order_hold=random.choice((0, 1, 1_000, 1_000, 10**9)),
         target_per_s=random.choice((1, 50, 2_000)),
         congested_excess=congested,
         restricted_excess=restricted,

@@ -308,6 +308,7 @@ def rest_at(
     order = Order(number, instrument, side, price, seq, quantity, 0, rate, flags)
     account = state.accounts[number]
     account.reserved += rate * quantity
+    account.orders += 1
     state.put_account(number, account)
     state.insert_order(order)
     return order

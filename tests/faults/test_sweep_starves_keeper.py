@@ -60,6 +60,7 @@ def test_dead_orders__of_an_expired_instrument__do_not_hold_a_liquidation_up() -
     for place in range(FLOOD):
         order = Order(exchange.numbers["flooder"], scene.near, c.SELL, INDEX * 2 + place % 999, place, 1)
         exchange.state.insert_order(order)
+    exchange.account("flooder").orders += FLOOD
     keeper = scene.expire()
     swept, passes = 0, 0
     while records := keeper.pass_two(exchange.state.globals.time):

@@ -76,6 +76,7 @@ def check_orders(state: State) -> None:
     """Books and leaves agree; reserves are those of the live orders; nothing rests crossed without a pending taker."""
     leaves = {key: value for key, value in state.map.items() if key & _TYPE == c.KEY_ORDER}
     reserved = dict.fromkeys(state.accounts, 0)
+    orders = dict.fromkeys(state.accounts, 0)
     taker = state.globals.taker
     for instrument, book in state.books.items():
         for side in (c.BUY, c.SELL):
@@ -83,6 +84,7 @@ def check_orders(state: State) -> None:
                 assert leaves.pop(order_key(instrument, side, order.price, order.seq)) == order_value(order)
                 assert order.quantity > 0
                 assert order.flags & 1 == side
+                orders[order.account] += 1
                 if order.seq >= state.accounts[order.account].order_floor:
                     reserved[order.account] += order.reserve_rate * order.quantity
         bid, ask = book.best_price(c.BUY), book.best_price(c.SELL)
@@ -93,6 +95,7 @@ def check_orders(state: State) -> None:
             assert taker.quantity > 0
     assert not leaves
     assert reserved == {number: account.reserved for number, account in state.accounts.items()}
+    assert orders == {number: account.orders for number, account in state.accounts.items()}
 
 
 def check_caches(state: State) -> None:
@@ -127,7 +130,7 @@ def check_bounds(state: State) -> None:
     for account in state.accounts.values():
         fits(account, 64, "reserved", "hole")
         fits(account, 40, "order_floor")
-        fits(account, 32, "auction_start", "nonce_floor")
+        fits(account, 32, "auction_start", "nonce_floor", "orders")
         fits(account, 256, "nonce_bitmap")
         assert not account.nonce_bitmap & 1
         assert -(2**127) < account.cash < 2**127
