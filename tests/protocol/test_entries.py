@@ -100,6 +100,7 @@ def accounts(draw: st.DrawFn) -> Account:
     one.order_floor = draw(uint(40))
     one.auction_start = draw(uint(32))
     one.hole = draw(uint(64))
+    one.orders = draw(uint(32))
     one.nonce_floor = draw(uint(32))
     one.nonce_bitmap = draw(uint(256))
     one.signers = draw(
@@ -123,7 +124,7 @@ def test_account__stands_in_the_documented_bits__and_comes_back(one: Account) ->
         + (int.from_bytes(one.owner, "big") << 96)
     )
     assert word(data, 1) == one.cash % 2**256
-    assert word(data, 2) == one.reserved + (one.nonce_floor << 64) + (one.hole << 96)
+    assert word(data, 2) == one.reserved + (one.nonce_floor << 64) + (one.hole << 96) + (one.orders << 160)
     assert word(data, 3) == one.nonce_bitmap
     held = [word(data, 4 + len(one.signers) + i) for i in range(len(one.positions))]
     assert held == [
