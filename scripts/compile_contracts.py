@@ -1,7 +1,9 @@
 """Compiles the contracts into sequencer/artifacts/, which ship in the wheel; `--check` compares instead of writing.
 
 The compiler is consensus: its version, its pipeline and the EVM version are fixed here, and a difference between
-sources and committed artifacts is an error. Run: python scripts/compile_contracts.py [--check]
+sources and committed artifacts is an error. Writing leaves alone what was made from the present sources; `--check`
+compiles everything.
+Run: python scripts/compile_contracts.py [--check]
 """
 
 import argparse
@@ -100,6 +102,16 @@ def compile_contract(name: str) -> dict[str, Any]:
     }
 
 
+def is_current(name: str) -> bool:
+    """Whether the committed artifact says that it was made from the present sources, by this compiler."""
+    try:
+        held = json.loads((ARTIFACTS / f"{name}.json").read_text())
+    except (OSError, ValueError):
+        return False
+    made_by = (VYPER_VERSION, EVM_VERSION, source_hash(CONTRACTS / SOURCES[name]))
+    return tuple(held.get(key) for key in ("vyper_version", "evm_version", "source_sha256")) == made_by
+
+
 def main() -> int:
     """Writes or checks all artifacts; 1 when `--check` finds a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -109,6 +121,8 @@ def main() -> int:
     check = parser.parse_args().check
     stale = []
     for name in SOURCES:
+        if not check and is_current(name):
+            continue
         artifact = compile_contract(name)
         text = json.dumps(artifact, indent=1) + "\n"
         path = ARTIFACTS / f"{name}.json"
