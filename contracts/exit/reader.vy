@@ -16,7 +16,7 @@ from lib import state
 uses: cmap
 uses: state
 
-WITNESS_BYTES_MAX: constant(uint256) = 45_056  # an account and 12 pages at the depth of their keys: 44,928
+WITNESS_BYTES_MAX: constant(uint256) = 45_056  # an account and 12 pages at the depth of their keys: 44,224
 
 
 @internal

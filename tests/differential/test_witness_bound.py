@@ -8,6 +8,7 @@ heaviest segment is a knapsack over the kinds. docs/GAS.md shows the table; `wor
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from random import Random
@@ -31,6 +32,7 @@ from sequencer.protocol.params import Params
 
 PAGE: Final = ROOT / "docs" / "GAS.md"
 BATCH_VY: Final = ROOT / "contracts" / "lib" / "batch.vy"
+READER_VY: Final = ROOT / "contracts" / "exit" / "reader.vy"
 MARKS: Final = ("<!-- bounds: begin -->\n", "<!-- bounds: end -->\n")
 WITNESS_MAX: Final = 100_000  # of check_segment
 PROOF_BYTES_MAX: Final = 8_512  # of DataSourceCalldata; one in blobs is shorter
@@ -185,6 +187,25 @@ def test_bound__of_every_segment__fits_a_challenge() -> None:
     assert sizes[Kind.BID] + sizes[Kind.TICK] < total <= WITNESS_MAX
     assert f"PROOF_BYTES_MAX: constant(uint256) = {PROOF_BYTES_MAX:_}" in BATCH_VY.read_text()
     assert total + PROOF_BYTES_MAX + CALL_HEAD_BYTES + 3 * 31 <= CALLDATA_MAX
+
+
+def test_exit__longest_witness_of_each_step__fits() -> None:
+    """GLOBAL, PARAMS, the last account, a neighbour; an expiry and its underlying; an account and 12 pages, whole."""
+    account = read(c.KEY_ACCOUNT, ACCOUNT_WORDS)
+    opened = sum(
+        len(words) // WORD + write(key)
+        for key, words in ((c.KEY_GLOBAL, Global().words()), (c.KEY_PARAMS, Params().words()))
+    )
+    sizes = {
+        "begin": opened + account + 1 + absent(c.KEY_ACCOUNT),
+        "fix": read(c.KEY_EXPIRY, len(Expiry().words()) // WORD)
+        + read(c.KEY_UNDERLYING, len(Underlying().words()) // WORD),
+        "declare": account + c.PAGES_MAX * read(c.KEY_PAGE, PAGE_WORDS),
+    }
+    found = re.search(r"WITNESS_BYTES_MAX: constant\(uint256\) = ([\d_]+)", READER_VY.read_text())
+    assert found
+    bound = int(found[1])
+    assert max(sizes.values()) * WORD == sizes["declare"] * WORD == 44_224 <= bound
 
 
 def test_bid__that_shows_24_pages_of_a_crowded_expiry__fits() -> None:

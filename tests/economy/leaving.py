@@ -1,25 +1,37 @@
 """What everybody would leave with if the exchange were frozen now: the naive twin of Exit's rule.
 
-value = cash + sum of lots x the last proven mark; of a fixed expiry its settlement price's intrinsic value. Who owes
-pays nothing. If what there is (pool and fund) is less than all claims, each has its share of it.
+value = cash + sum of lots x the last proven mark; of an expiry that has passed, the intrinsic value at its settlement
+price, at that of its two snapshots, or at the index. Who owes pays nothing. If what there is (pool and fund) is less
+than all claims, each has its share of it.
 """
 
 from sequencer.protocol.black76 import intrinsic
 from sequencer.protocol.entries import Account
-from sequencer.protocol.state import State
+from sequencer.protocol.state import State, expiry_time
 
 
 def value(state: State, account: Account) -> int:
     """1e-6 USD; may be negative."""
     total = account.cash
     for instrument, lots in account.positions.items():
-        expiry, page = state.expiries[instrument >> 12], state.pages[instrument >> 5]
+        key, page = instrument >> 12, state.pages[instrument >> 5]
         terms = page.terms[instrument & 31]
-        if expiry.settled:
-            total += lots * intrinsic(expiry.settlement, terms & 0x7FFF_FFFF, bool(terms >> 31))
-        else:
+        if state.globals.time < expiry_time(key & 0xFFFF):
             total += lots * page.rows[instrument & 31][0]
+        else:
+            total += lots * intrinsic(_price(state, key), terms & 0x7FFF_FFFF, bool(terms >> 31))
     return total
+
+
+def _price(state: State, key: int) -> int:
+    expiry, underlying = state.expiries[key], state.underlyings[key >> 16]
+    if expiry.settled:
+        return expiry.settlement
+    for snapshot in underlying.snapshots:
+        if snapshot.day == key & 0xFFFF and snapshot.has_start and snapshot.has_end:
+            sum_of_prices = (snapshot.cumulative_end - snapshot.cumulative_start) % 2**64
+            return min((sum_of_prices + 900) // 1_800, 2**32 - 1)
+    return underlying.index
 
 
 def payouts(state: State) -> tuple[dict[int, int], int]:

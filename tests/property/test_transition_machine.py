@@ -20,12 +20,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from sequencer.proof.exit import closing_value
 from sequencer.protocol import constants as c
 from sequencer.protocol import work
 from sequencer.protocol.book import split_key
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Global, Page
 from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -59,6 +61,7 @@ class Watched:
         assert outline(apply(twin, raw, signer)) == outline(out)
         assert twin.root() == exchange.state.root() == naive_root(exchange.state)
         exchange.auditor.check(exchange.state)
+        check_exit(exchange.state)
         assert Global.from_words(before[c.KEY_GLOBAL]).seq + 1 == exchange.state.globals.seq
         check_work(before, after, raw, out)
         if out.reason is not Reason.OK:
@@ -66,6 +69,12 @@ class Watched:
         if raw and raw[0] in (Kind.PLACE, Kind.FORCED_ORDER, Kind.CONTINUE):
             check_priority(before, out)
         return out
+
+
+def check_exit(state: State) -> None:
+    """Were it frozen now: what all accounts come to is pool + deficit, whatever has been marked, fixed and settled."""
+    g = state.globals
+    assert sum(closing_value(state, one) for one in state.accounts.values()) == g.pool + g.deficit
 
 
 def check_work(before: dict[int, bytes], after: dict[int, bytes], raw: bytes, out: Outcome) -> None:
