@@ -34,6 +34,7 @@ class KeeperConfig:
     liquidations_max: int = 512
     settlements_max: int = 512
     sweeps_max: int = 256
+    auctions_max: int = 512  # portfolios that the liquidator looks at
 
 
 @dataclass(slots=True)
@@ -166,7 +167,8 @@ class Keeper:
 
     def _under_auction(self) -> list[tuple[int, Account]]:
         self.index.update()
-        found = [(number, self.state.accounts[number]) for number in self.index.looks.auctions]
+        numbers = self.index.looks.some_auctions(self.config.auctions_max)
+        found = [(number, self.state.accounts[number]) for number in numbers]
         for _, account in found:
             margin.refresh(self.state, account)
         return sorted(found, key=lambda one: margin.equity(one[1]) - margin.maintenance(self.state, one[1]))

@@ -12,7 +12,7 @@ all accounts in turn, so that each is seen after at most `8 x accounts / looks` 
 
 from collections import deque
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush, nsmallest
+from heapq import heapify, heappop, heappush, nlargest, nsmallest
 from operator import sub
 from typing import Final
 
@@ -59,6 +59,7 @@ class Looks:
         self.short: dict[int, tuple[int, int]] = {}
         self._holders: dict[int, Holder] = {}
         self._ring: deque[Holder] = deque()
+        self._turn = 0  # of the auctions
         self._rows: dict[int, tuple[int, int, list[Row]]] = {}  # page -> index, time, rows that are marked
         self._moved: dict[int, int] = {ITSELF: 0}
         self._limits: dict[
@@ -224,6 +225,16 @@ class Looks:
         return holder is not None and holder.version == entry[2]
 
     # --- what they have found ---------------------------------------------------------------------
+
+    def some_auctions(self, count: int) -> list[int]:
+        """Accounts under auction, up to `count`: half of them the largest, the others in turn."""
+        numbers = list(self.auctions)
+        if len(numbers) <= count:
+            return numbers
+        largest = nlargest(count // 2, numbers, key=lambda number: self._holders[number].size)
+        start = self._turn % len(numbers)
+        self._turn = start + count // 2
+        return list(dict.fromkeys(largest + [*numbers, *numbers][start : self._turn]))
 
     def proposals(self, count: int) -> Iterator[int]:
         """Up to `count` accounts of `short` that still belong there: those least often proposed, the largest first."""

@@ -5,10 +5,12 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+from sequencer.keeper import Keeper
 from sequencer.keeper_index import CLEAN_MIN, DeadOrders, Index, OrderKey
 from sequencer.keeper_looks import shortfall
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
+from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import State, expiry_time, instrument_expiry_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "differential"))
@@ -141,6 +143,56 @@ def test_index__after_every_record__is_what_a_scan_finds() -> None:
     for seed in range(examples(6)):
         found += run(seed)
     assert min(found[one] for one in ("due", "settle", "dead", "auctions")) > 0, found
+
+
+def late(seed: int) -> Counter[Kind]:
+    """Half of the keeper's records, in any order; then all of them. What held, by kind."""
+    held: Counter[Kind] = Counter()
+    exchange = populated(**CALM)
+    random = Random(seed)
+    keeper = Keeper(exchange.state)
+    crowd = Crowd(exchange, random)
+    bounds = {150: expiry_time(NEAR) - c.TWAP_S, 200: expiry_time(NEAR), 210: expiry_time(NEAR) + 60}
+    for number in range(300):
+        if number in bounds:
+            while exchange.state.globals.taker is not None:
+                exchange.unsigned(Kind.CONTINUE)
+            exchange.tick_at(bounds[number])
+            exchange.feeds(exchange.state.underlyings[0].index * random.choice((9, 11)) // 10)
+            crowd = Crowd(exchange, random)
+        exchange.apply(*crowd.draw())
+        if number % 10 == 9:
+            now = exchange.state.globals.time
+            records = keeper.pass_one(now) + keeper.pass_two(now)
+            for raw in random.sample(records, len(records) // 2):
+                if exchange.state.globals.taker is None:
+                    exchange.tick(0)
+                held[Kind(raw[0])] += exchange.apply(raw).reason is Reason.OK
+    while exchange.state.globals.taker is not None:
+        exchange.unsigned(Kind.CONTINUE)
+    exchange.audits = False
+    exchange.tick(1)
+    scans = Scans(exchange.state)
+    for _ in range(8):
+        exchange.remark()
+        for raw in keeper.pass_one(exchange.state.globals.time) + keeper.pass_two(
+            exchange.state.globals.time
+        ):
+            exchange.apply(raw)
+        exchange.tick(1)
+    exchange.auditor.check(exchange.state)
+    assert not scans.dead()
+    assert not scans.to_settle()
+    assert not scans.short()
+    return held
+
+
+def test_keeper__whose_records_come_late_in_any_order_or_never__catches_up() -> None:
+    """Nothing in the transition relies on the keeper: the auditor is content throughout, in the end nothing is left."""
+    held: Counter[Kind] = Counter()
+    for seed in range(examples(4)):
+        held += late(seed)
+    assert held.keys() >= {Kind.RISK, Kind.LIQUIDATE, Kind.SWEEP, Kind.SETTLE, Kind.FIX}, held
 
 
 def test_orders__that_were_cancelled__leave_the_index_before_their_time() -> None:

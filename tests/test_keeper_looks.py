@@ -219,3 +219,23 @@ def test_index__of_accounts_that_come_and_go__does_not_grow() -> None:
     assert len(world.looks) == sum(
         bool(one.positions or one.cash < one.reserved) for one in world.state.accounts.values()
     )
+
+
+def test_auctions__come_by_size_and_in_turn() -> None:
+    """As many as there may be do not keep the liquidator from the largest, nor from any for long."""
+    world = World(6, 0)
+    state, instrument = world.state, world.instruments[0]
+    for number in range(1, 101):
+        account = Account(number.to_bytes(20, "big"))
+        account.positions[instrument] = -(1_000_000 if number == 50 else 1)
+        account.auction_start = 1
+        state.put_account(number, account)
+    world.index.update()
+    assert set(world.looks.some_auctions(100)) == set(range(1, 101))
+    seen: set[int] = set()
+    for _ in range(20):
+        some = world.looks.some_auctions(10)
+        assert 50 in some
+        assert len(some) <= 10
+        seen.update(some)
+    assert seen == set(range(1, 101))
