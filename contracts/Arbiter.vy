@@ -39,6 +39,7 @@ struct End:
     inbox_count: uint256
     posted_at: uint256
     rolled_back_at: uint256
+    work: uint256
 
 
 interface IRollup:
@@ -85,19 +86,19 @@ KEY_GLOBAL: constant(uint256) = 0
 HEAD_BYTES: constant(uint256) = 196  # of a message to a verifier, before the witness words
 
 CHECK_SEGMENT: constant(bytes4) = method_id(
-    "check_segment((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256,bytes32,bytes,bytes)",
+    "check_segment((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256,bytes32,bytes,bytes)",
     output_type=bytes4,
 )
 CHECK_FORM: constant(bytes4) = method_id(
-    "check_form((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256,bytes)",
+    "check_form((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256,bytes)",
     output_type=bytes4,
 )
 CHECK_HEADER: constant(bytes4) = method_id(
-    "check_header((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256[5],uint256,bytes32[])",
+    "check_header((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256[5],uint256,bytes32[])",
     output_type=bytes4,
 )
 CHECK_LATE: constant(bytes4) = method_id(
-    "check_late((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32),uint256)",
+    "check_late((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256)",
     output_type=bytes4,
 )
 APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)", output_type=bytes4)
@@ -384,8 +385,8 @@ def check_header(
     header: batch.Header, words: uint256[5], bitmap: uint256, siblings: DynArray[bytes32, cmap.PATH_MAX]
 ) -> Verdict:
     """
-    @notice Compares a header with GLOBAL under its post-root. Fraud is another time, inbox count, inbox hash or next
-            sequence number. The header's inbox hash is the Inbox's own: Rollup has put it there.
+    @notice Compares a header with GLOBAL under its post-root. Fraud is another time, inbox count, inbox hash, work or
+            next sequence number. The header's inbox hash is the Inbox's own: Rollup has put it there.
     @param header Of a posted batch that is not final.
     @param words Of GLOBAL.
     @param bitmap Branch bits of GLOBAL's path.
@@ -399,6 +400,7 @@ def check_header(
         or (words[0] >> 40) & constants.U32_MAX != header.time
         or words[2] & constants.U40_MAX != header.inbox_count
         or convert(words[1], bytes32) != header.inbox_hash
+        or (words[2] >> 168) & constants.U48_MAX != header.work
     )
     return Verdict(
         fraud=fraud,

@@ -25,6 +25,7 @@
 from lib import batch as payloads
 from lib import codec
 from lib import constants
+from lib import work as units
 
 
 interface IInbox:
@@ -63,9 +64,10 @@ struct End:
     inbox_count: uint256
     posted_at: uint256  # seconds
     rolled_back_at: uint256  # when a batch had last been rolled back by then, seconds; 0: none had
+    work: uint256  # of GLOBAL
 
 
-ARGUMENTS: constant(uint256) = 10  # of post and of post_blobs
+ARGUMENTS: constant(uint256) = 11  # of post and of post_blobs
 PAYLOAD_HEAD: constant(uint256) = 4 + 32 * ARGUMENTS  # calldata position of the payload's length
 PAYLOAD_START: constant(uint256) = PAYLOAD_HEAD + 32
 BLOBS_MAX: constant(uint256) = 6  # of one transaction (EIP-7594)
@@ -81,6 +83,8 @@ arbiter_setter: public(immutable(address))
 challenge_window_s: public(immutable(uint256))
 drift_max_s: public(immutable(uint256))
 silence_max_s: public(immutable(uint256))
+work_per_s: public(immutable(uint256))
+work_max: public(immutable(uint256))
 
 
 event ArbiterSet:
@@ -99,6 +103,7 @@ event BatchPosted:
     time: uint256
     inbox_count: uint256
     inbox_hash: bytes32
+    work: uint256
     header_hash: bytes32
 
 
@@ -122,9 +127,13 @@ _header_hashes: HashMap[uint256, bytes32]
 _roots: HashMap[uint256, bytes32]
 # Where a batch ended: 0..39 next seq, 40..71 time (s), 72..111 inbox count, 112..143 when it was posted (s), 144..175 when
 # a batch had last been rolled back by then (s): an excuse for messages that it takes late, which a later roll-back must
-# neither give nor take; 176..215 in what epoch of the Sequencers. One word a batch, so that a roll-back restores the end
-# before it without being told. Written by the constructor and post.
+# neither give nor take; 176..207 in what epoch of the Sequencers; 208..255 GLOBAL's work. One word a batch, so that a
+# roll-back restores the end before it without being told. Written by the constructor and post.
 _ends: HashMap[uint256, uint256]
+# What the next batch may cost a watcher: 0..63 units that were left by the last one, 64..95 when it was posted (s). A
+# roll-back gives nothing back, because watchers have done the work: a liar could post the heaviest batch again and again
+# in one block. Written by the constructor and post.
+_budget: uint256
 # The only caller of roll_back. Written once by set_arbiter; without the "once", the deployer could take the bonds.
 arbiter: public(address)
 # Whether payloads lie in blobs: where the arbiter's data source looks. Written with the arbiter.
@@ -143,6 +152,8 @@ def __init__(
     challenge_window_s_: uint256,
     drift_max_s_: uint256,
     silence_max_s_: uint256,
+    work_per_s_: uint256,
+    work_max_: uint256,
 ):
     """
     @param genesis_root State root before batch 1.
@@ -151,6 +162,8 @@ def __init__(
     @param challenge_window_s_ Seconds from posting to finality.
     @param drift_max_s_ Seconds that a batch's time may be ahead of the block's.
     @param silence_max_s_ Seconds without a batch after which anybody may freeze.
+    @param work_per_s_ Units of work (`lib/work.vy`) by which the budget of batches grows, a second.
+    @param work_max_ Units that it holds at most: what batches of one block may cost together.
     """
     assert genesis_root != empty(bytes32), "rollup: genesis root is zero"
     assert sequencers_.is_contract, "rollup: sequencers are not a contract"
@@ -167,11 +180,18 @@ def __init__(
     assert (
         staticcall ISequencers(sequencers_).takeover_s() < staticcall IInbox(inbox_).delay_min_s()
     ), "rollup: take-over after a deadline"
+    assert work_max_ >= units.BATCH + units.BLOB + units.SEGMENT_MAX, "rollup: work below a segment's"
+    assert work_per_s_ > 0, "rollup: no work"
+    # What a watcher has to do for a slot of L1 must leave it time to spare, whether it comes at once or spread out.
+    assert work_max_ <= units.SLOT_MAX and work_per_s_ <= units.SLOT_MAX // units.SLOT_S, "rollup: work above a slot's"
     sequencers = sequencers_
     inbox = inbox_
     challenge_window_s = challenge_window_s_
     drift_max_s = drift_max_s_
     silence_max_s = silence_max_s_
+    work_per_s = work_per_s_
+    work_max = work_max_
+    self._budget = work_max_ | (block.timestamp << 64)
     self._roots[0] = genesis_root
     arbiter_setter = msg.sender
     self._ends[0] = block.timestamp << 112
@@ -203,6 +223,7 @@ def post(
     time: uint256,
     inbox_count: uint256,
     inbox_hash: bytes32,
+    work: uint256,
     payload: Bytes[payloads.PAYLOAD_BYTES_MAX],
 ):
     """
@@ -219,10 +240,11 @@ def post(
     @param time GLOBAL time after the batch, seconds.
     @param inbox_count GLOBAL inbox count after the batch.
     @param inbox_hash GLOBAL inbox hash after the batch: the Inbox's own after that many messages.
+    @param work GLOBAL work after the batch; what it has grown by must be in the budget.
     @param payload Elements of 31 bytes: roots, one a segment; end offsets, ten an element; records.
     @custom:kill The leader alone; who else could post could fill the chain with garbage.
     """
-    self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, 0)
+    self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, work, 0)
 
 
 @external
@@ -236,6 +258,7 @@ def post_blobs(
     time: uint256,
     inbox_count: uint256,
     inbox_hash: bytes32,
+    work: uint256,
     elements: uint256,
 ):
     """
@@ -246,7 +269,7 @@ def post_blobs(
     """
     assert len(msg.data) == PAYLOAD_HEAD, "rollup: calldata is not canonical"
     assert elements > 0, "rollup: payload shorter than its tables"
-    self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, elements)
+    self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, work, elements)
 
 
 @external
@@ -317,6 +340,18 @@ def tip() -> (uint256, uint256, uint256):
 @external
 @view
 @reentrant
+def budget() -> (uint256, uint256, uint256):
+    """
+    @notice What batches may cost: units that the last one left, since when they grow (seconds), and GLOBAL's work after
+            the last batch, from which the next one's is counted.
+    """
+    budget: uint256 = self._budget
+    return budget & constants.U64_MAX, budget >> 64, self._ends[unsafe_sub(self.next_batch, 1)] >> 208  # next_batch >= 1
+
+
+@external
+@view
+@reentrant
 def last_sign() -> (uint256, uint256):
     """
     @notice When a batch was last posted or rolled back, seconds; the epoch of the last batch, 0 of genesis.
@@ -365,6 +400,7 @@ def end(batch_id: uint256) -> End:
         inbox_count=(word >> 72) & constants.U40_MAX,
         posted_at=(word >> 112) & constants.U32_MAX,
         rolled_back_at=(word >> 144) & constants.U32_MAX,
+        work=word >> 208,
     )
 
 
@@ -431,6 +467,7 @@ def _post(
     time: uint256,
     inbox_count: uint256,
     inbox_hash: bytes32,
+    work: uint256,
     blob_elements: uint256,
 ):
     """
@@ -478,12 +515,14 @@ def _post(
         time=time,
         inbox_count=inbox_count,
         inbox_hash=inbox_hash,
+        work=work,
     )
     header_hash: bytes32 = payloads._header_hash(header)
+    self._spend(work, end >> 208, blob_elements)
 
     next_seq: uint256 = first_seq + records
     assert next_seq <= constants.U40_MAX, "rollup: sequence numbers exhausted"
-    # Fits: times near the block's (32 bits until 2106), a count of paid deposits, an epoch a transaction.
+    # Fits: times near the block's (32 bits until 2106), a count of paid deposits, 2^32 epochs of a transaction each.
     self._ends[batch_id] = (
         next_seq
         | (time << 40)
@@ -491,6 +530,7 @@ def _post(
         | (block.timestamp << 112)
         | (self.rolled_back_at << 144)
         | (epoch << 176)
+        | (work << 208)
     )
     self._roots[batch_id] = post_root
     self._header_hashes[batch_id] = header_hash
@@ -507,8 +547,35 @@ def _post(
         time=time,
         inbox_count=inbox_count,
         inbox_hash=inbox_hash,
+        work=work,
         header_hash=header_hash,
     )
+
+
+@internal
+def _spend(work: uint256, before: uint256, blob_elements: uint256):
+    """
+    @notice Takes from the budget what a batch costs a watcher: its records' work, and the batch's and the blobs' own.
+    @param work Of GLOBAL after the batch.
+    @param before Of GLOBAL after the batch before.
+    """
+    assert work >= before, "rollup: work falls"
+    assert work <= constants.U48_MAX, "rollup: work exhausted"
+    blobs: uint256 = (blob_elements + payloads.BLOB_ELEMENTS - 1) // payloads.BLOB_ELEMENTS
+    cost: uint256 = work - before + units.BATCH + blobs * units.BLOB
+    allowed: uint256 = self._allowed()
+    assert cost <= allowed, "rollup: work"
+    self._budget = (allowed - cost) | (block.timestamp << 64)
+
+
+@internal
+@view
+def _allowed() -> uint256:
+    """
+    @notice Units that the next batch may cost in this block.
+    """
+    budget: uint256 = self._budget
+    return min(work_max, (budget & constants.U64_MAX) + work_per_s * (block.timestamp - (budget >> 64)))
 
 
 @internal
@@ -604,7 +671,7 @@ def _epoch(batch_id: uint256) -> uint256:
     """
     @notice In what epoch of the Sequencers a known batch was posted.
     """
-    return self._ends[batch_id] >> 176
+    return (self._ends[batch_id] >> 176) & constants.U32_MAX
 
 
 @internal

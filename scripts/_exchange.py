@@ -31,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "message_fee_wei": 10**15,
     "silence_max_s": 3 * 86_400,
     "takeover_s": 900,
+    "work_per_s": 33_000,
+    "work_max": 400_000,
 }
 
 
@@ -97,6 +99,8 @@ def deploy_exchange(
         settings["challenge_window_s"],
         settings["drift_max_s"],
         settings["silence_max_s"],
+        settings["work_per_s"],
+        settings["work_max"],
     )
     vault = create("Vault", token, rollup.address, settings["deposit_min"], settings["deposits_total_max"])
     data_source = create(DATA_SOURCES[settings["data"]])
@@ -132,6 +136,8 @@ def deploy_exchange(
         deploy_block=deploy_block,
         challenge_window_s=settings["challenge_window_s"],
         genesis_root="0x" + genesis_root.hex(),
+        work_per_s=settings["work_per_s"],
+        work_max=settings["work_max"],
         params=None if params is None else parameters.to_object(params),
         data=settings["data"],
     )

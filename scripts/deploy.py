@@ -79,6 +79,13 @@ def genesis_of(given: str | None, params_path: Path | None) -> tuple[bytes, Para
 @click.option("--bond", type=int, help="wei that the deployer bonds for it  [default: --bond-min]")
 @click.option("--takeover-s", default=DEFAULTS["takeover_s"], show_default=True, help="silence of the leader")
 @click.option("--drift-max-s", default=DEFAULTS["drift_max_s"], show_default=True)
+@click.option(
+    "--work-per-s",
+    default=DEFAULTS["work_per_s"],
+    show_default=True,
+    help="units of work, batches' budget",
+)
+@click.option("--work-max", default=DEFAULTS["work_max"], show_default=True, help="units that it holds")
 @click.option("--deposit-min", default=DEFAULTS["deposit_min"], show_default=True, help="1e-6 USD")
 @click.option(
     "--deposits-total-max", default=DEFAULTS["deposits_total_max"], show_default=True, help="1e-6 USD"

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
+from sequencer.l1.blobs import count as blob_count
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.log import Log, LogLost
-from sequencer.protocol import batch, codec
+from sequencer.protocol import batch, codec, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment
 
@@ -23,7 +24,9 @@ EMPTY_HASH = bytes(32)  # of an inbox without messages
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as Rollup.post takes it. Roots: 32 bytes; time, inbox count and inbox hash: the exchange's after it."""
+    """A batch as Rollup.post takes it. Roots: 32 bytes; time, inbox count, inbox hash and work: the exchange's
+    after it.
+    """
 
     batch_id: int
     pre_root: bytes
@@ -34,12 +37,15 @@ class Batch:
     time_s: int
     inbox_count: int
     inbox_hash: bytes
+    work: int
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where the next batch begins: log offset, segment inside it, seq, inbox count and hash, id, and state root."""
+    """Where the next batch begins: log offset, segment inside it, seq, inbox count and hash, work, id, and state
+    root.
+    """
 
     root: bytes
     offset: int = 0
@@ -47,6 +53,7 @@ class Cursor:
     seq: int = 0
     inbox_count: int = 0
     inbox_hash: bytes = EMPTY_HASH
+    work: int = 0
     batch_id: int = 1
 
 
@@ -60,6 +67,7 @@ class _Part:
     time_s: int
     inbox_count: int
     inbox_hash: bytes
+    work: int
 
 
 class Batcher:
@@ -68,7 +76,8 @@ class Batcher:
     `genesis_root`: the Rollup's, which batch 1 follows.
 
     A batch is full at `payload_bytes`, in blobs by default at what one holds. In blobs one batch takes up to BLOBS_MAX
-    times as much, if as much waits.
+    times as much, if as much waits. It is full, too, when more would cost above `work_max`, which is what
+    the Rollup's budget holds.
     """
 
     def __init__(
@@ -78,6 +87,7 @@ class Batcher:
         genesis_root: bytes,
         payload_bytes: int | None = None,
         in_blobs: bool = False,
+        work_max: int = work.SLOT_MAX,
     ) -> None:
         most = BLOB_PAYLOAD_BYTES if in_blobs else PAYLOAD_BYTES_MAX
         if payload_bytes is None:
@@ -89,13 +99,15 @@ class Batcher:
         self.payload_bytes = payload_bytes
         self.left_bytes = 0  # what a payload of all that waited would have, when the last `build` gave none
         self._parts_max = BLOBS_MAX if in_blobs else 1
+        self._in_blobs = in_blobs
+        self._work_max = work_max
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, pre_root BLOB, post_root BLOB, "
             "segments INTEGER, records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, "
-            "inbox_hash BLOB, payload BLOB, next_offset INTEGER, next_segment INTEGER)"
+            "inbox_hash BLOB, work INTEGER, payload BLOB, next_offset INTEGER, next_segment INTEGER)"
         )
         at = self.cursor = self._end_cursor()
         if log.end < at.offset + (at.segment > 0):
@@ -107,7 +119,7 @@ class Batcher:
     def _end_cursor(self, before_id: int = 2**62) -> Cursor:
         """Where the last batch before this id ends."""
         row = self._db.execute(
-            "SELECT post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, id + 1 "
+            "SELECT post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, work, id + 1 "
             "FROM batches WHERE id < ? ORDER BY id DESC LIMIT 1",
             (before_id,),
         ).fetchone()
@@ -125,30 +137,34 @@ class Batcher:
         time_s = 0
         inbox_count, inbox_hash = cursor.inbox_count, cursor.inbox_hash
         offset, place = cursor.offset, cursor.segment
+        spent = cursor.work
         parts = 1
+        is_full = False
         whole: _Part | None = None  # what fills so many times `payload_bytes`, and no more
         for entry in self._log.read(cursor.offset) if cursor.offset < self._log.end else ():
             segments = entry.batch_segments()
             if offset == cursor.offset:
                 _check_continues(entry.first_seq + sum(len(one.records) for one in segments[:place]), cursor)
             while place < len(segments):
-                segment = segments[place]
+                segment, units = segments[place], entry.segments[place][2]
                 body_bytes += sum(map(len, segment.records))
                 size = _size(len(taken) + 1, body_bytes)
-                if taken and size > parts * self.payload_bytes:
-                    whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash)
+                is_full = bool(taken) and self._is_too_much(units - cursor.work, size)
+                if taken and (is_full or size > parts * self.payload_bytes):
+                    whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent)
                     parts = -(-size // self.payload_bytes)
-                    if parts > self._parts_max:
+                    is_full = is_full or parts > self._parts_max
+                    if is_full:
                         break
                 taken.append(segment)
                 place += 1
-                time_s = entry.time
+                time_s, spent = entry.time, units
                 inbox_count, inbox_hash = _taken(segment.records, inbox_count, inbox_hash)
-            if parts > self._parts_max:
+            if is_full:
                 break
             offset, place = offset + 1, 0
-        if whatever_there_is and taken and parts <= self._parts_max:
-            whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash)
+        if whatever_there_is and taken and not is_full:
+            whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent)
         if whole is None:
             self.left_bytes = _size(len(taken), body_bytes)
             return None
@@ -163,10 +179,19 @@ class Batcher:
             whole.time_s,
             whole.inbox_count,
             whole.inbox_hash,
+            whole.work,
             batch.encode(taken),
         )
         self._store(built, whole.offset, whole.place)
         return built
+
+    def is_work_full(self, units: int) -> bool:
+        """Whether what waits, up to GLOBAL's work of `units`, costs more than one batch may."""
+        return self._is_too_much(units - self.cursor.work, 0)
+
+    def _is_too_much(self, units: int, size: int) -> bool:
+        """Whether a batch of so much work and so many bytes costs more than the Rollup's budget ever holds."""
+        return work.of_batch(units, blob_count(size) if self._in_blobs else 0) > self._work_max
 
     def adopt(self, posted: Batch) -> None:
         """Keeps a batch that somebody has posted, whose records are the log's last entry.
@@ -180,7 +205,7 @@ class Batcher:
 
     def _store(self, built: Batch, offset: int, segment: int) -> None:
         self._db.execute(
-            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 built.batch_id,
                 built.pre_root,
@@ -191,6 +216,7 @@ class Batcher:
                 built.time_s,
                 built.inbox_count,
                 built.inbox_hash,
+                built.work,
                 built.payload,
                 offset,
                 segment,
@@ -198,7 +224,7 @@ class Batcher:
         )
         self.cursor = Cursor(
             *(built.post_root, offset, segment, built.first_seq + built.records),
-            *(built.inbox_count, built.inbox_hash, built.batch_id + 1),
+            *(built.inbox_count, built.inbox_hash, built.work, built.batch_id + 1),
         )
 
     def last(self) -> tuple[int, bytes] | None:
@@ -220,6 +246,10 @@ class Batcher:
         ).fetchone()
         return (row[0], row[1]) if row else None
 
+    def work_after(self, batch_id: int) -> int:
+        """GLOBAL's work after a stored batch; after that before the first, 0."""
+        return self._end_cursor(batch_id + 1).work
+
     # --- roll-backs -------------------------------------------------------------------------------
 
     def start_of(self, batch_id: int) -> Cursor:
@@ -235,19 +265,20 @@ class Batcher:
         """Whether a stored batch is what the log gives, header and all."""
         row = self._db.execute(
             "SELECT id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, "
-            "payload, next_offset, next_segment FROM batches WHERE id = ?",
+            "work, payload, next_offset, next_segment FROM batches WHERE id = ?",
             (batch_id,),
         ).fetchone()
         if row is None:
             return False
-        end, end_segment = row[10:]
+        end, end_segment = row[11:]
         start = self.start_of(batch_id)
         taken: list[Segment] = []
-        time_s, offset, place = 0, start.offset, start.segment
+        time_s, units, offset, place = 0, start.work, start.offset, start.segment
         for entry in self._log.read(offset) if offset < self._log.end else ():
-            part = entry.batch_segments()[place : end_segment if offset == end else None]
-            taken += part
-            time_s = entry.time if part else time_s
+            part = slice(place, end_segment if offset == end else None)
+            if entry.segments[part]:
+                taken += entry.batch_segments()[part]
+                time_s, units = entry.time, entry.segments[part][-1][2]
             offset, place = offset + 1, 0
             if offset > end:
                 break
@@ -255,7 +286,7 @@ class Batcher:
             return False
         records = [raw for segment in taken for raw in segment.records]
         inbox_count, inbox_hash = _taken(records, start.inbox_count, start.inbox_hash)
-        return Batch(*row[:10]) == Batch(
+        return Batch(*row[:11]) == Batch(
             batch_id,
             start.root,
             taken[-1].root,
@@ -265,6 +296,7 @@ class Batcher:
             time_s,
             inbox_count,
             inbox_hash,
+            units,
             batch.encode(taken),
         )
 
@@ -305,7 +337,7 @@ def read_stored(path: Path, first_id: int) -> list[Batch]:
     try:
         rows = db.execute(
             "SELECT id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, "
-            "payload FROM batches WHERE id >= ? ORDER BY id LIMIT 16",
+            "work, payload FROM batches WHERE id >= ? ORDER BY id LIMIT 16",
             (first_id,),
         ).fetchall()
     finally:

@@ -58,6 +58,8 @@ class Driver:
     """Runs ticks. `on_applied` gets each tick as the state stands after it, `on_tick` each durable one, `on_lost` the
     submissions of one that the log did not take.
 
+    `pressure` says by how much what is acknowledged is ahead of what can be posted; the intake refuses by it.
+
     `applied` and `settled` count ticks: the state may be ahead of the log by those between.
     """
 
@@ -79,6 +81,7 @@ class Driver:
         self.metrics = Metrics()
         self.on_tick = on_tick
         self.on_applied: Callable[[Tick], None] = lambda _tick: None
+        self.pressure: Callable[[], int] = lambda: 0
         self.applied = 0
         self.settled = 0
         self._on_lost = on_lost
@@ -169,6 +172,7 @@ class Driver:
             system, self._system = self._held + self._system[:most], self._system[most:]
             for source in self._collectors:
                 system += source(now_s)
+            self.intake.pressure = self.pressure()
             submissions = self.intake.take(self.config.tick_records)
             beats = self._beats()
             if not system and not submissions and not beats:

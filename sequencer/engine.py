@@ -6,7 +6,7 @@ number nor a byte on L1; what stays is logged, and only then acknowledged. No cl
 
 from dataclasses import dataclass, field
 
-from sequencer.log import Entry
+from sequencer.log import Entry, LoggedSegment
 from sequencer.protocol import batch, codec, forced
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -68,7 +68,7 @@ class Engine:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        self._segments: list[tuple[bytes, list[bytes]]] = []
+        self._segments: list[LoggedSegment] = []
         self._records: list[bytes] = []
         self._weight = 0
 
@@ -154,7 +154,7 @@ class Engine:
     def _close(self) -> bytes:
         root = self.state.root()
         if self._records:
-            self._segments.append((root, self._records))
+            self._segments.append((root, self._records, self.state.globals.work))
             self._records, self._weight = [], 0
         return root
 
@@ -193,10 +193,10 @@ def replay(state: State, entry: Entry) -> None:
     """Applies a logged tick to `state`. Raises ReplayError when a root differs from the logged one."""
     if state.globals.seq != entry.first_seq:
         raise ReplayError(f"log goes on at seq {entry.first_seq}, the state stands at {state.globals.seq}")
-    for root, records in entry.segments:
+    for root, records, work in entry.segments:
         for raw in records:
             apply(state, raw)
-        if state.root() != root:
+        if state.root() != root or state.globals.work != work:
             raise ReplayError(f"root differs after seq {state.globals.seq - 1}")
 
 

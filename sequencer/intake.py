@@ -1,7 +1,8 @@
 """Intake: the bounded queue in front of the engine. What it refuses was never accepted, and says why.
 
 Limits: submissions waiting in all, submissions of one account a second (token bucket), and time in the queue: when the
-oldest has waited too long, what adds risk is refused before what takes it away.
+oldest has waited too long, what adds risk is refused before what takes it away. The same when more is acknowledged than
+L1 takes in the time that is allowed for it (`pressure`).
 """
 
 from collections import deque
@@ -9,9 +10,11 @@ from dataclasses import dataclass
 
 from sequencer.engine import Submission, class_of
 from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind
 
 QUEUE_FULL = 1100
 RATE_LIMITED = 1101
+_PLACE = bytes([Kind.PLACE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Intake:
         self._buckets: dict[int, tuple[float, int]] = {}
         self.refused = 0
         self.accepted = 0
+        self.pressure = 0  # how many times as much work waits for L1 as may
 
     def __len__(self) -> int:
         """Submissions waiting."""
@@ -49,7 +53,7 @@ class Intake:
         waiting = self._waiting
         limit = limits.waiting_max * 2 if of_class == c.CLASS_CANCEL else limits.waiting_max
         late = bool(waiting) and submission.arrived_ns - waiting[0].arrived_ns > limits.sojourn_max_ns
-        if len(waiting) >= limit or (late and of_class > c.CLASS_CANCEL):
+        if len(waiting) >= limit or (late and of_class > c.CLASS_CANCEL) or self._is_pressed(submission):
             self.refused += 1
             return QUEUE_FULL
         if not self._spend(submission):
@@ -58,6 +62,14 @@ class Intake:
         waiting.append(submission)
         self.accepted += 1
         return 0
+
+    def _is_pressed(self, submission: Submission) -> bool:
+        """Whether L1 is too far behind for this: first for new risk, then for all but cancels, at last for all."""
+        raw = submission.raw
+        if self.pressure < 2:
+            adds = raw[:1] == _PLACE and len(raw) > 9 and not raw[9] & c.FLAG_REDUCE_ONLY
+            return bool(self.pressure and adds)
+        return self.pressure > 2 or submission.of_class > c.CLASS_CANCEL
 
     def _spend(self, submission: Submission) -> bool:
         account = int.from_bytes(submission.raw[1:5], "big")

@@ -341,6 +341,7 @@ class L1Worker:
                     time_s=stored.time_s,
                     inbox_count=stored.inbox_count,
                     inbox_hash=stored.inbox_hash,
+                    work=stored.work,
                     payload=stored.payload,
                 )
             ):

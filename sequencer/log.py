@@ -47,27 +47,33 @@ class LogLost(LogError):
     """
 
 
+LoggedSegment = tuple[bytes, list[bytes], int]
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it."""
+    """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it.
+
+    `segments`: the root after each, its records, and GLOBAL's work after it.
+    """
 
     first_seq: int
     time: int
     root: bytes
-    segments: list[tuple[bytes, list[bytes]]]
+    segments: list[LoggedSegment]
 
     @property
     def records(self) -> int:
         """How many records the tick has."""
-        return sum(len(records) for _, records in self.segments)
+        return sum(len(records) for _, records, _ in self.segments)
 
     def raws(self) -> Iterator[bytes]:
         """The records in order."""
-        for _, records in self.segments:
+        for _, records, _ in self.segments:
             yield from records
 
     def batch_segments(self) -> list[Segment]:
         """As the batch's segments."""
-        return [Segment(root, tuple(records)) for root, records in self.segments]
+        return [Segment(root, tuple(records)) for root, records, _ in self.segments]
 
 
 class RollBack(msgspec.Struct, frozen=True):

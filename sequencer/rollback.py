@@ -14,7 +14,7 @@ from typing import Final
 from sequencer.batcher import Batcher, Cursor
 from sequencer.engine import CONTINUE, ReplayError, replay
 from sequencer.l1.follower import RolledBack
-from sequencer.log import Entry, Redone, SqliteLog
+from sequencer.log import Entry, LoggedSegment, Redone, SqliteLog
 from sequencer.protocol import batch, codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -75,7 +75,7 @@ class Reexecution:
         self._inbox = inbox
         self._ahead = 0  # how far sequence numbers have moved on
         self._old_seq = 0  # of the record that is executed again
-        self._segments: list[tuple[bytes, list[bytes]]] = []
+        self._segments: list[LoggedSegment] = []
         self._records: list[bytes] = []
         self._weight = 0
 
@@ -84,8 +84,8 @@ class Reexecution:
         state = self.state
         first_seq = old.first_seq if kept else state.globals.seq
         self._segments = old.segments[:kept]
-        self._old_seq = old.first_seq + sum(len(records) for _, records in self._segments)
-        for _, records in old.segments[kept:]:
+        self._old_seq = old.first_seq + sum(len(records) for _, records, _ in self._segments)
+        for _, records, _ in old.segments[kept:]:
             for raw in records:
                 self._again(raw)
                 self._old_seq += 1
@@ -128,12 +128,14 @@ class Reexecution:
         weight = batch.weight(raw)
         if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
             self._close()
-        seq = self.state.globals.seq
+        g = self.state.globals
+        seq, spent = g.seq, g.work
         out = apply(self.state, raw)
-        if (
-            out.reason is Reason.RISK_DUE
-        ):  # a batch counts the messages in it, and this one has not: it comes again
+        if out.reason is Reason.RISK_DUE:
+            # A batch counts the messages in it, and this one has not: it comes again.
             raw = HOLE
+            g.seq, g.work = seq, spent
+            out = apply(self.state, raw)
             self.report.replaced += 1
         self._records.append(raw)
         self._weight += weight
@@ -144,7 +146,7 @@ class Reexecution:
 
     def _close(self) -> None:
         if self._records:
-            self._segments.append((self.state.root(), self._records))
+            self._segments.append((self.state.root(), self._records, self.state.globals.work))
             self._records, self._weight = [], 0
 
 

@@ -60,6 +60,7 @@ class ServiceConfig:
     """What a sequencer is started with. `folder` holds all that it must not lose.
 
     `batch_payload_bytes`: where a batch is full; None: as `Batcher` finds right for the deployment.
+    `work_lag_s`: when more work waits for L1 than it takes in that time, new risk is refused (docs/OPERATIONS.md).
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class ServiceConfig:
     batch_interval_s: float = 2.0
     batch_payload_bytes: int | None = None
     snapshot_ticks: int = 5_000
+    work_lag_s: int = 600
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
 
@@ -148,6 +150,7 @@ class Service:
         self.batcher = Batcher(
             *(config.folder / "batches.sqlite", self.log, genesis_root(config.params)),
             *(config.batch_payload_bytes, self._in_blobs),
+            *((config.deployment.work_max,) if config.deployment is not None else ()),
         )
         self.withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
         self.recovery = Recovery(config.folder / "snapshots", self.log, self.batcher, self.withdrawals)
@@ -172,6 +175,11 @@ class Service:
             self.engine, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
         )
         self.driver.on_applied = self._on_applied
+        self.driver.pressure = self._pressure
+        self._work_posted = (
+            0,
+            self.batcher.cursor.work,
+        )  # the last batch that L1 is known to have, GLOBAL's after it
         self._held: deque[_Held] = deque()
         self._held_bytes = 0
         self.driver.collect_from(self._keeper_records)
@@ -310,6 +318,8 @@ class Service:
             code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns))
             if code:
                 what = "the queue is full" if code == QUEUE_FULL else "the account sends too fast"
+                if code == QUEUE_FULL and self.intake.pressure:
+                    what = "more waits for L1 than it can take"
                 body = errors.error_body(
                     code, f"Not accepted: {what}; send again later.", waiting=len(self.intake)
                 )
@@ -473,6 +483,7 @@ class Service:
             "ticks_unbatched": self.batcher.waiting(),
             "batches_stored": self.batcher.cursor.batch_id - 1,
             "batches_posted": self.last_posted,
+            "work_waiting": self._work_waiting(),
             "feed_error": self.keeper.feed_error,
             "messages_waiting_for_marks": self.driver.waiting_messages,
             "l1_error": worker.last_error if worker else "",
@@ -530,6 +541,19 @@ class Service:
         age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
         return age_s >= self.config.batch_interval_s or self._is_silent()
 
+    def _work_waiting(self) -> int:
+        """Units of work that are acknowledged, or about to be, and not on L1."""
+        if self.last_posted != self._work_posted[0]:
+            self._work_posted = self.last_posted, self.batcher.work_after(self.last_posted)
+        return self.state.globals.work - self._work_posted[1]
+
+    def _pressure(self) -> int:
+        """How many times more work waits for L1 than it takes in `work_lag_s`."""
+        at = self.config.deployment
+        if at is None or self.worker is None:
+            return 0
+        return self._work_waiting() // (at.work_max + at.work_per_s * self.config.work_lag_s)
+
     def _is_silent(self) -> bool:
         """No batch for so long that others might come to think that there is no leader."""
         standing = self.worker.standing if self.worker is not None else None
@@ -544,7 +568,9 @@ class Service:
         return not self.recovery.is_half and self._is_silent() and self.batcher.waiting() == 0
 
     def _batch_full(self) -> bool:
-        is_full = self._unbatched_bytes >= self.batcher.payload_bytes
+        is_full = self._unbatched_bytes >= self.batcher.payload_bytes or self.batcher.is_work_full(
+            self.state.globals.work
+        )
         return is_full and not self.recovery.is_half and not self._is_behind()
 
     def _is_behind(self) -> bool:

@@ -24,7 +24,7 @@ from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standi
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
-from sequencer.log import Entry, LogError, LogLost, SqliteLog
+from sequencer.log import Entry, LogError, LoggedSegment, LogLost, SqliteLog
 from sequencer.proof.replay import replay_batch
 from sequencer.protocol import codec
 from sequencer.protocol.params import Params
@@ -170,11 +170,11 @@ class Standby:
         else:
             self._from_block = safe + 1
 
-    def _keep(self, one: PostedBatch, segments: list[tuple[bytes, list[bytes]]]) -> None:
+    def _keep(self, one: PostedBatch, segments: list[LoggedSegment]) -> None:
         """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
         self.log.append(Entry(one.first_seq, one.time_s, one.post_root, segments), self.log.end)
         head = (one.batch_id, one.pre_root, one.post_root, one.segments, one.records, one.first_seq)
-        self.batcher.adopt(Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.payload))
+        self.batcher.adopt(Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload))
         self._withdrawals.prove(self.state, one.batch_id, one.post_root)
         self._unsaved += 1
         if self._unsaved >= self.config.snapshot_batches:

@@ -90,7 +90,7 @@ def test_segments__close_before_their_weight_passes_what_a_challenge_carries() -
     little = Little()
     little.run([*little.orders(40), little.signed(Kind.CANCEL_ALL, 0, nonce_floor=0)])
     for entry in little.entries:
-        for _, records in entry.segments:
+        for _, records, _ in entry.segments:
             assert 0 < sum(batch.weight(raw) for raw in records) <= c.SEGMENT_WEIGHT_MAX
         assert entry.segments[-1][0] == entry.root
 
@@ -102,7 +102,7 @@ def test_roots__of_segments__are_those_of_a_replay_record_by_record() -> None:
     state = genesis()
     for entry in little.entries:
         assert state.globals.seq == entry.first_seq
-        for root, records in entry.segments:
+        for root, records, _ in entry.segments:
             for raw in records:
                 assert apply(state, raw).reason is Reason.OK
                 last = state.root()

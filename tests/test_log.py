@@ -10,7 +10,7 @@ from sequencer.log import Entry, LogError, LogLost, SqliteLog
 
 
 def entry(number: int, size: int = 93) -> Entry:
-    return Entry(number, 1_000 + number, bytes([number % 256]) * 32, [(b"\1" * 32, [b"\x20" * size])])
+    return Entry(number, 1_000 + number, bytes([number % 256]) * 32, [(b"\1" * 32, [b"\x20" * size], number)])
 
 
 def test_append__is_read_back_in_order_also_by_the_next_process(tmp_path: Path) -> None:

@@ -338,7 +338,8 @@ def test_message__whose_marks_no_longer_hold__leaves_its_place_and_comes_again()
     entry = little.run([], [*feeds, message]).entry
     assert entry is not None
     segments = [
-        (root, [HOLE if raw[0] == Kind.RISK else raw for raw in raws]) for root, raws in entry.segments
+        (root, [HOLE if raw[0] == Kind.RISK else raw for raw in raws], work)
+        for root, raws, work in entry.segments
     ]
     report = Report(1)
     again = Reexecution(state, [*inbox, message], report).entry(structs.replace(entry, segments=segments))

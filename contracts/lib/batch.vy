@@ -23,6 +23,7 @@ struct Header:
     time: uint256  # of GLOBAL after the batch, seconds
     inbox_count: uint256  # of GLOBAL after the batch
     inbox_hash: bytes32  # of the Inbox, after that many messages
+    work: uint256  # of GLOBAL after the batch (`work.vy`)
 
 
 # What a DataSource has proved about a segment of a payload.
@@ -34,7 +35,7 @@ struct Segment:
     records: DynArray[uint256, SEGMENT_ELEMENTS_MAX]  # their elements; empty unless start < end, within the bounds
 
 
-# Calldata of a batch stays below 120 KiB, of the 128 KiB that nodes relay: 123 whole chunks and 356 bytes of ABI head.
+# Calldata of a batch stays below 120 KiB, of the 128 KiB that nodes relay: 123 whole chunks and 388 bytes of ABI head.
 PAYLOAD_BYTES_MAX: constant(uint256) = 122_016
 ELEMENT_BYTES: constant(uint256) = 31
 OFFSET_BYTES: constant(uint256) = 3  # a segment's end, in elements of the record area

@@ -243,6 +243,7 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
     plan.taker = given
     plan.page = page
     plan.sums = margin._refresh(account)
+    state.work = unsafe_add(state.work, unsafe_mul(work.POSITION, account.position_count))
     plan.equity = margin._equity(account, plan.sums)
     plan.free = margin._free(account, plan.sums)
     plan.count = 1

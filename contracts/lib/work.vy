@@ -16,6 +16,16 @@ from . import kind
 NO_KIND: constant(uint256) = 7  # what is no known kind
 RISK_ROW: constant(uint256) = 24  # each row that a RISK marks, beside the record's own
 MAKER: constant(uint256) = 12  # each account that an order meets in the book, likewise
+POSITION: constant(uint256) = 1  # each position of an order's own account, whose margin is computed
+
+# What a batch costs beside its records: questions to L1 and the archive; each blob's commitment, which names it.
+BATCH: constant(uint256) = 2_000
+BLOB: constant(uint256) = 6_000
+# A slot of L1 and what Rollup may let in by its end: by the table two thirds of half of it.
+SLOT_S: constant(uint256) = 12
+SLOT_MAX: constant(uint256) = 400_000
+# No segment costs more: a TICK and a RISK of 32 rows.
+SEGMENT_MAX: constant(uint256) = 1_000
 
 # units, one byte a kind: of kinds below 32, and of the others
 LOW: constant(uint256) = (
@@ -23,8 +33,9 @@ LOW: constant(uint256) = (
     | (13 << 8 * kind.DEPOSIT)
     | (45 << 8 * kind.FORCED_WITHDRAW)
     | (13 << 8 * kind.FORCED_CANCEL_ALL)
-    | (55 << 8 * kind.FORCED_ORDER)
+    | (20 << 8 * kind.FORCED_ORDER)
     | (45 << 8 * kind.FORCED_LIQUIDATE)
+    | (150 << 8 * kind.FORCED_BID)
     | (145 << 8 * kind.FORCED_BID)
     | (24 << 8 * kind.FEED)
     | (28 << 8 * kind.SURFACE)
@@ -37,8 +48,8 @@ LOW: constant(uint256) = (
     | (13 << 8 * kind.SWEEP)
 )
 HIGH: constant(uint256) = (
-    (65 << 8 * (kind.PLACE - 32))
-    | (55 << 8 * (kind.PROCEED - 32))
+    (30 << 8 * (kind.PLACE - 32))
+    | (20 << 8 * (kind.PROCEED - 32))
     | (24 << 8 * (kind.CANCEL - 32))
     | (24 << 8 * (kind.CANCEL_ALL - 32))
     | (28 << 8 * (kind.SET_SIGNER - 32))

@@ -22,6 +22,7 @@ from sequencer.l1.errors import DeploymentError
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.signing import Content, Fees, Signer
 from sequencer.parameters import to_object
+from sequencer.protocol import work
 from sequencer.protocol.codec import domain_separator
 from sequencer.protocol.params import Params
 
@@ -56,6 +57,8 @@ class DeployConfig:
 
     `takeover_s`: after what silence of the leader the next of the set may take over (contracts/Sequencers.vy).
 
+    `work_per_s`, `work_max`: how fast the budget of batches grows, and what it holds (sequencer/protocol/work.py).
+
     `delay_*`, `message_fee_wei`: until when inbox messages must be taken, and what a forced one costs
     (contracts/Inbox.vy). `silence_max_s`: after what time without a batch anybody may freeze.
     `reveal_blocks`: for how long a commitment to a challenge is good, and its reward can be contested.
@@ -83,6 +86,8 @@ class DeployConfig:
     message_fee_wei: int = 10**15
     silence_max_s: int = 3 * 86_400
     takeover_s: int = 900
+    work_per_s: int = 33_000
+    work_max: int = work.SLOT_MAX
     token: str | None = None
     params: Params | None = None
 
@@ -92,6 +97,7 @@ class Deployment:
     """Where the contracts are; all that a follower, a poster or a wallet needs to know. `sequencer`: who led first.
 
     `params`: the exchange's parameters as an object (sequencer/parameters.py), which L1's genesis root confirms.
+    `work_*`: the Rollup's budget of batches.
     """
 
     chain_id: int
@@ -111,6 +117,8 @@ class Deployment:
     deploy_block: int
     challenge_window_s: int
     genesis_root: str
+    work_per_s: int
+    work_max: int
     data: str = "calldata"
     params: dict[str, Any] | None = None
 
@@ -186,6 +194,8 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
             config.challenge_window_s,
             config.drift_max_s,
             config.silence_max_s,
+            config.work_per_s,
+            config.work_max,
         ),
     )
     vault_at = sender.create(
@@ -230,6 +240,8 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         deploy_block=deploy_block,
         challenge_window_s=config.challenge_window_s,
         genesis_root="0x" + config.genesis_root.hex(),
+        work_per_s=config.work_per_s,
+        work_max=config.work_max,
         data=config.data,
         params=None if config.params is None else to_object(config.params),
     )

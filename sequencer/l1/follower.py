@@ -66,6 +66,7 @@ class PostedBatch:
     time_s: int
     inbox_count: int
     inbox_hash: bytes
+    work: int
     payload: bytes
     block_number: int
     block_hash: str
@@ -91,6 +92,7 @@ class PostedBatch:
             self.time_s,
             self.inbox_count,
             self.inbox_hash,
+            self.work,
         )
 
 
@@ -370,6 +372,7 @@ class Follower:
             time_s=event["time"],
             inbox_count=event["inbox_count"],
             inbox_hash=event["inbox_hash"],
+            work=event["work"],
             payload=payload,
             block_number=to_int(log["blockNumber"]),
             block_hash=log["blockHash"],

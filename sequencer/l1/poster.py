@@ -27,9 +27,10 @@ from sequencer.l1.errors import (
     RpcUnavailable,
 )
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
-from sequencer.l1.rpc import Rpc
+from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.txmgr import TxManager
 from sequencer.l1.txstore import Intent, State
+from sequencer.protocol import work
 from sequencer.protocol.constants import ELEMENT_BYTES
 
 BACKOFF_FIRST_S: Final = 0.25
@@ -39,6 +40,7 @@ EXECUTION_GAS_FIXED: Final = 150_000
 EXECUTION_GAS_PER_BYTE: Final = 7
 EXECUTION_GAS_PER_BLOB: Final = 2_000
 GAS_MARGIN: Final = 20_000
+BUDGET_LOOK_S: Final = 0.25  # between looks at a budget that is still to grow
 # reverts of a batch whose past is not L1's: a reorganisation has taken it away, and may bring it back
 OTHER_PAST: Final = ("rollup: pre-root is not the last root", "rollup: inbox hash is not the inbox's")
 
@@ -56,6 +58,7 @@ class Batch:
     time_s: int
     inbox_count: int
     inbox_hash: bytes
+    work: int
     payload: bytes
 
 
@@ -63,6 +66,7 @@ class PosterState(StrEnum):
     IDLE = "idle"  # nothing to post
     POSTING = "posting"
     L1_DOWN = "l1 down"  # waiting with backoff
+    WAITING = "waiting"  # until the Rollup's budget of work has grown to what the next batch costs
     STUCK = "stuck"  # the next batch is refused by L1; see reason; tried again with backoff
 
 
@@ -99,6 +103,29 @@ class PosterConfig:
     in_flight_max: int = 4
     queue_max: int = 64
     confirmations: int = 1
+
+
+@dataclass(slots=True)
+class _Budget:
+    """The Rollup's budget as the next batch would find it: units there are, GLOBAL's work before that batch."""
+
+    per_s: int
+    most: int
+    units: int
+    work: int
+
+    def _cost(self, batch: Batch, in_blobs: bool) -> int:
+        count = blobs.count(len(batch.payload)) if in_blobs else 0
+        return work.of_batch(batch.work - self.work, count)
+
+    def wait_s(self, batch: Batch, in_blobs: bool) -> float:
+        """For how long the budget has to grow before this batch, the next one, can go; 0: it can."""
+        return max(0, self._cost(batch, in_blobs) - self.units) / self.per_s
+
+    def spend(self, batch: Batch, in_blobs: bool) -> None:
+        """The batch is on its way."""
+        self.units -= self._cost(batch, in_blobs)
+        self.work = batch.work
 
 
 @dataclass(slots=True)
@@ -160,6 +187,8 @@ class Poster:
         )
         self._backoff_s = 0.0
         self._not_before_s = 0.0
+        self._limits: tuple[int, int] | None = None  # the Rollup's work_per_s and work_max
+        self._seen: tuple[str, float] = ("", 0.0)  # hash of L1's newest block, and when it was first seen
 
     def next_needed(self) -> int:
         """Id of the first batch to offer after a start: the lowest that L1 does not hold deep enough."""
@@ -232,6 +261,7 @@ class Poster:
         reachable = self._l1_next  # the id that L1 will want once what is in flight is mined
         with self._queue_lock:
             queue = list(self._queue)
+        budget: _Budget | None = None
         for item in queue:
             batch_id = item.batch.batch_id
             intent = self._txmgr.get(item.intent_id)
@@ -254,9 +284,17 @@ class Poster:
             if self.hold:
                 self._wait(PosterState.STUCK, self.hold)
                 return posted
+            budget = budget or self._budget(queue)
+            wait_s = budget.wait_s(item.batch, self._config.in_blobs)
+            if wait_s:
+                self._not_before_s = self._clock() + min(wait_s, BUDGET_LOOK_S)
+                self._state = PosterState.WAITING
+                self._reason = f"batch {batch_id} goes when L1 has the work for it, in {wait_s:.0f} s"
+                return posted
             if intent is not None and not self._may_retry(item, intent):
                 return posted
             self._send(item)
+            budget.spend(item.batch, self._config.in_blobs)
             in_flight += 1
             self._in_flight = in_flight
             reachable = batch_id + 1
@@ -347,8 +385,32 @@ class Poster:
             batch.time_s,
             batch.inbox_count,
             batch.inbox_hash,
+            batch.work,
             len(batch.payload) // ELEMENT_BYTES if self._config.in_blobs else batch.payload,
         )
+
+    def _budget(self, queue: list[_Queued]) -> "_Budget":
+        """What is left of the Rollup's budget in the next block, behind what is on its way.
+
+        The next block is no earlier than the newest one and what has passed since it was first seen: so a chain is
+        judged right that makes blocks only when there is something in them.
+        """
+        if self._limits is None:
+            per_s = int(self._contract.read(self._rpc, self._rollup, "work_per_s"))
+            self._limits = per_s, int(self._contract.read(self._rpc, self._rollup, "work_max"))
+        block = self._rpc.block("latest")
+        if block is None:
+            raise RpcUnavailable(self._rpc.url, "no newest block")
+        if self._seen[0] != block["hash"]:
+            self._seen = block["hash"], time.monotonic()
+        now_s = to_int(block["timestamp"]) + int(time.monotonic() - self._seen[1])
+        left, since_s, units = map(int, self._contract.read(self._rpc, self._rollup, "budget"))
+        per_s, most = self._limits
+        budget = _Budget(per_s, most, min(most, left + per_s * max(0, now_s - since_s)), units)
+        for item in queue:
+            if item.batch.batch_id >= (self._l1_next or 0) and _is_in_flight(self._txmgr.get(item.intent_id)):
+                budget.spend(item.batch, self._config.in_blobs)
+        return budget
 
     def _next_on_l1(self, tag: int | str) -> int:
         return int(self._contract.read(self._rpc, self._rollup, "next_batch", tag=tag))

@@ -422,7 +422,7 @@ def _batches(
         out.append(
             Batch(
                 *(batch_id + len(out), pre_root, entry.root, len(segments), records, seq, entry.time),
-                *(inbox_count, on.inbox_hash(inbox_count), payload),
+                *(inbox_count, on.inbox_hash(inbox_count), waiting[-1].segments[-1][2], payload),
             )
         )
         pre_root = entry.root

@@ -12,7 +12,7 @@ from sequencer.batcher import Batch
 from sequencer.engine import Engine
 from sequencer.proof.audit import FaultKind
 from sequencer.protocol import batch as batches
-from sequencer.protocol import codec, insurance, matching
+from sequencer.protocol import codec, insurance, matching, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, Reason
@@ -459,6 +459,11 @@ def _header_records(batch: Batch) -> Batch:
     return replace(batch, records=batch.records - 1)
 
 
+def _header_work(batch: Batch) -> Batch:
+    """The batch costs a unit more than it has taken from the budget."""
+    return replace(batch, work=batch.work - 1)
+
+
 def _root_tail(batch: Batch) -> Batch:
     return replace(batch, post_root=batch.post_root[:31] + bytes([batch.post_root[31] ^ 1]))
 
@@ -492,6 +497,7 @@ def _counted(scene: Scene) -> Outcome:
     """The outcome of a record that has been executed by hand."""
     out = Outcome(scene.state.globals.seq)
     scene.state.globals.seq += 1
+    scene.state.globals.work += work.of(scene.raw)
     return out
 
 
@@ -564,6 +570,7 @@ LIES: Final[dict[str, Lie]] = {
     ),
     "header-time": Lie("the header's time is a second late", of=_header_time, fault=FaultKind.TIME),
     "header-records": Lie("the header counts a record too few", of=_header_records, fault=FaultKind.RECORDS),
+    "header-work": Lie("the header counts less work than was done", of=_header_work, fault=FaultKind.WORK),
     "post-root-tail": Lie("the post-root's last bit is another", of=_root_tail, fault=FaultKind.POST_ROOT),
     "empty-segment": Lie("a segment without records", of=_empty_segment, fault=FaultKind.BOUNDS),
     "bounds-disordered": Lie(

@@ -335,6 +335,7 @@ def as_posted(made: Sequence[Batch], inbox: Sequence[bytes], genesis_root: bytes
                 time_s=one.time_s,
                 inbox_count=one.inbox_count,
                 inbox_hash=hashes[min(one.inbox_count, len(inbox))],
+                work=one.work,
                 payload=one.payload,
                 block_number=number,
                 block_hash=f"{number:#x}",

@@ -33,6 +33,7 @@ class FaultKind(StrEnum):
     RECORDS = "records"  # the header's number of records
     TIME = "time"  # the header's time
     INBOX_COUNT = "inbox_count"  # the header's number of inbox messages
+    WORK = "work"  # the header's count of work: more may have been let in than was paid for
     LATE = "late"  # posted when an inbox message that no batch had taken was long past its deadline
 
 
@@ -103,6 +104,7 @@ class Audit:
             (FaultKind.RECORDS, g.seq - first_seq, batch.records),
             (FaultKind.TIME, g.time, batch.time_s),
             (FaultKind.INBOX_COUNT, g.inbox_count, batch.inbox_count),
+            (FaultKind.WORK, g.work, batch.work),
         ):
             if held != claimed:
                 return fault(kind, last, record - 1, f"the header says {claimed}, the records give {held}")

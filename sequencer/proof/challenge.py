@@ -27,7 +27,9 @@ SEGMENT_ELEMENTS_MAX: Final = 42
 APPLY: Final = keccak(b"apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)")[:4]
 RECORD_BYTES_MAX: Final = 128  # four words
 CHUNK_ELEMENTS: Final = CHUNK_BYTES // ELEMENT_BYTES
-HEADER: Final = "(uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32)"
+HEADER: Final = (
+    "(uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sequencer.engine import ReplayError
 from sequencer.genesis import genesis_state
 from sequencer.l1.follower import PostedBatch
+from sequencer.log import LoggedSegment
 from sequencer.protocol import batch as batches
 from sequencer.protocol.constants import ELEMENT_BYTES
 from sequencer.protocol.params import Params
@@ -46,8 +47,8 @@ def replay(
     return out
 
 
-def replay_batch(state: State, one: PostedBatch) -> list[tuple[bytes, list[bytes]]]:
-    """Applies a batch; its segments as (root after it, all 32 bytes; records).
+def replay_batch(state: State, one: PostedBatch) -> list[LoggedSegment]:
+    """Applies a batch; its segments as (root after it, all 32 bytes; records; GLOBAL's work after it).
 
     Raises ReplayError at the first root or header field that L1 does not hold; `state` is then of no more use.
     """
@@ -58,14 +59,14 @@ def replay_batch(state: State, one: PostedBatch) -> list[tuple[bytes, list[bytes
         segments = batches.decode(one.payload, one.segments)
     except batches.BatchError as error:
         raise ReplayError(f"{where}: {error}") from error
-    applied: list[tuple[bytes, list[bytes]]] = []
+    applied: list[LoggedSegment] = []
     for number, segment in enumerate(segments):
         for raw in segment.records:
             apply(state, raw)
         root = state.root()
         if root[:ELEMENT_BYTES] != segment.root:
             raise ReplayError(f"{where}, segment {number}: the root is not what the records give")
-        applied.append((root, list(segment.records)))
+        applied.append((root, list(segment.records), state.globals.work))
     g = state.globals
     if state.root() != one.post_root:
         raise ReplayError(f"{where}: the post-root is not what the records give")
@@ -74,6 +75,7 @@ def replay_batch(state: State, one: PostedBatch) -> list[tuple[bytes, list[bytes
         ("time", g.time, one.time_s),
         ("inbox count", g.inbox_count, one.inbox_count),
         ("inbox hash", g.inbox_hash, one.inbox_hash),
+        ("work", g.work, one.work),
     ):
         if held != claimed:
             told, given = (f"0x{it.hex()}" if isinstance(it, bytes) else it for it in (claimed, held))

@@ -96,6 +96,7 @@ def enter(
     elif not margin.can_hold(found, instrument, -quantity if side else quantity):
         return Reason.POSITION_LIMIT
     margin.refresh(state, found)
+    g.work += work.POSITION * len(found.positions)
     account = found.clone()
     if nonce is not None:
         use_nonce(account, nonce)
@@ -124,6 +125,7 @@ def proceed(state: State, out: Outcome) -> Reason:
     page = state.page_of(taker.instrument)
     found = state.owner(taker.account)
     margin.refresh(state, found)
+    state.globals.work += work.POSITION * len(found.positions)
     plan = Plan(Taker.from_word(taker.word()), found.clone())
     # A post-only order that meets a live one after it has swept ends here, as one whose margin breaks.
     if _walk(state, plan, page) or _finish(state, plan, page, 0, out):

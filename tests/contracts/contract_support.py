@@ -24,7 +24,7 @@ ETHER = 10**18
 INBOX = (3_600, 86_400, 10**15)  # delay_min_s, delay_max_s, message_fee
 GENESIS_ROOT = b"\x11" * 32
 NO_REASON = "(no reason)"
-HEADER_TYPES = ["uint256", "bytes32", "bytes32", "bytes32", *["uint256"] * 6, "bytes32"]
+HEADER_TYPES = ["uint256", "bytes32", "bytes32", "bytes32", *["uint256"] * 6, "bytes32", "uint256"]
 
 PERMIT_TYPES = {
     "Permit": [
@@ -102,6 +102,8 @@ def deploy_exchange(
         "takeover_s": 600,
         "drift_max_s": 15,
         "silence_max_s": 3 * 86_400,
+        "work_per_s": 33_000,
+        "work_max": 400_000,
         "inbox": INBOX,
         "deposit_min": USD,
         "deposits_total_max": 10**9 * USD,
@@ -124,6 +126,8 @@ def deploy_exchange(
         settings["challenge_window_s"],
         settings["drift_max_s"],
         settings["silence_max_s"],
+        settings["work_per_s"],
+        settings["work_max"],
     )
     vault = deploy("Vault", token, rollup, settings["deposit_min"], settings["deposits_total_max"])
     inbox.set_vault(vault.address)
@@ -195,6 +199,7 @@ class Batch:
     payload: bytes = field(default=b"")
     pre_root: bytes = GENESIS_ROOT
     inbox_hash: bytes = bytes(32)
+    work: int = 0
 
     def __post_init__(self) -> None:
         if not self.payload:
@@ -214,6 +219,7 @@ class Batch:
             self.time,
             self.inbox_count,
             self.inbox_hash,
+            self.work,
             self.payload,
         )
 
@@ -237,6 +243,7 @@ class Batch:
             self.time,
             self.inbox_count,
             inbox_hash,
+            self.work,
         )
 
     def header_hash(self, pre_root: bytes, inbox_hash: bytes) -> bytes:

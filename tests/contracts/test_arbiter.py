@@ -77,7 +77,7 @@ class Scene:
         self.state = self.genesis()
         tick = Engine(self.state).run(boa.env.timestamp, records, [])
         assert tick.entry is not None
-        self.segments = [Segment(root, tuple(raws)) for root, raws in tick.entry.segments]
+        self.segments = tick.entry.batch_segments()
         assert len(self.segments) == 2
 
     def genesis(self) -> State:
@@ -104,17 +104,19 @@ class Scene:
             "first_seq": 0,
             "time": g.time,
             "inbox_count": g.inbox_count,
+            "work": g.work,
         } | changes
         payload = payload or batches.encode(taken)
         rollup = self.exchange.rollup
         number = rollup.next_batch()
         pre_root = rollup.batch(number - 1).post_root
         inbox_hash = self.exchange.inbox.hash_at(header["inbox_count"])
-        rollup.post(number, pre_root, *header.values(), inbox_hash, payload, sender=self.sequencer)
+        work = header.pop("work")
+        rollup.post(number, pre_root, *header.values(), inbox_hash, work, payload, sender=self.sequencer)
         event = events_of(rollup, "BatchPosted")[0]
         names = [
             *("batch_id", "pre_root", "post_root", "data_root", "elements", "segments", "records"),
-            *("first_seq", "inbox_count", "inbox_hash", "header_hash"),
+            *("first_seq", "inbox_count", "inbox_hash", "work", "header_hash"),
         ]
         return PostedBatch(
             **{name: getattr(event, name) for name in names},
@@ -329,7 +331,7 @@ def test_segment_at_its_limits__is_well_formed(scene: Scene) -> None:
 # --------------------------------------------------------------------------------------------- wrong header
 
 
-@pytest.mark.parametrize("field", ["seq", "time", "inbox count", "inbox hash"])
+@pytest.mark.parametrize("field", ["seq", "time", "inbox count", "inbox hash", "work"])
 def test_header_that_contradicts_global__is_challenged(scene: Scene, stranger: Any, field: str) -> None:
     """Records and roots may be what they are: the header says something else about the state after them."""
     liar = scene.before(2)
@@ -339,8 +341,10 @@ def test_header_that_contradicts_global__is_challenged(scene: Scene, stranger: A
         liar.globals.time -= 1
     elif field == "inbox count":
         liar.globals.inbox_count -= 1
-    else:
+    elif field == "inbox hash":
         liar.globals.inbox_hash = b"\7" * 32
+    else:
+        liar.globals.work += 1
     root = liar.root()
     posted = scene.post([*scene.segments[:-1], Segment(root, scene.segments[-1].records)])
     check = challenge_header(posted, liar)
@@ -434,7 +438,7 @@ def test_batch__after_a_roll_back__has_the_longest_delay_again(scene: Scene, str
         with boa.env.anchor():
             travel_to(at)
             posted = scene.post()
-            assert rollup.end(1)[3:] == (at, rolled_back_at)
+            assert rollup.end(1)[3:5] == (at, rolled_back_at)
             assert scene.check(challenge_late(posted, 0))[0] is is_late
             seq, count = scene.state.globals.seq, scene.state.globals.inbox_count
             tick = Segment(b"\1" * 32, (codec.encode(Kind.TICK, time=0),) * 33)
@@ -683,7 +687,7 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
     raw = bytes([kind]) + bytes(range(1, size))
     payload = pack([root], [size // 31], raw)
     with boa.env.anchor():
-        exchange.rollup.post(*(1, b"\x11" * 32, root, 1, 1, 0, 0, 0, bytes(32), payload), sender=sequencer)
+        exchange.rollup.post(*(1, b"\x11" * 32, root, 1, 1, 0, 0, 0, bytes(32), 0, payload), sender=sequencer)
         header = (
             1,
             b"\x11" * 32,
@@ -696,6 +700,7 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
             0,
             0,
             bytes(32),
+            0,
         )
         word = int.from_bytes(root, "big")
         one = message(Witness(b"\x11" * 32, raw, (word,), root, Outcome(0)))

@@ -109,7 +109,15 @@ class Chain:
         self.inbox = self.create("Inbox", *INBOX)
         self.sequencers = self.create("Sequencers", self.sequencer, ETHER, 600, value=ETHER)
         self.rollup = self.create(
-            "Rollup", b"\x11" * 32, self.sequencers.address, self.inbox.address, 60, 15, 86_400
+            "Rollup",
+            b"\x11" * 32,
+            self.sequencers.address,
+            self.inbox.address,
+            60,
+            15,
+            86_400,
+            33_000,
+            400_000,
         )
         self.send(self.sequencers.functions.set_rollup(self.rollup.address), self.deployer)
         self.vault = self.create("Vault", self.token.address, self.rollup.address, USD, 10**9 * USD)

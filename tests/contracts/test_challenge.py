@@ -62,13 +62,13 @@ class Day:
         payload = batches.encode(segments)
         rollup.post(
             *(1, rollup.batch(0).post_root, segments[-1].root, len(segments), records, 0, g.time),
-            *(g.inbox_count, self.exchange.inbox.hash_at(g.inbox_count), payload),
+            *(g.inbox_count, self.exchange.inbox.hash_at(g.inbox_count), g.work, payload),
             sender=self.sequencer,
         )
         event = events_of(rollup, "BatchPosted")[0]
         names = [
             *("batch_id", "pre_root", "post_root", "data_root", "elements", "segments", "records"),
-            *("first_seq", "inbox_count", "inbox_hash", "header_hash"),
+            *("first_seq", "inbox_count", "inbox_hash", "work", "header_hash"),
         ]
         return PostedBatch(
             **{name: getattr(event, name) for name in names},
@@ -161,7 +161,7 @@ def trade_a_day(sequencer: Any) -> Day:
         tick = engine.run(now + offset, records, [Submission(raw, None) for raw in submitted])
         assert tick.entry is not None
         assert [one.reason for one in (*tick.system, *tick.results)] == [Reason.OK] * len(records + submitted)
-        segments += [Segment(root, tuple(raws)) for root, raws in tick.entry.segments]
+        segments += tick.entry.batch_segments()
     # No honest sequencer logs what is no record; whoever posts it all the same must have its root right.
     for raw in (
         bytes([0xFF]) * 31,

@@ -192,7 +192,7 @@ def test_work__of_every_kind__equals_the_transitions() -> None:
     harness = deploy_stub("BatchHarness")
     for kind in range(256):
         assert harness.work_of(kind) == work.of(bytes([kind])), hex(kind)
-    assert tuple(harness.work_parts()) == (work.RISK_ROW, work.MAKER)
+    assert tuple(harness.work_parts()) == (work.RISK_ROW, work.MAKER, work.POSITION)
 
 
 def test_limits__follow_from_the_layouts() -> None:

@@ -10,19 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequencer.l1.deploy import VERIFIERS
+from sequencer.protocol import work
 from sequencer.protocol.codec import domain_separator
 
 PAYLOAD_MAX = 122_016
 GENESIS = b"\x11" * 32
 SILENCE = 3 * 86_400
 ROLE = "0x" + "c4" * 20
+WORK = (33_000, 400_000)  # a second, at most
 BURN = "0x000000000000000000000000000000000000dEaD"
 
 
 def deploy_rollup(exchange: Exchange, sequencer: Any) -> Any:
     """One of its own set."""
     sequencers = deploy("Sequencers", sequencer, ETHER, 600, value=ETHER)
-    rollup = deploy("Rollup", GENESIS, sequencers, exchange.inbox, 600, 15, SILENCE)
+    rollup = deploy("Rollup", GENESIS, sequencers, exchange.inbox, 600, 15, SILENCE, *WORK)
     sequencers.set_rollup(rollup.address)
     return rollup
 
@@ -45,20 +47,20 @@ def test_post__two_batches__chain_and_are_kept(exchange: Exchange, sequencer: An
     now = boa.env.timestamp
     exchange.vault.deposit(5 * USD, sender=trader)
     exchange.vault.deposit(6 * USD, sender=trader)
-    first = Batch(1, b"\x22" * 32, segments=2, records=5, time=now, inbox_count=1)
+    first = Batch(1, b"\x22" * 32, segments=2, records=5, time=now, inbox_count=1, work=70)
     post(exchange, sequencer, first)
     event = events_of(rollup, "BatchPosted")[0]
     inbox_hash = exchange.inbox.hash_at(1)
-    assert tuple(event)[-12:] == (
+    assert tuple(event)[-13:] == (
         *first.header(GENESIS, inbox_hash),
         first.header_hash(GENESIS, inbox_hash),
     )
     boa.env.time_travel(seconds=7)
-    second = Batch(2, b"\x33" * 32, segments=1, records=1, first_seq=5, time=now + 7, inbox_count=2)
+    second = Batch(2, b"\x33" * 32, segments=1, records=1, first_seq=5, time=now + 7, inbox_count=2, work=79)
     post(exchange, sequencer, second)
     assert rollup.next_batch() == 3
     assert rollup.tip() == (6, now + 7, 2)
-    assert rollup.end(rollup.next_batch() - 1) == (6, now + 7, 2, boa.env.timestamp, 0)
+    assert rollup.end(rollup.next_batch() - 1) == (6, now + 7, 2, boa.env.timestamp, 0, 79)
     assert tuple(rollup.batch(0)) == (bytes(32), GENESIS, rollup.batch(0).posted_at)
     assert tuple(rollup.batch(1)) == (
         first.header_hash(GENESIS, exchange.inbox.hash_at(1)),
@@ -222,8 +224,8 @@ def test_post__time_and_inbox_count_never_fall(exchange: Exchange, sequencer: An
 
 def test_post__calldata_in_another_form__reverts(exchange: Exchange, sequencer: Any) -> None:
     calldata = exchange.rollup.post.prepare_calldata(*Batch().arguments())
-    head = 4 + 9 * 32
-    shifted = calldata[:head] + (11 * 32).to_bytes(32, "big") + bytes(32) + calldata[head + 32 :]
+    head = 4 + 10 * 32
+    shifted = calldata[:head] + (12 * 32).to_bytes(32, "big") + bytes(32) + calldata[head + 32 :]
     # The contract would read one payload here, and whoever decodes the ABI another.
     elsewhere = calldata[:head] + bytes(32) + calldata[head + 32 :]
     for form in (calldata + b"\0", calldata + bytes(32), shifted, elsewhere, calldata[:-32]):
@@ -381,12 +383,16 @@ def test_set_arbiter__once_by_the_deployer_and_only_its_own(exchange: Exchange, 
         (4, 601, "rollup: drift above the challenge window"),
         (5, 30 * 86_400 + 1, "rollup: silence above 30 days"),
         (5, 86_399, "rollup: silence below the inbox's delay"),
+        (6, 0, "rollup: no work"),
+        (6, work.SLOT_MAX // work.SLOT_S + 1, "rollup: work above a slot's"),
+        (7, work.of_batch(work.SEGMENT_MAX, 1) - 1, "rollup: work below a segment's"),
+        (7, work.SLOT_MAX + 1, "rollup: work above a slot's"),
     ],
 )
 def test_constructor__inconsistent_arguments__revert(
     exchange: Exchange, position: int, wrong: Any, reason: str
 ) -> None:
-    arguments: list[Any] = [GENESIS, exchange.sequencers, exchange.inbox, 600, 15, SILENCE]
+    arguments: list[Any] = [GENESIS, exchange.sequencers, exchange.inbox, 600, 15, SILENCE, *WORK]
     arguments[position] = wrong
     with reverts(reason):
         deploy("Rollup", *arguments)
@@ -404,9 +410,9 @@ def test_constructor__take_over_that_comes_too_late__reverts(
 ) -> None:
     sequencers = deploy("Sequencers", sequencer, 1, takeover_s, value=1)
     with reverts(reason):
-        deploy("Rollup", GENESIS, sequencers, exchange.inbox, 600, 15, silence_max_s)
+        deploy("Rollup", GENESIS, sequencers, exchange.inbox, 600, 15, silence_max_s, *WORK)
     sooner = deploy("Sequencers", sequencer, 1, 3_599, value=1)
-    deploy("Rollup", GENESIS, sooner, exchange.inbox, 600, 15, max(silence_max_s, 86_400))
+    deploy("Rollup", GENESIS, sooner, exchange.inbox, 600, 15, max(silence_max_s, 86_400), *WORK)
 
 
 def test_domain_separator__equals_the_sequencers(exchange: Exchange) -> None:

@@ -105,7 +105,7 @@ class Chain:
 
     def post(self, posted: PostedBatch) -> None:
         head = (posted.batch_id, posted.pre_root, posted.post_root, posted.segments, posted.records, 0)
-        tail = (posted.time_s, 0, bytes(32), posted.payload)
+        tail = (posted.time_s, 0, bytes(32), posted.work, posted.payload)
         send(self.evm, SEQUENCER, self.rollup, encoded("Rollup", "post", *head, *tail))
 
     def copied(self, block: int) -> Any:
@@ -235,7 +235,8 @@ def measured_in(world: Tracer, scenes: Iterator[Scene]) -> dict[str, Any]:
     posted = PostedBatch(
         batch_id=1, pre_root=genesis, post_root=post_root, data_root=data_root(payload), header_hash=b"",
         elements=len(payload) // c.ELEMENT_BYTES, segments=len(segments), records=records, first_seq=0,
-        time_s=START, inbox_count=0, inbox_hash=bytes(32), payload=payload, block_number=0, block_hash="", tx_hash="",
+        time_s=START, inbox_count=0, inbox_hash=bytes(32), work=0, payload=payload, block_number=0,
+        block_hash="", tx_hash="",
     )  # fmt: skip
     judge = Judge(DOMAIN)
     chain = Chain(genesis)

@@ -42,7 +42,7 @@ def honest(on: Stage, messages: list[bytes], time_s: int) -> Batch:
     g = state.globals
     return Batch(
         *(1, pre_root, state.root(), len(segments), len(segments), 0, g.time),
-        *(g.inbox_count, g.inbox_hash, batches.encode(segments)),
+        *(g.inbox_count, g.inbox_hash, g.work, batches.encode(segments)),
     )
 
 

@@ -93,13 +93,15 @@ BatchMaker = Callable[..., Batch]
 def make_batch() -> BatchMaker:
     """Batches of one segment whose form Rollup accepts; what the records say is none of its business."""
 
-    def make(batch_id: int, size_bytes: int = 10 * ELEMENT, time_s: int = GENESIS_TIME_S) -> Batch:
+    def make(
+        batch_id: int, size_bytes: int = 10 * ELEMENT, time_s: int = GENESIS_TIME_S, work: int = 0
+    ) -> Batch:
         root = bytes([batch_id % 256]) * 32
         records = size_bytes // ELEMENT - 2
         payload = (
             root[:31] + records.to_bytes(3, "big").ljust(ELEMENT, b"\0") + bytes([7]) * (records * ELEMENT)
         )
         pre_root = bytes([(batch_id - 1) % 256]) * 32 if batch_id > 1 else GENESIS_ROOT
-        return Batch(batch_id, pre_root, root, 1, 1, batch_id - 1, time_s, 0, bytes(32), payload)
+        return Batch(batch_id, pre_root, root, 1, 1, batch_id - 1, time_s, 0, bytes(32), work, payload)
 
     return make

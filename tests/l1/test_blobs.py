@@ -173,7 +173,7 @@ def test_batch__of_one_and_of_two_blobs__comes_back_and_into_the_archive(
 def _raw(exchange: Blobs, batch: Batch, elements: int, made: blobs.Sidecar) -> None:
     """Posts as no honest sequencer would."""
     values = (batch.batch_id, batch.pre_root, batch.post_root, batch.segments, batch.records)
-    times = (batch.first_seq, batch.time_s, batch.inbox_count, batch.inbox_hash)
+    times = (batch.first_seq, batch.time_s, batch.inbox_count, batch.inbox_hash, batch.work)
     data = ROLLUP.encode("post_blobs", *values, *times, elements)
     content = Content(bytes.fromhex(exchange.at.rollup[2:]), data, 0, post_blobs_gas(data, len(made.blobs)))
     rpc = exchange.chain.rpc
@@ -257,6 +257,7 @@ def test_post_blobs__refuses_what_nobody_could_open(exchange: Blobs, make_batch:
         batch.time_s,
         0,
         batch.inbox_hash,
+        batch.work,
     )
 
     def reason(elements: int | None, hashes: int) -> str:

@@ -19,7 +19,6 @@ from sequencer.proof.challenge import arbiter, challenge_header, challenge_segme
 from sequencer.proof.witness import Tracer
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
-from sequencer.protocol.batch import Segment
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import State
 
@@ -62,11 +61,11 @@ def three_feeds(exchange: Exchange) -> tuple[Batch, State]:
     ]
     entry = Engine(state).run(now, feeds, []).entry
     assert entry is not None
-    segments = [Segment(root, tuple(records)) for root, records in entry.segments]
+    segments = entry.batch_segments()
     assert len(segments) == 1
     payload = batches.encode(segments)
     head = (1, genesis_root(PARAMS), segments[0].root, 1, len(segments[0].records), 0, now)
-    return Batch(*head, 0, bytes(32), payload), state
+    return Batch(*head, 0, bytes(32), state.globals.work, payload), state
 
 
 def post(exchange: Exchange, batch: Batch, root: bytes) -> None:
@@ -74,7 +73,7 @@ def post(exchange: Exchange, batch: Batch, root: bytes) -> None:
     data = ROLLUP.encode(
         "post",
         *(batch.batch_id, batch.pre_root, root, batch.segments, batch.records, batch.first_seq),
-        *(batch.time_s, batch.inbox_count, batch.inbox_hash, root[:31] + batch.payload[31:]),
+        *(batch.time_s, batch.inbox_count, batch.inbox_hash, batch.work, root[:31] + batch.payload[31:]),
     )
     wallet = Wallet(exchange.rpc, exchange.sequencer, exchange.deployment)
     wallet.transact("post", exchange.deployment.rollup, data, gas=1_000_000)

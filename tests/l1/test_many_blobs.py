@@ -89,7 +89,7 @@ def test_segments__in_any_of_six_blobs_and_across_their_bounds__are_challenged(
     ]
     count = sum(len(one.records) for one in honest)
     head = (1, genesis_root(PARAMS), honest[-1].root, SEGMENTS, count, 0, GENESIS_TIME_S)
-    on.post(Batch(*head, 0, bytes(32), batches.encode(told)))
+    on.post(Batch(*head, 0, bytes(32), state.globals.work, batches.encode(told)))
     on.manager.close()
     assert on.poster.status().blob_gas_used == BLOBS * blobs.GAS_PER_BLOB
     [posted] = on.batches()

@@ -54,7 +54,7 @@ def test_risk__costs_the_rows_that_it_marks(exchange: Exchange, rows: int) -> No
     assert exchange.state.globals.work - before == work.WORK[Kind.RISK]
 
 
-def test_order__costs_each_account_that_it_meets(exchange: Exchange) -> None:
+def test_order__costs_its_own_positions_and_each_account_that_it_meets(exchange: Exchange) -> None:
     (call,) = exchange.open((NEAR, INDEX, 0))
     for role in ("first", "second", "taker"):
         exchange.deposit(role, 1_000_000)
@@ -66,6 +66,9 @@ def test_order__costs_each_account_that_it_meets(exchange: Exchange) -> None:
     out = exchange.buy("taker", call, mark, 3 * CONTRACT)
     assert len(out.fills) == 3
     assert exchange.state.globals.work - before == work.WORK[Kind.PLACE] + 2 * work.MAKER
+    before = exchange.state.globals.work
+    assert exchange.buy("taker", call, 1, CONTRACT).rested is not None
+    assert exchange.state.globals.work - before == work.WORK[Kind.PLACE] + work.POSITION
 
 
 def test_count__at_its_end__stands_still(exchange: Exchange) -> None:
@@ -75,3 +78,16 @@ def test_count__at_its_end__stands_still(exchange: Exchange) -> None:
     assert g.work == c.U48_MAX
     exchange.open((NEAR, INDEX, 0))
     assert g.work == c.U48_MAX
+
+
+def test_protocol_page__shows_the_table() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "PROTOCOL.md").read_text()
+    shown: dict[int, int] = {}
+    for line in page.split("| work | kinds |\n|---:|---|\n")[1].split("\n\n")[0].splitlines():
+        units, names = line.strip("| ").split(" | ")
+        shown |= {Kind[name]: int(units) for name in names.split(", ")}
+    assert shown == work.WORK
+    for name, units in (("for each row", work.RISK_ROW), ("for each position", work.POSITION)):
+        assert f"{units} more {name}" in page
+    assert f"{work.MAKER} for each other account" in page
+    assert f"what is no kind cost {work.NO_KIND}." in page

@@ -24,8 +24,8 @@ def work_of(kind: uint256) -> uint256:
 
 @external
 @pure
-def work_parts() -> (uint256, uint256):
-    return work.RISK_ROW, work.MAKER
+def work_parts() -> (uint256, uint256, uint256):
+    return work.RISK_ROW, work.MAKER, work.POSITION
 
 
 @external

@@ -1,0 +1,228 @@
+"""What a record costs a watcher, beside the units that it counts, and how long the heaviest permitted slot takes it.
+
+    python benchmarks/watcher.py
+
+The whole way of a batch: payload, decoding, recovery, handler, a root for each segment; seconds of CPU. Records are
+those of the gas table (tests/differential/gas_scenes.py): each kind on an exchange in use and on the deepest keys, each
+after a change of marks, so that nothing is in any cache. Last, batches of RISK as large as calldata, six blobs and the
+bound allow.
+"""
+
+import argparse
+import gc
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from sequencer.l1 import blobs
+from sequencer.l1.deploy import DeployConfig
+from sequencer.l1.follower import PostedBatch
+from sequencer.proof.replay import replay_batch
+from sequencer.protocol import batch as batches
+from sequencer.protocol import codec, work
+from sequencer.protocol import constants as c
+from sequencer.protocol.batch import Segment
+from sequencer.protocol.constants import Kind
+from sequencer.protocol.hashing import address_of, keccak, public_key_of, recover, sign
+from sequencer.protocol.state import State
+from sequencer.protocol.transition import apply
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "differential"))
+import worlds
+from gas_scenes import SIZES, DeepScript, Scene, Script
+
+ACCOUNTS: Final = 16_384
+ORDERS: Final = 5_000
+CALLDATA_ELEMENTS: Final = 3_936
+BLOBS_ELEMENTS: Final = blobs.BLOBS_MAX * blobs.BLOB_ELEMENTS
+SIGNATURES: Final = 2_000
+PER_RISK: Final = (
+    2 + 1 / batches.OFFSETS_PER_ELEMENT
+)  # elements: the record, its root, its part of the offsets
+
+
+def recovery_us() -> float:
+    """What recovers a signer, on this core."""
+    key = keccak(b"watcher")
+    digests = [keccak(b"%d" % number) for number in range(SIGNATURES)]
+    signatures = [sign(digest, key) for digest in digests]
+    begun = time.process_time()
+    for digest, signature in zip(digests, signatures, strict=True):
+        assert recover(digest, signature) is not None
+    took_s = time.process_time() - begun
+    assert recover(digests[0], signatures[0]) == address_of(public_key_of(key))
+    return took_s / SIGNATURES * 1e6
+
+
+def commitment_us() -> float:
+    """What a blob costs by itself: the commitment that names it."""
+    blob = blobs.to_blobs(bytes(range(31)) * blobs.BLOB_ELEMENTS)[0]
+    blobs.setup()
+    begun = time.process_time()
+    for _ in range(3):
+        blobs.commitment_of(blob)
+    return (time.process_time() - begun) / 3 * 1e6
+
+
+def posted(state: State, segments: list[list[bytes]]) -> PostedBatch:
+    """What L1 would show of these segments after `state`, which stands behind them now."""
+    listed = []
+    first_seq = state.globals.seq
+    for records in segments:
+        for raw in records:
+            apply(state, raw)
+        listed.append(Segment(state.root(), tuple(records)))
+    payload, g = batches.encode(listed), state.globals
+    return PostedBatch(
+        batch_id=1,
+        pre_root=b"",
+        post_root=state.root(),
+        data_root=b"",
+        header_hash=b"",
+        elements=len(payload) // c.ELEMENT_BYTES,
+        segments=len(listed),
+        records=g.seq - first_seq,
+        first_seq=first_seq,
+        time_s=g.time,
+        inbox_count=g.inbox_count,
+        inbox_hash=g.inbox_hash,
+        work=g.work,
+        payload=payload,
+        block_number=1,
+        block_hash="",
+        tx_hash="",
+    )
+
+
+@dataclass(slots=True)
+class Cost:
+    """What a scene's records cost, each: the least in any round, µs; units."""
+
+    us: float
+    units: int
+
+    @property
+    def margin(self) -> float:
+        """By how much the units are more than it takes."""
+        return self.units * work.UNIT_US / self.us
+
+
+def kinds(
+    world: State, script: Callable[[State], Iterator[Scene]], rounds: int
+) -> dict[tuple[int, str], Cost]:
+    """The cost of each scene, by kind and scene."""
+    leaves = list(world.preimages())
+    out: dict[tuple[int, str], Cost] = {}
+    for _ in range(rounds):
+        state = State.from_preimages(world.domain, iter(leaves))
+        state.root()
+        gc.collect()
+        gc.disable()
+        for scene in script(state):
+            if scene.opens:
+                apply(state, codec.encode(Kind.TICK, time=state.globals.time))
+            state.root()
+            if not scene.records:
+                continue
+            state.epoch += 1  # as a RISK would
+            payload = batches.encode([Segment(bytes(32), scene.records)])
+            before = state.globals.work
+            begun = time.process_time()
+            (segment,) = batches.decode(payload, 1)
+            for raw in segment.records:
+                apply(state, raw)
+            state.root()
+            took_us = (time.process_time() - begun) / len(scene.records) * 1e6
+            units = (state.globals.work - before) // len(scene.records)
+            key = scene.records[-1][0], scene.name + (f", {scene.size} positions" if scene.size else "")
+            if scene.name and (key not in out or took_us < out[key].us):
+                out[key] = Cost(took_us, units)
+        gc.enable()
+    return out
+
+
+def heaviest(elements: int, budget: int) -> tuple[PostedBatch, State]:
+    """A batch of RISK of full pages, each time a second later, that fills so many elements or so many units."""
+    world = worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS)
+    leaves = list(world.preimages())
+    state = State.from_preimages(world.domain, iter(leaves))
+    pages = [page for page in sorted(state.pages) if len(state.pages[page].terms) == c.PAGE_ROWS]
+    segments: list[list[bytes]] = []
+    spent, at = work.of_batch(0, -(-elements // blobs.BLOB_ELEMENTS)), 0
+    while PER_RISK * (len(segments) + 2) < elements:
+        turn, place = divmod(at, len(pages))
+        page = pages[place]
+        where = {"underlying": page >> 23, "day": page >> 7 & 0xFFFF, "page": page & 127}
+        records = [codec.encode(Kind.RISK, **where)]
+        if not place:
+            records.insert(0, codec.encode(Kind.TICK, time=state.globals.time + turn))
+        spent += sum(map(work.of, records)) + work.RISK_ROW * c.PAGE_ROWS
+        if spent > budget:
+            break
+        segments.append(records)
+        at += 1
+    return posted(state, segments), State.from_preimages(world.domain, iter(leaves))
+
+
+def slot_s(elements: int, in_blobs: bool, budget: int) -> tuple[int, float]:
+    """RISK records of the heaviest batch, and the seconds that replaying it takes."""
+    batch, state = heaviest(elements, budget)
+    state.root()
+    begun = time.process_time()
+    if in_blobs:
+        for blob in batch.blobs():
+            blobs.commitment_of(blob)
+    replay_batch(state, batch)
+    return batch.segments, time.process_time() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-batches", action="store_true", help="the table alone")
+    arguments = parser.parse_args()
+    print(f"a signer's recovery {recovery_us():.0f} µs; a blob's commitment {commitment_us() / 1e3:.0f} ms")
+
+    found = kinds(
+        worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS),
+        lambda one: Script(one).scenes(),
+        arguments.rounds,
+    )
+    found |= kinds(worlds.deepest(Random(1)), lambda one: DeepScript(one).scenes(), arguments.rounds)
+    table = Table("kind", "the dearest for its units", "µs", "units", "margin")
+    worst: dict[int, tuple[float, str]] = {}
+    for (kind, name), cost in found.items():
+        worst[kind] = min(worst.get(kind, (math.inf, "")), (cost.margin, name))
+    for kind, (margin, name) in sorted(worst.items()):
+        cost = found[kind, name]
+        title = Kind(kind).name if kind in c.LAYOUT else "no record"
+        table.add_row(title, name, f"{cost.us:.0f}", str(cost.units), f"{margin:.2f}")
+    Console(width=120).print(table)
+    least = min(worst.values())
+    print(f"least margin {least[0]:.2f}: {least[1]}")
+    if arguments.no_batches:
+        return
+    limits = DeployConfig(b"", "", 0, 0)
+    print(f"a slot by the table: {limits.work_max * work.UNIT_US * 1e-6:.1f} s of {work.SLOT_S}")
+    for name, elements, in_blobs in (
+        ("calldata", CALLDATA_ELEMENTS, False),
+        ("six blobs", BLOBS_ELEMENTS, True),
+    ):
+        count, took_s = slot_s(elements, in_blobs, limits.work_max)
+        print(f"{name}: {count:,} RISK permitted, {took_s:.2f} s, {took_s / work.SLOT_S:.2f} of a slot")
+    count, took_s = slot_s(BLOBS_ELEMENTS, True, 1 << 62)
+    print(f"six blobs without the bound: {count:,} RISK, {took_s:.1f} s, {took_s / work.SLOT_S:.2f} slots")
+
+
+if __name__ == "__main__":
+    main()
