@@ -50,7 +50,7 @@ def first_batch(on: Stage, records: list[bytes] | None = None) -> Batch:
     g = state.globals
     return Batch(
         *(1, pre_root, state.root(), segments, len(records), 0, g.time),
-        *(g.inbox_count, g.inbox_hash, payload),
+        *(g.inbox_count, g.inbox_hash, g.work, payload),
     )
 
 
@@ -157,8 +157,8 @@ def test_calls__in_every_other_form__are_refused_or_read_by_all(on: Stage) -> No
             taken[name] += 1
             post_and_drive(on, form, f"form-{number}-{len(taken)}")
     assert refused > 120
-    # what another batch would say: the post-root's last bit, and the time
-    assert set(taken) == {"argument 2, bit 0", "argument 6, bit 0"}, taken
+    # what another batch would say: the post-root's last bit, the time, and the work
+    assert set(taken) == {"argument 2, bit 0", "argument 6, bit 0", "argument 9, bit 0"}, taken
     with pytest.raises(TransactionFailed):
         Wallet(on.chain.rpc, on.signer, on.at).transact("post", on.at.rollup, calldata_of(short), 1, GAS)
 
