@@ -35,7 +35,6 @@ LOW: constant(uint256) = (
     | (13 << 8 * kind.FORCED_CANCEL_ALL)
     | (20 << 8 * kind.FORCED_ORDER)
     | (45 << 8 * kind.FORCED_LIQUIDATE)
-    | (150 << 8 * kind.FORCED_BID)
     | (145 << 8 * kind.FORCED_BID)
     | (24 << 8 * kind.FEED)
     | (28 << 8 * kind.SURFACE)

@@ -96,7 +96,6 @@ class Deadlines:
 
 def end_of(rpc: Rpc, at: Deployment, batch_id: int) -> tuple[int, int, int, int, int]:
     """Of a batch that stands: next seq, time, inbox count, when it was posted, when one had last gone by then."""
-    next_seq, time_s, inbox_count, posted_at_s, rolled_back_at_s = map(
-        int, ROLLUP.read(rpc, at.rollup, "end", batch_id)
-    )
+    end = ROLLUP.read(rpc, at.rollup, "end", batch_id)
+    next_seq, time_s, inbox_count, posted_at_s, rolled_back_at_s = map(int, end[:5])
     return next_seq, time_s, inbox_count, posted_at_s, rolled_back_at_s

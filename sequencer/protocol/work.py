@@ -33,7 +33,6 @@ WORK: Final[dict[int, int]] = {
     Kind.FORCED_CANCEL_ALL: 13,
     Kind.FORCED_ORDER: 20,
     Kind.FORCED_LIQUIDATE: 45,
-    Kind.FORCED_BID: 150,
     Kind.FORCED_BID: 145,
     Kind.FEED: 24,
     Kind.SURFACE: 28,
