@@ -76,7 +76,11 @@ def draw(seed: int, episode: int, only: tuple[str, ...] = ()) -> Script:
     for _ in range(rng.randrange(0 if chosen else 2, 4 if chosen else 8)):
         chosen.insert(rng.randrange(len(chosen) + 1), rng.choice(names))
     moves = [(name, rng.randrange(2**32)) for name in chosen]
-    return Script(seed, episode, rng.randrange(STEPS_MIN, STEPS_MAX), setting, rng.choice(WEATHERS), moves)
+    weather = rng.choice(WEATHERS)
+    if {"fees", "run_away", "come_back"} & set(chosen) and rng.random() < 0.5:
+        weather = "crash"  # what they live on is a loss that all share
+        setting.operator = "fees" in chosen
+    return Script(seed, episode, rng.randrange(STEPS_MIN, STEPS_MAX), setting, weather, moves)
 
 
 def play(script: Script) -> Played:

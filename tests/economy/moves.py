@@ -101,6 +101,23 @@ def pair(world: World, rng: Random) -> tuple[int, int]:
     return one, two
 
 
+def cash_out(world: World, rng: Random, one: int, two: int) -> None:
+    """What `one` may still spend goes to `two`: as cash, or for an option that is worth next to nothing."""
+    free, cash = world.free(one), world.state.accounts[one].cash
+    if 0 < min(free, cash):
+        world.transfer(one, two, min(free, cash))
+    for _ in range(rng.randrange(1, 4)):
+        free = world.free(one)
+        listed = sorted(world.tradable(), key=lambda instrument: world.books.prices[instrument])[:4]
+        if free < 1_000_000 or not listed:
+            break
+        lots = rng.choice((1_000, 10_000, 100_000))
+        junk = rng.choice(listed)
+        world.trade(one, two, junk, world.mark(junk) + int(free * rng.choice((0.5, 0.9))) // lots, lots)
+    if rng.random() < 0.5:
+        world.withdraw(two, min(world.free(two), world.state.accounts[two].cash))
+
+
 # --- moves ----------------------------------------------------------------------------------------
 
 
@@ -204,7 +221,10 @@ def selective_marks(world: World, rng: Random) -> Iterator[None]:
                 world.omitted[f"RISK {page}"] = until
         for _ in range(rng.randrange(5, 25)):
             yield
-        yield from drain(world, rng)
+        for one in world.members:
+            if world.state.accounts[one].positions and rng.random() < 0.7:
+                cash_out(world, rng, one, rng.choice([two for two in world.members if two != one]))
+        yield
 
 
 def silent_risk(world: World, rng: Random) -> Iterator[None]:
@@ -212,6 +232,8 @@ def silent_risk(world: World, rng: Random) -> Iterator[None]:
     world.omitted["RISK"] = world.truth.time + rng.randrange(300, 5_400)
     for _ in range(rng.randrange(5, 30)):
         yield
+    cash_out(world, rng, *pair(world, rng))
+    yield
 
 
 def dust(world: World, rng: Random) -> Iterator[None]:
@@ -284,12 +306,7 @@ def lie(world: World, rng: Random) -> Iterator[None]:
             world.feed(key >> 16, feed, world.truth.index[key >> 16] * rng.choice((0.2, 0.9, 1.1, 5)))
         world.risk(mine >> 5)
         yield
-        # what its own marks make of it, it borrows and hands to its friend for something worthless
-        junk = min(listed, key=lambda instrument: world.books.prices[instrument])
-        free = world.free(one)
-        if free > 0:
-            price = min(max(free // 20_000, 1), c.U32_MAX)
-            world.trade(one, two, junk, price, 10_000)
+        cash_out(world, rng, one, two)  # what its own marks make of it
         yield
         for member in (one, two):
             world.withdraw(member, min(world.free(member), max(world.state.accounts[member].cash, 1)))
@@ -496,7 +513,8 @@ PLANS: Final[tuple[tuple[str, ...], ...]] = (
     ("dust", "worst_bid"),
     ("fill_slots", "worst_bid"),
     ("silent_underlying", "run_away"),
-    ("selective_marks", "mirror", "drain", "drain"),
+    ("mirror", "selective_marks"),
+    ("mirror", "selective_marks", "drain"),
     ("mirror", "drain", "run_away", "come_back"),
     ("mirror", "drain", "fees", "fees"),
     ("mirror", "drain", "freeze"),

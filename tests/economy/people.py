@@ -40,7 +40,7 @@ class Nature:
             if self.weather == "jumps" and chance < 0.03:
                 reach = world.range_of(which)
                 factor *= 1 + rng.uniform(-0.95, 0.95) * reach
-            elif self.weather == "crash" and chance < 0.01:
+            elif self.weather == "crash" and chance < 0.02:
                 factor *= rng.choice((0.55, 0.7, 0.8, 1.25, 1.4, 1.7))
             elif self.weather == "aimed" and chance < 0.15:
                 factor *= self._aimed(which)
@@ -55,8 +55,11 @@ class Nature:
                 jumped = True
             truth.index[which] = min(max(truth.index[which] * factor, 20_000.0), 60_000_000.0)
             if rng.random() < 0.02:
-                down, up = world.params_vols()
-                truth.factor[which] = min(max(truth.factor[which] + rng.uniform(-down, up) * 0.3, -0.5), 1.0)
+                one = world.shock(which)
+                part = rng.choice((0.1, 0.3, 0.95)) / c.PPM
+                change = rng.uniform(-one.vol_down_ppm, one.vol_up_ppm) * part
+                truth.factor[which] = min(max(truth.factor[which] + change, -0.25), 0.6)
+                jumped |= abs(change) > 0.03
         if jumped:
             world.books.jumped = truth.time
         world.books.reprice()

@@ -51,7 +51,7 @@ def test_moves__each_runs_and_lets_time_pass() -> None:
 
 
 def test_truth__put_and_call_differ_by_the_forward() -> None:
-    truth = Truth(TODAY * 86_400, [5_000_000.0, 300_000.0], [0.6, 0.8], [0.0, 0.0])
+    truth = Truth(TODAY * 86_400, [5_000_000.0, 300_000.0], [0.6, 0.8], [0.0, 0.0], 2_592_000, 0.3)
     truth.open(TODAY + 7, 7)
     call, put = (truth.fair(TODAY + 7, 5_100_000, is_put) for is_put in (False, True))
     assert call - put == pytest.approx(truth.forward(TODAY + 7) - 5_100_000)

@@ -36,7 +36,7 @@ class Basis:
 
     def gap(self, truth: "Truth", key: int) -> float:
         """How far index or volatility have gone since, as a part of them."""
-        volatility = (1 + truth.factor[key >> 16]) / (1 + self.vol)
+        volatility = truth.volatility(key, truth.factor[key >> 16]) / truth.volatility(key, self.vol)
         return max(abs(volatility - 1), abs(truth.index[key >> 16] / self.index - 1))
 
 
@@ -48,6 +48,8 @@ class Truth:
     index: list[float]
     base: list[float]
     factor: list[float]
+    reference_s: float  # time to expiry at which the factor counts as it is
+    power: float  # how fast it counts less for longer ones
     slices: dict[int, Slice] = field(default_factory=dict)
     cumulative: list[float] = field(default_factory=list)
     bounds: dict[tuple[int, int], float] = field(default_factory=dict)  # (underlying, time) -> cumulative
@@ -87,8 +89,14 @@ class Truth:
     def level(self, key: int) -> float:
         """At-the-money total variance of an expiry now."""
         left = max(expiry_time(key & 0xFFFF) - self.time, 0) / YEAR_S
-        vol = self.base[key >> 16] * (1 + self.factor[key >> 16])
+        vol = self.base[key >> 16] * self.volatility(key, self.factor[key >> 16])
         return vol * vol * left
+
+    def volatility(self, key: int, factor: float) -> float:
+        """What a factor makes of an expiry's volatility, as a multiple of its base."""
+        left = max(expiry_time(key & 0xFFFF) - self.time, 3_600)
+        scale = (self.reference_s / left) ** self.power
+        return max(1 + factor * scale, 0.15)
 
     def shape(self, key: int, strike: int) -> float:
         """Total variance of a strike as a multiple of the level."""

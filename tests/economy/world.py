@@ -65,7 +65,7 @@ class World:
         keys = tuple(address(1_000 + feed) for feed in range(setting.feeds))
         self.params = Params(feed_keys=keys, treasury_account=1, **calm)
         self.state = State(DOMAIN, self.params, (0, 1))
-        self.truth = Truth(setting.start, [5_000_000.0, 300_000.0], [0.6, 0.8], [0.0, 0.0])
+        self.truth = Truth(setting.start, [5_000_000.0, 300_000.0], [0.6, 0.8], [0.0, 0.0], *self.vol_term())
         self.auditor = Auditor()
         self.number: dict[str, int] = {}
         self.nonces: dict[int, int] = {}
@@ -102,16 +102,25 @@ class World:
         for page in list(self.state.pages):
             self.risk(page)
 
+    def vol_term(self) -> tuple[float, float]:
+        """Reference (s) and power by which volatility shocks shrink with maturity."""
+        if hasattr(self.params, "vol_reference_s"):
+            return self.params.vol_reference_s, self.params.vol_power_ppm / c.PPM
+        return 2_592_000, 0.0
+
+    def shock(self, underlying: int):
+        """What holds shocks of an underlying in PARAMS."""
+        return self.params.of(underlying) if hasattr(self.params, "of") else self.params
+
     def range_of(self, underlying: int) -> float:
         """Greatest move that IM is made for, as a part of the index."""
-        return self.params.price_range_ppm / c.PPM
+        return self.shock(underlying).price_range_ppm / c.PPM
 
     def vols_of(self, key: int) -> tuple[float, float]:
         """Greatest fall and rise of an expiry's volatility that IM is made for, as parts of it."""
-        return self.params.vol_down_ppm / c.PPM, self.params.vol_up_ppm / c.PPM
-
-    def params_vols(self) -> tuple[float, float]:
-        return self.params.vol_down_ppm / c.PPM, self.params.vol_up_ppm / c.PPM
+        one, truth = self.shock(key >> 16), self.truth
+        down, up = one.vol_down_ppm / c.PPM, one.vol_up_ppm / c.PPM
+        return 1 - truth.volatility(key, -down), truth.volatility(key, up) - 1
 
     def strike_step(self, underlying: int) -> int:
         """Distance of strikes that LIST takes (ticks)."""
