@@ -322,7 +322,9 @@ class Books:
             true = self.value[number]
             self.drift[number] = true - equity
             pages = {one >> 5 for one in account.positions}
-            if all(page in self.basis and self.basis[page].gap(world.truth, page >> 7) < FRESH for page in pages):
+            if all(
+                page in self.basis and self.basis[page].gap(world.truth, page >> 7) < FRESH for page in pages
+            ):
                 self.fresh.add(number)
             worst = equity - initial * (1 + MARGIN_TOLERANCE) - 2 * USD
             if true < min(worst, -USD) and self.is_in_range(account):

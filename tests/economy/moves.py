@@ -104,7 +104,7 @@ def pair(world: World, rng: Random) -> tuple[int, int]:
 def cash_out(world: World, rng: Random, one: int, two: int) -> None:
     """What `one` may still spend goes to `two`: as cash, or for an option that is worth next to nothing."""
     free, cash = world.free(one), world.state.accounts[one].cash
-    if 0 < min(free, cash):
+    if min(free, cash) > 0:
         world.transfer(one, two, min(free, cash))
     for _ in range(rng.randrange(1, 4)):
         free = world.free(one)
