@@ -60,7 +60,7 @@ class Books:
         self.fresh: set[int] = set()  # accounts whose marks a keeper has just made
         self.initial_of: dict[int, float] = {}
         self.basis: dict[int, object] = {}  # page -> the truth when it was marked
-        self.fed: dict[int, int] = {}
+        self.fed: dict[int, object] = {}
         self.surfaced: dict[int, object] = {}
         self.paid_in = self.paid_out = 0.0
         self.wealth = 0.0
@@ -69,7 +69,7 @@ class Books:
         self.gain = self.gain_max = 0.0  # attributable, of the coalition
         self.awake_since = 0
         self.jumped = 0
-        self.sold_at: dict[int, int] = {}  # account -> when its auction began
+        self.was: dict[int, float] = {}  # account -> E when it was looked at last
         self.found: list[Violation] = []
         self._seen: set[tuple] = set()
 
@@ -242,7 +242,8 @@ class Books:
         self.basis[page_id] = truth.basis(key >> 16)
         one = truth.slices[key]
         told = self.surfaced.get(key)
-        fresh = self.fed.get(key >> 16) == world.state.globals.time and not world.is_omitted(
+        at = self.fed.get(key >> 16)
+        fresh = at is not None and at.gap(truth, key) < 0.0004 and not world.is_omitted(
             "FEED", f"FEED {key >> 16}", *(f"feed {feed}" for feed in range(world.setting.feeds))
         )
         if one.settled_at is not None or not fresh or told is None or told.gap(truth, key) > 0.005:
@@ -335,7 +336,8 @@ class Books:
                     f" {len({one >> 28 for one in account.positions})} underlyings",
                     (number in self.coalition, len({one >> 28 for one in account.positions})),
                 )  # fmt: skip
-            if quiet and true < -USD and self.is_in_range(account):
+            was, self.was[number] = self.was.get(number, true), true
+            if quiet and true < -USD and was >= 0 and self.is_in_range(account):
                 self.report(
                     "awake",
                     [number],
@@ -346,7 +348,14 @@ class Books:
 
     def seen(self) -> None:
         """After a whole pass of an awake keeper every hole is there to be seen."""
-        self.due = {number: -value for number, value in self.value.items() if value < 0}
+        state = self.world.state
+        for account in state.accounts.values():
+            margin.refresh(state, account)
+        self.due = {
+            number: min(-value, max(-margin.equity(state.accounts[number]), 0))
+            for number, value in self.value.items()
+            if value < 0
+        }
         self.wealth = self._wealth()
 
     # --- could somebody take it? ----------------------------------------------------------------

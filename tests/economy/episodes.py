@@ -99,8 +99,8 @@ def play(script: Script) -> Played:
         if script.crowd:
             crowd.act()
         # A few at a time, the first of the list mostly first: a plan has an order, but not a strict one.
-        for place, move in enumerate(running[:3]):
-            if place == 0 or rng.random() < 0.5:
+        for place, move in enumerate(running[:4]):
+            if place == 0 or rng.random() < 0.6:
                 try:
                     next(move)
                 except StopIteration:

@@ -213,17 +213,30 @@ def silent_underlying(world: World, rng: Random) -> Iterator[None]:
 
 
 def selective_marks(world: World, rng: Random) -> Iterator[None]:
-    """The sequencer marks some pages anew and leaves others old, for less than they may be old."""
-    for _ in range(rng.randrange(1, 4)):
-        until = world.truth.time + rng.randrange(300, 3_300)
-        for page in world.state.pages:
-            if rng.random() < 0.5:
-                world.omitted[f"RISK {page}"] = until
-        for _ in range(rng.randrange(5, 25)):
+    """For less than marks may be old the sequencer marks those pages anew that flatter one account, and no others."""
+    held = [one for one in world.members if world.state.accounts[one].positions]
+    one = rng.choice(held or world.members)
+    others = [two for two in world.members if two != one]
+    listed = world.tradable()
+    if listed and rng.random() < 0.7:  # a calendar: much on each page, little together
+        near = rng.choice(listed)
+        key, strike, put = world.listed[near]
+        far = [n for n in listed if world.listed[n][1:] == (strike, put) and world.listed[n][0] >> 16 == key >> 16]
+        legs = [(near, rng.choice((1, -1))), (rng.choice(far), rng.choice((1, -1)))]
+        grow(world, one, rng.choice(others), legs, rng.choice((2_000, 20_000)), 30)
+    for _ in range(rng.randrange(1, 3)):
+        world.omitted["RISK"] = world.truth.time + rng.randrange(300, 3_300)
+        while world.is_omitted("RISK"):
+            flattery: dict[int, float] = {}
+            for instrument, lots in world.state.accounts[one].positions.items():
+                off = world.books.prices[instrument] - world.mark(instrument)
+                flattery[instrument >> 5] = flattery.get(instrument >> 5, 0.0) + lots * off
+            for page, gain in flattery.items():
+                if gain > 0:
+                    world.risk(page)
+            if rng.random() < 0.2:
+                cash_out(world, rng, one, rng.choice(others))
             yield
-        for one in world.members:
-            if world.state.accounts[one].positions and rng.random() < 0.7:
-                cash_out(world, rng, one, rng.choice([two for two in world.members if two != one]))
         yield
 
 
@@ -383,8 +396,13 @@ def forced(world: World, rng: Random) -> Iterator[None]:
     """The same through L1."""
     for _ in range(rng.randrange(2, 8)):
         one = rng.choice(world.members)
-        what = rng.randrange(4)
-        if what == 0:
+        what = rng.randrange(5)
+        if what == 4:
+            world.do(
+                Kind.FORCED_BID, account=one, target=rng.choice(sorted(world.state.accounts)),
+                fraction=rng.choice((1, 64, 256)), cash_max=2**63 - 1,
+            )  # fmt: skip
+        elif what == 0:
             world.do(Kind.FORCED_WITHDRAW, account=one, amount=rng.choice((0, 0, 10**9)))
         elif what == 1:
             world.do(Kind.FORCED_CANCEL_ALL, account=one)

@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
+from sequencer.protocol import insurance, margin
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import expiry_time
 from tests.economy.truth import step
@@ -14,6 +14,8 @@ from tests.economy.truth import step
 if TYPE_CHECKING:
     from tests.economy.world import World
 
+FEED_MOVE, FEED_S = 0.0003, 100
+SURFACE_MOVE, SURFACE_S = 0.01, 1_200
 REMARK_MOVE = 0.001
 REMARK_S = 900
 BID_FROM_PPM = 50_000  # the discount at which the honest liquidator begins
@@ -51,7 +53,7 @@ class Nature:
                 factor *= min(max(gap, 0.996), 1.004)
                 if abs(gap - 1) < 0.002:
                     del self.target[which]
-            if abs(factor - 1) > 0.006:
+            if abs(factor - 1) > 0.006 or seconds > 120:
                 jumped = True
             truth.index[which] = min(max(truth.index[which] * factor, 20_000.0), 60_000_000.0)
             if rng.random() < 0.02:
@@ -94,19 +96,23 @@ class Keeper:
 
     def __init__(self, world: World, rng: Random) -> None:
         self.world, self.rng = world, rng
-        self.surface_at: dict[int, int] = {}
+        self.reported: dict[int, tuple[int, float]] = {}  # underlying -> when, what
 
     def work(self) -> None:
         world, rng = self.world, self.rng
         for which in (0, 1):
-            if not world.is_omitted("FEED", f"FEED {which}"):
+            at, told = self.reported.get(which, (0, 0.0))
+            now = world.truth.index[which]
+            is_due = world.truth.time - at >= FEED_S or abs(now - told) > FEED_MOVE * now
+            if is_due and not world.is_omitted("FEED", f"FEED {which}"):
                 world.report_index(which, rng)
+                self.reported[which] = world.truth.time, now
         self._surfaces()
         self._fixes()
         self._risks()
         books = world.books
         books.look()
-        asleep = world.is_omitted("LIQUIDATE", "RISK", "FEED", "FEED 0", "FEED 1", "SURFACE", "BID")
+        asleep = any(until > world.truth.time for until in world.omitted.values())
         if asleep:
             books.awake_since = 0
         elif not books.awake_since:
@@ -125,8 +131,11 @@ class Keeper:
         for key in world.state.expiries:
             told = world.books.surfaced.get(key)
             is_over = expiry_time(key & 0xFFFF) <= world.truth.time
-            if is_over or (told is not None and told.gap(world.truth, key) < 0.005
-                           and world.truth.time - told.time < 1_200):  # fmt: skip
+            if is_over or (
+                told is not None
+                and told.gap(world.truth, key) < SURFACE_MOVE
+                and world.truth.time - told.time < SURFACE_S
+            ):
                 continue
             world.report_surface(key)
 
@@ -162,7 +171,8 @@ class Keeper:
             margin.refresh(state, account)
             equity = margin.equity(account)
             if account.auction_start:
-                if equity >= margin.initial(state, account):
+                hole = insurance.hole_of(state.globals, account, equity)
+                if equity >= margin.initial(state, account) or hole != account.hole:
                     world.do(Kind.LIQUIDATE, account=number)
             elif equity < margin.maintenance(state, account) + account.reserved:
                 world.do(Kind.LIQUIDATE, account=number)

@@ -116,7 +116,7 @@ class Truth:
         forward, variance = self.forward(key), self.level(key) * self.shape(key, strike)
         values = [
             black76(forward * (1 + off), strike, variance * vol, put)
-            for off in (-5e-4, 5e-4)
+            for off in (-1e-3, 1e-3)
             for vol in (0.97, 1.03)
         ]
         return min(values), max(values)

@@ -192,7 +192,7 @@ class World:
             else:
                 price *= 1 + rng.uniform(-1e-4, 1e-4)
             self.feed(underlying, feed, price)
-        self.books.fed[underlying] = time
+        self.books.fed[underlying] = self.truth.basis(underlying)
 
     def feed(self, underlying: int, feed: int, price: float):
         price = min(max(round(price), 1), c.U32_MAX)
