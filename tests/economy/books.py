@@ -243,8 +243,12 @@ class Books:
         one = truth.slices[key]
         told = self.surfaced.get(key)
         at = self.fed.get(key >> 16)
-        fresh = at is not None and at.gap(truth, key) < 0.0004 and not world.is_omitted(
-            "FEED", f"FEED {key >> 16}", *(f"feed {feed}" for feed in range(world.setting.feeds))
+        fresh = (
+            at is not None
+            and at.gap(truth, key) < 0.0004
+            and not world.is_omitted(
+                "FEED", f"FEED {key >> 16}", *(f"feed {feed}" for feed in range(world.setting.feeds))
+            )
         )
         if one.settled_at is not None or not fresh or told is None or told.gap(truth, key) > 0.005:
             return

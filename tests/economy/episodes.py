@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
+from sequencer.proof.exit import closing_value
 from sequencer.protocol import constants as c
 from tests.economy.books import Violation
 from tests.economy.leaving import payouts, value
@@ -122,6 +123,8 @@ def leave(world: World) -> None:
     g = state.globals
     if sum(paid.values()) + house != g.pool + g.fund + g.treasury:
         world.books.report("exit", [], 0.0, "payouts are not the vault", ())
+    if any(value(state, account) != closing_value(state, account) for account in state.accounts.values()):
+        world.books.report("exit", [], 0.0, "an account's value is not the one that Exit is shown", ())
     members = world.books.coalition
     got = sum(paid[number] for number in members)
     own = sum(value(state, state.accounts[number]) for number in members)

@@ -221,7 +221,11 @@ def selective_marks(world: World, rng: Random) -> Iterator[None]:
     if listed and rng.random() < 0.7:  # a calendar: much on each page, little together
         near = rng.choice(listed)
         key, strike, put = world.listed[near]
-        far = [n for n in listed if world.listed[n][1:] == (strike, put) and world.listed[n][0] >> 16 == key >> 16]
+        far = [
+            n
+            for n in listed
+            if world.listed[n][1:] == (strike, put) and world.listed[n][0] >> 16 == key >> 16
+        ]
         legs = [(near, rng.choice((1, -1))), (rng.choice(far), rng.choice((1, -1)))]
         grow(world, one, rng.choice(others), legs, rng.choice((2_000, 20_000)), 30)
     for _ in range(rng.randrange(1, 3)):

@@ -182,7 +182,6 @@ class World:
     def report_index(self, underlying: int, rng: Random | None = None) -> None:
         """Every feed reports the index: honest ones the truth within a basis point, liars what they like."""
         rng = rng or self.rng
-        time = self.state.globals.time
         for feed in range(self.setting.feeds):
             if self.is_omitted("FEED", f"FEED {underlying}", f"feed {feed}"):
                 continue
