@@ -18,6 +18,7 @@ from lib import kind
 from lib import liquidation
 from lib import margin
 from lib import reason
+from lib import reports
 from lib import settlement
 from lib import state
 from lib import transition
@@ -25,7 +26,8 @@ from lib import transition
 initializes: cmap
 initializes: state[cmap := cmap]
 initializes: auth[state := state]
-initializes: forced[state := state]
+initializes: reports[state := state]
+initializes: forced[reports := reports, state := state]
 initializes: insurance[state := state]
 initializes: margin[state := state]
 initializes: cash[auth := auth, cmap := cmap, forced := forced, insurance := insurance, margin := margin, state := state]

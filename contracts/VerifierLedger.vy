@@ -18,13 +18,15 @@ from lib import kind
 from lib import margin
 from lib import orders
 from lib import reason
+from lib import reports
 from lib import state
 from lib import transition
 
 initializes: cmap
 initializes: state[cmap := cmap]
 initializes: auth[state := state]
-initializes: forced[state := state]
+initializes: reports[state := state]
+initializes: forced[reports := reports, state := state]
 initializes: insurance[state := state]
 initializes: margin[state := state]
 initializes: cash[auth := auth, cmap := cmap, forced := forced, insurance := insurance, margin := margin, state := state]

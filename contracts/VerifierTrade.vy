@@ -20,6 +20,7 @@ from lib import margin
 from lib import matching
 from lib import queue
 from lib import reason
+from lib import reports
 from lib import state
 from lib import transition
 
@@ -30,7 +31,8 @@ initializes: book[cmap := cmap]
 initializes: insurance[state := state]
 initializes: margin[state := state]
 initializes: fills[margin := margin, state := state]
-initializes: forced[state := state]
+initializes: reports[state := state]
+initializes: forced[reports := reports, state := state]
 initializes: queue[state := state]
 initializes: matching[
     auth := auth,

@@ -17,6 +17,7 @@ from sequencer.protocol.transition import apply
 
 CONTINUE = codec.encode(Kind.CONTINUE)
 _FEED = bytes([Kind.FEED])
+_SURFACE = bytes([Kind.SURFACE])
 _INBOX = frozenset(bytes([kind]) for kind in c.INBOX_KINDS)
 # What a submission cannot be, whoever vouches for it: what only L1 says, and a tick inside the tick.
 _SYSTEM_ALONE = _INBOX | {bytes([Kind.TICK]), bytes([Kind.CONTINUE])}
@@ -88,7 +89,7 @@ class Engine:
         kept = int(is_kept)
         system_results: list[Result] = []
         waiting: list[bytes] = []
-        for raw in sorted(system, key=_system_order):
+        for raw in sorted(system, key=self._system_order):
             if waiting and raw[:1] in _INBOX:  # the inbox goes on in its order
                 waiting.append(raw)
                 continue
@@ -132,6 +133,11 @@ class Engine:
             if result.reason is Reason.OK:
                 out.append(result)
         return out
+
+    def _system_order(self, raw: bytes) -> tuple[int, int]:
+        """By class; prices, then surfaces of what is listed, come before L1's messages, which may need their marks."""
+        is_surface = raw[:1] == _SURFACE and int.from_bytes(raw[1:2] + raw[3:5], "big") in self.state.expiries
+        return class_of(raw), 0 if raw[:1] == _FEED else 1 if is_surface else 2
 
     def _continue(self, result: Result) -> None:
         while result.outcomes[-1].pending:
@@ -178,11 +184,6 @@ def class_of(raw: bytes) -> int:
     if raw[0] == Kind.PLACE and raw[9] & c.FLAG_POST_ONLY:
         return c.CLASS_POST_ONLY
     return layout[1]
-
-
-def _system_order(raw: bytes) -> tuple[int, bool]:
-    """By class; the index comes before L1's messages, which may need its marks."""
-    return class_of(raw), raw[:1] != _FEED
 
 
 def _class(submission: Submission) -> int:

@@ -13,6 +13,8 @@ from sequencer.protocol.transition import apply
 from tests.simulation.little import Little, deposit, genesis, reasons, submission
 from tests.simulation.world import MID
 
+REPORTS = (Kind.FEED, Kind.SURFACE)
+
 
 def test_tick__sorts_by_class_and_keeps_the_order_of_arrival_inside_a_class() -> None:
     little = Little()
@@ -170,7 +172,7 @@ def aged() -> tuple[Little, bytes]:
 
 
 def feeds(little: Little) -> list[bytes]:
-    return [raw for raw in little.keeper.pass_one(little.now + 1) if raw[0] == Kind.FEED]
+    return [raw for raw in little.keeper.pass_one(little.now + 1) if raw[0] in REPORTS]
 
 
 def test_message__on_old_marks__has_them_renewed_before_it() -> None:
@@ -178,7 +180,7 @@ def test_message__on_old_marks__has_them_renewed_before_it() -> None:
     tick = little.run([], [*feeds(little), message])
     assert tick.entry is not None
     kinds = [raw[0] for raw in tick.entry.raws()]
-    assert [kind for kind in kinds if kind != Kind.FEED] == [Kind.TICK, Kind.RISK, Kind.FORCED_WITHDRAW]
+    assert [kind for kind in kinds if kind not in REPORTS] == [Kind.TICK, Kind.RISK, Kind.FORCED_WITHDRAW]
     assert [result.reason for result in tick.system if result.submission.raw == message] == [Reason.OK]
     assert tick.waiting == []
     assert little.replayed().root() == little.state.root()
@@ -197,7 +199,7 @@ def test_message__whose_marks_cannot_be_renewed_yet__waits_with_those_behind_it_
     tick = little.run([], [*tick.waiting, *feeds(little)])
     assert tick.waiting == []
     assert tick.entry is not None
-    kinds = [raw[0] for raw in tick.entry.raws() if raw[0] != Kind.FEED]
+    kinds = [raw[0] for raw in tick.entry.raws() if raw[0] not in REPORTS]
     assert kinds == [Kind.TICK, Kind.RISK, Kind.FORCED_WITHDRAW, Kind.DEPOSIT, Kind.FORCED_WITHDRAW]
     assert little.state.globals.inbox_count == count + 3
     assert little.replayed().root() == little.state.root()

@@ -334,7 +334,7 @@ def test_message__whose_marks_no_longer_hold__leaves_its_place_and_comes_again()
     little.now += little.state.params.risk_age_max_s
     message = codec.encode(Kind.FORCED_WITHDRAW, account=1, amount=5)
     state = little.replayed()
-    feeds = [raw for raw in little.keeper.pass_one(little.now + 1) if raw[0] == Kind.FEED]
+    feeds = [raw for raw in little.keeper.pass_one(little.now + 1) if raw[0] in (Kind.FEED, Kind.SURFACE)]
     entry = little.run([], [*feeds, message]).entry
     assert entry is not None
     segments = [

@@ -16,8 +16,10 @@ from . import entries
 from . import pages
 from . import params
 from . import reason
+from . import reports
 from . import state
 
+uses: reports
 uses: state
 
 OF_ACCOUNT: constant(uint256) = max_value(uint256)  # in the place of a page: those of the account's positions
@@ -40,12 +42,14 @@ def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
     """
     age: uint256 = state._param(params.RISK_AGE_MAX_S)
     silence: uint256 = unsafe_add(age, state._param(params.FEED_AGE_MAX_S))
+    unmarked: uint256 = unsafe_add(age, state._param(params.SURFACE_AGE_MAX_S))
     words: DynArray[uint256, state.LEAF_WORDS_MAX] = []
     last: uint256 = max_value(uint256)
     number: uint256 = max_value(uint256)
     key: uint256 = max_value(uint256)
     index_time: uint256 = 0
-    head: uint256 = 0
+    surfaces_time: uint256 = 0
+    is_settled: bool = False
     for i: uint256 in range(account.position_count if page_id >= FIRST_OF_ACCOUNT else 1, bound=64):
         one: uint256 = page_id
         if page_id >= FIRST_OF_ACCOUNT:
@@ -60,9 +64,10 @@ def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
         if one >> 7 != key:
             key = one >> 7
             words = state._load(constants.KEY_EXPIRY | key)
-            head = words[0]
-        if (head >> 16) & 255 == 0:  # not settled
-            if state.time < state._expiry_time(key & constants.U16_MAX) and (head >> 56) & 255 == 0:  # no surface
+            is_settled = (words[0] >> 16) & 255 != 0
+            surfaces_time = reports._surfaces_time(words)
+        if not is_settled:
+            if state.time < state._expiry_time(key & constants.U16_MAX) and unsafe_add(surfaces_time, unmarked) < state.time:
                 return reason.RISK_STALE
             if unsafe_add(index_time, silence) < state.time:
                 return reason.RISK_STALE

@@ -48,8 +48,7 @@ def _is_feed(source: uint256, signer: uint256) -> bool:
 @internal
 def _feed(domain: bytes32) -> uint256:
     """
-    @notice FEED: one feed's index. The index is the median of the fresh reports (an even count: the mean of the middle two,
-            floor).
+    @notice FEED: one feed's index. The index moves when the fresh reports make one, else it only ages.
     """
     number: uint256 = codec._field(1, 1)
     source: uint256 = codec._field(2, 1)
@@ -67,21 +66,24 @@ def _feed(domain: bytes32) -> uint256:
     if price == 0:
         return reason.PRICE
     words[unsafe_add(reports.FIRST_REPORT, source)] = price | (time << 32)
-    head: uint256 = words[0]
-    start: uint256 = (head >> 32) & constants.U32_MAX
-    newest: uint256 = max(time, start)
-    median: uint256 = reports._median(words, newest)
-    previous: uint256 = head & constants.U32_MAX
-    cumulative: uint256 = (head >> 64) & constants.U64_MAX
-    if start != 0 and newest != start:
-        words = reports._snapshots(words, newest)
-        cumulative = unsafe_add(cumulative, unsafe_mul(previous, unsafe_sub(newest, start))) & constants.U64_MAX
-    reference: uint256 = 0
-    since: uint256 = 0
-    reference, since = queue._watch_velocity(
-        median, newest, previous, (head >> 128) & constants.U32_MAX, (head >> 160) & constants.U32_MAX
-    )
-    words[0] = median | (newest << 32) | (cumulative << 64) | (reference << 128) | (since << 160)
+    index: uint256 = 0
+    newest: uint256 = 0
+    index, newest = reports._index(words)
+    if index != 0:
+        head: uint256 = words[0]
+        start: uint256 = (head >> 32) & constants.U32_MAX
+        newest = max(newest, start)
+        previous: uint256 = head & constants.U32_MAX
+        cumulative: uint256 = (head >> 64) & constants.U64_MAX
+        if start != 0 and newest != start:
+            words = reports._snapshots(words, newest)
+            cumulative = unsafe_add(cumulative, unsafe_mul(previous, unsafe_sub(newest, start))) & constants.U64_MAX
+        reference: uint256 = 0
+        since: uint256 = 0
+        reference, since = queue._watch_velocity(
+            index, newest, previous, (head >> 128) & constants.U32_MAX, (head >> 160) & constants.U32_MAX
+        )
+        words[0] = index | (newest << 32) | (cumulative << 64) | (reference << 128) | (since << 160)
     state._store(key, stored, words)
     return reason.OK
 
@@ -89,7 +91,7 @@ def _feed(domain: bytes32) -> uint256:
 @internal
 def _report_surface(domain: bytes32) -> uint256:
     """
-    @notice SURFACE: one feed's surface of a listed expiry. The one with the (lower) median at-the-money variance rules.
+    @notice SURFACE: one feed's surface of a listed expiry.
     """
     number: uint256 = codec._field(1, 1)
     source: uint256 = codec._field(2, 1)
@@ -127,12 +129,13 @@ def _report_surface(domain: bytes32) -> uint256:
     last: uint256 = words[place] & constants.U32_MAX  # 0: no report yet
     if (last != 0 and time <= last) or time > state.time or time >= state._expiry_time(day):
         return reason.FEED_TIME
-    if forward == 0 or index == 0 or time == 0 or not surface._is_valid(shape):
+    if forward == 0 or index == 0 or time == 0 or not surface._is_valid(shape) or not surface._is_sound(shape):
+        return reason.SURFACE
+    distance: uint256 = unsafe_sub(forward, index) if forward >= index else unsafe_sub(index, forward)
+    if unsafe_mul(distance, constants.PPM) > unsafe_mul(state._param(params.FORWARD_RANGE_PPM), index):  # < 2^64
         return reason.SURFACE
     words[place] = first
     words[unsafe_add(place, 1)] = second
-    chosen: uint256 = unsafe_add(reports._chosen(words), 1)
-    words[0] = (words[0] & ~(255 << 56)) | (chosen << 56)
     state._store(key, stored, words)
     return reason.OK
 
@@ -192,8 +195,8 @@ def _list_instrument() -> uint256:
 @internal
 def _risk() -> uint256:
     """
-    @notice RISK: marks and scenario P&Ls of a page anew, from the fresh index and the expiry's surface; after FIX intrinsic
-            at the settlement price, between expiry and FIX intrinsic at the index.
+    @notice RISK: marks and scenario P&Ls of a page anew, from the fresh index and the expiry's fresh surfaces; after FIX
+            intrinsic at the settlement price, between expiry and FIX intrinsic at the index.
     """
     number: uint256 = codec._field(1, 1)
     day: uint256 = codec._field(2, 2)
@@ -213,32 +216,26 @@ def _risk() -> uint256:
     index: uint256 = underlying & constants.U32_MAX
     is_settled: bool = (head >> 16) & 255 != 0
     forward: uint256 = index
-    first: uint256 = 0
-    second: uint256 = 0
-    remaining: uint256 = 0
-    at_report: uint256 = 0
-    if is_settled:
-        forward = (head >> 24) & constants.U32_MAX
-    else:
-        if unsafe_add((underlying >> 32) & constants.U32_MAX, state._param(params.FEED_AGE_MAX_S)) < time:
-            return reason.NO_INDEX
-        expires: uint256 = state._expiry_time(day)
-        if time < expires:
-            chosen: uint256 = (head >> 56) & 255
-            if chosen == 0:
-                return reason.NO_SURFACE
-            place: uint256 = unsafe_sub(chosen << 1, 1)
-            first = words[place]
-            second = words[unsafe_add(place, 1)]
-            reported: uint256 = (first >> 64) & constants.U32_MAX  # > 0
-            forward = unsafe_mul(unsafe_mul(2, index), (first >> 32) & constants.U32_MAX)  # < 2^65
-            forward = unsafe_div(unsafe_add(forward, reported), unsafe_mul(2, reported))
-            forward = min(max(forward, 1), constants.U32_MAX)
-            remaining = unsafe_sub(expires, time)
-            at_report = unsafe_sub(expires, first & constants.U32_MAX)  # a report is of before
-    words = pages._risk_rows(page, forward, is_settled, reports._shape(first, second), at_report, remaining)
+    fresh: reports.Fresh = empty(reports.Fresh)
+    remaining_s: uint256 = 0
+    if not is_settled and unsafe_add((underlying >> 32) & constants.U32_MAX, state._param(params.FEED_AGE_MAX_S)) < time:
+        return reason.NO_INDEX
     rows: uint256 = cmap._word_at(page) & 255
     state.work = unsafe_add(state.work, unsafe_mul(work.RISK_ROW, rows))
+    expires: uint256 = state._expiry_time(day)
+    if is_settled:
+        forward = (head >> 24) & constants.U32_MAX
+    elif time < expires:
+        fresh = reports._fresh_surfaces(words, expires)
+        if fresh.count < reports._quorum():
+            return reason.NO_SURFACE
+        forward = reports._forward(fresh, index)
+        if forward == 0:
+            return reason.FEEDS_DISAGREE
+        remaining_s = unsafe_sub(expires, time)
+    words = pages._risk_rows(page, forward, is_settled, fresh, index, remaining_s)
+    if len(words) == 0:
+        return reason.FEEDS_DISAGREE
     words[0] = rows | (time << 8) | (index << 40) | (forward << 72) | (rows << 104)
     state._store(constants.KEY_PAGE | page_id, stored, words)
     return reason.OK

@@ -14,10 +14,11 @@ from . import cmap
 from . import constants
 from . import entries
 from . import params
+from . import reports
 from . import risk_array
 from . import state
-from . import surface
 
+uses: reports
 uses: state
 
 
@@ -124,12 +125,13 @@ def _risk_rows(
     page: uint256,
     forward: uint256,
     is_settled: bool,
-    shape: surface.Surface,
-    at_report: uint256,
-    remaining: uint256,
+    fresh: reports.Fresh,
+    index: uint256,
+    remaining_s: uint256,
 ) -> DynArray[uint256, state.LEAF_WORDS_MAX]:
     """
-    @notice Words of a page with its rows anew; word 0 is the caller's. Nothing remains: variances are 0.
+    @notice Words of a page with its rows anew; word 0 is the caller's. No time remains: variances are 0. None: the
+            feeds disagree about a strike.
     """
     words: DynArray[uint256, state.LEAF_WORDS_MAX] = [0]
     rows: uint256 = cmap._word_at(page) & 255
@@ -145,6 +147,8 @@ def _risk_rows(
         state._param(params.EXTREME_RANGE_PPM),
         state._param(params.EXTREME_WEIGHT_PPM),
     )
+    last: uint256 = 0  # strike of the row before, which most often is the call of this put
+    variance: uint256 = 0
     for row: uint256 in range(rows, bound=32):
         strike: uint256 = 0
         is_put: bool = False
@@ -154,9 +158,11 @@ def _risk_rows(
         if is_settled:
             mark, pnl = risk_array._settled(forward, strike, is_put)
         else:
-            variance: uint256 = 0
-            if remaining != 0:
-                variance = surface._at_time(surface._variance_e12(shape, forward, strike), at_report, remaining)
+            if remaining_s != 0 and strike != last:
+                variance = reports._variance(fresh, strike, forward, index, remaining_s)
+                if variance == 0:
+                    return []
+                last = strike
             mark, pnl = risk_array._scenarios(forward, strike, is_put, variance, shocks)
         words[unsafe_add(unsafe_add(1, tables), row >> 3)] |= mark << ((row & 7) << 5)
         words.append(pnl[0])

@@ -41,6 +41,12 @@ AUCTION_DISCOUNT_MAX_PPM: constant(uint256) = 27
 AUCTION_FRACTION_MAX: constant(uint256) = 28
 LIQUIDATION_FEE_PPM: constant(uint256) = 29
 ORDER_HOLD: constant(uint256) = 30
+FEED_QUORUM: constant(uint256) = 31
+SURFACE_AGE_MAX_S: constant(uint256) = 32
+FORWARD_RANGE_PPM: constant(uint256) = 33
+FEED_SPREAD_MAX_PPM: constant(uint256) = 34
+VARIANCE_SPREAD_MAX_PPM: constant(uint256) = 35
+MARK_SPREAD_MAX_PPM: constant(uint256) = 36
 
 FEED_KEYS_WORDS: constant(uint256) = 5
-PARAMS_WORDS: constant(uint256) = 9
+PARAMS_WORDS: constant(uint256) = 10

@@ -57,6 +57,7 @@ NO_SNAPSHOT: constant(uint256) = 59
 ALREADY_SETTLED: constant(uint256) = 60
 NOT_SETTLED: constant(uint256) = 61
 NOTHING_TO_SETTLE: constant(uint256) = 62
+FEEDS_DISAGREE: constant(uint256) = 63
 HEALTHY: constant(uint256) = 70
 UNHEALTHY: constant(uint256) = 71
 NO_AUCTION: constant(uint256) = 72

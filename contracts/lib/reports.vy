@@ -2,14 +2,14 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title What feeds have reported: median index, TWAP snapshots, the surface that rules
+@title What the feeds' reports make together: index, forward, variance of a strike; TWAP snapshots
 @license MIT
-@notice Helpers of `market.vy`; twin of what `sequencer/protocol/market.py` computes from an UNDERLYING's and an EXPIRY's
-        words.
+@notice Twin of `sequencer/protocol/reports.py`, which has the rules, and of `_advance` in `market.py`.
 @custom:security Total; bounds stand beside the arithmetic.
 @custom:kill Nothing: it holds no state and no privilege.
 """
 
+from . import black76
 from . import constants
 from . import params
 from . import state
@@ -19,6 +19,15 @@ uses: state
 
 FIRST_REPORT: constant(uint256) = 1  # word of UNDERLYING and of EXPIRY
 FIRST_SNAPSHOT: constant(uint256) = 6  # word of UNDERLYING
+
+
+struct Fresh:
+    # reports on an expiry that count now, by feed
+    count: uint256
+    forwards: uint256[5]  # reported, ticks
+    indexes: uint256[5]  # that they go with, ticks; > 0
+    remaining_s: uint256[5]  # from the report to expiry
+    shapes: surface.Surface[5]
 
 
 @internal
@@ -38,31 +47,168 @@ def _shape(first: uint256, second: uint256) -> surface.Surface:
 
 @internal
 @view
-def _median(words: DynArray[uint256, state.LEAF_WORDS_MAX], newest: uint256) -> uint256:
+def _quorum() -> uint256:
     """
-    @notice Median of an underlying's reports that are fresh at `newest`; the newest one always is.
+    @notice Fresh reports that an index or a mark needs: `feed_quorum`, or the majority of the configured feeds.
+    """
+    quorum: uint256 = state._param(params.FEED_QUORUM)
+    if quorum != 0:
+        return quorum
+    feeds: uint256 = 0
+    for i: uint256 in range(constants.FEEDS_MAX):
+        if state._feed_key(i) != 0:
+            feeds = unsafe_add(feeds, 1)
+    return unsafe_add(feeds >> 1, 1)
+
+
+@internal
+@pure
+def _sorted(given: uint256[5], count: uint256) -> uint256[5]:
+    """
+    @notice The first `count` <= 5 numbers, rising.
+    """
+    rising: uint256[5] = empty(uint256[5])
+    for i: uint256 in range(count, bound=5):
+        carried: uint256 = given[i]
+        for j: uint256 in range(i, bound=4):
+            other: uint256 = rising[j]
+            if other > carried:
+                rising[j] = carried
+                carried = other
+        rising[i] = carried
+    return rising
+
+
+@internal
+@pure
+def _middle(given: uint256[5], count: uint256) -> (uint256, uint256):
+    """
+    @notice The middle two of the first `count` numbers, 1 <= count <= 5; of an odd count both are the middle one.
+    """
+    rising: uint256[5] = self._sorted(given, count)
+    return rising[unsafe_sub(count, 1) >> 1], rising[count >> 1]
+
+
+@internal
+@pure
+def _is_within(low: uint256, high: uint256, spread_ppm: uint256) -> bool:
+    """
+    @notice Whether low <= high, both below 2^64, differ by at most a part of the lower.
+    """
+    return unsafe_mul(unsafe_sub(high, low), constants.PPM) <= unsafe_mul(spread_ppm, low)
+
+
+@internal
+@view
+def _quorum_time(times: uint256[5]) -> uint256:
+    """
+    @notice Time (seconds) since which a quorum of feeds has reported; 0: never. A feed without a report has time 0.
+    """
+    return self._sorted(times, 5)[unsafe_sub(5, self._quorum())]  # the quorum is 1..5
+
+
+@internal
+@view
+def _index(words: DynArray[uint256, state.LEAF_WORDS_MAX]) -> (uint256, uint256):
+    """
+    @notice Index of an underlying by its fresh reports, and the time since which a quorum has reported; both 0: fewer
+            than the quorum, or the middle two disagree.
     """
     age: uint256 = state._param(params.FEED_AGE_MAX_S)
-    oldest: uint256 = unsafe_sub(newest, age) if newest > age else 0
-    fresh: uint256[5] = empty(uint256[5])  # rising
+    fresh: uint256[5] = empty(uint256[5])
+    times: uint256[5] = empty(uint256[5])
     count: uint256 = 0
     for i: uint256 in range(constants.FEEDS_MAX):
         report: uint256 = words[unsafe_add(FIRST_REPORT, i)]
-        carried: uint256 = report & constants.U32_MAX
-        if carried == 0 or report >> 32 < oldest:
+        times[i] = report >> 32
+        if report & constants.U32_MAX == 0 or unsafe_add(report >> 32, age) < state.time:
             continue
-        for j: uint256 in range(count, bound=4):
-            other: uint256 = fresh[j]
-            if other > carried:
-                fresh[j] = carried
-                carried = other
-        fresh[count] = carried
+        fresh[count] = report & constants.U32_MAX
         count = unsafe_add(count, 1)
-    middle: uint256 = count >> 1  # <= 2
-    if count & 1 == 1:
-        return fresh[middle]
-    below: uint256 = fresh[unsafe_sub(middle, 1)] if middle > 0 else 0
-    return unsafe_add(below, fresh[middle]) >> 1
+    if count < self._quorum():
+        return 0, 0
+    low: uint256 = 0
+    high: uint256 = 0
+    low, high = self._middle(fresh, count)
+    if not self._is_within(low, high, state._param(params.FEED_SPREAD_MAX_PPM)):
+        return 0, 0
+    return min(max(words[0] & constants.U32_MAX, low), high), self._quorum_time(times)
+
+
+@internal
+@view
+def _surfaces_time(words: DynArray[uint256, state.LEAF_WORDS_MAX]) -> uint256:
+    """
+    @notice Time since which a quorum of feeds has reported on an expiry; 0: never.
+    """
+    times: uint256[5] = empty(uint256[5])
+    for i: uint256 in range(constants.FEEDS_MAX):
+        times[i] = words[unsafe_add(FIRST_REPORT, i << 1)] & constants.U32_MAX
+    return self._quorum_time(times)
+
+
+@internal
+@view
+def _fresh_surfaces(words: DynArray[uint256, state.LEAF_WORDS_MAX], expires: uint256) -> Fresh:
+    """
+    @notice The reports on an expiry that are not older than `surface_age_max_s`, each of before `expires`.
+    """
+    age: uint256 = state._param(params.SURFACE_AGE_MAX_S)
+    fresh: Fresh = empty(Fresh)
+    for i: uint256 in range(constants.FEEDS_MAX):
+        place: uint256 = unsafe_add(FIRST_REPORT, i << 1)
+        first: uint256 = words[place]
+        time: uint256 = first & constants.U32_MAX  # 0: no report yet
+        if time == 0 or unsafe_add(time, age) < state.time:
+            continue
+        at: uint256 = fresh.count  # <= 4
+        fresh.forwards[at] = (first >> 32) & constants.U32_MAX
+        fresh.indexes[at] = (first >> 64) & constants.U32_MAX
+        fresh.remaining_s[at] = unsafe_sub(expires, time)
+        fresh.shapes[at] = self._shape(first, words[unsafe_add(place, 1)])
+        fresh.count = unsafe_add(at, 1)
+    return fresh
+
+
+@internal
+@view
+def _forward(fresh: Fresh, index: uint256) -> uint256:
+    """
+    @notice Median of the forwards that the reports' ratios give at `index`, ticks; 0: the middle two disagree.
+    """
+    moved: uint256[5] = empty(uint256[5])
+    for i: uint256 in range(fresh.count, bound=5):
+        reported: uint256 = fresh.indexes[i]
+        numerator: uint256 = unsafe_add(unsafe_mul(unsafe_mul(2, index), fresh.forwards[i]), reported)  # < 2^66
+        moved[i] = min(max(unsafe_div(numerator, unsafe_mul(2, reported)), 1), constants.U32_MAX)
+    low: uint256 = 0
+    high: uint256 = 0
+    low, high = self._middle(moved, fresh.count)
+    if not self._is_within(low, high, state._param(params.FEED_SPREAD_MAX_PPM)):
+        return 0
+    return unsafe_add(low, high) >> 1
+
+
+@internal
+@view
+def _variance(fresh: Fresh, strike: uint256, forward: uint256, index: uint256, remaining_s: uint256) -> uint256:
+    """
+    @notice Median of the variances that the reports give a strike for `remaining_s`; 0: the middle two disagree.
+    """
+    found: uint256[5] = empty(uint256[5])
+    for i: uint256 in range(fresh.count, bound=5):
+        variance: uint256 = surface._variance_e12(fresh.shapes[i], fresh.forwards[i], strike)
+        found[i] = surface._at_time(variance, fresh.remaining_s[i], remaining_s)
+    low: uint256 = 0
+    high: uint256 = 0
+    low, high = self._middle(found, fresh.count)
+    if not self._is_within(low, high, state._param(params.VARIANCE_SPREAD_MAX_PPM)):
+        cheap: uint256 = unsafe_mul(black76._price_e10(forward, strike, False, low), constants.PPM)  # < 2^81
+        dear: uint256 = unsafe_mul(black76._price_e10(forward, strike, False, high), constants.PPM)
+        bound: uint256 = unsafe_mul(unsafe_mul(state._param(params.MARK_SPREAD_MAX_PPM), index), black76.TICK_E10)
+        if dear > unsafe_add(cheap, bound):  # bound < 2^91
+            return 0
+    return unsafe_add(low, high) >> 1
 
 
 @internal
@@ -102,27 +248,3 @@ def _snapshots(
                 word = (word & ~(constants.U64_MAX << 64)) | (now << 64) | (1 << 129)
             words[place] = word
     return words
-
-
-@internal
-@pure
-def _chosen(words: DynArray[uint256, state.LEAF_WORDS_MAX]) -> uint256:
-    """
-    @notice Feed whose report is the (lower) median of an expiry's by at-the-money variance, then by number.
-    """
-    ranks: uint256[5] = empty(uint256[5])  # variance << 8 | feed, rising
-    count: uint256 = 0
-    for i: uint256 in range(constants.FEEDS_MAX):
-        place: uint256 = unsafe_add(FIRST_REPORT, i << 1)
-        if words[place] & constants.U32_MAX == 0:
-            continue
-        shape: surface.Surface = self._shape(words[place], words[unsafe_add(place, 1)])
-        carried: uint256 = (surface._atm_variance_e12(shape) << 8) | i
-        for j: uint256 in range(count, bound=4):
-            other: uint256 = ranks[j]
-            if other > carried:
-                ranks[j] = carried
-                carried = other
-        ranks[count] = carried
-        count = unsafe_add(count, 1)
-    return ranks[unsafe_sub(count, 1) >> 1 if count > 0 else 0] & 255

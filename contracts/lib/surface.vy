@@ -15,6 +15,7 @@ from . import black76
 
 ONE_E12: constant(int256) = 10**12
 PARAMETER_MAX_E12: constant(int256) = 16 * 10**12  # |a|, b, |m|, sigma
+SLOPE_MAX: constant(uint256) = 2  # of a wing of total variance, by Lee
 
 
 struct Surface:
@@ -48,6 +49,31 @@ def _is_valid(surface: Surface) -> bool:
 
 @internal
 @pure
+def _is_sound(surface: Surface) -> bool:
+    """
+    @notice Whether two tests of a valid surface find no arbitrage: no variance below 0, no wing steeper than Lee's bound.
+    """
+    if unsafe_add(surface.a_e12, self._bend_e12(surface)) < 0:
+        return False
+    rho: int256 = surface.rho_e12 if surface.rho_e12 >= 0 else unsafe_sub(0, surface.rho_e12)
+    steepest: int256 = unsafe_mul(surface.b_e12, unsafe_add(ONE_E12, rho))  # < 2^85
+    return convert(convert(steepest, bytes32), uint256) <= SLOPE_MAX * 10**24
+
+
+@internal
+@pure
+def _bend_e12(surface: Surface) -> int256:
+    """
+    @notice b sigma sqrt(1 - rho^2), root and products floored: with a, the least variance of a valid surface.
+    """
+    square: int256 = unsafe_sub(ONE_E12 * ONE_E12, unsafe_mul(surface.rho_e12, surface.rho_e12))  # 0..1e24
+    root: int256 = convert(convert(isqrt(convert(convert(square, bytes32), uint256)), bytes32), int256)
+    bend: int256 = unsafe_div(unsafe_mul(surface.b_e12, surface.sigma_e12), ONE_E12)  # both <= 16e12: < 2^88
+    return unsafe_div(unsafe_mul(bend, root), ONE_E12)
+
+
+@internal
+@pure
 def _variance_at_e12(surface: Surface, k_e12: int256) -> uint256:
     """
     @notice Total variance at log-moneyness k, |k| <= 32 (times 1e12), clamped to W_MIN..W_MAX. Of a valid surface only.
@@ -74,15 +100,6 @@ def _variance_e12(surface: Surface, forward: uint256, strike: uint256) -> uint25
         return self._variance_at_e12(surface, 0)
     k_e12: int256 = unsafe_mul(black76._ln_ratio_q56(strike, forward), ONE_E12) >> 56  # product < 2^101
     return self._variance_at_e12(surface, k_e12)
-
-
-@internal
-@pure
-def _atm_variance_e12(surface: Surface) -> uint256:
-    """
-    @notice Total variance at k = 0: what the reports of an expiry are ranked by.
-    """
-    return self._variance_at_e12(surface, 0)
 
 
 @internal

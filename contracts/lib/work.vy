@@ -14,7 +14,7 @@
 from . import kind
 
 NO_KIND: constant(uint256) = 7  # what is no known kind
-RISK_ROW: constant(uint256) = 24  # each row that a RISK marks, beside the record's own
+RISK_ROW: constant(uint256) = 24  # each row that a RISK tries to mark, beside the record's own
 MAKER: constant(uint256) = 12  # each account that an order meets in the book, likewise
 POSITION: constant(uint256) = 1  # each position of an order's own account, whose margin is computed
 

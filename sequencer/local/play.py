@@ -16,7 +16,7 @@ from sequencer.l1.follower import EMPTY_HASH, PostedBatch
 from sequencer.local.devnet import devnet_key
 from sequencer.local.lies import CROWD, LyingEngine
 from sequencer.log import SqliteLog
-from sequencer.market.feeds import IndexReport, SurfaceReport, TapeSource, sign_reports
+from sequencer.market.feeds import IndexReport, Report, SurfaceReport, TapeSource, sign_reports
 from sequencer.market.tape import Tape
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
@@ -139,12 +139,7 @@ class Play:
 
     def _feeds(self, seconds: int = 1) -> list[bytes]:
         """All feeds report the index, for the tick that is `seconds` away."""
-        report = IndexReport(0, self.now + seconds, self.index)
-        return [
-            raw
-            for feed in range(FEEDS)
-            for raw in sign_reports([report], feed, feed_key(feed), self.state.domain)
-        ]
+        return _of_all_feeds([IndexReport(0, self.now + seconds, self.index)], self.state.domain)
 
     def _marks(self, where: str, seconds: int = 1) -> None:
         """Reports, then risk arrays of every page."""
@@ -170,7 +165,7 @@ class Play:
             for report in TapeSource(self.tape).poll(self.now)
             if isinstance(report, SurfaceReport) and report.day in days
         ]
-        self._tick("surfaces", sign_reports(reports, 0, feed_key(0), self.state.domain))
+        self._tick("surfaces", _of_all_feeds(reports, self.state.domain))
         self._marks("marks")
 
     def _trade(self) -> None:
@@ -301,6 +296,11 @@ class Play:
         instrument, _ = self._put()
         price, seq = (order.price, order.seq) if order is not None else (1, 0)
         return self._signed(Kind.CANCEL, MAKER, instrument=instrument, side=c.SELL, price=price, seq=seq)
+
+
+def _of_all_feeds(reports: Sequence[Report], domain: bytes) -> list[bytes]:
+    """Records of the same reports from every feed."""
+    return [raw for feed in range(FEEDS) for raw in sign_reports(reports, feed, feed_key(feed), domain)]
 
 
 def batches_of(folder: Path, log: SqliteLog, genesis_root: bytes) -> list[Batch]:

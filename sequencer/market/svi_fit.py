@@ -13,7 +13,7 @@ what a smile in units of its own standard deviation can show, so that few points
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import erfc, exp, hypot, isfinite, log, sqrt
 from operator import mul
 from statistics import median
@@ -21,7 +21,14 @@ from typing import Final
 
 from sequencer.market.tape import YEAR_S, Trade, expiry_s
 from sequencer.protocol.constants import U32_MAX
-from sequencer.protocol.surface import ONE_E12, PARAMETER_MAX_E12, Surface, is_valid
+from sequencer.protocol.surface import (
+    ONE_E12,
+    PARAMETER_MAX_E12,
+    SLOPE_MAX,
+    Surface,
+    bend_e12,
+    is_valid,
+)
 
 POINTS_MIN: Final = 5  # distinct strikes below which the smile is flat
 IV_MIN: Final = 0.01
@@ -193,7 +200,7 @@ def _error(
 
 
 def _rounded(a: float, b: float, rho: float, m: float, sigma: float) -> Surface:
-    """Scaled by 1e12 and held inside the protocol's bounds."""
+    """Scaled by 1e12 and held inside the protocol's bounds, which roundings must not pass."""
 
     def scaled(value: float, low: int, high: int) -> int:
         return min(max(round(value * ONE_E12), low), high)
@@ -206,7 +213,9 @@ def _rounded(a: float, b: float, rho: float, m: float, sigma: float) -> Surface:
         sigma_e12=scaled(sigma, 1, PARAMETER_MAX_E12),
     )
     assert is_valid(surface)
-    return surface
+    steepest = SLOPE_MAX * ONE_E12 * ONE_E12 // (ONE_E12 + abs(surface.rho_e12))
+    surface = replace(surface, b_e12=min(surface.b_e12, steepest))
+    return replace(surface, a_e12=max(surface.a_e12, -bend_e12(surface)))
 
 
 class _Search:

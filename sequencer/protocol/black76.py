@@ -100,7 +100,7 @@ def ln_ratio_q56(numerator: int, denominator: int) -> int:
 
 
 def stdev_q56(variance_e12: int) -> int:
-    """sqrt(variance) in Q56 for variance_e12 in 0..W_MAX; both roundings floor; relative error < 2^-39."""
+    """sqrt(variance) in Q56 for variance_e12 in 0..W_MAX; both roundings floor; error below 2^-55."""
     return (isqrt(variance_e12 << 80) << 16) // 10**6
 
 

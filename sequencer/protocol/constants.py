@@ -166,9 +166,9 @@ class Reason(IntEnum):
     SCOPE = 43
     UNKNOWN_FEED = 50
     FEED_TIME = 51  # not newer than the last report, or ahead of the tick's time
-    SURFACE = 52  # parameters out of range
+    SURFACE = 52  # parameters out of range, a forward too far from its index, or static arbitrage
     NO_INDEX = 53
-    NO_SURFACE = 54
+    NO_SURFACE = 54  # fewer fresh surfaces than the quorum
     ALREADY_LISTED = 55
     LISTING_RULE = 56
     EXPIRY_FULL = 57
@@ -177,6 +177,7 @@ class Reason(IntEnum):
     ALREADY_SETTLED = 60
     NOT_SETTLED = 61
     NOTHING_TO_SETTLE = 62
+    FEEDS_DISAGREE = 63  # the middle two of an even number of surfaces
     HEALTHY = 70
     UNHEALTHY = 71
     NO_AUCTION = 72

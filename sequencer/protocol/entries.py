@@ -444,24 +444,17 @@ class SurfaceReport:
 class Expiry:
     """One expiry of one underlying: how many instruments are listed, the feeds' surfaces, the settlement price."""
 
-    __slots__ = ("chosen", "listed", "reports", "settled", "settlement")
+    __slots__ = ("listed", "reports", "settled", "settlement")
 
     def __init__(self) -> None:
         self.listed = 0
         self.settled = False
         self.settlement = 0
-        self.chosen: int | None = None  # the feed whose surface rules
         self.reports: list[SurfaceReport | None] = [None] * c.FEEDS_MAX
 
     def words(self) -> bytes:
         """Eleven words."""
-        first = (
-            self.listed
-            | self.settled << 16
-            | self.settlement << 24
-            | (0 if self.chosen is None else self.chosen + 1) << 56
-        )
-        parts = [_word(first)]
+        parts = [_word(self.listed | self.settled << 16 | self.settlement << 24)]
         for report in self.reports:
             parts.append(bytes(64) if report is None else report.words())
         return b"".join(parts)
@@ -475,8 +468,6 @@ class Expiry:
         one.listed = words[0] & 0xFFFF
         one.settled = bool(words[0] >> 16 & 0xFF)
         one.settlement = words[0] >> 24 & _U32
-        chosen = words[0] >> 56 & 0xFF
-        one.chosen = chosen - 1 if chosen else None
         for feed in range(c.FEEDS_MAX):
             first, second = words[1 + 2 * feed], words[2 + 2 * feed]
             if first & _U32:

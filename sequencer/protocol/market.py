@@ -1,10 +1,10 @@
 """FEED, SURFACE, LIST, RISK: where the index, the surfaces, the instruments and their risk arrays come from."""
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import risk_array, surface, work
+from sequencer.protocol import reports, risk_array, surface, work
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.entries import Page, Snapshot, SurfaceReport, Underlying
+from sequencer.protocol.entries import Expiry, Page, Snapshot, SurfaceReport, Underlying
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import watch_velocity
 from sequencer.protocol.state import State, expiry_time
@@ -12,7 +12,10 @@ from sequencer.protocol.surface import Surface
 
 
 def feed(state: State, record: Record) -> Reason:
-    """FEED: one feed's index. The index is the median of the fresh reports; of an even count, the middle two's mean."""
+    """FEED: one feed's index. The index moves when the fresh reports make one (`reports.index_of`), else it only ages.
+
+    Its time is that from which on a quorum has reported: what one feed says last makes nothing fresh.
+    """
     number, source, time, price = record.fields
     underlying = state.underlying(number)
     if underlying is None or not _is_feed(state, source, record.signer):
@@ -22,14 +25,11 @@ def feed(state: State, record: Record) -> Reason:
     if price == 0:
         return Reason.PRICE
     underlying.reports[source] = (price, time)
-    newest = max(time, underlying.time)
-    oldest = newest - state.params.feed_age_max_s
-    fresh = sorted(p for p, t in underlying.reports if p and t >= oldest)
-    middle = len(fresh) // 2
-    median = fresh[middle] if len(fresh) % 2 else (fresh[middle - 1] + fresh[middle]) // 2
-    _advance(underlying, newest)
-    previous, underlying.index = underlying.index, median
-    watch_velocity(state, underlying, previous)
+    index = reports.index_of(underlying, state.params, state.globals.time)
+    if index:
+        _advance(underlying, reports.quorum_time([time for _, time in underlying.reports], state.params))
+        previous, underlying.index = underlying.index, index
+        watch_velocity(state, underlying, previous)
     state.touch(c.KEY_UNDERLYING | number, underlying)
     return Reason.OK
 
@@ -42,8 +42,10 @@ def _is_feed(state: State, source: int, signer: bytes | None) -> bool:
 def _advance(underlying: Underlying, time: int) -> None:
     """Integrates the index up to `time`; takes the TWAP snapshots of the bounds (07:30, 08:00 UTC) that it passes."""
     start, index = underlying.time, underlying.index
+    if time <= start:
+        return
     underlying.time = time
-    if start == 0 or time == start:
+    if start == 0:
         return
     for day in range(max(start // c.DAY_S, time // c.DAY_S - c.SNAPSHOT_DAYS + 1), time // c.DAY_S + 1):
         end_bound = expiry_time(day)
@@ -64,7 +66,7 @@ def _advance(underlying: Underlying, time: int) -> None:
 
 
 def report_surface(state: State, record: Record) -> Reason:
-    """SURFACE: one feed's surface of a listed expiry. The one with the (lower) median at-the-money variance rules."""
+    """SURFACE: one feed's surface of a listed expiry."""
     number, source, day, time, forward, index, a, b, rho, m, sigma = record.fields
     if not _is_feed(state, source, record.signer):
         return Reason.UNKNOWN_FEED
@@ -76,15 +78,11 @@ def report_surface(state: State, record: Record) -> Reason:
     if (last is not None and time <= last.time) or time > state.globals.time or time >= expiry_time(day):
         return Reason.FEED_TIME
     shape = Surface(a, b, rho, m, sigma)
-    if forward == 0 or index == 0 or time == 0 or not surface.is_valid(shape):
+    if forward == 0 or index == 0 or time == 0 or not surface.is_valid(shape) or not surface.is_sound(shape):
+        return Reason.SURFACE
+    if abs(forward - index) * c.PPM > state.params.forward_range_ppm * index:
         return Reason.SURFACE
     expiry.reports[source] = SurfaceReport(time, forward, index, shape)
-    ranked = sorted(
-        (surface.atm_variance_e12(report.surface), place)
-        for place, report in enumerate(expiry.reports)
-        if report is not None
-    )
-    expiry.chosen = ranked[(len(ranked) - 1) // 2][1]
     state.touch(c.KEY_EXPIRY | key, expiry)
     return Reason.OK
 
@@ -130,10 +128,9 @@ def list_instrument(state: State, record: Record, out: Outcome) -> Reason:
 
 
 def risk(state: State, record: Record) -> Reason:
-    """RISK: marks and scenario P&Ls of a page anew, from the fresh index and the expiry's surface.
+    """RISK: marks and scenario P&Ls of a page anew, from the fresh index and the expiry's fresh surfaces.
 
-    Forward = index x reported forward / reported index, rounded half up. After FIX: intrinsic at the settlement
-    price. Between expiry and FIX: intrinsic at the index.
+    After FIX: intrinsic at the settlement price. Between expiry and FIX: intrinsic at the index.
     """
     number, day, page_number = record.fields
     page_id = number << 23 | day << 7 | page_number
@@ -144,40 +141,55 @@ def risk(state: State, record: Record) -> Reason:
     underlying, expiry = state.underlying(number), state.expiry(number << 16 | day)
     assert underlying is not None  # a page has both
     assert expiry is not None
+    if not expiry.settled and underlying.time + state.params.feed_age_max_s < time:
+        return Reason.NO_INDEX
+    state.globals.work += work.RISK_ROW * len(
+        page.terms
+    )  # the rows cost as much when the feeds disagree on the last
     if expiry.settled:
         page.rows = [risk_array.settled(expiry.settlement, *_terms(terms)) for terms in page.terms]
         page.forward = expiry.settlement
     else:
-        if underlying.time + state.params.feed_age_max_s < time:
-            return Reason.NO_INDEX
         if time >= expiry_time(day):
-            forward, variances = underlying.index, [0] * len(page.terms)
+            forward, variances = underlying.index, {_terms(terms)[0]: 0 for terms in page.terms}
         else:
-            report = expiry.reports[expiry.chosen] if expiry.chosen is not None else None
-            if report is None:
-                return Reason.NO_SURFACE
-            forward = (2 * underlying.index * report.forward + report.index) // (2 * report.index)
-            forward = min(max(forward, 1), c.U32_MAX)
-            remaining = expiry_time(day) - time
-            at_report = expiry_time(day) - report.time
-            variances = [
-                surface.at_time(
-                    surface.variance_e12(report.surface, forward, _terms(terms)[0]), at_report, remaining
-                )
-                for terms in page.terms
-            ]
+            found = _from_surfaces(state, underlying.index, expiry, day, page)
+            if isinstance(found, Reason):
+                return found
+            forward, variances = found
         page.rows = [
-            risk_array.scenarios(forward, *_terms(terms), variance, state.shocks)
-            for terms, variance in zip(page.terms, variances, strict=True)
+            risk_array.scenarios(forward, *_terms(terms), variances[_terms(terms)[0]], state.shocks)
+            for terms in page.terms
         ]
         page.forward = forward
     page.index = underlying.index
     page.time = time
-    state.globals.work += work.RISK_ROW * len(page.terms)
     page.marked = len(page.terms)
     state.epoch += 1
     state.touch(c.KEY_PAGE | page_id, page)
     return Reason.OK
+
+
+def _from_surfaces(
+    state: State, index: int, expiry: Expiry, day: int, page: Page
+) -> tuple[int, dict[int, int]] | Reason:
+    """Forward of an expiry that is still to come, and the variance of each strike of a page, or why there is none."""
+    params, time = state.params, state.globals.time
+    fresh = reports.fresh_surfaces(expiry, params, time)
+    if len(fresh) < reports.quorum(params):
+        return Reason.NO_SURFACE
+    forward = reports.forward_of(fresh, index, params)
+    if forward == 0:
+        return Reason.FEEDS_DISAGREE
+    variances: dict[int, int] = {}
+    for terms in page.terms:
+        strike = _terms(terms)[0]
+        if strike not in variances:  # a call and a put share it
+            variance = reports.variance_of(fresh, strike, forward, index, expiry_time(day), time, params)
+            if variance == 0:
+                return Reason.FEEDS_DISAGREE
+            variances[strike] = variance
+    return forward, variances
 
 
 def is_old(state: State, page: Page, row: int) -> bool:
@@ -188,8 +200,8 @@ def is_old(state: State, page: Page, row: int) -> bool:
 def is_markable(state: State, page_id: int) -> bool:
     """Whether RISK can mark an old page, or could not long ago: the word on who is to blame for its age.
 
-    A settled expiry always; of others one that has a surface, or has expired, whose index is not so old that no page
-    of its underlying can be fresh (feed_age_max_s + risk_age_max_s).
+    A settled expiry always. Of others neither the index nor, before expiry, a quorum of surfaces may be so old that
+    nobody's marks can be fresh: older than they may be for RISK, and risk_age_max_s.
     """
     underlying, expiry = state.underlying(page_id >> 23), state.expiry(page_id >> 7)
     assert underlying is not None  # a page has both
@@ -197,8 +209,10 @@ def is_markable(state: State, page_id: int) -> bool:
     time, params = state.globals.time, state.params
     if expiry.settled:
         return True
-    if time < expiry_time(page_id >> 7 & 0xFFFF) and expiry.chosen is None:
-        return False
+    if time < expiry_time(page_id >> 7 & 0xFFFF):
+        newest = reports.quorum_time([one.time if one else 0 for one in expiry.reports], params)
+        if newest + params.surface_age_max_s + params.risk_age_max_s < time:
+            return False
     return underlying.time + params.feed_age_max_s + params.risk_age_max_s >= time
 
 

@@ -58,16 +58,34 @@ class Params:
     liquidation_fee_ppm: int = 20_000  # of the IM taken over
     # orders
     order_hold: int = 1_000  # 1e-6 USD of free margin for each order's leaf; what its SWEEP costs its account
+    # what the feeds' reports must be to count (reports.py)
+    feed_quorum: int = 0  # fresh reports that an index or a mark needs; 0 = the majority of the feeds
+    surface_age_max_s: int = 1_800  # a surface older than this does not count
+    forward_range_ppm: int = 250_000  # a reported forward is within this part of its index
+    feed_spread_max_ppm: int = (
+        5_000  # the middle two of an even number of prices or forwards differ by this at most
+    )
+    variance_spread_max_ppm: int = 200_000  # likewise of the variances of a strike
+    mark_spread_max_ppm: int = 1_000  # of the index: or what the prices that they make differ by
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field and the relation that does not hold."""
         if len(self.feed_keys) > c.FEEDS_MAX or any(len(key) != 20 for key in self.feed_keys):
             raise ValueError(f"feed_keys: at most {c.FEEDS_MAX} addresses of 20 bytes")
+        if len(set(self.feed_keys)) < len(self.feed_keys) or _ABSENT in self.feed_keys:
+            raise ValueError("feed_keys: each feed has an address of its own, which is not 0")
         for name in INTEGER_FIELDS:
             value = getattr(self, name)
             if not 0 <= value <= c.U32_MAX:
                 raise ValueError(f"{name} must be an integer from 0 to {c.U32_MAX}")
         for name, held, relation in (
+            (
+                "feed_quorum",
+                self.feed_quorum == 0
+                or len(self.feed_keys) < 2 * self.feed_quorum <= 2 * len(self.feed_keys),
+                "0 or more than half of the feeds, and no more than there are",
+            ),
+            ("forward_range_ppm", self.forward_range_ppm < c.PPM, "< 1000000"),
             ("strike_step_ticks", self.strike_step_ticks > 0, "> 0"),
             ("strike_ratio_max", self.strike_ratio_max > 0, "> 0"),
             ("fee_cap_ppm", self.fee_cap_ppm <= c.PPM, "<= 1000000"),

@@ -15,6 +15,7 @@ from sequencer.protocol.black76 import W_MAX, W_MIN, ln_ratio_q56
 
 ONE_E12 = 10**12
 PARAMETER_MAX_E12 = 16 * ONE_E12  # |a|, b, |m|, sigma
+SLOPE_MAX = 2  # of a wing of total variance, by Lee
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,7 @@ class Surface:
 def is_valid(surface: Surface) -> bool:
     """Whether all five lie in their bounds: |a|, |m| <= 16, 0 <= b <= 16, |rho| <= 1, 0 < sigma <= 16.
 
-    For any five integers. A valid surface may still have negative or excessive variance somewhere; it is
-    clamped there.
+    For any five integers. `is_sound` asks for more; what is below 0 or excessive all the same is clamped.
     """
     return (
         -PARAMETER_MAX_E12 <= surface.a_e12 <= PARAMETER_MAX_E12
@@ -41,6 +41,24 @@ def is_valid(surface: Surface) -> bool:
         and -PARAMETER_MAX_E12 <= surface.m_e12 <= PARAMETER_MAX_E12
         and 0 < surface.sigma_e12 <= PARAMETER_MAX_E12
     )
+
+
+def is_sound(surface: Surface) -> bool:
+    """Whether two tests of a valid surface find no arbitrage: no variance below 0, no wing steeper than Lee's bound.
+
+    The wings' slopes are b (1 +- rho); of total variance in k they are at most 2, or far options would be worth more
+    than the forward (R. Lee, "The moment formula for implied volatility at extreme strikes", 2004).
+    """
+    return (
+        surface.a_e12 + bend_e12(surface) >= 0
+        and surface.b_e12 * (ONE_E12 + abs(surface.rho_e12)) <= SLOPE_MAX * ONE_E12 * ONE_E12
+    )
+
+
+def bend_e12(surface: Surface) -> int:
+    """b sigma sqrt(1 - rho^2), root and products floored: with a, the least variance of a valid surface."""
+    root_e12 = isqrt(ONE_E12 * ONE_E12 - surface.rho_e12 * surface.rho_e12)
+    return surface.b_e12 * surface.sigma_e12 // ONE_E12 * root_e12 // ONE_E12
 
 
 def variance_at_e12(surface: Surface, k_e12: int) -> int:
@@ -61,13 +79,8 @@ def variance_e12(surface: Surface, forward: int, strike: int) -> int:
     With a forward or strike of 0, the at-the-money variance. k is ln(K/F) from Q56, floored to 1e-12.
     """
     if forward == 0 or strike == 0:
-        return atm_variance_e12(surface)
+        return variance_at_e12(surface, 0)
     return variance_at_e12(surface, ln_ratio_q56(strike, forward) * ONE_E12 >> 56)
-
-
-def atm_variance_e12(surface: Surface) -> int:
-    """Total variance at k = 0: what the reports of an expiry are ranked by."""
-    return variance_at_e12(surface, 0)
 
 
 def at_time(variance: int, report_remaining_s: int, now_remaining_s: int) -> int:

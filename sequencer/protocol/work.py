@@ -13,7 +13,7 @@ from sequencer.protocol.constants import Kind
 
 UNIT_US: Final = 10
 NO_KIND: Final = 7  # what is no known kind
-RISK_ROW: Final = 24  # each row that a RISK marks, beside the record's own
+RISK_ROW: Final = 24  # each row that a RISK tries to mark, beside the record's own
 MAKER: Final = 12  # each account that an order meets in the book, likewise
 POSITION: Final = 1  # each position of an order's own account, whose margin is computed
 

@@ -275,8 +275,19 @@ def test_surface_is_valid__of_any_int64s__is_the_same_on_both_sides(harness: Any
 def test_variance__of_any_valid_surface__is_the_same_on_both_sides(harness: Any, many: int) -> None:
     rows = [(*drawn_surface(), *drawn_pair()) for _ in range(500 * many)]
     assert_twins(harness, 9, lambda *row: surface.variance_e12(Surface(*row[:5]), *row[5:]), rows)
-    fives = [row[:5] for row in rows[: 200 * many]]
-    assert_twins(harness, 10, lambda *five: surface.atm_variance_e12(Surface(*five)), fives)
+
+
+def test_surface_is_sound__of_any_valid_surface__is_the_same_on_both_sides(harness: Any, many: int) -> None:
+    rows = [drawn_surface() for _ in range(200 * many)]
+    for b, rho in ((2 * ONE_E12, 0), (ONE_E12, ONE_E12), (ONE_E12, -ONE_E12), (16 * 10**11, ONE_E12 // 4)):
+        for step in (-1, 0, 1):  # at Lee's bound
+            rows.append((ONE_E12, b + step, rho, 0, ONE_E12))
+    for b, rho, sigma in ((ONE_E12, 0, ONE_E12), (10**10, 6 * 10**11, 10**11), (3, -8 * 10**11, ONE_E12 - 1)):
+        bend = surface.bend_e12(Surface(0, b, rho, 0, sigma))
+        for step in (-1, 0, 1):  # where the least variance is 0
+            rows.append((step - bend, b, rho, 0, sigma))
+    assert {surface.is_sound(Surface(*row)) for row in rows} == {True, False}
+    assert_twins(harness, 10, lambda *five: surface.is_sound(Surface(*five)), rows)
 
 
 def test_variance__where_the_root_is_next_to_an_integer__is_the_same_on_both_sides(harness: Any) -> None:

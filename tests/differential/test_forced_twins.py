@@ -10,15 +10,18 @@ from typing import Any, Final
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 
 import worlds
+from exchange import INDEX
 from fuzz import Judge, calldata, expected
 
 from sequencer.proof.witness import Tracer, Witness
 from sequencer.protocol import codec, forced
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.protocol.entries import Account
+from sequencer.protocol.entries import Account, SurfaceReport
+from sequencer.protocol.state import State
 
 GAS_MAX: Final = 3_500_000
 CALLDATA_MAX: Final = 110_000
@@ -121,14 +124,24 @@ def test_bid__for_a_portfolio_of_twelve_pages__is_equal(judge: Judge, heavy: Tra
 
 
 def aged(days: int, **changes: int) -> Tracer:
-    """The world of `heavy` `days` later, its index reported since then."""
+    """The world of `heavy` `days` later, its index and surfaces reported since then."""
     state = worlds.heavy(Random(5), ("rich", "maker"), crowd=500, risk_age_max_s=3_600, **changes)
     g, underlying = state.globals, state.underlyings[0]
     g.time += days * c.DAY_S
     underlying.time = g.time
     state.touch(c.KEY_UNDERLYING, underlying)
+    for key in state.expiries:
+        report(state, key, *(g.time - 1,) * 3)
     state.root()
     return Tracer.of(state)
+
+
+def report(state: State, key: int, *times: int) -> None:
+    """The feeds' surfaces of an expiry, of these times; none of the other feeds."""
+    expiry = state.expiries[key]
+    expiry.reports = [SurfaceReport(time, INDEX, INDEX, worlds.SHAPE) for time in times]
+    expiry.reports += [None] * (c.FEEDS_MAX - len(times))
+    state.touch(c.KEY_EXPIRY | key, expiry)
 
 
 @pytest.mark.parametrize("kind", [Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE])
@@ -158,7 +171,18 @@ def test_marks__of_twelve_pages_that_risk_can_renew__hold_the_message_back_alike
 
 
 @pytest.mark.parametrize("kind", [Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE])
-@pytest.mark.parametrize("what", ["silent", "almost silent", "settled", "no surface", "one has no surface"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "silent",
+        "almost silent",
+        "settled",
+        "no quorum",
+        "one without quorum",
+        "surfaces old",
+        "surfaces not so old",
+    ],
+)
 def test_marks__that_risk_may_or_may_not_renew__are_told_apart_alike(
     judge: Judge, kind: Kind, what: str
 ) -> None:
@@ -174,16 +198,18 @@ def test_marks__that_risk_may_or_may_not_renew__are_told_apart_alike(
     if what == "settled":
         for page_id in pages:
             world.expiries[page_id >> 7].settled = True
-    elif what == "no surface":
-        for page_id in pages:
-            world.expiries[page_id >> 7].chosen = None
-    elif what == "one has no surface":
-        world.expiries[pages[7] >> 7].chosen = None
+    now, unmarked = world.globals.time, params.surface_age_max_s + params.risk_age_max_s
+    for page_id in pages if what in ("no quorum", "surfaces old", "surfaces not so old") else pages[7:8]:
+        if "quorum" in what:
+            report(world, page_id >> 7, now)
+        elif "old" in what:  # of the second newest, which makes the quorum
+            second = now - unmarked - (what == "surfaces old")
+            report(world, page_id >> 7, second - 50, now, second)
     for key, expiry in world.expiries.items():
         world.touch(c.KEY_EXPIRY | key, expiry)
     world.touch(c.KEY_UNDERLYING, underlying)
-    if what not in ("almost silent", "settled") and not (
-        kind == Kind.FORCED_ORDER and what == "one has no surface"
+    if what not in ("almost silent", "settled", "surfaces not so old") and not (
+        kind == Kind.FORCED_ORDER and what == "one without quorum"
     ):
         reason = Reason.RISK_STALE
     world.root()

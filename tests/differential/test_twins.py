@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 
 import worlds
-from exchange import DOMAIN, INDEX, NEAR, START, Exchange, key_of, reopened
+from exchange import CALM, DOMAIN, FAR, INDEX, NEAR, START, Exchange, key_of, reopened
 from fuzz import (
     VERIFIER_OF,
     WITNESS_AT,
@@ -37,6 +37,8 @@ from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Account
+from sequencer.protocol.params import Params
+from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
 IS_LONG: Final = os.environ.get("FAIRSTRIKE_LONG", "0") not in ("", "0")
@@ -162,37 +164,61 @@ def test_risk__of_a_full_page__is_equal_and_within_the_limits(judge: Judge) -> N
     equal(judge, world.witness(codec.encode(Kind.RISK, underlying=0, day=NEAR, page=0)), Reason.OK)
 
 
-@pytest.mark.parametrize("seed", range(40 if IS_LONG else 3))
-def test_surfaces__of_random_shapes__are_ranked_and_used_alike(judge: Judge, seed: int) -> None:
-    random = Random(seed)
-    exchange = Exchange(audits=False)
-    exchange.open((NEAR, INDEX, 0), (NEAR, INDEX, 1), (NEAR, INDEX // 2, 0), (NEAR, INDEX * 2, 1))
-    world = Tracer.of(exchange.state)
-    for step in range(4):
-        time = world.globals.time + random.randint(1, 3_000)
-        equal(judge, world.witness(codec.encode(Kind.TICK, time=time)), Reason.OK)
-        records = []
-        for feed in range(3):
-            price = INDEX * random.randint(50, 200) // 100
-            shape = {
-                "a": random.randint(-(10**10), 10**11),
-                "b": random.randint(0, 10**11),
-                "rho": random.randint(-(10**12), 10**12),
-                "m": random.randint(-(10**11), 10**11),
-                "sigma": random.randint(1, 10**12),
-            }
-            if step == 3:
-                shape = {name: random.choice((-1, 1)) * 16 * 10**12 + random.randint(-1, 1) for name in shape}
-            fields = {"underlying": 0, "feed": feed, "time": time}
-            quote = {"day": NEAR, "forward": price, "index": INDEX * random.randint(50, 200) // 100}
-            raw = codec.encode(Kind.SURFACE, **fields, **quote, **shape)
-            records.append(codec.sign(raw, DOMAIN, key_of(f"feed {feed}")))
-            raw = codec.encode(Kind.FEED, **fields, price=price)
-            records.append(codec.sign(raw, DOMAIN, key_of(f"feed {feed}")))
-        records.append(codec.encode(Kind.RISK, underlying=0, day=NEAR, page=0))
-        for raw in records:
-            witness = world.witness(raw)
-            equal(judge, witness, witness.outcome.reason)
+FIVE: Final = tuple(f"feed {feed}" for feed in range(5))
+
+
+def test_reports__of_five_feeds_at_every_edge__make_the_same_marks(judge: Judge) -> None:
+    """Odd and even numbers of fresh reports that agree, nearly, or not at all; old ones, far wings, steep surfaces."""
+    found: set[tuple[str, Reason]] = set()
+    for seed in range(40 if IS_LONG else 4):
+        found |= _five_feeds(judge, Random(seed))
+    for reason in (Reason.OK, Reason.NO_INDEX, Reason.NO_SURFACE, Reason.FEEDS_DISAGREE):
+        assert ("RISK", reason) in found
+    for reason in (Reason.OK, Reason.SURFACE, Reason.FEED_TIME):
+        assert ("SURFACE", reason) in found
+
+
+def _five_feeds(judge: Judge, random: Random) -> set[tuple[str, Reason]]:
+    found: set[tuple[str, Reason]] = set()
+    world = Tracer.of(State(DOMAIN, Params(feed_keys=tuple(map(worlds.address, FIVE)), **CALM), (0,)))
+    params = world.params
+
+    def do(kind: Kind, by: str = "", **fields: int) -> Reason:
+        raw = codec.encode(kind, **fields)
+        witness = world.witness(codec.sign(raw, DOMAIN, key_of(by)) if by else raw)
+        equal(judge, witness, witness.outcome.reason)
+        found.add((kind.name, witness.outcome.reason))
+        return witness.outcome.reason
+
+    def near(number: int, ppm: int) -> int:
+        return number + number * random.choice((-ppm, 0, 0, ppm, ppm + 1)) // c.PPM
+
+    do(Kind.TICK, time=START)
+    for feed, role in enumerate(FIVE[:3]):
+        do(Kind.FEED, role, underlying=0, feed=feed, time=START, price=INDEX)
+    for strike in (INDEX, INDEX // 2, INDEX * 3, 16 * INDEX):
+        for put in (0, 1):
+            assert do(Kind.LIST, underlying=0, day=FAR, put=put, strike=strike) is Reason.OK
+    for _ in range(30):
+        ages = (1, 60, params.feed_age_max_s, params.feed_age_max_s + 1, params.surface_age_max_s)
+        time = world.globals.time + random.choice(ages)
+        do(Kind.TICK, time=time)
+        a, b = random.choice((10**9, 3 * 10**10, 10**12)), random.choice((0, 10**10, 10**12))
+        rho = random.choice((-(10**12), -(10**11), 0, 10**12))
+        prices, vols = (
+            random.choice((0, params.feed_spread_max_ppm - 1, 20_000)),
+            random.choice((0, 10**5, 2 * 10**5)),
+        )
+        for feed in random.sample(range(5), random.randint(0, 5)):
+            when = {"underlying": 0, "feed": feed, "time": time - random.choice((0, 0, 0, 1, 200))}
+            do(Kind.FEED, FIVE[feed], price=near(INDEX, prices), **when)
+            shape = {"a": near(a, vols), "b": b, "rho": rho, "m": 0, "sigma": 10**11}
+            if random.random() < 0.1:
+                shape |= random.choice(({"b": 2 * 10**12, "rho": 1}, {"a": -(10**12)}))
+            forward = near(INDEX, random.choice((prices, prices, params.forward_range_ppm)))
+            do(Kind.SURFACE, FIVE[feed], day=FAR, forward=forward, index=INDEX, **when, **shape)
+        do(Kind.RISK, underlying=0, day=FAR, page=0)
+    return found
 
 
 @pytest.mark.parametrize("used", [0, 1, 255, 2**255 - 1, 2**256 - 2, 2**256 - 1 - 2**77, 2**200 - 1 - 2**8])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from random import Random
 
 STEP: Final = 50_000  # strikes
+AGES: Final = ("feed_age_max_s", "surface_age_max_s", "risk_age_max_s")
 SHAPE: Final = Surface(30_000_000_000, 20_000_000_000, -300_000_000_000, 10**10, 10**11)
 CROWD: Final = 60_000  # other accounts, for paths as long as they get
 CROWD_FROM: Final = 1_000  # number of the first of them
@@ -75,8 +76,7 @@ def vast(random: Random, roles: tuple[str, ...]) -> Tracer:
         maker_fee_ppm=random.choice((0, 100)),
         breaker_restrict_ppm=c.U32_MAX,
         breaker_halt_ppm=c.U32_MAX,
-        feed_age_max_s=10**6,
-        risk_age_max_s=10**6,
+        **dict.fromkeys(AGES, 10**6),
     )
     books = [tuple(world.accounts[1 + number].positions) for number in range(2)]
     for number, role in enumerate(roles, 1):
@@ -107,7 +107,7 @@ def standing(random: Random, sizes: tuple[int, ...], accounts: int, orders: int)
     instruments (2 + 4 x, 4 + 4 x) and one that holds as many others (3 + 4 x), four positions to a page, or more where
     an account may have no more pages. The last page has one row free, the one before has eight rows.
     """
-    world = heavy(random, ("", ""), crowd=0, feed_age_max_s=10**6, risk_age_max_s=10**6)
+    world = heavy(random, ("", ""), crowd=0, **dict.fromkeys(AGES, 10**6))
     pages = sorted(world.pages)
     for page_id, rows in ((pages[-1], c.PAGE_ROWS - 1), (pages[-2], 8)):
         page = world.pages[page_id]
@@ -152,8 +152,7 @@ def deepest(random: Random) -> Tracer:
     state = State(
         DOMAIN,
         params(
-            feed_age_max_s=10**6,
-            risk_age_max_s=10**6,
+            **dict.fromkeys(AGES, 10**6),
             strike_step_ticks=1,
             strike_ratio_max=c.U32_MAX,
             auction_fraction_max=256,
@@ -287,7 +286,6 @@ def put_page(state: State, page_id: int, page: Page) -> None:
         expiry = state.expiries[key] = Expiry()
         expiry.listed = len(page.terms)
         expiry.reports[:3] = [SurfaceReport(START, INDEX, INDEX, SHAPE)] * 3
-        expiry.chosen = 0
         state.touch(c.KEY_EXPIRY | key, expiry)
 
 

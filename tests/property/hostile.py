@@ -41,7 +41,7 @@ _KINDS = (
     (Kind.FORCED_ORDER, 6),
     (Kind.FORCED_WITHDRAW, 2),
     (Kind.FORCED_CANCEL_ALL, 1),
-    (Kind.FORCED_LIQUIDATE, 2),
+    (Kind.FORCED_LIQUIDATE, 5),
     (Kind.FORCED_BID, 3),
     (Kind.SET_SIGNER, 2),
     (Kind.COLLECT, 1),
@@ -74,6 +74,7 @@ class Adversary:
         self.exchange = exchange
         self.random = random
         self.sent: list[Drawn] = []
+        self.level = 0  # price that the feeds speak of; it jumps now and then, and they follow one by one
 
     def draw(self) -> Drawn:
         """One record: 72 % well-formed ones, the rest replays, mutations and noise; CONTINUE when it is due."""
@@ -282,23 +283,29 @@ class Adversary:
     def _feed(self) -> dict[str, int]:
         time = self.exchange.state.globals.time
         last = self.exchange.state.underlyings[0].index or INDEX
-        factor = self.random.choice((1_000, 1_001, 999, 1_000, 950, 1_060, 1_300))
+        if self.level == 0 or self.random.random() < 0.1:
+            self.level = last * self.random.choice((1_000, 950, 1_060, 1_300, 800)) // 1_000
+        factor = self.random.choice((1_000, 1_000, 1_001, 999, 1_004))
         return {
             "underlying": self.random.choice((0, 0, 0, 0, 1, 3)),
             "feed": self.random.randrange(FEEDS + 1),
             "time": max(time - self.random.choice((0, 0, 0, 1, 400, -1)), 0),
-            "price": min(last * factor // 1_000, c.U32_MAX),
+            "price": min(self.level * factor // 1_000, c.U32_MAX),
         }
 
     def _surface(self) -> dict[str, int]:
-        shape = dict(FLAT, a=self.random.choice((10**9, 10**10, 3 * 10**10, -1)))
+        shape = dict(FLAT, a=self.random.choice((10**9, 28 * 10**9, 3 * 10**10, -1)))
+        if self.random.random() < 0.2:
+            shape |= {"b": self.random.choice((10**11, 2 * 10**12)), "sigma": 10**10}
+        index = self.random.choice((INDEX, INDEX, INDEX, 1, c.U32_MAX // 2))
+        basis = self.random.choice((0, 0, 0, 1_000, 4_999, 250_000, 250_001, -250_000))
         return {
             "underlying": 0,
             "feed": self.random.randrange(FEEDS + 1),
             "day": self._day(),
             "time": self.exchange.state.globals.time,
-            "forward": INDEX,
-            "index": self.random.choice((INDEX, INDEX, INDEX, 1, c.U32_MAX)),
+            "forward": index + index * basis // c.PPM,
+            "index": index,
             **shape,
         }
 
@@ -380,12 +387,16 @@ class Adversary:
             for strike in STRIKES:
                 for put in (0, 1):
                     add(Kind.LIST, underlying=0, day=day, put=put, strike=strike)
-            for feed in range(FEEDS):
+        held = {one >> 5 for account in state.accounts.values() for one in account.positions}
+        alive = {page >> 7 for page in held if page >> 23 == 0 and expiry_time(page >> 7) > time}
+        told = draw.sample(range(FEEDS), draw.choice((FEEDS, FEEDS, FEEDS, FEEDS - 1)))
+        other = draw.choice((FLAT["a"], FLAT["a"] * 3 // 2)) if len(told) < FEEDS else FLAT["a"]
+        for day in sorted(alive | {today + 1, today + 20}):
+            for feed in told:
                 add(
                     Kind.SURFACE, address(f"feed {feed}"), underlying=0, feed=feed, day=day, time=time,
-                    forward=price, index=price, **FLAT,
+                    forward=price, index=price, **{**FLAT, "a": other if feed == told[0] else FLAT["a"]},
                 )  # fmt: skip
-        held = {one >> 5 for account in state.accounts.values() for one in account.positions}
         for key in sorted({page >> 7 for page in held} | {today + 1, today + 20}):
             day = key & 0xFFFF
             if expiry_time(day) <= time:

@@ -78,14 +78,15 @@ def check_exit(state: State) -> None:
 
 
 def check_work(before: dict[int, bytes], after: dict[int, bytes], raw: bytes, out: Outcome) -> None:
-    """Every record costs its kind; RISK each row that it marks, an order each account that it meets."""
+    """Every record costs its kind; RISK each row that it tries to mark, an order each account that it meets."""
     then = Global.from_words(before[c.KEY_GLOBAL])
     spent = Global.from_words(after[c.KEY_GLOBAL]).work - then.work - work.of(raw)
     if not raw or raw[0] not in (Kind.RISK, Kind.PLACE, Kind.CONTINUE, Kind.FORCED_ORDER):
         assert spent == 0
     elif raw[0] == Kind.RISK:
         page_id = raw[1] << 23 | int.from_bytes(raw[2:4], "big") << 7 | raw[4] if len(raw) > 4 else 0
-        rows = Page.from_words(after[c.KEY_PAGE | page_id]).marked if out.reason is Reason.OK else 0
+        tried = (Reason.OK, Reason.NO_SURFACE, Reason.FEEDS_DISAGREE)
+        rows = len(Page.from_words(after[c.KEY_PAGE | page_id]).terms) if out.reason in tried else 0
         assert spent == work.RISK_ROW * rows
     else:
         taker = then.taker.account if then.taker else int.from_bytes(raw[1:5], "big")

@@ -8,6 +8,7 @@ import os
 import random
 from datetime import datetime
 from decimal import Decimal, localcontext
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,16 @@ def test_price__on_a_synthetic_grid_of_the_same_ranges__agrees_with_double_preci
     assert as_given.max() < ERROR_MAX_USD
     arithmetic_alone = np.abs(price - reference_usd(forward / 100, strike / 100, is_put, variance_e12 / 1e12))
     assert arithmetic_alone.max() < 1e-8
+
+
+def test_stdev__of_small_variances__is_as_exact_as_its_unit() -> None:
+    """sqrt(variance) by the integer root of 2^160 times the variance; the error is below 2^-55."""
+    for variance in [*range(1, 3_000), *(10**exponent for exponent in range(4, 14))]:
+        exact_q80 = isqrt(variance * 2**160 // 10**12)
+        short_q80 = exact_q80 - (black76.stdev_q56(variance) << 24)
+        assert -1 <= short_q80 < 2 << 24
+        assert short_q80 << 36 < exact_q80
+        assert short_q80 << 39 < exact_q80 or variance < 100
 
 
 @pytest.mark.parametrize("stdev", [1e-6, 1e-4, 0.01, 0.5, 2.0, 4.0, 8.0])

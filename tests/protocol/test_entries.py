@@ -235,7 +235,6 @@ def test_underlying__stands_in_the_documented_bits__and_comes_back(one: Underlyi
 def expiries(draw: st.DrawFn) -> Expiry:
     one = Expiry()
     one.listed, one.settled, one.settlement = draw(uint(16)), draw(st.booleans()), draw(uint(32))
-    one.chosen = draw(st.none() | st.integers(0, c.FEEDS_MAX - 1))
     for feed in range(c.FEEDS_MAX):
         if draw(st.booleans()):
             shape = Surface(*(draw(sint(64)) for _ in range(5)))
@@ -249,8 +248,7 @@ def expiries(draw: st.DrawFn) -> Expiry:
 def test_expiry__stands_in_the_documented_bits__and_comes_back(one: Expiry) -> None:
     data = one.words()
     assert len(data) == 11 * 32
-    chosen = 0 if one.chosen is None else one.chosen + 1
-    assert word(data, 0) == one.listed + (one.settled << 16) + (one.settlement << 24) + (chosen << 56)
+    assert word(data, 0) == one.listed + (one.settled << 16) + (one.settlement << 24)
     for feed, report in enumerate(one.reports):
         first, second = word(data, 1 + 2 * feed), word(data, 2 + 2 * feed)
         if report is None:

@@ -131,6 +131,7 @@ def test_forced__on_marks_that_risk_can_renew__does_not_count_until_it_has(
     g = exchange.state.globals
     raw = example(kind, exchange.numbers["owner"], held)
     exchange.feeds(INDEX)
+    exchange.resurface()
     inbox, words = (g.inbox_hash, g.inbox_count), g.words()
     out = exchange.apply(raw)
     assert out.reason is Reason.RISK_DUE
@@ -162,6 +163,42 @@ def test_forced__on_an_index_withheld__counts_when_no_marks_can_be_fresh(
     exchange.tick(1)
     assert exchange.apply(raw).reason is Reason.RISK_STALE
     assert g.inbox_count == count + 1
+
+
+@pytest.mark.parametrize("kind", [Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE])
+def test_forced__on_surfaces_withheld__counts_when_no_marks_can_be_fresh(
+    exchange: Exchange, held: int, kind: Kind
+) -> None:
+    """Who leaves out the surfaces of all feeds but one gains nothing until nobody can have marks of the expiry."""
+    g, params = exchange.state.globals, exchange.state.params
+    raw = example(kind, exchange.numbers["owner"], held)
+    last = exchange.state.expiries[FAR].reports[0].time
+    exchange.feeds(INDEX)
+    exchange.surface(FAR, 0)
+    assert exchange.risk(held).reason is Reason.NO_SURFACE
+    count = g.inbox_count
+    exchange.tick_at(last + params.surface_age_max_s + params.risk_age_max_s)
+    exchange.feed(INDEX)
+    assert exchange.apply(raw).reason is Reason.RISK_DUE
+    assert g.inbox_count == count
+    exchange.tick(1)
+    assert exchange.apply(raw).reason is Reason.RISK_STALE
+    assert g.inbox_count == count + 1
+    exchange.surface(FAR, 1)
+    assert exchange.apply(raw).reason is Reason.RISK_DUE
+
+
+def test_forced__with_two_surfaces_that_disagree__waits(exchange: Exchange, held: int) -> None:
+    """Whoever leaves out the third of them serves no message with a refusal."""
+    raw = example(Kind.FORCED_WITHDRAW, exchange.numbers["owner"], held)
+    exchange.feeds(INDEX)
+    exchange.surface(FAR, 0)
+    exchange.surface(FAR, 1, a=60_000_000_000)
+    assert exchange.risk(held).reason is Reason.FEEDS_DISAGREE
+    assert exchange.apply(raw).reason is Reason.RISK_DUE
+    exchange.surface(FAR, 2)
+    assert exchange.risk(held).reason is Reason.OK
+    assert exchange.apply(raw).reason is Reason.OK
 
 
 def test_withdraw__with_one_page_that_nobody_can_renew__counts(exchange: Exchange, call: int) -> None:
@@ -410,6 +447,7 @@ def test_bid__on_old_marks_that_risk_can_renew__waits_for_it(exchange: Exchange,
     g = exchange.state.globals
     exchange.tick(exchange.state.params.risk_age_max_s + 1)
     exchange.feeds(INDEX * 13 // 8)
+    exchange.resurface()
     count = g.inbox_count
     fields = {"account": exchange.numbers["owner"], "target": exchange.numbers["debtor"]}
     raw = codec.encode(Kind.FORCED_BID, **fields, fraction=64, cash_max=2**63 - 1)
@@ -432,6 +470,7 @@ def test_bid__of_an_account_with_old_marks__waits_for_those_of_its_own(
     exchange.trade("maker", "owner", other, exchange.mark(other), 5)
     exchange.tick(exchange.state.params.risk_age_max_s + 1)
     exchange.feeds(INDEX * 13 // 8)
+    exchange.resurface()
     assert exchange.risk(auctioned).reason is Reason.OK
     assert bid(exchange, "owner", "debtor").reason is Reason.RISK_DUE
     assert exchange.risk(other).reason is Reason.OK

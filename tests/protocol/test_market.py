@@ -26,38 +26,117 @@ def index(exchange: Exchange) -> int:
 # --- index ---------------------------------------------------------------------------------------------
 
 
+def index_time(exchange: Exchange) -> int:
+    return exchange.state.underlyings[0].time
+
+
 def test_index__is_the_median_of_the_feeds() -> None:
     exchange = Exchange(**CALM)
-    exchange.feed(100, 0)
-    assert index(exchange) == 100
-    exchange.feed(205, 1)
-    assert index(exchange) == 152  # two: the mean, floor
-    exchange.feed(9_999, 2)
-    assert index(exchange) == 205
+    exchange.feed(10_000, 0)
+    assert (index(exchange), index_time(exchange)) == (0, 0)  # one of three is no quorum
+    exchange.feed(9_000, 2)
+    assert index(exchange) == 0  # two that are far apart are none either
+    exchange.feed(10_300, 1)
+    assert (index(exchange), index_time(exchange)) == (10_000, exchange.state.globals.time)
+
+
+def test_index__first_of_an_even_number_that_agree__is_the_lower() -> None:
+    exchange = Exchange(**CALM)
+    exchange.feed(10_050, 0)
+    exchange.feed(10_000, 1)
+    assert index(exchange) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("honest", "liar", "expected"),
+    [
+        (1_001_000, 1_005_000, 1_001_000),  # it moves to the nearer of the two
+        (
+            1_005_000,
+            1_001_000,
+            1_001_000,
+        ),  # and the nearer may be the liar's: it holds back, it does not lead away
+        (1_003_000, 998_100, 1_000_000),  # between the two it stands
+        (999_000, 999_000, 999_000),
+        (995_000, 999_900, 999_900),
+        (1_010_000, 1_004_000, 1_000_000),  # further apart than feed_spread_max_ppm: none
+        (1_000_000, 1, 1_000_000),
+        (1_000_000, c.U32_MAX, 1_000_000),
+    ],
+)
+def test_index__of_an_even_number__is_not_led_by_one_of_two(honest: int, liar: int, expected: int) -> None:
+    exchange = Exchange(**CALM)
+    exchange.feed(1_000_000)
+    exchange.tick(exchange.state.params.feed_age_max_s + 1)  # the third is silent from here on
+    exchange.feed(honest, 0)
+    assert index(exchange) == 1_000_000
+    exchange.feed(liar, 1)
+    assert index(exchange) == expected
+
+
+def test_index__by_one_feed_of_two_that_walks__stays_where_the_other_is() -> None:
+    """However small its steps: the index lies between the two, or stands."""
+    exchange = Exchange(**CALM)
+    exchange.feed(1_000_000)
+    exchange.tick(exchange.state.params.feed_age_max_s + 1)
+    for step in range(1, 200):
+        exchange.tick(1)
+        exchange.feed(1_000_000, 0)
+        exchange.feed(1_000_000 - 500 * step, 1)
+        assert index(exchange) == 1_000_000
+
+
+def test_index__of_too_few_or_of_feeds_that_disagree__stands_and_ages() -> None:
+    exchange = Exchange(**CALM)
+    exchange.feed(1_000_000)
+    then, age = exchange.state.globals.time, exchange.state.params.feed_age_max_s
+    exchange.tick(age + 1)
+    exchange.feed(2_000_000, 0)
+    assert (index(exchange), index_time(exchange)) == (1_000_000, then)
+    exchange.feed(1_000_000, 1)
+    assert (index(exchange), index_time(exchange)) == (1_000_000, then)
+    exchange.feed(1_000_001, 2)
+    assert (index(exchange), index_time(exchange)) == (1_000_001, then + age + 1)
 
 
 def test_index__forgets_a_feed_older_than_feed_age_max() -> None:
     exchange = Exchange(**CALM)
-    for source, price in enumerate((100, 200, 300)):
+    for source, price in enumerate((100_000, 100_100, 100_300)):
         exchange.feed(price, source)
     exchange.tick(180)
-    exchange.feed(1_000, 2)
-    assert index(exchange) == 200  # 180 s old is still fresh
+    exchange.feed(100_200, 2)
+    assert index(exchange) == 100_100  # 180 s old is still fresh
     exchange.tick(1)
-    exchange.feed(1_001, 2)
-    assert index(exchange) == 1_001
+    exchange.feed(100_400, 2)
+    assert index(exchange) == 100_100
+    exchange.feed(100_600, 1)
+    assert index(exchange) == 100_400  # without the first: the nearer of two
 
 
-def test_index__from_a_late_report__keeps_the_newest_time() -> None:
+def test_index__is_of_the_time_since_which_a_quorum_has_reported() -> None:
     exchange = Exchange(**CALM)
     exchange.tick(1_000)
-    exchange.feed(100, 0)
     newest = exchange.state.globals.time
-    assert exchange.feed(300, 1, time=newest - 50).reason is Reason.OK
-    assert exchange.state.underlyings[0].time == newest
-    assert index(exchange) == 200
-    assert exchange.feed(9_999, 2, time=newest - 500).reason is Reason.OK  # not fresh: does not count
-    assert index(exchange) == 200
+    exchange.feed(100_000, 0)
+    exchange.feed(100_000, 1, time=newest - 50)
+    assert index_time(exchange) == newest - 50
+    exchange.feed(100_100, 2, time=newest - 20)
+    assert index_time(exchange) == newest - 20
+    exchange.tick(1)
+    exchange.feed(100_100, 0)
+    assert index_time(exchange) == newest - 20  # one feed that says more makes nothing fresher
+    exchange.feed(9_999, 1, time=newest - 49)
+    assert (index(exchange), index_time(exchange)) == (100_100, newest - 20)
+
+
+def test_index__of_an_old_report__does_not_count() -> None:
+    exchange = Exchange(**CALM)
+    exchange.tick(1_000)
+    newest = exchange.state.globals.time
+    exchange.feed(100_000, 0)
+    exchange.feed(100_000, 1)
+    assert exchange.feed(9_999, 2, time=newest - 500).reason is Reason.OK
+    assert (index(exchange), index_time(exchange)) == (100_000, newest)
 
 
 def test_feed__not_newer_or_ahead_of_time__is_refused() -> None:
@@ -235,14 +314,17 @@ def test_surface__not_newer_ahead_of_time_or_after_expiry__is_refused(listed: Ex
     assert listed.surface(NEAR).reason is Reason.FEED_TIME
 
 
-def test_surface__with_the_lower_median_variance__rules(listed: Exchange) -> None:
+def test_surface__with_a_forward_too_far_from_its_index__is_refused(listed: Exchange) -> None:
     listed.list()
-    expiry = listed.state.expiries[FAR]
-    chosen = []
-    for source, a in enumerate((3 * 10**10, 10**10, 2 * 10**10)):
-        listed.surface(FAR, source, a=a)
-        chosen.append(expiry.chosen)
-    assert chosen == [0, 1, 2]
+    for source, forward, reason in (
+        (0, INDEX * 5 // 4, Reason.OK),
+        (1, INDEX * 5 // 4 + 1, Reason.SURFACE),
+        (1, INDEX * 3 // 4, Reason.OK),
+        (2, INDEX * 3 // 4 - 1, Reason.SURFACE),
+        (2, 1, Reason.SURFACE),
+        (2, c.U32_MAX, Reason.SURFACE),
+    ):
+        assert listed.surface(FAR, source, forward=forward).reason is reason
 
 
 # --- marks ---------------------------------------------------------------------------------------------
@@ -260,22 +342,84 @@ def test_risk__of_a_fresh_page__is_the_risk_arrays(listed: Exchange) -> None:
         )
 
 
-def test_risk__moves_the_reported_forward_with_the_index__rounded_half_up(listed: Exchange) -> None:
+def test_risk__moves_the_reported_forwards_with_the_index__rounded_half_up(listed: Exchange) -> None:
     call = listed.list()
-    listed.surface(FAR, forward=INDEX + 1, index=2 * INDEX)
+    listed.surface(FAR, forward=INDEX + 50_001, index=INDEX + 1)
+    listed.feeds(INDEX // 2)
     listed.risk(call)
-    assert listed.state.pages[call >> 5].forward == 2_500_001  # 2,500,000.5
+    assert listed.state.pages[call >> 5].forward == 2_525_000  # 2,524,999.995 + 0.5
 
 
-def test_risk__of_an_extreme_forward__stays_in_32_bits(listed: Exchange) -> None:
+def test_risk__by_the_median_of_forwards_and_variances__follows_no_single_feed(listed: Exchange) -> None:
     call = listed.list()
-    listed.surface(FAR, forward=2**32 - 1, index=1)
+    for source, (forward, a) in enumerate(((INDEX + 1_000, 3), (INDEX, 1), (INDEX - 3_000, 2))):
+        listed.surface(FAR, source, forward=forward, a=a * 10**10)
     assert listed.risk(call).reason is Reason.OK
-    assert listed.state.pages[call >> 5].forward == 2**32 - 1
-    listed.tick(1)
-    listed.surface(FAR, forward=1, index=2**32 - 1)
+    page = listed.state.pages[call >> 5]
+    assert page.forward == INDEX
+    assert page.rows[0] == risk_array.scenarios(INDEX, INDEX, False, 2 * 10**10, listed.state.shocks)
+
+
+def test_risk__below_the_quorum_of_fresh_surfaces__is_refused(listed: Exchange) -> None:
+    call, age = listed.list(), listed.state.params.surface_age_max_s
+    listed.surface(FAR, 1)
+    assert listed.risk(call).reason is Reason.NO_SURFACE
+    listed.tick(age)
+    listed.surface(FAR, 0)
+    listed.feeds(INDEX)
+    listed.tick_at(listed.state.expiries[FAR].reports[1].time + age + 1)
+    assert listed.risk(call).reason is Reason.NO_SURFACE
+    listed.surface(FAR, 2)
     assert listed.risk(call).reason is Reason.OK
-    assert listed.state.pages[call >> 5].forward == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, Reason.OK),
+        ({"a": 36_000_000_000}, Reason.OK),  # a fifth more variance
+        ({"a": 36_000_000_001}, Reason.FEEDS_DISAGREE),
+        ({"a": 25_000_000_000}, Reason.OK),
+        ({"a": 24_999_999_999}, Reason.FEEDS_DISAGREE),
+        ({"forward": INDEX + INDEX // 200}, Reason.OK),
+        ({"forward": INDEX + INDEX // 200 + 1}, Reason.FEEDS_DISAGREE),
+        ({"forward": INDEX - INDEX // 100}, Reason.FEEDS_DISAGREE),
+    ],
+)
+def test_risk__of_two_feeds_that_disagree__has_no_marks(
+    listed: Exchange, changes: dict[str, int], reason: Reason
+) -> None:
+    call = listed.list()
+    listed.surface(FAR, 0)
+    listed.surface(FAR, 1, **changes)
+    before = listed.state.pages[call >> 5].words()
+    assert listed.risk(call).reason is reason
+    assert (listed.state.pages[call >> 5].words() == before) == (reason is not Reason.OK)
+    listed.surface(FAR, 2)
+    assert listed.risk(call).reason is Reason.OK
+
+
+def test_risk__of_two_feeds_that_differ_where_nothing_is_at_stake__has_marks(listed: Exchange) -> None:
+    """In a far wing twice the variance moves the price by less than mark_spread_max_ppm of the index."""
+    call = listed.list(FAR, 3 * INDEX)
+    listed.surface(FAR, 0)
+    listed.surface(FAR, 1, a=60_000_000_000)
+    assert listed.risk(call).reason is Reason.OK
+    assert listed.mark(call) < INDEX // 1_000
+    listed.list(FAR, INDEX)
+    assert listed.risk(call).reason is Reason.FEEDS_DISAGREE
+
+
+def test_risk__of_two_feeds_that_agree__is_at_their_mean(listed: Exchange) -> None:
+    call = listed.list()
+    listed.surface(FAR, 0, forward=INDEX + 1_001, a=30_000_000_001)
+    listed.surface(FAR, 1, a=33_000_000_000)
+    assert listed.risk(call).reason is Reason.OK
+    page = listed.state.pages[call >> 5]
+    assert page.forward == INDEX + 500
+    assert page.rows[0] == risk_array.scenarios(
+        page.forward, INDEX, False, 31_500_000_000, listed.state.shocks
+    )
 
 
 def test_risk__without_page_surface_or_fresh_index__is_refused(listed: Exchange) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequencer.protocol import constants as c
+from sequencer.protocol import reports
 from sequencer.protocol.params import INTEGER_FIELDS, Params
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -28,13 +29,15 @@ def test_words__of_the_defaults__hold_each_field_in_its_place() -> None:
 @settings(max_examples=examples(100))
 @given(st.data())
 def test_from_words__is_the_inverse(data: st.DataObject) -> None:
-    free = [name for name in INTEGER_FIELDS if not name.endswith("_ppm") and not name.startswith("auction")]
+    free = [
+        name for name in INTEGER_FIELDS if not name.endswith(("_ppm", "quorum")) and name[:7] != "auction"
+    ]
     changes = {
         name: data.draw(st.integers(1, c.U32_MAX))
         for name in data.draw(st.lists(st.sampled_from(free), unique=True, max_size=8))
         if name not in ("congested_excess", "restricted_excess")
     }
-    keys = data.draw(st.lists(st.binary(min_size=20, max_size=20).filter(any), max_size=5))
+    keys = data.draw(st.lists(st.binary(min_size=20, max_size=20).filter(any), max_size=5, unique=True))
     one = Params(feed_keys=tuple(keys), **changes)
     assert Params.from_words(one.words()) == one
 
@@ -47,7 +50,8 @@ def test_from_words__is_the_inverse(data: st.DataObject) -> None:
         {"fund_share_ppm": 1_000_001}, {"fee_doubling_excess": 0}, {"restricted_excess": 19_999},
         {"breaker_halt_ppm": 79_999}, {"auction_duration_s": 0}, {"short_floor_ppm": 1_000_001},
         {"auction_discount_max_ppm": 4_000_001}, {"liquidation_fee_ppm": 1_000_001}, {"price_range_ppm": 900_001},
-        {"feed_age_max_s": -1}, {"risk_age_max_s": 2**32},
+        {"feed_age_max_s": -1}, {"risk_age_max_s": 2**32}, {"feed_quorum": 1}, {"feed_quorum": 4},
+        {"forward_range_ppm": 1_000_000},
     ],
 )  # fmt: skip
 def test_params__out_of_a_bound__name_the_field(changes: dict[str, int]) -> None:
@@ -60,6 +64,22 @@ def test_params__with_six_feeds_or_short_addresses__are_refused() -> None:
         Params(feed_keys=(bytes(20),) * 6)
     with pytest.raises(ValueError, match="feed_keys"):
         Params(feed_keys=(bytes(19),))
+
+
+def test_params__with_one_address_for_two_feeds_or_none__are_refused() -> None:
+    """A majority of the feeds must be one of people."""
+    for keys in ((address("feed 0"), address("feed 1"), address("feed 0")), (address("feed 0"), bytes(20))):
+        with pytest.raises(ValueError, match="feed_keys"):
+            Params(feed_keys=keys)
+
+
+def test_quorum__is_the_majority_of_the_feeds_or_what_params_say() -> None:
+    keys = tuple(address(f"feed {i}") for i in range(5))
+    assert [reports.quorum(Params(feed_keys=keys[:n])) for n in range(6)] == [1, 1, 2, 2, 3, 3]
+    assert [reports.quorum(Params(feed_keys=keys, feed_quorum=n)) for n in (3, 4, 5)] == [3, 4, 5]
+    for wrong in (1, 2, 6):
+        with pytest.raises(ValueError, match="feed_quorum"):
+            Params(feed_keys=keys, feed_quorum=wrong)
 
 
 def test_from_words__of_a_wrong_length_or_value__is_a_value_error() -> None:

@@ -43,14 +43,11 @@ def test_variance__of_any_valid_surface__is_the_clamped_formula(
     assert abs(found - expected) <= 3 + 3 * svi.b_e12 / 1e12 + 1e-14 * W_MAX
 
 
-def test_variance__at_the_forward__is_the_one_that_ranks_reports() -> None:
-    assert surface.atm_variance_e12(USUAL) == surface.variance_e12(USUAL, 4_621_979, 4_621_979)
-    assert surface.atm_variance_e12(USUAL) == pytest.approx(reference(USUAL, 0.0) * 1e12, abs=3)
-
-
 @pytest.mark.parametrize(("forward", "strike"), [(0, 1), (1, 0), (0, 0)])
 def test_variance__without_forward_or_strike__is_that_at_the_money(forward: int, strike: int) -> None:
-    assert surface.variance_e12(USUAL, forward, strike) == surface.atm_variance_e12(USUAL)
+    at_the_money = surface.variance_e12(USUAL, 4_621_979, 4_621_979)
+    assert at_the_money == pytest.approx(reference(USUAL, 0.0) * 1e12, abs=3)
+    assert surface.variance_e12(USUAL, forward, strike) == at_the_money
 
 
 def test_variance__where_the_formula_turns_negative__is_the_least() -> None:
@@ -90,3 +87,23 @@ def test_at_time__with_time_left__scales_the_variance(variance: int, report_s: i
 @pytest.mark.parametrize(("report_s", "now_s"), [(0, 5), (5, 0), (0, 0)])
 def test_at_time__with_no_time_left__is_expired(report_s: int, now_s: int) -> None:
     assert surface.at_time(10**10, report_s, now_s) == 0
+
+
+@given(surfaces)
+@settings(deadline=None, max_examples=300)
+def test_is_sound__of_a_valid_surface__holds_the_least_variance_and_both_wings(svi: Surface) -> None:
+    b, rho, sigma = svi.b_e12 / 1e12, svi.rho_e12 / 1e12, svi.sigma_e12 / 1e12
+    least = svi.a_e12 / 1e12 + b * sigma * math.sqrt(1 - rho * rho)
+    steepest = b * (1 + abs(rho))
+    if abs(least) > 1e-9 and abs(steepest - 2) > 1e-9:
+        assert surface.is_sound(svi) == (least > 0 and steepest < 2)
+
+
+def test_is_sound__at_its_bounds__holds_to_the_unit() -> None:
+    steep = replace(USUAL, b_e12=16 * 10**11, rho_e12=25 * 10**10)  # 1.6 (1 + 0.25) = 2
+    assert surface.is_sound(steep)
+    assert not surface.is_sound(replace(steep, b_e12=steep.b_e12 + 1))
+    assert not surface.is_sound(replace(steep, rho_e12=-steep.rho_e12 - 1))
+    deep = replace(USUAL, a_e12=-surface.bend_e12(USUAL))
+    assert surface.is_sound(deep)
+    assert not surface.is_sound(replace(deep, a_e12=deep.a_e12 - 1))

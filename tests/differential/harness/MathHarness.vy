@@ -22,7 +22,7 @@ PRICE: constant(uint256) = 6
 TO_TICKS: constant(uint256) = 7
 SURFACE_IS_VALID: constant(uint256) = 8
 VARIANCE: constant(uint256) = 9
-ATM_VARIANCE: constant(uint256) = 10
+SURFACE_IS_SOUND: constant(uint256) = 10
 AT_TIME: constant(uint256) = 11
 SHOCKS_IS_VALID: constant(uint256) = 12
 VARIANCE_AT: constant(uint256) = 13
@@ -150,8 +150,8 @@ def _evaluate(which: uint256, row: uint256[7]) -> uint256:
         return surface._variance_e12(shape, row[5], row[6])
     if which == VARIANCE_AT:
         return surface._variance_at_e12(shape, self._int(row[5]))
-    assert which == ATM_VARIANCE, "harness: unknown function"
-    return surface._atm_variance_e12(shape)
+    assert which == SURFACE_IS_SOUND, "harness: unknown function"
+    return convert(surface._is_sound(shape), uint256)
 
 
 @internal

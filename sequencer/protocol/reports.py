@@ -1,0 +1,89 @@
+"""What the feeds' reports make together: index, forward, variance of a strike. Twin: `contracts/lib/reports.vy`.
+
+Only reports that are fresh now count, and no fewer than the quorum. Of an odd number the middle one rules: while less
+than half of them lie, what comes out lies between two honest ones. Of an even number the middle two must agree within
+a bound of PARAMS, or nothing comes out: half of them together can stop the market, and cannot set it.
+"""
+
+from sequencer.protocol import constants as c
+from sequencer.protocol import surface
+from sequencer.protocol.black76 import TICK_E10, price_e10
+from sequencer.protocol.entries import Expiry, SurfaceReport, Underlying
+from sequencer.protocol.params import Params
+
+
+def quorum(params: Params) -> int:
+    """Fresh reports that an index or a mark needs: `feed_quorum`, or the majority of the configured feeds."""
+    return params.feed_quorum or len(params.feed_keys) // 2 + 1
+
+
+def quorum_time(times: list[int], params: Params) -> int:
+    """Time (seconds) since which a quorum of feeds has reported; 0: never. `times`: of FEEDS_MAX feeds, 0 = none."""
+    return sorted(times)[c.FEEDS_MAX - quorum(params)]
+
+
+def index_of(underlying: Underlying, params: Params, now: int) -> int:
+    """The index (ticks) by the reports fresh at `now`; 0: fewer than the quorum, or the middle two disagree.
+
+    Of an even number it stays where it is between the middle two, and else moves to the nearer one: half of the feeds
+    can hold it there, and cannot lead it away. The first index ever is the lower one.
+    """
+    fresh = sorted(
+        price for price, time in underlying.reports if price and time + params.feed_age_max_s >= now
+    )
+    if len(fresh) < quorum(params):
+        return 0
+    low, high = _middle(fresh)
+    if (high - low) * c.PPM > params.feed_spread_max_ppm * low:
+        return 0
+    return min(max(underlying.index, low), high)
+
+
+def fresh_surfaces(expiry: Expiry, params: Params, now: int) -> list[SurfaceReport]:
+    """The reports on an expiry that are not older than `surface_age_max_s` at `now`, by feed."""
+    oldest = now - params.surface_age_max_s
+    return [report for report in expiry.reports if report is not None and report.time >= oldest]
+
+
+def forward_of(fresh: list[SurfaceReport], index: int, params: Params) -> int:
+    """Median of the forwards (ticks) that the reports' ratios give at `index`; 0: the middle two disagree.
+
+    Each is index x reported forward / reported index, rounded half up, in 1..2^32 - 1; of an even number the mean of
+    the middle two, floored. `fresh`: one at least.
+    """
+    moved = sorted(
+        min(max((2 * index * one.forward + one.index) // (2 * one.index), 1), c.U32_MAX) for one in fresh
+    )
+    low, high = _middle(moved)
+    if (high - low) * c.PPM > params.feed_spread_max_ppm * low:
+        return 0
+    return (low + high) // 2
+
+
+def variance_of(
+    fresh: list[SurfaceReport], strike: int, forward: int, index: int, expires: int, now: int, params: Params
+) -> int:
+    """Median of the variances (1e-12) that the reports give a strike for the time left; 0: the middle two disagree.
+
+    Each is its surface's at ln(strike / its own reported forward), scaled from the time left at its report to that
+    left now. The middle two of an even number agree within `variance_spread_max_ppm` of the lower, or when the prices
+    that they make at `forward` do within `mark_spread_max_ppm` of the index (a far wing is worth nothing, whatever its
+    variance); then it is their mean, floored. `fresh`: one at least; now < expires.
+    """
+    found = sorted(
+        surface.at_time(
+            surface.variance_e12(one.surface, one.forward, strike), expires - one.time, expires - now
+        )
+        for one in fresh
+    )
+    low, high = _middle(found)
+    if (high - low) * c.PPM > params.variance_spread_max_ppm * low:
+        cheap, dear = (price_e10(forward, strike, False, variance) for variance in (low, high))
+        if (dear - cheap) * c.PPM > params.mark_spread_max_ppm * index * TICK_E10:
+            return 0
+    return (low + high) // 2
+
+
+def _middle(ordered: list[int]) -> tuple[int, int]:
+    """The middle two, which are one of an odd number."""
+    return ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
