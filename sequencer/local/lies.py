@@ -162,6 +162,7 @@ def _filled_after_cancel(scene: Scene) -> Outcome | None:
         return None
     owner = scene.state.accounts[order.account]
     owner.reserved += order.reserve_rate * order.quantity
+    owner.orders += 1
     scene.touch(order.account)
     scene.state.insert_order(order)
     return scene.apply()
@@ -340,7 +341,9 @@ def _cancel_ignored(scene: Scene) -> Outcome | None:
     if not out.removed:
         return None
     order = out.removed[0]
-    scene.state.accounts[order.account].reserved += order.reserve_rate * order.quantity
+    owner = scene.state.accounts[order.account]
+    owner.reserved += order.reserve_rate * order.quantity
+    owner.orders += 1
     scene.touch(order.account)
     scene.state.insert_order(order)
     return out
