@@ -24,15 +24,19 @@ Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
 
 @dataclass(frozen=True, slots=True)
 class KeeperConfig:
-    """Marks are made anew after `risk_move_ppm` of the index, or `risk_refresh_s`. The rest is what a pass may do."""
+    """Marks are made anew after `risk_move_ppm` of the index, or `risk_refresh_s`. The rest is what a pass may do.
+
+    All of a pass at once is 47,000 units of work (protocol/work.py), without listings: what L1 takes in a second and a
+    half. RISK is most of it, and 3 ms of a tick each.
+    """
 
     risk_move_ppm: int = 1_000
     risk_refresh_s: int = 900
     listings_max: int = 256  # LIST; expiries whose surfaces are reported
-    risks_max: int = 128
+    risks_max: int = 32
     looks_max: int = 4_096  # accounts valued
-    liquidations_max: int = 512
-    settlements_max: int = 512
+    liquidations_max: int = 256
+    settlements_max: int = 256
     sweeps_max: int = 256
     auctions_max: int = 512  # portfolios that the liquidator looks at
 
