@@ -60,7 +60,9 @@ class Looks:
         self._holders: dict[int, Holder] = {}
         self._ring: deque[Holder] = deque()
         self._turn = 0  # of the auctions
-        self._rows: dict[int, tuple[int, int, list[Row]]] = {}  # page -> index, time, rows that are marked
+        self._rows: dict[
+            int, tuple[int, int, int, list[Row]]
+        ] = {}  # page -> index, forward, time, marked rows
         self._moved: dict[int, int] = {ITSELF: 0}
         self._limits: dict[
             int, dict[int, Heap]
@@ -104,15 +106,16 @@ class Looks:
     def page_changed(self, page_id: int, page: Page) -> None:
         """Its holders come nearer to their next look by how far it has moved."""
         before = self._rows.get(page_id)
-        self._rows[page_id] = (page.index, page.time, page.rows[: page.marked])
-        if before is None or before[1] == page.time == 0:
+        self._rows[page_id] = (page.index, page.forward, page.time, page.rows[: page.marked])
+        if before is None or before[2] == page.time == 0:
             heappush(self._stale_at, (page.time + self.state.params.risk_age_max_s + 1, page_id))
             self._moved[page_id] = 0
             return
-        index, time, rows = before
+        index, forward, time, rows = before
         if page.time != time:
             heappush(self._stale_at, (page.time + self.state.params.risk_age_max_s + 1, page_id))
-        move = row_move(self.state, rows, page.rows, abs(page.index - index))
+        moves = abs(page.index - index), abs(page.forward - forward)
+        move = row_move(self.state, page_id >> 23, rows, page.rows, *moves)
         self._move(page_id, FOREVER if self._stale.pop(page_id, self) is None else move)
 
     def _move(self, page_id: int, move: int) -> None:
@@ -151,7 +154,7 @@ class Looks:
         """Looks at up to `looks_max` accounts, those that must be and some in turn; how many."""
         while self._stale_at and self._stale_at[0][0] <= now_s:
             due, page_id = heappop(self._stale_at)
-            if self._rows[page_id][1] + self.state.params.risk_age_max_s + 1 == due:
+            if self._rows[page_id][2] + self.state.params.risk_age_max_s + 1 == due:
                 self._stale[page_id] = None
                 self._move(page_id, FOREVER)
         turns = min(looks_max // RING_PART, len(self._ring))
@@ -264,13 +267,18 @@ def shortfall(state: State, account: Account) -> int:
     return margin.maintenance(state, account) + account.reserved - equity
 
 
-def row_move(state: State, before: list[Row], after: list[Row], index_move: int) -> int:
+def row_move(
+    state: State, underlying: int, before: list[Row], after: list[Row], index_move: int, forward_move: int
+) -> int:
     """Ticks per lot by which equity less margin can have changed, of any portfolio in the rows that were marked.
 
-    The mark's change counts once; a scenario's up to three times, as a margin that goes beyond the scenarios along a
-    chord weighs them (present value: once); the index by the short floor and a third of itself.
+    The mark's change counts once in equity. In IM a scenario's counts up to three times, along a chord that is
+    prolonged by its own length; or once, and the mark's once, where longs are worth nothing (protocol/exposure.py).
+    The index counts by the short floors, the forward by a third of the price range: the slopes beyond the outer moves.
     """
     most = 0
     for (mark, pnl), (new_mark, new_pnl) in zip(before, after, strict=False):
-        most = max(most, abs(new_mark - mark) + 3 * max(map(abs, map(sub, new_pnl, pnl))))
-    return most - (-index_move * (state.params.short_floor_ppm + c.PPM // 3) // c.PPM)
+        moved, shifted = abs(new_mark - mark), max(map(abs, map(sub, new_pnl, pnl)))
+        most = max(most, moved + max(3 * shifted, moved + shifted))
+    floor_ppm, third_ppm = max(margin.floors(state, underlying)), state.shocks[underlying].third_ppm
+    return most - (-(index_move * floor_ppm + forward_move * third_ppm) // c.PPM)

@@ -1,20 +1,21 @@
 """Parameters of a deployment as JSON: they travel in its file, and the genesis root on L1 says whether they are right.
 
-An object of Params' fields, all of them optional: integers, and `feed_keys` as a list of addresses in hex.
+An object of Params' fields, all of them optional: integers, `feed_keys` as a list of addresses in hex, and
+`underlyings` as an object by name: {"BTC": {"price_range_ppm": 150000, ...}, "ETH": {...}}.
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
 from sequencer.development import devnet_params
-from sequencer.genesis import genesis_root
+from sequencer.genesis import UNDERLYINGS, genesis_root
 from sequencer.l1.errors import DeploymentError
 from sequencer.l1.rpc import to_bytes, to_hex
-from sequencer.protocol.params import INTEGER_FIELDS, Params
+from sequencer.protocol.params import INTEGER_FIELDS, UNDERLYING_FIELDS, Params, UnderlyingParams
 
 
 class Deployed(Protocol):
@@ -32,7 +33,11 @@ class Deployed(Protocol):
 def to_object(params: Params) -> dict[str, Any]:
     """Every field."""
     numbers = {name: getattr(params, name) for name in INTEGER_FIELDS}
-    return {"feed_keys": [to_hex(key) for key in params.feed_keys], **numbers}
+    return {
+        "feed_keys": [to_hex(key) for key in params.feed_keys],
+        **numbers,
+        "underlyings": {name: asdict(one) for name, one in zip(UNDERLYINGS, params.underlyings, strict=True)},
+    }
 
 
 def from_object(given: Mapping[str, Any], default: Params | None = None) -> Params:
@@ -41,18 +46,42 @@ def from_object(given: Mapping[str, Any], default: Params | None = None) -> Para
     if unknown:
         raise ValueError(f"no parameter is called {', '.join(sorted(unknown))}")
     default = default or Params()
-    numbers = {}
-    for name in INTEGER_FIELDS:
-        value = given.get(name, getattr(default, name))
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"{name} must be an integer")
-        numbers[name] = value
+    numbers = {name: _integer(name, given.get(name, getattr(default, name))) for name in INTEGER_FIELDS}
+    underlyings = _underlyings(given.get("underlyings", {}), default.underlyings)
     addresses = given.get("feed_keys")
     if addresses is None:
-        return Params(feed_keys=default.feed_keys, **numbers)
+        return Params(feed_keys=default.feed_keys, underlyings=underlyings, **numbers)
     if not isinstance(addresses, list) or not all(isinstance(one, str) for one in addresses):
         raise ValueError("feed_keys must be a list of addresses")
-    return Params(feed_keys=tuple(map(to_bytes, addresses)), **numbers)
+    return Params(feed_keys=tuple(map(to_bytes, addresses)), underlyings=underlyings, **numbers)
+
+
+def _underlyings(given: object, default: tuple[UnderlyingParams, ...]) -> tuple[UnderlyingParams, ...]:
+    """What `given` says of each underlying; the rest is `default`'s."""
+    if not isinstance(given, Mapping) or set(given) - set(UNDERLYINGS):
+        raise ValueError(f"underlyings must be an object with no names but {', '.join(UNDERLYINGS)}")
+    out = []
+    for name, one in zip(UNDERLYINGS, default, strict=True):
+        own = given.get(name, {})
+        if not isinstance(own, Mapping) or set(own) - set(UNDERLYING_FIELDS):
+            raise ValueError(
+                f"underlyings.{name} must be an object with no fields but {', '.join(UNDERLYING_FIELDS)}"
+            )
+        out.append(
+            UnderlyingParams(
+                *(
+                    _integer(f"underlyings.{name}.{field}", own.get(field, getattr(one, field)))
+                    for field in UNDERLYING_FIELDS
+                )
+            )
+        )
+    return tuple(out)
+
+
+def _integer(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer")
+    return value
 
 
 def read(path: Path, default: Params | None = None) -> Params:

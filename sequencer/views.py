@@ -12,6 +12,7 @@ import msgspec
 from sequencer import errors
 from sequencer.api.names import find_instrument, instrument_name, instrument_terms
 from sequencer.engine import Result
+from sequencer.genesis import UNDERLYINGS
 from sequencer.log import Redone
 from sequencer.market.tape import parse_instrument
 from sequencer.protocol import codec, margin
@@ -195,14 +196,23 @@ class Views:
                     "quantity_lots": quantity,
                     "mark_ticks": mark,
                     "index_ticks": page.index,
+                    "forward_ticks": page.forward,
                     "scenarios_ticks": list(pnl),
                 }
             )
         return {
             "account": number,
             "cash": account.cash,
-            "value": account.sums[0],
-            "scenario_sums": account.sums[3:],
+            "value": account.sums.value,
+            "underlyings": {
+                UNDERLYINGS[number]: {
+                    "scenario_sums": one.net,
+                    "uncovered_long_sums": one.longs,
+                    "floor": one.floor(*margin.floors(state, number)),
+                    "worst": one.worst(state.shocks[number].third_ppm),
+                }
+                for number, one in sorted(account.sums.exposures.items())
+            },
             "initial_margin": margin.initial(state, account),
             "maintenance_margin": margin.maintenance(state, account),
             "equity": margin.equity(account),

@@ -112,11 +112,18 @@ def test_move_of_a_pages_rows__bounds_what_any_account_loses_by_it(seed: int) ->
     state = world.state
     for move in (0.0001, 0.003, 0.05, 0.3):
         before = {number: shortfall(state, one) for number, one in state.accounts.items()}
-        pages = {key: (page.rows, page.index) for key, page in state.pages.items()}
+        pages = {key: (page.rows, page.index, page.forward) for key, page in state.pages.items()}
         world.mark(move)
         moved = {
-            key: row_move(state, rows, state.pages[key].rows, abs(state.pages[key].index - index))
-            for key, (rows, index) in pages.items()
+            key: row_move(
+                state,
+                key >> 23,
+                rows,
+                state.pages[key].rows,
+                abs(state.pages[key].index - index),
+                abs(state.pages[key].forward - forward),
+            )
+            for key, (rows, index, forward) in pages.items()
         }
         for number, account in state.accounts.items():
             bound = sum(abs(lots) * moved[one >> 5] for one, lots in account.positions.items()) + ROUNDING
@@ -147,15 +154,16 @@ def test_account__has_its_turn_whatever_waits_before_it() -> None:
 def test_move_of_a_row__counts_its_mark_its_scenarios_and_the_index() -> None:
     state = World(0, 0).state
     flat, bent = (0,) * 16, (0,) * 15 + (-40,)
-    assert row_move(state, [(100, flat)], [(100, flat)], 0) == 0
-    assert row_move(state, [(100, flat)], [(130, flat)], 0) == 30
-    assert row_move(state, [(130, flat)], [(100, bent)], 0) == 30 + 3 * 40
-    assert row_move(state, [(100, flat), (5, bent)], [(130, flat), (5, flat)], 0) == 3 * 40
+    assert row_move(state, 0, [(100, flat)], [(100, flat)], 0, 0) == 0
+    assert row_move(state, 0, [(100, flat)], [(130, flat)], 0, 0) == 30 + 30
+    assert row_move(state, 0, [(130, flat)], [(100, bent)], 0, 0) == 30 + 3 * 40
+    assert row_move(state, 0, [(100, flat), (5, bent)], [(130, flat), (5, flat)], 0, 0) == 3 * 40
     assert (
-        row_move(state, [(100, flat)], [(100, flat), (9_999, bent)], 0) == 0
+        row_move(state, 0, [(100, flat)], [(100, flat), (9_999, bent)], 0, 0) == 0
     )  # nobody holds what had no mark
-    floor_and_third = state.params.short_floor_ppm + 333_333
-    assert row_move(state, [(100, flat)], [(100, flat)], 1_000) == -(-1_000 * floor_and_third // 1_000_000)
+    floor, third = state.params.of(1).short_floor_ppm, state.params.of(1).price_range_ppm // 3
+    assert row_move(state, 1, [(100, flat)], [(100, flat)], 1_000, 0) == -(-1_000 * floor // 1_000_000)
+    assert row_move(state, 1, [(100, flat)], [(100, flat)], 0, 1_000) == -(-1_000 * third // 1_000_000)
 
 
 def test_looks__are_taken_by_what_may_be_lost_largest_first() -> None:

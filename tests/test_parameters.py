@@ -41,6 +41,8 @@ def test_object__there_and_back__is_the_same_to_the_field() -> None:
     assert parameters.from_object(json.loads(json.dumps(given))) == PARAMS
     assert parameters.from_object({"taker_fee_ppm": 77, "listing_days_max": 30}, devnet_params()) == PARAMS
     assert parameters.from_object({}) == Params()
+    wider = parameters.from_object({"underlyings": {"ETH": {"price_range_ppm": 240_000}}})
+    assert [one.price_range_ppm for one in wider.underlyings] == [Params().of(0).price_range_ppm, 240_000]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,13 @@ def test_object__there_and_back__is_the_same_to_the_field() -> None:
         ({"fund_share_ppm": 1_000_001}, "fund_share_ppm must be <= 1000000"),
         ({"feed_keys": ["0x00"]}, "feed_keys: at most 5 addresses of 20 bytes"),
         ({"feed_keys": "0x00"}, "feed_keys must be a list of addresses"),
+        ({"underlyings": {"DOGE": {}}}, "underlyings must be an object with no names but BTC, ETH"),
+        (
+            {"underlyings": {"BTC": {"range": 1}}},
+            "underlyings.BTC must be an object with no fields but price_range_ppm",
+        ),
+        ({"underlyings": {"ETH": {"vol_up_ppm": "1"}}}, "underlyings.ETH.vol_up_ppm must be an integer"),
+        ({"underlyings": {"ETH": {"price_range_ppm": 900_001}}}, r"underlyings\[1\]: price_range_ppm"),
     ],
 )
 def test_file__that_gives_no_parameters__names_file_and_field(

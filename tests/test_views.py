@@ -141,7 +141,9 @@ def test_account__after_a_trade__agrees_with_the_margin(desk):
         statement = desk.views.margin_statement({"account": number})
         (row,) = statement["positions"]
         assert statement["value"] == row["quantity_lots"] * row["mark_ticks"]
-        assert statement["scenario_sums"] == [row["quantity_lots"] * one for one in row["scenarios_ticks"]]
+        assert statement["underlyings"]["BTC"]["scenario_sums"] == [
+            row["quantity_lots"] * one for one in row["scenarios_ticks"]
+        ]
         assert statement["equity"] == statement["cash"] + statement["value"]
 
 

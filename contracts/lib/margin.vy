@@ -5,16 +5,15 @@
 @title Portfolio margin
 @license MIT
 @notice Twin of `sequencer/protocol/margin.py`, which has the formulas; results in 1e-6 USD, rounded against the account.
-@dev Eight scenario sums are kept two a word, in lanes of 128 bits: flipping the top bit of each int32 of a row adds 2^31
-     to it, so that lanes hold sum q (P&L + 2^31), and the bias 2^31 sum q comes off at the end.
-@custom:security Bounds: |q| <= 2^44, 64 positions, marks and P&Ls of 32 bits: sums below 2^82, products with ppm below
-                 2^114, so that nothing wraps.
+@custom:security Bounds: |q| <= 2^44, 64 positions, marks and P&Ls of 32 bits: sums below 2^82, IM below 2^104, products with
+                 ppm below 2^124, so that nothing wraps.
 @custom:kill Nothing: it holds no state and no privilege.
 """
 
 from . import cmap
 from . import constants
 from . import entries
+from . import exposure
 from . import pages
 from . import params
 from . import reason
@@ -22,9 +21,7 @@ from . import state
 
 uses: state
 
-LANES: constant(uint256) = (2**32 - 1) | ((2**32 - 1) << 128)  # scenarios s and s + 4 of a word, after a shift by 32 s
-FLIP: constant(uint256) = max_value(uint256) // (2**32 - 1) * 2**31  # the top bit of each int32
-
+PUT: constant(uint256) = 2**31  # of a row's terms
 
 struct Sums:
     # of one account at the present pages
@@ -69,56 +66,95 @@ def _refresh(account: entries.Account) -> Sums:
     @notice What the account's positions come to at the present pages; reads those that the record has not read.
     """
     worth: int256 = 0
-    short: uint256 = 0
-    total: int256 = 0  # sum q
+    risk: int256 = 0
     oldest: uint256 = constants.U32_MAX
-    lanes: uint256[8] = empty(uint256[8])
-    page_id: uint256 = max_value(uint256)
+    gross_ppm: uint256 = state._param(params.SHORT_GROSS_PPM)
+    one: exposure.Exposure = empty(exposure.Exposure)
+    last: uint256 = account.positions[0]  # the position before
     page: uint256 = 0
     head: uint256 = 0
     tables: uint256 = 0
+    first: uint256 = 0  # position of this page
+    has_short: bool = False  # this page
     for i: uint256 in range(account.position_count, bound=64):
         packed: uint256 = account.positions[i]
-        if packed >> 69 != page_id:
-            page_id = packed >> 69
-            page = state._page(page_id)
+        if i == 0 or packed >> 69 != last >> 69:
+            if packed >> 76 != last >> 76:  # the next expiry
+                one.net_short = exposure._net_short(one)
+                one.side_calls = 0
+                one.side_puts = 0
+            if packed >> 92 != last >> 92:  # the next underlying
+                risk = unsafe_add(risk, exposure._initial(one, state._params_of(last >> 92), gross_ppm))
+                one = empty(exposure.Exposure)
+            page = state._page(packed >> 69)
             head = cmap._word_at(page)
             tables = (unsafe_add(head & 255, 7) >> 3) << 5
             oldest = min(oldest, (head >> 8) & constants.U32_MAX)
             page = unsafe_add(page, 32)
+            first = i
+            has_short = False
+            for j: uint256 in range(i, account.position_count, bound=64):
+                if account.positions[j] >> 69 != packed >> 69:
+                    break
+                if account.positions[j] & constants.U64_MAX < constants.QUANTITY_BIAS:
+                    has_short = True
+                    break
+        last = packed
         row: uint256 = (packed >> 64) & 31
         quantity: int256 = entries._quantity(packed)
-        q: uint256 = self._bits(quantity)
-        mark: uint256 = cmap._word_at(unsafe_add(page, unsafe_add(tables, (row >> 3) << 5)))
-        mark = (mark >> ((row & 7) << 5)) & constants.U32_MAX
+        mark: uint256 = self._at(unsafe_add(page, tables), row)
+        terms: uint256 = self._at(page, row)
         worth = unsafe_add(worth, unsafe_mul(quantity, self._lots(mark)))
-        total = unsafe_add(total, quantity)
-        if quantity < 0:
-            short = unsafe_sub(short, unsafe_mul(q, (head >> 40) & constants.U32_MAX))
+        one.total = unsafe_add(one.total, quantity)
         at: uint256 = unsafe_add(page, unsafe_add(tables << 1, row << 6))
-        pnl: uint256 = cmap._word_at(at) ^ FLIP
-        lanes[0] = unsafe_add(lanes[0], unsafe_mul(q, pnl & LANES))
-        lanes[1] = unsafe_add(lanes[1], unsafe_mul(q, (pnl >> 32) & LANES))
-        lanes[2] = unsafe_add(lanes[2], unsafe_mul(q, (pnl >> 64) & LANES))
-        lanes[3] = unsafe_add(lanes[3], unsafe_mul(q, (pnl >> 96) & LANES))
-        pnl = cmap._word_at(unsafe_add(at, 32)) ^ FLIP
-        lanes[4] = unsafe_add(lanes[4], unsafe_mul(q, pnl & LANES))
-        lanes[5] = unsafe_add(lanes[5], unsafe_mul(q, (pnl >> 32) & LANES))
-        lanes[6] = unsafe_add(lanes[6], unsafe_mul(q, (pnl >> 64) & LANES))
-        lanes[7] = unsafe_add(lanes[7], unsafe_mul(q, (pnl >> 96) & LANES))
-    bias: int256 = unsafe_mul(total, 2**31)
-    worst: int256 = 0
-    for lane: uint256 in lanes:
-        low: int256 = convert(convert(lane << 128, bytes32), int256) >> 128
-        high: int256 = convert(convert(unsafe_sub(lane, self._bits(low)), bytes32), int256) >> 128
-        worst = min(worst, min(unsafe_sub(low, bias), unsafe_sub(high, bias)))
-    lowest: uint256 = self._ceil_ppm(short, state._param(params.SHORT_FLOOR_PPM))
+        low: uint256 = cmap._word_at(at)
+        high: uint256 = cmap._word_at(unsafe_add(at, 32))
+        one.net = exposure._with_row(one.net, self._bits(quantity), low, high)
+        side: int256 = unsafe_mul(quantity, self._lots((head >> 40) & constants.U32_MAX))
+        if terms & PUT != 0:
+            one.side_puts = unsafe_sub(one.side_puts, side)
+        else:
+            one.side_calls = unsafe_sub(one.side_calls, side)
+        if quantity < 0:
+            one.gross = unsafe_sub(one.gross, self._bits(side))
+            continue
+        lots: uint256 = self._bits(quantity)  # that no short covers
+        if has_short:
+            for j: uint256 in range(first, account.position_count, bound=64):
+                other: uint256 = account.positions[j]
+                if other >> 69 != packed >> 69:
+                    break
+                if other & constants.U64_MAX >= constants.QUANTITY_BIAS:
+                    continue
+                if self._at(page, (other >> 64) & 31) == terms ^ PUT:
+                    lots = self._bits(max(unsafe_add(quantity, entries._quantity(other)), 0))
+                    break
+        if lots != 0:
+            one.longs = exposure._with_row(one.longs, lots, low, high)
+            one.lots = unsafe_add(one.lots, lots)
+            one.long_value = unsafe_add(one.long_value, unsafe_mul(lots, mark))
+            slope: uint256 = unsafe_mul(lots, (head >> 72) & constants.U32_MAX)  # x forward
+            if terms & PUT != 0:
+                one.puts = unsafe_add(one.puts, slope)
+            else:
+                one.calls = unsafe_add(one.calls, slope)
+    if account.position_count != 0:
+        risk = unsafe_add(risk, exposure._initial(one, state._params_of(last >> 92), gross_ppm))
     age: uint256 = state._param(params.RISK_AGE_MAX_S)
     return Sums(
         worth=worth,
-        risk=unsafe_sub(self._lots(lowest), worst),
+        risk=risk,
         is_stale=account.position_count != 0 and unsafe_add(oldest, age) < state.time,
     )
+
+
+@internal
+@view
+def _at(table: uint256, row: uint256) -> uint256:
+    """
+    @notice Entry of a row in a page's table of terms or of marks, which begins at this calldata offset.
+    """
+    return (cmap._word_at(unsafe_add(table, (row >> 3) << 5)) >> ((row & 7) << 5)) & constants.U32_MAX
 
 
 @internal
@@ -205,25 +241,25 @@ def _recovers(
 
 @internal
 @view
-def _short_risk(page: uint256, row: uint256) -> uint256:
+def _short_risk(page: uint256, instrument: uint256) -> uint256:
     """
     @notice Ticks per lot that selling an option adds to IM at most: its greatest gain in a scenario, and the short floor.
     """
     most: uint256 = 2**31  # of P&L + 2^31: no gain
-    at: uint256 = pages._pnl_at(page, row)
+    at: uint256 = pages._pnl_at(page, instrument & 31)
     for half: uint256 in range(2):
-        word: uint256 = cmap._word_at(unsafe_add(at, half << 5)) ^ FLIP
+        word: uint256 = cmap._word_at(unsafe_add(at, half << 5)) ^ exposure.FLIP
         for _: uint256 in range(8):
             most = max(most, word & constants.U32_MAX)
             word >>= 32
-    return unsafe_add(
-        unsafe_sub(most, 2**31), self._ceil_ppm(pages._index(page), state._param(params.SHORT_FLOOR_PPM))
-    )
+    floor_ppm: uint256 = params._of(state._params_of(instrument >> 28), params.SHORT_FLOOR_PPM)
+    floor_ppm = max(floor_ppm, state._param(params.SHORT_GROSS_PPM))
+    return unsafe_add(unsafe_sub(most, 2**31), self._ceil_ppm(pages._index(page), floor_ppm))
 
 
 @internal
 @view
-def _reserve_rate(page: uint256, row: uint256, side: uint256, price: uint256, is_covered: bool) -> uint256:
+def _reserve_rate(page: uint256, instrument: uint256, side: uint256, price: uint256, is_covered: bool) -> uint256:
     """
     @notice Ticks per lot that a resting order reserves; rounded up, at most uint32.
     """
@@ -232,9 +268,9 @@ def _reserve_rate(page: uint256, row: uint256, side: uint256, price: uint256, is
         fee = self._ceil_ppm(price, state._param(params.FEE_CAP_PPM))
     loss: uint256 = price
     if side == constants.SELL:
-        worth: uint256 = pages._mark(page, row)
+        worth: uint256 = pages._mark(page, instrument & 31)
         if not is_covered:
-            worth = unsafe_add(worth, self._short_risk(page, row))  # < 2^34
+            worth = unsafe_add(worth, self._short_risk(page, instrument))  # < 2^34
         loss = unsafe_sub(worth, price) if worth > price else 0
     return min(unsafe_add(loss, fee), constants.U32_MAX)
 
@@ -262,8 +298,7 @@ def _is_backed(page: uint256, account: entries.Account, instrument: uint256, sid
     """
     if side == constants.BUY:
         return True
-    row: uint256 = instrument & 31
-    need: uint256 = pages._mark(page, row)
+    need: uint256 = pages._mark(page, instrument & 31)
     if (entry >> 104) & constants.FLAG_REDUCE_ONLY == 0 or not self._is_covered(account):
-        need = unsafe_add(need, self._ceil_ppm(self._short_risk(page, row), state._param(params.MAINTENANCE_PPM)))
+        need = unsafe_add(need, self._ceil_ppm(self._short_risk(page, instrument), state._param(params.MAINTENANCE_PPM)))
     return need <= unsafe_add(price, (entry >> 40) & constants.U32_MAX)  # need - price <= reserve rate

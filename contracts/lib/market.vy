@@ -233,7 +233,7 @@ def _risk() -> uint256:
         if forward == 0:
             return reason.FEEDS_DISAGREE
         remaining_s = unsafe_sub(expires, time)
-    words = pages._risk_rows(page, forward, is_settled, fresh, index, remaining_s)
+    words = pages._risk_rows(number, page, forward, is_settled, fresh, index, remaining_s)
     if len(words) == 0:
         return reason.FEEDS_DISAGREE
     words[0] = rows | (time << 8) | (index << 40) | (forward << 72) | (rows << 104)

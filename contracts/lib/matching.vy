@@ -346,7 +346,7 @@ def _finish(plan: Plan) -> uint256:
     rate: uint256 = 0
     if rests:
         is_covered: bool = is_reducing and margin._is_covered(account)
-        rate = margin._reserve_rate(plan.page, instrument & 31, side, plan.taker.price, is_covered)
+        rate = margin._reserve_rate(plan.page, instrument, side, plan.taker.price, is_covered)
         account.reserved = unsafe_add(account.reserved, unsafe_mul(rate, quantity))  # < 2^64 + 2^72
         account.orders = unsafe_add(account.orders, 1)  # <= 2^32
     fees: uint256 = 0

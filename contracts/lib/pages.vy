@@ -122,6 +122,7 @@ def _with_row(
 @internal
 @view
 def _risk_rows(
+    underlying: uint256,
     page: uint256,
     forward: uint256,
     is_settled: bool,
@@ -140,12 +141,23 @@ def _risk_rows(
         words.append(cmap._word_at(unsafe_add(page, unsafe_add(i, 1) << 5)))
     for _: uint256 in range(tables, bound=4):
         words.append(0)
+    word: uint256 = state._params_of(underlying)
+    up: uint256 = 0
+    down: uint256 = 0
+    up, down = risk_array._left(
+        params._of(word, params.VOL_UP_PPM),
+        params._of(word, params.VOL_DOWN_PPM),
+        state._param(params.HORIZON_S),
+        state._param(params.VOL_REFERENCE_S),
+        state._param(params.VOL_POWER_PPM),
+        remaining,
+    )
     shocks: risk_array.Shocks = risk_array._shocks(
-        state._param(params.PRICE_RANGE_PPM),
-        state._param(params.VOL_UP_PPM),
-        state._param(params.VOL_DOWN_PPM),
-        state._param(params.EXTREME_RANGE_PPM),
-        state._param(params.EXTREME_WEIGHT_PPM),
+        params._of(word, params.PRICE_RANGE_PPM),
+        params._of(word, params.EXTREME_RANGE_PPM),
+        params._of(word, params.EXTREME_WEIGHT_PPM),
+        up,
+        down,
     )
     last: uint256 = 0  # strike of the row before, which most often is the call of this put
     variance: uint256 = 0

@@ -5,7 +5,7 @@
 @title Fields of PARAMS
 @license MIT
 @notice Twin of `sequencer/protocol/params.py`, which has their units and bounds. Field i of the integers stands at word
-        FEEDS_MAX + i // 8 of the leaf, bits 32 * (i % 8).
+        FEEDS_MAX + i // 8 of the leaf, bits 32 * (i % 8); field i of an underlying at bits 32 * i of its word.
 @custom:security The bounds hold from genesis: divisors among them are not zero.
 @custom:kill Nothing: it holds no state and no privilege.
 """
@@ -29,24 +29,41 @@ BREAKER_WINDOW_S: constant(uint256) = 15
 BREAKER_RESTRICT_PPM: constant(uint256) = 16
 BREAKER_HALT_PPM: constant(uint256) = 17
 BREAKER_COOL_S: constant(uint256) = 18
-PRICE_RANGE_PPM: constant(uint256) = 19
-VOL_UP_PPM: constant(uint256) = 20
-VOL_DOWN_PPM: constant(uint256) = 21
-EXTREME_RANGE_PPM: constant(uint256) = 22
-EXTREME_WEIGHT_PPM: constant(uint256) = 23
-SHORT_FLOOR_PPM: constant(uint256) = 24
-MAINTENANCE_PPM: constant(uint256) = 25
-AUCTION_DURATION_S: constant(uint256) = 26
-AUCTION_DISCOUNT_MAX_PPM: constant(uint256) = 27
-AUCTION_FRACTION_MAX: constant(uint256) = 28
-LIQUIDATION_FEE_PPM: constant(uint256) = 29
-ORDER_HOLD: constant(uint256) = 30
-FEED_QUORUM: constant(uint256) = 31
-SURFACE_AGE_MAX_S: constant(uint256) = 32
-FORWARD_RANGE_PPM: constant(uint256) = 33
-FEED_SPREAD_MAX_PPM: constant(uint256) = 34
-VARIANCE_SPREAD_MAX_PPM: constant(uint256) = 35
-MARK_SPREAD_MAX_PPM: constant(uint256) = 36
+MAINTENANCE_PPM: constant(uint256) = 19
+AUCTION_DURATION_S: constant(uint256) = 20
+AUCTION_DISCOUNT_MAX_PPM: constant(uint256) = 21
+AUCTION_FRACTION_MAX: constant(uint256) = 22
+LIQUIDATION_FEE_PPM: constant(uint256) = 23
+ORDER_HOLD: constant(uint256) = 24
+FEED_QUORUM: constant(uint256) = 25
+SURFACE_AGE_MAX_S: constant(uint256) = 26
+FORWARD_RANGE_PPM: constant(uint256) = 27
+FEED_SPREAD_MAX_PPM: constant(uint256) = 28
+VARIANCE_SPREAD_MAX_PPM: constant(uint256) = 29
+MARK_SPREAD_MAX_PPM: constant(uint256) = 30
+HORIZON_S: constant(uint256) = 31
+VOL_REFERENCE_S: constant(uint256) = 32
+VOL_POWER_PPM: constant(uint256) = 33
+SHORT_GROSS_PPM: constant(uint256) = 34
+
+# of an underlying
+PRICE_RANGE_PPM: constant(uint256) = 0
+EXTREME_RANGE_PPM: constant(uint256) = 1
+EXTREME_WEIGHT_PPM: constant(uint256) = 2
+VOL_UP_PPM: constant(uint256) = 3
+VOL_DOWN_PPM: constant(uint256) = 4
+SHORT_FLOOR_PPM: constant(uint256) = 5
 
 FEED_KEYS_WORDS: constant(uint256) = 5
-PARAMS_WORDS: constant(uint256) = 10
+FIRST_UNDERLYING: constant(uint256) = 10  # word of PARAMS
+UNDERLYINGS: constant(uint256) = 2
+PARAMS_WORDS: constant(uint256) = 12
+
+
+@internal
+@pure
+def _of(word: uint256, index: uint256) -> uint256:
+    """
+    @notice A field of an underlying's word.
+    """
+    return (word >> (index << 5)) & (2**32 - 1)

@@ -125,6 +125,16 @@ def _param(index: uint256) -> uint256:
 
 @internal
 @view
+def _params_of(underlying: uint256) -> uint256:
+    """
+    @notice The word of PARAMS with an underlying's own fields (`params.vy`); beyond the last, the last one's.
+    """
+    word: uint256 = unsafe_add(params.FIRST_UNDERLYING, min(underlying, params.UNDERLYINGS - 1))
+    return cmap._word_at(unsafe_add(self.params_at, word << 5))
+
+
+@internal
+@view
 def _feed_key(index: uint256) -> uint256:
     """
     @notice Address of feed `index` < FEEDS_MAX; 0: there is none.

@@ -37,7 +37,8 @@ def margin(file: BinaryIO, as_json: bool) -> None:
     """IM, MM and scenario losses of a portfolio.
 
     FILE (- reads standard input) is JSON: {"cash": "1000.00", "index": "46219.79", "positions": [{"type": "put",
-    "forward": "46219.79", "strike": "45000", "iv": "0.67", "expires_in": 86400, "quantity": "-1.5"}, ...]}
+    "forward": "46219.79", "strike": "45000", "iv": "0.67", "expires_in": 86400, "quantity": "-1.5"}, ...]}. With
+    both underlyings: {"index": {"BTC": "46219.79", "ETH": "3700"}, ...}, and each position has its "underlying".
     """
     from sequencer.market.portfolio import PortfolioError, evaluate, read_portfolio
 
@@ -48,6 +49,8 @@ def margin(file: BinaryIO, as_json: bool) -> None:
     if as_json:
         write_json("-", result)
         return
-    scenarios = result.pop("scenarios")
+    scenarios, underlyings = result.pop("scenarios"), result.pop("underlyings")
     show("portfolio, USD", result)
+    for name, one in underlyings.items():
+        show(name, {"floor": one["floor"], "worst": one["worst"]})
     show("profit or loss by scenario, USD", {f"{i:2d}": value for i, value in enumerate(scenarios)})

@@ -369,11 +369,11 @@ class Demo:
             raise DemoFailed("the tape lists no put that the over-sold account could sell")
         instrument = min(puts)
         page = state.pages[instrument >> 5]
-        mark, pnl = page.rows[instrument & 31]
+        mark = page.rows[instrument & 31][0]
         seller, maker = self.traders[OVER_SOLD], self.traders[MAKERS[0]]
         account = state.accounts[seller.number]
         margin.refresh(state, account)
-        per_lot = max(pnl) + -(-page.index * state.params.short_floor_ppm // c.PPM)
+        per_lot = margin.short_risk(state, page, instrument)
         lots = margin.free(state, account) * 95 // (100 * per_lot)
         await _place(maker, instrument, c.BUY, mark, lots)
         ack = await _place(seller, instrument, c.SELL | c.TIF_IOC << c.FLAG_TIF_SHIFT, mark, lots)

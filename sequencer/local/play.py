@@ -262,10 +262,10 @@ class Play:
         """An account sells puts up to its margin; the index falls."""
         put, _ = self._put()
         page = self.state.pages[put >> 5]
-        mark, pnl = page.rows[put & 31]
+        mark = page.rows[put & 31][0]
         seller = self.state.accounts[OVER_SOLD]
         margin.refresh(self.state, seller)
-        per_lot = max(pnl) + -(-page.index * self.state.params.short_floor_ppm // c.PPM)
+        per_lot = margin.short_risk(self.state, page, put)
         lots = max(1, margin.free(self.state, seller) * 95 // (100 * max(per_lot, 1)))
         self._tick("bid for puts", [self._order(MAKER, put, c.BUY, mark, lots)])
         self._tick("over-sell", [self._order(OVER_SOLD, put, c.SELL | IOC, mark, lots)])

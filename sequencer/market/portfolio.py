@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sequencer.genesis import UNDERLYINGS
 from sequencer.market.quant import total_variance_e12
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin, risk_array
@@ -21,7 +22,10 @@ class PortfolioError(ValueError):
 
 
 class Position(msgspec.Struct, forbid_unknown_fields=True):
-    """One option held: quantity in contracts, negative when short; prices in USD; expires_in seconds."""
+    """One option held: quantity in contracts, negative when short; prices in USD; expires_in seconds.
+
+    `underlying`: its name, where the portfolio's index is one for each; else BTC may be left out.
+    """
 
     type: Literal["call", "put"]
     forward: str
@@ -29,12 +33,13 @@ class Position(msgspec.Struct, forbid_unknown_fields=True):
     iv: str
     expires_in: int
     quantity: str
+    underlying: str | None = None
 
 
 class Portfolio(msgspec.Struct, forbid_unknown_fields=True):
-    """Cash and index in USD."""
+    """Cash and index in USD; the index as one string, or by the name of the underlying."""
 
-    index: str
+    index: str | dict[str, str]
     positions: list[Position]
     cash: str = "0"
 
@@ -63,15 +68,71 @@ def _scaled(text: str, per_unit: int, field: str, low: int, high: int) -> int:
 
 
 def evaluate(portfolio: Portfolio, params: Params | None = None) -> dict[str, Any]:
-    """IM, MM, equity, free margin and the 16 scenario results, in USD, by the integer core."""
+    """IM, MM, equity, free margin and the 16 scenario results, in USD, by the integer core.
+
+    The scenario results are summed over the underlyings; IM is not their worst, because each underlying counts for
+    itself, and so does what lies between its moves (`underlyings`).
+    """
     state = State(bytes(32), params or Params())
     account = Account(bytes(20))
     account.cash = _scaled(portfolio.cash, 10**6, "cash", -(2**62), 2**62)
-    index = _scaled(portfolio.index, 100, "index", 1, c.U32_MAX)
+    indices = _indices(portfolio)
     if len(portfolio.positions) > POSITIONS_MAX:
         raise PortfolioError(f"positions: at most {POSITIONS_MAX}, got {len(portfolio.positions)}")
+    pages = _Pages(state, indices)
     for number, position in enumerate(portfolio.positions):
-        where = f"positions[{number}]."
+        instrument, quantity = pages.put(position, f"positions[{number}].")
+        account.positions[instrument] = account.positions.get(instrument, 0) + quantity
+        if account.positions[instrument] == 0:
+            del account.positions[instrument]
+    state.epoch += 1
+    margin.refresh(state, account)
+    exposures = sorted(account.sums.exposures.items())
+    scenarios = [sum(one.net[i] for _, one in exposures) for i in range(c.SCENARIOS)]
+    return {
+        "initial_margin": Decimal(margin.initial(state, account)) / MICRO,
+        "maintenance_margin": Decimal(margin.maintenance(state, account)) / MICRO,
+        "equity": Decimal(margin.equity(account)) / MICRO,
+        "free": Decimal(margin.free(state, account)) / MICRO,
+        "value": Decimal(account.sums.value) / MICRO,
+        "worst_scenario": min(range(c.SCENARIOS), key=scenarios.__getitem__),
+        "scenarios": [Decimal(one) / MICRO for one in scenarios],
+        "underlyings": {
+            UNDERLYINGS[number]: {
+                "floor": Decimal(one.floor(*margin.floors(state, number))) / MICRO,
+                "worst": Decimal(one.worst(state.shocks[number].third_ppm)) / MICRO,
+                "scenarios": [Decimal(total) / MICRO for total in one.net],
+            }
+            for number, one in exposures
+        },
+    }
+
+
+def _indices(portfolio: Portfolio) -> dict[str, int]:
+    """Index of each underlying that is given one, ticks; a single string is BTC's."""
+    if isinstance(portfolio.index, str):
+        return {UNDERLYINGS[0]: _scaled(portfolio.index, 100, "index", 1, c.U32_MAX)}
+    for name in portfolio.index:
+        if name not in UNDERLYINGS:
+            raise PortfolioError(f"index: {name!r} is none of {', '.join(UNDERLYINGS)}")
+    return {name: _scaled(text, 100, f"index.{name}", 1, c.U32_MAX) for name, text in portfolio.index.items()}
+
+
+class _Pages:
+    """Pages made for a portfolio: one expiry for each forward and time to expiry; the same option twice is one row."""
+
+    def __init__(self, state: State, indices: dict[str, int]) -> None:
+        self.state = state
+        self.indices = indices
+        self.is_one = set(indices) == {UNDERLYINGS[0]}
+        self.expiries: dict[tuple[int, int, int], int] = {}  # underlying, forward, expires_in -> day
+        self.listed: dict[
+            tuple[int, int, int, int], int
+        ] = {}  # underlying, day, terms, variance -> instrument
+
+    def put(self, position: Position, where: str) -> tuple[int, int]:
+        """The position's instrument and its lots. Raises PortfolioError naming the field."""
+        underlying = self._underlying(position.underlying, where)
         forward = _scaled(position.forward, 100, where + "forward", 1, c.U32_MAX)
         strike = _scaled(position.strike, 100, where + "strike", 1, 2**31 - 1)
         quantity = _scaled(position.quantity, 10**4, where + "quantity", -(2**40), 2**40)
@@ -81,23 +142,36 @@ def evaluate(portfolio: Portfolio, params: Params | None = None) -> dict[str, An
             variance = total_variance_e12(position.iv, position.expires_in)
         except (ValueError, InvalidOperation) as error:
             raise PortfolioError(f"{where}iv: {error}") from error
-        page_id = number // c.PAGE_ROWS
-        page = state.pages.setdefault(page_id, Page())
-        page.index = index
-        page.terms.append((position.type == "put") << 31 | strike)
-        page.rows.append(
-            risk_array.scenarios(forward, strike, position.type == "put", variance, state.shocks)
-        )
-        if quantity:
-            account.positions[page_id << 5 | number % c.PAGE_ROWS] = quantity
-    state.epoch += 1
-    margin.refresh(state, account)
-    return {
-        "initial_margin": Decimal(margin.initial(state, account)) / MICRO,
-        "maintenance_margin": Decimal(margin.maintenance(state, account)) / MICRO,
-        "equity": Decimal(margin.equity(account)) / MICRO,
-        "free": Decimal(margin.free(state, account)) / MICRO,
-        "value": Decimal(account.sums[0]) / MICRO,
-        "worst_scenario": min(range(c.SCENARIOS), key=lambda i: account.sums[3 + i]),
-        "scenarios": [Decimal(one) / MICRO for one in account.sums[3:]],
-    }
+        expiry = underlying, forward, position.expires_in
+        day = self.expiries.setdefault(expiry, len(self.expiries))
+        is_put = position.type == "put"
+        terms = is_put << 31 | strike
+        instrument = self.listed.get((underlying, day, terms, variance))
+        if instrument is None:
+            instrument = self._list(underlying, day, terms)
+            page = self.state.pages[instrument >> 5]
+            page.forward = forward
+            shocks = self.state.shocks[underlying]
+            left = shocks.left(position.expires_in)
+            page.rows.append(risk_array.scenarios(forward, strike, is_put, variance, shocks, left))
+            self.listed[underlying, day, terms, variance] = instrument
+        return instrument, quantity
+
+    def _underlying(self, name: str | None, where: str) -> int:
+        if name is None and self.is_one:
+            return 0
+        if name not in self.indices:
+            raise PortfolioError(f"{where}underlying must be one of {', '.join(self.indices)}, got {name!r}")
+        return UNDERLYINGS.index(name)
+
+    def _list(self, underlying: int, day: int, terms: int) -> int:
+        """A new row on the first page of the expiry that has neither these terms nor 32 rows."""
+        page_id = underlying << 23 | day << 7
+        while True:
+            page = self.state.pages.setdefault(page_id, Page())
+            if len(page.terms) < c.PAGE_ROWS and terms not in page.terms:
+                break
+            page_id += 1
+        page.index = self.indices[UNDERLYINGS[underlying]]
+        page.terms.append(terms)
+        return page_id << 5 | len(page.terms) - 1

@@ -52,7 +52,8 @@ def price_option(
     forward, strike = _ticks(forward_usd, "forward"), _ticks(strike_usd, "strike")
     variance = total_variance_e12(iv, expires_in_s)
     sensitivity = greeks(forward, strike, kind, variance, expires_in_s)
-    mark_ticks, pnl = scenarios(forward, strike, kind, variance, shocks or Shocks())
+    shocks = shocks or Shocks()
+    mark_ticks, pnl = scenarios(forward, strike, kind, variance, shocks, shocks.left(expires_in_s))
     return OptionPrice(
         mark=_scaled(price_e10(forward, strike, kind, variance), 10),
         delta=_scaled(sensitivity.delta_e12, 12),

@@ -37,6 +37,7 @@ NONCE_WINDOW: Final = 256
 PAGE_ROWS: Final = 32
 PAGES_PER_EXPIRY: Final = 128
 UNDERLYINGS_MAX: Final = 16  # numbers of four bits
+UNDERLYINGS: Final = 2  # that PARAMS has a word for: BTC, ETH
 FEEDS_MAX: Final = 5
 SNAPSHOT_DAYS: Final = 4
 SCENARIOS: Final = 16

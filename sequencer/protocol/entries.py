@@ -7,6 +7,7 @@ Each entry packs itself into 32-byte words (`words()`, joined) whose keccak is i
 from typing import Final
 
 from sequencer.protocol import constants as c
+from sequencer.protocol.exposure import Sums
 from sequencer.protocol.surface import Surface
 
 _U32: Final = c.U32_MAX
@@ -205,7 +206,7 @@ class Account:
         self.nonce_bitmap = 0
         self.signers: list[tuple[bytes, int, int]] = []  # address, scope, expires
         self.positions: dict[int, int] = {}
-        self.sums: list[int] = []
+        self.sums = Sums()
         self.epoch = NEVER
 
     def clone(self) -> "Account":

@@ -1,9 +1,7 @@
 """Portfolio margin: what an account is worth and what it must hold, from its positions and the pages' risk arrays.
 
     value   = sum q x mark                                  (q lots, negative when short; ticks: the product is cash)
-    worst   = min(0, min over 16 scenarios of sum q x P&L)
-    floor   = ceil(sum over shorts |q| x index x short_floor_ppm / 1e6)
-    IM      = floor - worst
+    IM      = sum over underlyings of floor - worst         (exposure.py; nothing offsets between underlyings)
     MM      = ceil(IM x maintenance_ppm / 1e6)
     equity  = cash + value
     free    = equity - IM - reserved - orders x order_hold
@@ -12,36 +10,34 @@ The sums over the positions are kept beside the account and moved by each fill; 
 changed since. All results in 1e-6 USD. Roundings are against the account.
 """
 
-from typing import Final
-
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
 from sequencer.protocol.entries import NEVER, Account, Page
+from sequencer.protocol.exposure import Exposure, Sums, mate_of, uncovered
 from sequencer.protocol.state import State
-
-# account.sums: value, short lots x index, oldest page time, then the 16 scenario sums
-_VALUE: Final = 0
-_SHORT: Final = 1
-_OLDEST: Final = 2
-_PNL: Final = 3
 
 
 def refresh(state: State, account: Account) -> None:
     """Makes `account.sums` those of the present pages."""
     if account.epoch == state.epoch:
         return
-    value = short = 0
-    oldest = c.U32_MAX
-    pnl = [0] * c.SCENARIOS
-    for instrument, quantity in sorted(account.positions.items()):
+    sums = Sums()
+    positions = account.positions
+    for instrument, quantity in sorted(positions.items()):
         page = state.page_of(instrument)
-        mark, row = page.rows[instrument & 31]
-        value += quantity * mark
-        if quantity < 0:
-            short -= quantity * page.index
-        oldest = min(oldest, page.time)
-        pnl = [total + quantity * one for total, one in zip(pnl, row, strict=True)]
-    account.sums = [value, short, oldest, *pnl]
+        row = instrument & 31
+        sums.value += quantity * page.rows[row][0]
+        sums.oldest = min(sums.oldest, page.time)
+        one = sums.exposures.get(instrument >> 28)
+        if one is None:
+            one = sums.exposures[instrument >> 28] = Exposure()
+        one.add(page, instrument, 0, quantity)
+        if quantity > 0:
+            mate = mate_of(page, row)
+            lots = uncovered(quantity, 0 if mate is None else positions.get(instrument - row + mate, 0))
+            if lots:
+                one.add_longs(page, row, lots)
+    account.sums = sums
     account.epoch = state.epoch
 
 
@@ -69,24 +65,34 @@ def move(account: Account, page: Page, instrument: int, delta: int) -> None:
         account.epoch = NEVER  # the oldest page may be another one now
     if account.epoch == NEVER:
         return
-    mark, row = page.rows[instrument & 31]
     sums = account.sums
-    sums[_VALUE] += delta * mark
-    sums[_SHORT] += (max(-after, 0) - max(-held, 0)) * page.index
-    sums[_OLDEST] = min(sums[_OLDEST], page.time)
-    sums[_PNL:] = [total + delta * one for total, one in zip(sums[_PNL:], row, strict=True)]
+    row = instrument & 31
+    mate = mate_of(page, row)
+    mate_held = 0 if mate is None else positions.get(instrument - row + mate, 0)
+    sums.value += delta * page.rows[row][0]
+    sums.oldest = min(sums.oldest, page.time)
+    one = sums.exposures.get(instrument >> 28) or Exposure()
+    sums.exposures[instrument >> 28] = one.moved(page, instrument, held, delta, mate or 0, mate_held)
 
 
 def equity(account: Account) -> int:
     """Cash and marks; the sums must be fresh (`refresh`)."""
-    return account.cash + account.sums[_VALUE]
+    return account.cash + account.sums.value
 
 
 def initial(state: State, account: Account) -> int:
     """IM without orders, rounded up."""
-    sums = account.sums
-    worst = min(0, *sums[_PNL:])
-    return -(-sums[_SHORT] * state.params.short_floor_ppm // c.PPM) - worst
+    total = 0
+    for number, one in account.sums.exposures.items():
+        if one.risk is None:
+            one.risk = one.floor(*floors(state, number)) - one.worst(state.shocks[number].third_ppm)
+        total += one.risk
+    return total
+
+
+def floors(state: State, underlying: int) -> tuple[int, int]:
+    """short_floor_ppm and short_gross_ppm of an underlying."""
+    return state.params.of(underlying).short_floor_ppm, state.params.short_gross_ppm
 
 
 def maintenance(state: State, account: Account) -> int:
@@ -97,7 +103,7 @@ def maintenance(state: State, account: Account) -> int:
 def free(state: State, account: Account) -> int:
     """Equity less IM, the resting orders' reserve, and what their leaves hold."""
     held = account.reserved + account.orders * state.params.order_hold
-    return account.cash + account.sums[_VALUE] - initial(state, account) - held
+    return account.cash + account.sums.value - initial(state, account) - held
 
 
 def recovers(state: State, before: Account, after: Account, fees: int) -> bool:
@@ -114,12 +120,10 @@ def recovers(state: State, before: Account, after: Account, fees: int) -> bool:
 
 def is_stale(state: State, account: Account) -> bool:
     """Whether a page that the account's sums rest on is older than risk_age_max_s."""
-    return (
-        bool(account.positions) and account.sums[_OLDEST] + state.params.risk_age_max_s < state.globals.time
-    )
+    return bool(account.positions) and account.sums.oldest + state.params.risk_age_max_s < state.globals.time
 
 
-def reserve_rate(state: State, page: Page, row: int, side: int, price: int, covered: bool) -> int:
+def reserve_rate(state: State, page: Page, instrument: int, side: int, price: int, covered: bool) -> int:
     """Ticks per lot that a resting order reserves: the worst that its fill can do to its account's free margin.
 
     A buy: its premium. A sell: the worst scenario value of the option and the short floor, less the premium; but a
@@ -131,9 +135,9 @@ def reserve_rate(state: State, page: Page, row: int, side: int, price: int, cove
     if side == c.BUY:
         loss = price
     else:
-        loss = page.rows[row][0] - price
+        loss = page.rows[instrument & 31][0] - price
         if not covered:
-            loss += _short_risk(state, page, row)
+            loss += short_risk(state, page, instrument)
     return min(max(loss, 0) + fee, c.U32_MAX)
 
 
@@ -155,13 +159,13 @@ def is_backed(state: State, page: Page, account: Account, order: Order) -> bool:
     """
     if order.side == c.BUY:
         return True
-    row = order.instrument & 31
-    need = page.rows[row][0] - order.price
+    need = page.rows[order.instrument & 31][0] - order.price
     if not (order.flags & c.FLAG_REDUCE_ONLY and is_covered(account)):
-        need -= -_short_risk(state, page, row) * state.params.maintenance_ppm // c.PPM
+        need -= -short_risk(state, page, order.instrument) * state.params.maintenance_ppm // c.PPM
     return need <= order.reserve_rate
 
 
-def _short_risk(state: State, page: Page, row: int) -> int:
+def short_risk(state: State, page: Page, instrument: int) -> int:
     """Ticks per lot that selling an option adds to IM at most: its greatest gain in a scenario, and the short floor."""
-    return max(0, *page.rows[row][1]) - (-page.index * state.params.short_floor_ppm // c.PPM)
+    floor_ppm = max(floors(state, instrument >> 28))
+    return max(0, *page.rows[instrument & 31][1]) - (-page.index * floor_ppm // c.PPM)

@@ -157,8 +157,10 @@ def risk(state: State, record: Record) -> Reason:
             if isinstance(found, Reason):
                 return found
             forward, variances = found
+        shocks = state.shocks[number]
+        left = shocks.left(max(expiry_time(day) - time, 0))
         page.rows = [
-            risk_array.scenarios(forward, *_terms(terms), variances[_terms(terms)[0]], state.shocks)
+            risk_array.scenarios(forward, *_terms(terms), variances[_terms(terms)[0]], shocks, left)
             for terms in page.terms
         ]
         page.forward = forward

@@ -270,7 +270,7 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
         rate = margin.reserve_rate(
             state,
             page,
-            taker.instrument & 31,
+            taker.instrument,
             flags & c.FLAG_SIDE,
             taker.price,
             bool(flags & c.FLAG_REDUCE_ONLY) and margin.is_covered(account),

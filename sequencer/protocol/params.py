@@ -1,10 +1,10 @@
 """PARAMS: the numbers that govern the transition, fixed at genesis; one leaf of the state.
 
-Words of the leaf: the five feed addresses, one word each, then the integer fields in the order below, eight uint32 a
-word, field i at word 5 + i // 8, bits 32 x (i % 8).
+Words of the leaf: the five feed addresses, one word each; the integer fields in the order below, eight uint32 a word,
+field i at word 5 + i // 8, bits 32 x (i % 8); then one word for each underlying, its field i at bits 32 x i.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 from sequencer.protocol import constants as c
@@ -15,8 +15,26 @@ _ABSENT: Final = b"\0" * 20
 
 
 @dataclass(frozen=True, slots=True)
+class UnderlyingParams:
+    """What differs from underlying to underlying; every field is a uint32, eight at most."""
+
+    price_range_ppm: int = 150_000
+    extreme_range_ppm: int = 450_000
+    extreme_weight_ppm: int = 350_000
+    vol_up_ppm: int = 300_000
+    vol_down_ppm: int = 250_000
+    short_floor_ppm: int = 10_000  # of the index, per net short contract of an expiry's side
+
+
+BTC: Final = UnderlyingParams()
+ETH: Final = UnderlyingParams(price_range_ppm=200_000, extreme_range_ppm=600_000)
+
+
+@dataclass(frozen=True, slots=True)
 class Params:
-    """Every field is a uint32 (units last in the name; `_ppm` = 1e-6), except the feeds' addresses (20 bytes)."""
+    """Every field is a uint32 (units last in the name; `_ppm` = 1e-6), except the feeds' addresses (20 bytes) and what
+    each underlying has for itself.
+    """
 
     feed_keys: tuple[bytes, ...] = ()  # at most FEEDS_MAX
     # feeds and marks
@@ -44,12 +62,6 @@ class Params:
     breaker_halt_ppm: int = 200_000
     breaker_cool_s: int = 120
     # margin
-    price_range_ppm: int = 150_000
-    vol_up_ppm: int = 300_000
-    vol_down_ppm: int = 250_000
-    extreme_range_ppm: int = 450_000
-    extreme_weight_ppm: int = 350_000
-    short_floor_ppm: int = 10_000  # of the index, per short contract
     maintenance_ppm: int = 800_000  # MM as a part of IM
     # liquidation
     auction_duration_s: int = 900
@@ -67,6 +79,15 @@ class Params:
     )
     variance_spread_max_ppm: int = 200_000  # likewise of the variances of a strike
     mark_spread_max_ppm: int = 1_000  # of the index: or what the prices that they make differ by
+    # scenarios
+    horizon_s: int = 21_600  # passes in every scenario but the extreme ones
+    vol_reference_s: int = (
+        2_592_000  # time to expiry at which the volatility shocks are those of the underlying
+    )
+    vol_power_ppm: int = 300_000  # how fast they shrink with the time to expiry
+    short_gross_ppm: int = 100  # of the index, per short contract, whatever stands against it
+    # one word for each underlying
+    underlyings: tuple[UnderlyingParams, ...] = field(default=(BTC, ETH))
 
     def __post_init__(self) -> None:
         """Raises ValueError naming the field and the relation that does not hold."""
@@ -78,6 +99,8 @@ class Params:
             value = getattr(self, name)
             if not 0 <= value <= c.U32_MAX:
                 raise ValueError(f"{name} must be an integer from 0 to {c.U32_MAX}")
+        if len(self.underlyings) != c.UNDERLYINGS:
+            raise ValueError(f"underlyings: {c.UNDERLYINGS} of them")
         for name, held, relation in (
             (
                 "feed_quorum",
@@ -97,29 +120,45 @@ class Params:
                 self.breaker_halt_ppm >= self.breaker_restrict_ppm,
                 ">= breaker_restrict_ppm",
             ),
-            ("short_floor_ppm", self.short_floor_ppm <= c.PPM, "<= 1000000"),
             ("maintenance_ppm", 0 < self.maintenance_ppm < c.PPM, "in 1..999999"),
             ("auction_duration_s", self.auction_duration_s > 0, "> 0"),
             ("auction_discount_max_ppm", self.auction_discount_max_ppm <= 4 * c.PPM, "<= 4000000"),
             ("auction_fraction_max", 0 < self.auction_fraction_max <= 256, "in 1..256"),
             ("liquidation_fee_ppm", self.liquidation_fee_ppm <= c.PPM, "<= 1000000"),
+            ("vol_reference_s", self.vol_reference_s > 0, "> 0"),
+            ("vol_power_ppm", self.vol_power_ppm <= c.PPM, "<= 1000000"),
+            ("short_gross_ppm", self.short_gross_ppm <= c.PPM, "<= 1000000"),
         ):
             if not held:
                 raise ValueError(f"{name} must be {relation}")
-        if not risk_array.is_valid(self.shocks):
-            raise ValueError(
-                "price_range_ppm, vol_up_ppm, vol_down_ppm, extreme_range_ppm, extreme_weight_ppm: out of range"
-            )
+        for number, one in enumerate(self.underlyings):
+            for name in UNDERLYING_FIELDS:
+                if not 0 <= getattr(one, name) <= c.U32_MAX:
+                    raise ValueError(f"underlyings[{number}].{name} must be an integer from 0 to {c.U32_MAX}")
+            if one.short_floor_ppm > c.PPM:
+                raise ValueError(f"underlyings[{number}].short_floor_ppm must be <= 1000000")
+            if not risk_array.is_valid(self.shocks(number)):
+                raise ValueError(
+                    f"underlyings[{number}]: price_range_ppm, extreme_range_ppm, extreme_weight_ppm, vol_up_ppm or "
+                    "vol_down_ppm is out of range"
+                )
 
-    @property
-    def shocks(self) -> Shocks:
-        """The shocks of the 16 scenarios."""
+    def of(self, underlying: int) -> UnderlyingParams:
+        """What holds for an underlying; for a number beyond the last, the last one's."""
+        return self.underlyings[min(underlying, c.UNDERLYINGS - 1)]
+
+    def shocks(self, underlying: int) -> Shocks:
+        """The shocks of the 16 scenarios of an underlying."""
+        one = self.of(underlying)
         return Shocks(
-            price_range_ppm=self.price_range_ppm,
-            vol_up_ppm=self.vol_up_ppm,
-            vol_down_ppm=self.vol_down_ppm,
-            extreme_range_ppm=self.extreme_range_ppm,
-            extreme_weight_ppm=self.extreme_weight_ppm,
+            price_range_ppm=one.price_range_ppm,
+            extreme_range_ppm=one.extreme_range_ppm,
+            extreme_weight_ppm=one.extreme_weight_ppm,
+            vol_up_ppm=one.vol_up_ppm,
+            vol_down_ppm=one.vol_down_ppm,
+            horizon_s=self.horizon_s,
+            vol_reference_s=self.vol_reference_s,
+            vol_power_ppm=self.vol_power_ppm,
         )
 
     def words(self) -> bytes:
@@ -128,16 +167,16 @@ class Params:
         out = b"".join(key.rjust(32, b"\0") for key in keys)
         numbers = [getattr(self, name) for name in INTEGER_FIELDS]
         for start in range(0, len(numbers), 8):
-            word = 0
-            for offset, number in enumerate(numbers[start : start + 8]):
-                word |= number << (32 * offset)
-            out += word.to_bytes(32, "big")
+            out += _word(numbers[start : start + 8])
+        for one in self.underlyings:
+            out += _word([getattr(one, name) for name in UNDERLYING_FIELDS])
         return out
 
     @classmethod
     def from_words(cls, data: bytes) -> "Params":
         """Inverse of `words`. Raises ValueError when the length or a value does not fit."""
-        count = c.FEEDS_MAX + -(-len(INTEGER_FIELDS) // 8)
+        flat = c.FEEDS_MAX + -(-len(INTEGER_FIELDS) // 8)
+        count = flat + c.UNDERLYINGS
         if len(data) != 32 * count:
             raise ValueError(f"params: {count} words expected")
         keys = [data[32 * i + 12 : 32 * i + 32] for i in range(c.FEEDS_MAX)]
@@ -145,9 +184,24 @@ class Params:
             keys.pop()
         numbers: dict[str, int] = {}
         for i, name in enumerate(INTEGER_FIELDS):
-            start = 32 * (c.FEEDS_MAX + i // 8)
-            numbers[name] = int.from_bytes(data[start : start + 32], "big") >> (32 * (i % 8)) & c.U32_MAX
-        return cls(feed_keys=tuple(keys), **numbers)
+            numbers[name] = _field(data, c.FEEDS_MAX + i // 8, i % 8)
+        underlyings = tuple(
+            UnderlyingParams(*(_field(data, flat + number, i) for i in range(len(UNDERLYING_FIELDS))))
+            for number in range(c.UNDERLYINGS)
+        )
+        return cls(feed_keys=tuple(keys), underlyings=underlyings, **numbers)
 
 
-INTEGER_FIELDS: Final = tuple(field.name for field in fields(Params) if field.name != "feed_keys")
+def _word(numbers: list[int]) -> bytes:
+    """Up to eight uint32 in a word, the first lowest."""
+    return sum(number << 32 * place for place, number in enumerate(numbers)).to_bytes(32, "big")
+
+
+def _field(data: bytes, word: int, place: int) -> int:
+    return int.from_bytes(data[32 * word : 32 * word + 32], "big") >> 32 * place & c.U32_MAX
+
+
+UNDERLYING_FIELDS: Final = tuple(one.name for one in fields(UnderlyingParams))
+INTEGER_FIELDS: Final = tuple(
+    one.name for one in fields(Params) if one.name not in ("feed_keys", "underlyings")
+)

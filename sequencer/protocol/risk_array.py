@@ -1,20 +1,24 @@
 """Risk array of one instrument: its mark and its profit or loss in 16 scenarios, in price ticks.
 
-Twin: `contracts/lib/risk_array.vy`. The scenarios are those of SPAN: seven moves of the forward, each with
-the volatility up and down, and two extreme moves whose loss counts in part. A strike keeps its own variance
-when the forward moves (sticky strike). All shocks are integers in parts per million (ppm).
+Twin: `contracts/lib/risk_array.vy`. Two sets of seven moves of the forward, from the range down to the range up by
+thirds of it, with the volatility up and with the volatility down, a horizon of time having passed in both; and two
+extreme moves at once, whose loss counts in part. A strike keeps its own variance when the forward moves (sticky
+strike). All shocks are integers in parts per million (ppm).
 
-    index  0  1 | 2  3 | 4  5 | 6  7 | 8  9 | 10 11 | 12 13 | 14       15
-    price   0   | +1/3 | -1/3 | +2/3 | -2/3 |  +1   |  -1   | +extreme -extreme
-    vol    up dn| up dn| up dn| up dn| up dn| up dn | up dn | as it is
+    index  0   1    2    3  4    5    6  | 7        | 8   9    10   11 12   13   14 | 15
+    price  -1 -2/3 -1/3  0 +1/3 +2/3 +1  | -extreme | -1 -2/3 -1/3  0 +1/3 +2/3 +1  | +extreme
+    vol    up                            | as it is | down                          | as it is
 """
 
 from dataclasses import dataclass, field
+from math import isqrt
 
 from sequencer.protocol.black76 import (
+    ONE_Q56,
     PRICE_MAX,
     TICK_E10,
     W_MAX,
+    exp_neg_q56,
     intrinsic,
     ln_ratio_q56,
     stdev_q56,
@@ -24,6 +28,7 @@ from sequencer.protocol.black76 import (
 
 PPM = 1_000_000
 SCENARIOS = 16
+U32_MAX = (1 << 32) - 1
 PNL_MAX = (1 << 31) - 1
 PNL_MIN = -(1 << 31)
 SHOCK_MAX_PPM = 900_000  # a forward keeps a tenth of its value at least, a volatility too
@@ -34,56 +39,86 @@ Row = tuple[int, tuple[int, ...]]  # mark (uint32 ticks), 16 profits or losses (
 
 @dataclass(frozen=True, slots=True)
 class Shocks:
-    """Scenario parameters in ppm.
+    """Scenario parameters of an underlying, in ppm and seconds.
 
-    `moves` is derived: the seven moves and the two extreme ones in the order of the scenarios, each as (ppm
-    of the forward that is left, ln of it in Q56). A third of the range is floored.
+    `third_ppm` and `moves` are derived: a third of the range, floored, and the seven moves by thirds and the two
+    extreme ones, each as (ppm of the forward that is left, ln of it in Q56).
     """
 
     price_range_ppm: int = 150_000
-    vol_up_ppm: int = 300_000
-    vol_down_ppm: int = 250_000
     extreme_range_ppm: int = 450_000
     extreme_weight_ppm: int = 350_000
+    vol_up_ppm: int = 300_000
+    vol_down_ppm: int = 250_000
+    horizon_s: int = 21_600
+    vol_reference_s: int = 2_592_000
+    vol_power_ppm: int = 300_000
+    third_ppm: int = field(init=False, repr=False, compare=False)
     moves: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        third = self.price_range_ppm // 3
-        two_thirds = self.price_range_ppm * 2 // 3
-        full = self.price_range_ppm
-        extreme = self.extreme_range_ppm
-        steps = (0, third, -third, two_thirds, -two_thirds, full, -full, extreme, -extreme)
+        third, extreme = self.price_range_ppm // 3, self.extreme_range_ppm
+        steps = (*(third * move for move in range(-3, 4)), -extreme, extreme)
         valid = is_valid(self)
         moves = tuple((PPM + step, ln_ratio_q56(PPM + step, PPM)) if valid else (PPM, 0) for step in steps)
+        object.__setattr__(self, "third_ppm", third)
         object.__setattr__(self, "moves", moves)
+
+    def left(self, remaining_s: int) -> tuple[int, int]:
+        """What is left of a standard deviation with the volatility up, and with it down, when the horizon has passed.
+
+        In ppm, for `remaining_s` (uint32) seconds to expiry; nothing is left when no more than the horizon remains. The
+        shocks are the underlying's x (vol_reference_s / remaining_s) ^ vol_power, floored, up and down at most
+        VOL_UP_MAX_PPM and SHOCK_MAX_PPM; the part that time leaves is the root of (remaining - horizon) / remaining,
+        floored.
+        """
+        if remaining_s <= self.horizon_s:
+            return 0, 0
+        ln = ln_ratio_q56(self.vol_reference_s, remaining_s)
+        shrinks = exp_neg_q56((ln if ln >= 0 else -ln) * self.vol_power_ppm // PPM)  # ln <= 22.2
+        up, down = self.vol_up_ppm, self.vol_down_ppm
+        if ln >= 0:
+            up, down = up * ONE_Q56 // shrinks, down * ONE_Q56 // shrinks
+        else:
+            up, down = up * shrinks // ONE_Q56, down * shrinks // ONE_Q56
+        time = isqrt((remaining_s - self.horizon_s) * PPM * PPM // remaining_s)
+        up, down = min(up, VOL_UP_MAX_PPM), min(down, SHOCK_MAX_PPM)
+        return (PPM + up) * time // PPM, (PPM - down) * time // PPM
 
 
 def is_valid(shocks: Shocks) -> bool:
     """Whether the parameters lie in their bounds, for any integers. Only valid ones may reach `scenarios`."""
     return (
         0 <= shocks.price_range_ppm <= SHOCK_MAX_PPM
-        and 0 <= shocks.vol_up_ppm <= VOL_UP_MAX_PPM
-        and 0 <= shocks.vol_down_ppm <= SHOCK_MAX_PPM
         and 0 <= shocks.extreme_range_ppm <= SHOCK_MAX_PPM
         and 0 <= shocks.extreme_weight_ppm <= PPM
+        and 0 <= shocks.vol_up_ppm <= VOL_UP_MAX_PPM
+        and 0 <= shocks.vol_down_ppm <= SHOCK_MAX_PPM
+        and 0 <= shocks.horizon_s <= U32_MAX
+        and 0 < shocks.vol_reference_s <= U32_MAX
+        and 0 <= shocks.vol_power_ppm <= PPM
     )
 
 
-def scenarios(forward: int, strike: int, is_put: bool, variance_e12: int, shocks: Shocks) -> Row:
+def scenarios(
+    forward: int, strike: int, is_put: bool, variance_e12: int, shocks: Shocks, left: tuple[int, int]
+) -> Row:
     """(mark, 16 profits or losses) of one long contract, in ticks.
 
     forward, strike: uint32 ticks; variance_e12: 0 (expired: intrinsic values throughout) or 1..W_MAX, a
-    greater one counts as W_MAX; shocks: valid ones. Roundings: the moved forward is exact in 1e-10 USD; a
-    shocked standard deviation is floored to 2^-56; each price is floored to 1e-10 USD; the mark is rounded
-    half up to a tick; a profit or loss is that against the unrounded mark, times the weight if extreme,
-    rounded once, to the nearest tick, half away from zero, and clamped to int32.
+    greater one counts as W_MAX; shocks: valid ones; left: `Shocks.left` of the time to expiry. Roundings: the moved
+    forward is exact in 1e-10 USD; a shocked standard deviation is floored to 2^-56; each price is floored to 1e-10
+    USD; the mark is rounded half up to a tick; a profit or loss is that against the unrounded mark, times the weight
+    if extreme, rounded once, to the nearest tick, half away from zero, and clamped to int32.
     """
-    return _row(_valued(forward, strike, variance_e12, shocks), strike, is_put, shocks)
+    return _row(_valued(forward, strike, variance_e12, shocks, left), strike, is_put, shocks)
 
 
-def scenarios_pair(forward: int, strike: int, variance_e12: int, shocks: Shocks) -> tuple[Row, Row]:
+def scenarios_pair(
+    forward: int, strike: int, variance_e12: int, shocks: Shocks, left: tuple[int, int]
+) -> tuple[Row, Row]:
     """`scenarios` of a strike's call and put, at the work of little more than one: they share time values."""
-    valued = _valued(forward, strike, variance_e12, shocks)
+    valued = _valued(forward, strike, variance_e12, shocks, left)
     return _row(valued, strike, False, shocks), _row(valued, strike, True, shocks)
 
 
@@ -92,7 +127,9 @@ def settled(settlement: int, strike: int, is_put: bool) -> Row:
     return min(intrinsic(settlement, strike, is_put), PRICE_MAX), (0,) * SCENARIOS
 
 
-def _valued(forward: int, strike: int, variance_e12: int, shocks: Shocks) -> list[tuple[int, int]]:
+def _valued(
+    forward: int, strike: int, variance_e12: int, shocks: Shocks, left: tuple[int, int]
+) -> list[tuple[int, int]]:
     """17 pairs (forward, time value) in 1e-10 USD: the mark's, then the scenarios' in order.
 
     ln(F(1+x)/K) is taken as ln(F/K) + ln(1+x), and a shocked volatility as a multiple of the standard
@@ -103,16 +140,14 @@ def _valued(forward: int, strike: int, variance_e12: int, shocks: Shocks) -> lis
     dead = variance_e12 == 0 or forward == 0 or strike == 0
     x = 0 if dead else ln_ratio_q56(forward, strike)
     stdev = 0 if dead else stdev_q56(min(variance_e12, W_MAX))
-    up = stdev * (PPM + shocks.vol_up_ppm) // PPM
-    down = stdev * (PPM - shocks.vol_down_ppm) // PPM
     valued = [(unit * PPM, _time_value_e10(unit * PPM, strike_e10, x, stdev))]
-    for left_ppm, ln_left in shocks.moves[:7]:
-        moved = unit * left_ppm
-        valued.append((moved, _time_value_e10(moved, strike_e10, x + ln_left, up)))
-        valued.append((moved, _time_value_e10(moved, strike_e10, x + ln_left, down)))
-    for left_ppm, ln_left in shocks.moves[7:]:
-        moved = unit * left_ppm
-        valued.append((moved, _time_value_e10(moved, strike_e10, x + ln_left, stdev)))
+    for left_ppm, extreme in zip(left, shocks.moves[7:], strict=True):
+        for shock, deviation in (
+            *((move, stdev * left_ppm // PPM) for move in shocks.moves[:7]),
+            (extreme, stdev),
+        ):
+            moved = unit * shock[0]
+            valued.append((moved, _time_value_e10(moved, strike_e10, x + shock[1], deviation)))
     return valued
 
 
@@ -126,10 +161,13 @@ def _row(valued: list[tuple[int, int]], strike: int, is_put: bool, shocks: Shock
     """Marks and profits or losses from the 17 pairs of `_valued`; roundings as `scenarios` says."""
     strike_e10 = strike * TICK_E10
     prices = [intrinsic(moved, strike_e10, is_put) + time_value for moved, time_value in valued]
-    mark = prices[0]
-    extreme_unit = TICK_E10 * PPM
-    pnl = [_nearest(price - mark, TICK_E10) for price in prices[1:15]]
-    pnl += [_nearest((price - mark) * shocks.extreme_weight_ppm, extreme_unit) for price in prices[15:]]
+    mark = prices.pop(0)
+    pnl = [
+        _nearest((price - mark) * shocks.extreme_weight_ppm, TICK_E10 * PPM)
+        if place & 7 == 7
+        else _nearest(price - mark, TICK_E10)
+        for place, price in enumerate(prices)
+    ]
     return to_ticks(mark), tuple(pnl)
 
 

@@ -56,7 +56,8 @@ class State:
     def __init__(self, domain: bytes, params: Params, underlyings: tuple[int, ...] = (0,)) -> None:
         self.domain = domain
         self.params = params
-        self.shocks = params.shocks
+        own = [params.shocks(number) for number in range(c.UNDERLYINGS)]
+        self.shocks = tuple(own[min(number, c.UNDERLYINGS - 1)] for number in range(c.UNDERLYINGS_MAX))
         self.map = Map()
         self.globals = Global()
         self.accounts: dict[int, Account] = {}

@@ -20,6 +20,7 @@ from worlds import shape, vast
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
+from sequencer.protocol.params import UnderlyingParams
 from sequencer.protocol.state import expiry_time, instrument_expiry_time
 
 if TYPE_CHECKING:
@@ -61,7 +62,13 @@ def crowded(random: Random) -> Exchange:
         congested_excess=congested,
         restricted_excess=restricted,
         fee_doubling_excess=random.choice((1, 7, 20_000)),
-        short_floor_ppm=random.choice((0, 10_000, 60_000)),
+        short_gross_ppm=random.choice((0, 100, 20_000)),
+        horizon_s=random.choice((0, 21_600, 100_000)),
+        vol_power_ppm=random.choice((0, 300_000, 1_000_000)),
+        underlyings=(
+            UnderlyingParams(short_floor_ppm=random.choice((0, 10_000, 60_000))),
+            UnderlyingParams(price_range_ppm=random.choice((0, 200_000, 900_000)), extreme_range_ppm=600_000),
+        ),
         maintenance_ppm=random.choice((1, 500_000, 800_000, 999_999)),
         auction_fraction_max=random.choice((1, 64, 256)),
         auction_discount_max_ppm=random.choice((0, 1_000_000, 4_000_000)),

@@ -34,18 +34,20 @@ BATCH = 256  # rows a call, as the harness
 MODULUS = 1 << 256
 U32_MAX = 2**32 - 1
 
-DEFAULT = (150_000, 300_000, 250_000, 450_000, 350_000)
-NONE = (0, 0, 0, 0, 0)
-HARSHEST = (900_000, 1_000_000, 900_000, 900_000, 1_000_000)
+# price range, extreme range and weight, volatility up and down, horizon, reference, power
+DEFAULT = (150_000, 450_000, 350_000, 300_000, 250_000, 21_600, 2_592_000, 300_000)
+NONE = (0, 0, 0, 0, 0, 0, 1, 0)
+HARSHEST = (900_000, 900_000, 1_000_000, 1_000_000, 900_000, U32_MAX, U32_MAX, 1_000_000)
+LEAST = (0, 0, 0, 0, 0, 0, 1, 0)
 
 # The most that a row was found to cost, over draws and climbs from them, and 1 % more.
-GAS_ROW_MAX = 37_900
-GAS_PAGE_MAX = 1_305_000
+GAS_ROW_MAX = 43_200
+GAS_PAGE_MAX = 1_480_000
 DEAREST = [  # shocks, row
     (DEFAULT, (52_905, 981_515, 0, 2_424_322_177_365)),
     (NONE, (1_477_594_113, 4_230_120_666, 0, 1_839_944_243_963)),
-    (HARSHEST, (26_531_906, 37_464_675, 0, 16_602_193_478_860)),
-    ((150_000, 0, 0, 300_000, 0), (724_150, 33_032_081, 0, 5_206_340_643_871)),
+    ((*HARSHEST[:5], 0, 2_592_000, 0), (26_531_906, 37_464_675, 0, 16_602_193_478_860)),
+    ((150_000, 300_000, 0, 0, 0, 0, 1, 0), (724_150, 33_032_081, 0, 5_206_340_643_871)),
 ]
 
 Row = Sequence[int]
@@ -76,7 +78,7 @@ def assert_twins(harness: Any, which: int, python: Callable[..., int], rows: Seq
     """`python` and the harness's function number `which` agree at every row."""
     found = []
     for batch in batches(rows):
-        found += harness.evaluate(which, [row + [0] * (7 - len(row)) for row in batch])
+        found += harness.evaluate(which, [row + [0] * (8 - len(row)) for row in batch])
     expected = [int(python(*row)) % MODULUS for row in rows]
     wrong = [(row, a, b) for row, a, b in zip(rows, expected, found, strict=True) if a != b]
     assert not wrong, f"{len(wrong)} of {len(rows)} differ, first (arguments, Python, Vyper): {wrong[0]}"
@@ -89,14 +91,15 @@ def unpacked(row: Row) -> tuple[int, tuple[int, ...]]:
     return mark, tuple(value - 2**32 if value >> 31 else value for value in pnl)
 
 
-def assert_scenarios(harness: Any, parameters: Row, rows: Sequence[Row]) -> None:
+def assert_scenarios(harness: Any, parameters: Row, rows: Sequence[Row], remaining: int) -> None:
     """Rows (forward, strike, is put, variance) have the same mark and scenarios on both sides."""
     shocks = Shocks(*parameters)
-    found = [unpacked(row) for batch in batches(rows) for row in harness.scenarios(parameters, batch)]
+    given, left = (*parameters, remaining), shocks.left(remaining)
+    found = [unpacked(row) for batch in batches(rows) for row in harness.scenarios(given, batch)]
     for row, one in zip(rows, found, strict=True):
         forward, strike, is_put, variance_e12 = row
-        expected = risk_array.scenarios(forward, strike, bool(is_put), variance_e12, shocks)
-        assert one == expected, (parameters, row)
+        expected = risk_array.scenarios(forward, strike, bool(is_put), variance_e12, shocks, left)
+        assert one == expected, (parameters, row, remaining)
 
 
 # ------------------------------------------------------------------------------------------------------ draws
@@ -131,9 +134,19 @@ def drawn_variance() -> int:
 
 
 def drawn_shocks() -> list[int]:
+    bounds = zip(LEAST, HARSHEST, strict=True)
     if random.random() < 0.3:
-        return [random.choice([0, 1, most - 1, most]) for most in HARSHEST]
-    return [random.randint(0, most) for most in HARSHEST]
+        return [random.choice([least, least + 1, most - 1, most]) for least, most in bounds]
+    return [
+        random.choice([random.randint(least, most), one])
+        for (least, most), one in zip(bounds, DEFAULT, strict=True)
+    ]
+
+
+def drawn_seconds() -> int:
+    return random.choice(
+        [0, 1, 21_600, 21_601, U32_MAX, random.getrandbits(32), random.randint(1, 4 * 10**7)]
+    )
 
 
 def drawn_within(least: int, most: int) -> int:
@@ -313,34 +326,41 @@ def test_at_time__of_any_times__is_the_same_on_both_sides(harness: Any, many: in
 def test_scenarios__of_the_golden_vectors__are_those_on_file(harness: Any) -> None:
     options = VECTORS["options"]
     rows = [[one["forward"], one["strike"], int(one["is_put"]), one["variance_e12"]] for one in options]
-    found = [unpacked(row) for row in harness.scenarios(DEFAULT, rows)]
-    assert found == [(one["mark_ticks"], tuple(one["pnl_ticks"])) for one in options]
-    prices = harness.evaluate(6, [row + [0] * 3 for row in rows])
+    for row, one in zip(rows, options, strict=True):
+        (found,) = harness.scenarios((*DEFAULT, one["remaining_s"]), [row])
+        assert unpacked(found) == (one["mark_ticks"], tuple(one["pnl_ticks"]))
+    prices = harness.evaluate(6, [row + [0] * 4 for row in rows])
     assert prices == [one["price_e10"] for one in options]
 
 
 def test_variance__of_the_golden_vectors__is_that_on_file(harness: Any) -> None:
     names = ("a_e12", "b_e12", "rho_e12", "m_e12", "sigma_e12", "forward", "strike")
     rows = [[one[name] % MODULUS for name in names] for one in VECTORS["surfaces"]]
-    assert harness.evaluate(9, rows) == [one["variance_e12"] for one in VECTORS["surfaces"]]
+    assert harness.evaluate(9, [[*row, 0] for row in rows]) == [
+        one["variance_e12"] for one in VECTORS["surfaces"]
+    ]
 
 
 def test_shocks__of_any_valid_parameters__are_the_same_on_both_sides(harness: Any, many: int) -> None:
     for parameters in [DEFAULT, NONE, HARSHEST, *(drawn_shocks() for _ in range(20 * many))]:
-        left, logarithms = harness.shocks(parameters)
-        assert tuple(zip(left, logarithms, strict=True)) == Shocks(*parameters).moves
+        shocks = Shocks(*parameters)
+        for remaining in (drawn_seconds() for _ in range(5)):
+            moved, logarithms, left = harness.shocks((*parameters, remaining))
+            assert tuple(left) == shocks.left(remaining), (parameters, remaining)
+        assert tuple(zip(moved, logarithms, strict=True)) == shocks.moves
 
 
 def test_shocks_is_valid__of_any_uint32s__is_the_same_on_both_sides(harness: Any, many: int) -> None:
     rows = [
         [most + d if i == place else most for i, most in enumerate(HARSHEST)]
-        for place in range(5)
+        for place in range(8)
         for d in (0, 1)
     ]
+    rows += [[least if i == 6 else 0 for i in range(8)] for least in (0, 1)]
     rows += [
         [random.choice([one, one, one, drawn_u32()]) for one in drawn_shocks()] for _ in range(50 * many)
     ]
-    assert_twins(harness, 12, lambda *five: risk_array.is_valid(Shocks(*five)), rows)
+    assert_twins(harness, 12, lambda *eight: risk_array.is_valid(Shocks(*eight)), rows)
 
 
 @pytest.mark.parametrize("parameters", [DEFAULT, NONE, HARSHEST])
@@ -350,13 +370,14 @@ def test_scenarios__at_the_corners__are_the_same_on_both_sides(harness: Any, par
     rows += [
         (f, f, put, 1) for f in prices for put in (0, 1)
     ]  # the least deviation: all or nothing at the money
-    assert_scenarios(harness, parameters, rows)
+    for remaining in (0, 1, 21_601, 2_592_000):
+        assert_scenarios(harness, parameters, rows, remaining)
 
 
 def test_scenarios__of_any_option_and_shocks__are_the_same_on_both_sides(harness: Any, many: int) -> None:
     for _ in range(15 * many):
         rows = [(*drawn_pair(), random.randint(0, 1), drawn_variance()) for _ in range(10)]
-        assert_scenarios(harness, drawn_shocks(), rows)
+        assert_scenarios(harness, drawn_shocks(), rows, drawn_seconds())
 
 
 def test_settled__at_any_price__is_the_same_on_both_sides(harness: Any) -> None:
@@ -370,16 +391,16 @@ def test_settled__at_any_price__is_the_same_on_both_sides(harness: Any) -> None:
 
 def test_no_function__of_words_outside_its_ranges__reverts(harness: Any) -> None:
     words = [0, 1, 2**31, 2**32, 2**63, 2**64 - 1, 2**128, 2**255 - 1, 2**255, 2**256 - 1]
-    rows = [[random.choice(words) for _ in range(7)] for _ in range(30)]
+    rows = [[random.choice(words) for _ in range(8)] for _ in range(30)]
     for which in range(14):
         assert len(harness.evaluate(which, rows)) == len(rows)
     for row in rows[:5]:
-        harness.shocks(row[:5])
-        assert len(harness.scenarios(row[:5], [row[:4], row[3:]])) == 2
+        harness.shocks([*row, row[0]])
+        assert len(harness.scenarios([*row, row[0]], [row[:4], row[4:]])) == 2
 
 
 def test_gas__of_the_dearest_rows_known__stays_within_its_bound(harness: Any) -> None:
-    used = [harness.gas_of_scenarios(shocks, [row])[0] for shocks, row in DEAREST]
+    used = [harness.gas_of_scenarios((*shocks, 2_592_000), [row])[0] for shocks, row in DEAREST]
     print(f"gas of one row: {used}")
     assert max(used) <= GAS_ROW_MAX
 
@@ -387,8 +408,8 @@ def test_gas__of_the_dearest_rows_known__stays_within_its_bound(harness: Any) ->
 def test_gas__of_a_full_page__stays_within_its_bound(harness: Any) -> None:
     svi = [10**9, 2 * 10**11, -3 * 10**11, 0, 3 * 10**11]
     around = [4_000_000 + 50_000 * (row // 2) | (row % 2) << 31 for row in range(32)]
-    used = harness.gas_of_page(DEFAULT, svi, 4_621_979, around, [100_000, 90_000])
+    used = harness.gas_of_page((*DEFAULT, 90_000), svi, 4_621_979, around, [100_000, 90_000])
     flat = [5 * 10**10, 0, 0, 0, 1]
-    alike = harness.gas_of_page(DEFAULT, flat, 4_621_979, [5_400_000] * 32, [100_000, 100_000])
+    alike = harness.gas_of_page((*DEFAULT, 100_000), flat, 4_621_979, [5_400_000] * 32, [100_000, 100_000])
     print(f"gas of 32 rows: {used}, {alike}")
     assert max(used, alike) <= GAS_PAGE_MAX

@@ -1,13 +1,14 @@
 """Portfolios from files: the exchange's own margin, and errors that name the field."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from sequencer.market.portfolio import PortfolioError, evaluate, read_portfolio
 from sequencer.market.quant import price_option
-from sequencer.protocol.params import Params
+from sequencer.protocol.params import BTC, Params
 
 INDEX = "46219.79"
 
@@ -47,7 +48,7 @@ def test_evaluate__a_short_call__is_the_worst_scenario_and_the_floor():
     got = margin(position(quantity="-1"), cash="10000")
     scenarios = price_option("call", INDEX, "48000", "0.6748", 115_180)["scenarios"]
     assert got["scenarios"] == [-one for one in scenarios]
-    assert got["worst_scenario"] == 14  # docs/RISK.md, worked example
+    assert got["worst_scenario"] == 15  # docs/RISK.md, worked example
     assert got["initial_margin"] == Decimal("6592.28") + Decimal("462.1979")
     assert got["maintenance_margin"] == (got["initial_margin"] * Decimal("0.8")).quantize(
         Decimal("1e-6"), "ROUND_CEILING"
@@ -65,7 +66,9 @@ def test_evaluate__a_spread__needs_less_than_its_legs_apart():
 
 
 def test_evaluate__other_parameters__are_used():
-    assert margin(position(quantity="-1"), short_floor_ppm=0)["initial_margin"] == Decimal("6592.28")
+    free = replace(BTC, short_floor_ppm=0)
+    got = margin(position(quantity="-1"), short_gross_ppm=0, underlyings=(free, free))
+    assert got["initial_margin"] == Decimal("6592.28")
 
 
 def test_evaluate__more_positions_than_rows_of_a_page__all_count():
@@ -112,6 +115,48 @@ def test_evaluate__a_field_out_of_range__names_it_and_its_limit(changes, says):
 def test_evaluate__too_many_positions__says_the_limit():
     with pytest.raises(PortfolioError, match="at most 64, got 65"):
         margin(*[position()] * 65)
+
+
+BOTH = {"BTC": INDEX, "ETH": "3700"}
+ETH = {"underlying": "ETH", "forward": "3700", "strike": "3800"}
+
+
+def both(*positions, index=BOTH):
+    return evaluate(read_portfolio(json.dumps({"index": index, "positions": positions}).encode()))
+
+
+def test_evaluate__of_both_underlyings__offsets_nothing_between_them():
+    short, long = position(quantity="-1", underlying="BTC"), position(quantity="12", **ETH)
+    got = both(short, long)
+    assert got["initial_margin"] == both(short)["initial_margin"] + both(long)["initial_margin"]
+    assert got["scenarios"] == [
+        a + b for a, b in zip(both(short)["scenarios"], both(long)["scenarios"], strict=True)
+    ]
+    parts = got["underlyings"]
+    assert set(parts) == {"BTC", "ETH"}
+    assert got["initial_margin"] == sum(one["floor"] - one["worst"] for one in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "says"),
+    [
+        (INDEX, {"underlying": "ETH"}, "positions[0].underlying must be one of BTC, got 'ETH'"),
+        (BOTH, {}, "positions[0].underlying must be one of BTC, ETH, got None"),
+        ({"BTC": INDEX, "SOL": "100"}, {"underlying": "BTC"}, "index: 'SOL' is none of BTC, ETH"),
+        ({"BTC": INDEX, "ETH": "0"}, {"underlying": "BTC"}, "index.ETH must be from 0.01"),
+        ({"ETH": "3700"}, {}, "positions[0].underlying must be one of ETH, got None"),
+    ],
+)
+def test_evaluate__an_underlying_that_is_unclear__names_the_field(index, changes, says):
+    with pytest.raises(PortfolioError) as caught:
+        both(position() | changes, index=index)
+    assert says in str(caught.value)
+
+
+def test_evaluate__a_position_given_in_two_parts__is_one():
+    parts = margin(position(quantity="1"), position(quantity="-3"))
+    whole = margin(position(quantity="-2"))
+    assert parts == whole
 
 
 @pytest.mark.parametrize("cash", ["x", "0.0000001", "Infinity", "1e30"])

@@ -53,8 +53,8 @@ def test_price__for_people__shows_the_worked_example():
     shown = rows(run("price", *OPTION).stdout)
     assert shown["mark"] == "183.6228068549"
     assert shown["mark_ticks"] == "18,362"
-    assert shown["14"] == "6592.28"
-    assert shown["15"] == "-64.27"
+    assert shown["15"] == "6592.28"
+    assert shown["7"] == "-64.27"
 
 
 def test_price__json__is_one_object_and_nothing_else():

@@ -54,7 +54,7 @@ def made(positions: list[int], prefilled: int, depth_ppm: int) -> tuple[Exchange
     margin.refresh(exchange.state, exchange.account("debtor"))
     debtor = exchange.account("debtor")
     needed = margin.maintenance(exchange.state, debtor)
-    debtor.cash = needed * depth_ppm // 10**6 - debtor.sums[0]
+    debtor.cash = needed * depth_ppm // 10**6 - debtor.sums.value
     return exchange, instruments
 
 

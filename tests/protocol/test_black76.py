@@ -287,8 +287,11 @@ def vector_rows() -> dict[str, Any]:
     shocks = risk_array.Shocks()
     rows = []
     for forward, strike, variance_e12, is_put in inputs:
-        mark_ticks, pnl = risk_array.scenarios(forward, strike, is_put, variance_e12, shocks)
+        remaining = generator.choice([3_600, 115_180, 604_800, 2_592_000, 15_552_000])
+        left = shocks.left(remaining)
+        mark_ticks, pnl = risk_array.scenarios(forward, strike, is_put, variance_e12, shocks, left)
         row = {"forward": forward, "strike": strike, "is_put": is_put, "variance_e12": variance_e12}
+        row |= {"remaining_s": remaining}
         row |= {"price_e10": black76.price_e10(forward, strike, is_put, variance_e12)}
         rows.append(row | {"mark_ticks": mark_ticks, "pnl_ticks": list(pnl)})
     surfaces = []

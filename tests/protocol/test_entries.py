@@ -18,6 +18,7 @@ from sequencer.protocol.entries import (
     Taker,
     Underlying,
 )
+from sequencer.protocol.exposure import Exposure, Sums
 from sequencer.protocol.surface import Surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -152,11 +153,12 @@ def test_clone__of_an_account__shares_nothing_that_changes(one: Account) -> None
     twin = one.clone()
     assert twin.words() == data
     twin.positions[7] = 1
-    twin.sums.append(1)
+    twin.sums.exposures[0] = Exposure()
+    twin.sums.value += 1
     twin.signers = [*twin.signers, (bytes(20), 1, 1)]
     twin.cash += 1
     assert one.words() == data
-    assert one.sums == []
+    assert one.sums == Sums()
 
 
 @st.composite

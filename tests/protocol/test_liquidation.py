@@ -360,6 +360,7 @@ def test_bid__that_would_pass_the_bidders_limits__is_refused(exchange: Exchange)
     for page in {one >> 5 for one in liquidator.positions}:
         exchange.state.pages[page] = exchange.state.pages[call_of(exchange) >> 5]
         exchange.state.pages[page].rows += [(0, (0,) * 16)] * 32
+        exchange.state.pages[page].terms += [1] * 32
     liquidator.epoch = NEVER
     assert exchange.bid("liquidator", "debtor").reason is Reason.POSITION_LIMIT
 

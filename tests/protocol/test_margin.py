@@ -2,7 +2,8 @@
 
 import sys
 from fractions import Fraction
-from math import ceil
+from itertools import pairwise
+from math import ceil, floor
 from pathlib import Path
 
 import pytest
@@ -19,45 +20,98 @@ from exchange import DOMAIN, examples, params
 
 I32 = st.one_of(st.sampled_from([-(2**31), 2**31 - 1, 0]), st.integers(-100_000, 100_000))
 ROWS = st.lists(
-    st.tuples(st.integers(0, 2**32 - 1), st.lists(I32, min_size=16, max_size=16)), min_size=4, max_size=4
+    st.tuples(st.integers(0, 2**32 - 1), st.lists(I32, min_size=16, max_size=16)), min_size=8, max_size=8
 )
 LOTS = st.one_of(
     st.integers(-1_000, 1_000), st.sampled_from([c.POSITION_LOTS_MAX, -c.POSITION_LOTS_MAX])
 ).filter(bool)
 
+PUT = 1 << 31
+PAGES = (8, 9, 1 << 7 | 8, 1 << 23 | 8)  # two of one expiry, one of another, one of another underlying
+TERMS = ((5_000, 5_000 | PUT), (5_000, 6_000), (5_000, 5_000 | PUT), (300 | PUT, 300))
+
 
 def world(
     rows: list[tuple[int, list[int]]], index: int = 5_000_000, time: int = 100
 ) -> tuple[State, list[int]]:
-    """Two pages of two instruments each."""
-    state = State(DOMAIN, params(), (0,))
-    for page_id in (8, 9):
+    """Four pages of two instruments each; a call and a put of one strike on three of them."""
+    state = State(DOMAIN, params(), (0, 1))
+    for page_id, terms in zip(PAGES, TERMS, strict=True):
         page = state.pages[page_id] = Page()
-        page.index, page.time = index, time + page_id
+        page.index, page.forward, page.time = index, index + 7, time + (page_id & 127)
         page.rows = [(mark, tuple(pnl)) for mark, pnl in rows[:2]]
-        page.terms = [1, 2]
+        page.terms = list(terms)
         page.marked = 2
         rows = rows[2:]
-    return state, [8 << 5, 8 << 5 | 1, 9 << 5, 9 << 5 | 1]
+    return state, [page_id << 5 | row for page_id in PAGES for row in (0, 1)]
 
 
 def naive(state: State, account: Account) -> tuple[int, int, int, int]:
     """(equity, IM, MM, free) by the definition, with exact fractions."""
     value = sum(q * state.pages[i >> 5].rows[i & 31][0] for i, q in account.positions.items())
-    scenarios = [
-        sum(q * state.pages[i >> 5].rows[i & 31][1][s] for i, q in account.positions.items())
-        for s in range(16)
-    ]
-    shorts = sum(-q * state.pages[i >> 5].index for i, q in account.positions.items() if q < 0)
-    im = ceil(Fraction(shorts * state.params.short_floor_ppm, c.PPM)) - min(0, *scenarios)
+    im = 0
+    for underlying in (0, 1):
+        held = {i: q for i, q in account.positions.items() if i >> 28 == underlying}
+        im += naive_floor(state, held, underlying) - naive_worst(state, held, underlying)
     mm = ceil(Fraction(im * state.params.maintenance_ppm, c.PPM))
     equity = account.cash + value
     return equity, im, mm, equity - im - account.reserved
 
 
+def naive_floor(state: State, held: dict[int, int], underlying: int) -> int:
+    net: dict[tuple[int, bool], int] = {}
+    gross = 0
+    for instrument, q in held.items():
+        page = state.pages[instrument >> 5]
+        side = instrument >> 12, page.terms[instrument & 31] >= PUT
+        net[side] = net.get(side, 0) - q * page.index
+        gross += max(-q, 0) * page.index
+    shorts = sum(
+        max(0, net.get((expiry, False), 0), net.get((expiry, True), 0))
+        for expiry in sorted({expiry for expiry, _ in net})
+    )
+    own = state.params.underlyings[underlying]
+    return ceil(Fraction(max(shorts * own.short_floor_ppm, gross * state.params.short_gross_ppm), c.PPM))
+
+
+def naive_worst(state: State, held: dict[int, int], underlying: int) -> int:
+    """The least of sum q x P&L: at the scenarios, and where the longs' prolonged chords cross; t from move to move."""
+    third = state.params.underlyings[underlying].price_range_ppm // 3
+    net, longs = [0] * 16, [0] * 16
+    value, steepest = 0, [Fraction(0), Fraction(0)]
+    for instrument, q in held.items():
+        page = state.pages[instrument >> 5]
+        terms = page.terms[instrument & 31]
+        mark, pnl = page.rows[instrument & 31]
+        mates = [
+            lots
+            for other, lots in held.items()
+            if other >> 5 == instrument >> 5 and page.terms[other & 31] == terms ^ PUT and lots < 0
+        ]
+        lots = max(0, q + sum(mates))
+        net = [total + q * one for total, one in zip(net, pnl, strict=True)]
+        longs = [total + lots * one for total, one in zip(longs, pnl, strict=True)]
+        value += lots * mark
+        steepest[terms < PUT] += Fraction(lots * page.forward * third, c.PPM)
+    outer = -ceil(steepest[0]), ceil(steepest[1])
+    worst = min(0, *net)
+    for start in (0, 8):
+        values = longs[start : start + 7]
+        chords = [outer[0], *(b - a for a, b in pairwise(values)), outer[1]]
+        for k in range(6):
+            before, chord, after = chords[k : k + 3]
+            if after <= before:
+                continue
+            t = max(Fraction(0), min(Fraction(after - chord, after - before), Fraction(1)))
+            shorts = values[k] - net[start + k], values[k + 1] - net[start + k + 1]
+            found = values[k] + before * t - (shorts[0] + (shorts[1] - shorts[0]) * t)
+            worst = min(worst, max(floor(found), -value - max(shorts)))
+    return worst
+
+
 @settings(max_examples=examples(100))
 @given(
-    ROWS, st.dictionaries(st.integers(0, 3), LOTS), st.integers(-(10**15), 10**15), st.integers(0, 2**64 - 1)
+    ROWS, st.dictionaries(st.integers(0, 7), LOTS), st.integers(-(10**15), 10**15), st.integers(0, 2**64 - 1)
 )
 def test_margin__equals_its_definition(
     rows: list[tuple[int, list[int]]], held: dict[int, int], cash: int, reserved: int
@@ -77,7 +131,7 @@ def test_margin__equals_its_definition(
 
 
 @settings(max_examples=examples(100))
-@given(ROWS, st.lists(st.tuples(st.integers(0, 3), LOTS), max_size=20), st.integers(0, 19))
+@given(ROWS, st.lists(st.tuples(st.integers(0, 7), LOTS), max_size=20), st.integers(0, 19))
 def test_move__step_by_step__keeps_the_sums_that_a_fresh_look_gives(
     rows: list[tuple[int, list[int]]], moves: list[tuple[int, int]], remarked: int
 ) -> None:
@@ -145,7 +199,7 @@ def test_can_hold__at_16_pages__refuses_the_17th_only() -> None:
 
 
 def test_is_stale__rests_on_the_oldest_page() -> None:
-    state, instruments = world([(1, [0] * 16)] * 4)
+    state, instruments = world([(1, [0] * 16)] * 8)
     account = Account(bytes(20))
     account.positions = {instruments[0]: 1, instruments[2]: -1}
     margin.refresh(state, account)
@@ -159,20 +213,20 @@ def test_is_stale__rests_on_the_oldest_page() -> None:
 
 
 def test_is_stale__without_positions__never() -> None:
-    state, _ = world([(1, [0] * 16)] * 4)
+    state, _ = world([(1, [0] * 16)] * 8)
     account = Account(bytes(20))
     margin.refresh(state, account)
     state.globals.time = c.U32_MAX
     assert not margin.is_stale(state, account)
 
 
-def test_initial__of_a_hedged_short__is_the_floor_alone() -> None:
+def test_initial__of_a_hedged_short__is_the_gross_floor_alone() -> None:
     row = (100, [5] * 16)
-    state, instruments = world([row, row, row, row], index=333)
+    state, instruments = world([row] * 8, index=333)
     account = Account(bytes(20))
-    account.positions = {instruments[0]: 7, instruments[1]: -7}
+    account.positions = {instruments[2]: 7, instruments[3]: -7}
     margin.refresh(state, account)
-    assert margin.initial(state, account) == ceil(7 * 333 / 100)
+    assert margin.initial(state, account) == ceil(7 * 333 / 10_000)
 
 
 @pytest.mark.parametrize(
@@ -186,18 +240,18 @@ def test_initial__of_a_hedged_short__is_the_floor_alone() -> None:
     ],
 )
 def test_reserve_rate__is_the_worst_of_a_fill(side: int, price: int, covered: bool, rate: int) -> None:
-    state, _ = world([(1_000, [-300] * 15 + [400])] * 4, index=5_001)
-    assert margin.reserve_rate(state, state.pages[8], 0, side, price, covered) == rate
+    state, _ = world([(1_000, [-300] * 15 + [400])] * 8, index=5_001)
+    assert margin.reserve_rate(state, state.pages[8], 8 << 5, side, price, covered) == rate
 
 
 def test_reserve_rate__with_a_makers_fee__adds_its_cap_rounded_up() -> None:
-    state, _ = world([(1_000, [0] * 16)] * 4)
+    state, _ = world([(1_000, [0] * 16)] * 8)
     state.params = params(maker_fee_ppm=1)
-    assert margin.reserve_rate(state, state.pages[8], 0, c.BUY, 251, False) == 251 + 32
+    assert margin.reserve_rate(state, state.pages[8], 8 << 5, c.BUY, 251, False) == 251 + 32
 
 
 def test_reserve_rate__of_the_greatest_price__fits_32_bits() -> None:
-    state, _ = world([(2**32 - 1, [2**31 - 1] * 16)] * 4, index=2**32 - 1)
+    state, _ = world([(2**32 - 1, [2**31 - 1] * 16)] * 8, index=2**32 - 1)
     state.params = params(maker_fee_ppm=1)
-    assert margin.reserve_rate(state, state.pages[8], 0, c.BUY, 2**32 - 1, False) == 2**32 - 1
-    assert margin.reserve_rate(state, state.pages[8], 0, c.SELL, 1, False) == 2**32 - 1
+    assert margin.reserve_rate(state, state.pages[8], 8 << 5, c.BUY, 2**32 - 1, False) == 2**32 - 1
+    assert margin.reserve_rate(state, state.pages[8], 8 << 5, c.SELL, 1, False) == 2**32 - 1

@@ -334,11 +334,11 @@ def test_risk__of_a_fresh_page__is_the_risk_arrays(listed: Exchange) -> None:
     call, put = listed.list(), listed.list(put=1)
     assert listed.surface(FAR).reason is Reason.OK
     assert listed.risk(call).reason is Reason.OK
-    page = listed.state.pages[call >> 5]
+    page, shocks = listed.state.pages[call >> 5], listed.state.shocks[0]
     assert (page.time, page.index, page.forward) == (listed.state.globals.time, INDEX, INDEX)
     for row, is_put in ((call & 31, False), (put & 31, True)):
         assert page.rows[row] == risk_array.scenarios(
-            INDEX, INDEX, is_put, 30_000_000_000, listed.state.shocks
+            INDEX, INDEX, is_put, 30_000_000_000, shocks, shocks.left(expiry_time(FAR) - page.time)
         )
 
 

@@ -374,7 +374,7 @@ def test_reduce_only_sell__that_would_bare_a_short__reserves_like_any_sell(
     exchange.trade("maker", "third", other, exchange.mark(other), 5)
     exchange.sell("third", call, P, 2, flags=REDUCE)
     page = exchange.state.pages[call >> 5]
-    rate = margin.reserve_rate(exchange.state, page, call & 31, c.SELL, P, False)
+    rate = margin.reserve_rate(exchange.state, page, call, c.SELL, P, False)
     assert rate > 0
     assert exchange.account("third").reserved == 2 * rate
 
@@ -549,7 +549,7 @@ def test_reserve__at_the_marks_of_admission__bears_any_fill(
     covered = reduces and margin.is_covered(account)
     if covered:
         quantity = min(quantity, abs(account.positions[instrument]))
-    rate = margin.reserve_rate(state, page, instrument & 31, side, price, covered)
+    rate = margin.reserve_rate(state, page, instrument, side, price, covered)
     account.reserved = rate * quantity
     margin.refresh(state, account)
     before = margin.free(state, account)

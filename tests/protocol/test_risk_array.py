@@ -17,18 +17,25 @@ from sequencer.protocol.black76 import PRICE_MAX, W_MAX
 from sequencer.protocol.risk_array import PNL_MAX, PNL_MIN, Shocks
 
 SHOCKS = Shocks()
-HARSHEST = Shocks(900_000, 1_000_000, 900_000, 900_000, 1_000_000)
+MONTH = SHOCKS.vol_reference_s
+LEFT = SHOCKS.left(MONTH)
+HARSHEST = Shocks(900_000, 900_000, 1_000_000, 1_000_000, 900_000, 0, 1, 1_000_000)
+MOVES = (-0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15)
 
 prices = st.one_of(st.integers(0, PRICE_MAX), st.integers(1_000_000, 20_000_000))
 variances = st.one_of(st.integers(0, W_MAX), st.integers(0, 43).map(lambda power: 1 << power))
 shock_sets = st.builds(
     Shocks,
     st.integers(0, 900_000),
+    st.integers(0, 900_000),
+    st.integers(0, 1_000_000),
     st.integers(0, 1_000_000),
     st.integers(0, 900_000),
-    st.integers(0, 900_000),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 2**32 - 1),
     st.integers(0, 1_000_000),
 )
+seconds = st.one_of(st.integers(0, 2**32 - 1), st.integers(0, 10**7))
 
 
 def reference_ticks(forward: float, strike: float, is_put: bool, variance: float) -> float:
@@ -39,15 +46,17 @@ def reference_ticks(forward: float, strike: float, is_put: bool, variance: float
 
 
 def reference_pnl(forward: int, strike: int, is_put: bool, variance_e12: int) -> list[float]:
-    """The 16 scenarios of the default shocks, written out again from their definition; ticks, unrounded."""
+    """The 16 scenarios of the default shocks a month before expiry, by their definition; ticks, unrounded."""
     variance = variance_e12 / 1e12
     mark = reference_ticks(forward, strike, is_put, variance)
+    time = math.floor(math.sqrt(1 - 21_600 / MONTH) * 1e6) / 1e6  # of the standard deviation
     pnl = []
-    for move in (0.0, 0.05, -0.05, 0.1, -0.1, 0.15, -0.15):
-        for volatility in (1.3, 0.75):
-            pnl.append(reference_ticks(forward * (1 + move), strike, is_put, variance * volatility**2) - mark)
-    for move in (0.45, -0.45):
-        pnl.append(0.35 * (reference_ticks(forward * (1 + move), strike, is_put, variance) - mark))
+    for volatility, extreme in ((1.3, -0.45), (0.75, 0.45)):
+        left = math.floor(volatility * time * 1e6) / 1e6
+        pnl += [
+            reference_ticks(forward * (1 + move), strike, is_put, variance * left**2) - mark for move in MOVES
+        ]
+        pnl.append(0.35 * (reference_ticks(forward * (1 + extreme), strike, is_put, variance) - mark))
     return pnl
 
 
@@ -58,7 +67,7 @@ def test_scenarios__of_many_options__agree_with_double_precision_to_half_a_tick(
         strike = int(forward * math.exp(generator.uniform(-1, 1)))
         variance_e12 = int(math.exp(generator.uniform(math.log(1e7), math.log(1e12))))
         is_put = generator.random() < 0.5
-        mark, pnl = risk_array.scenarios(forward, strike, is_put, variance_e12, SHOCKS)
+        mark, pnl = risk_array.scenarios(forward, strike, is_put, variance_e12, SHOCKS, LEFT)
         assert mark == black76.to_ticks(black76.price_e10(forward, strike, is_put, variance_e12))
         expected = reference_pnl(forward, strike, is_put, variance_e12)
         assert len(pnl) == len(expected) == risk_array.SCENARIOS
@@ -66,15 +75,16 @@ def test_scenarios__of_many_options__agree_with_double_precision_to_half_a_tick(
             assert abs(found - exact) <= 0.500001
 
 
-@given(prices, prices, variances, shock_sets)
+@given(prices, prices, variances, shock_sets, seconds)
 @settings(deadline=None, max_examples=300)
 def test_scenarios__over_the_full_ranges__fit_their_types(
-    forward: int, strike: int, variance_e12: int, shocks: Shocks
+    forward: int, strike: int, variance_e12: int, shocks: Shocks, remaining: int
 ) -> None:
     assert risk_array.is_valid(shocks)
-    call, put = risk_array.scenarios_pair(forward, strike, variance_e12, shocks)
-    assert call == risk_array.scenarios(forward, strike, False, variance_e12, shocks)
-    assert put == risk_array.scenarios(forward, strike, True, variance_e12, shocks)
+    left = shocks.left(remaining)
+    call, put = risk_array.scenarios_pair(forward, strike, variance_e12, shocks, left)
+    assert call == risk_array.scenarios(forward, strike, False, variance_e12, shocks, left)
+    assert put == risk_array.scenarios(forward, strike, True, variance_e12, shocks, left)
     for mark, pnl in (call, put):
         assert 0 <= mark <= PRICE_MAX
         assert all(PNL_MIN <= value <= PNL_MAX for value in pnl)
@@ -85,8 +95,8 @@ def test_scenarios__over_the_full_ranges__fit_their_types(
 def test_scenarios__of_call_less_put__are_those_of_the_forward(
     forward: int, strike: int, variance_e12: int
 ) -> None:
-    (_, call), (_, put) = risk_array.scenarios_pair(forward, strike, variance_e12, SHOCKS)
-    moves = [0, 0, 50, 50, -50, -50, 100, 100, -100, -100, 150, 150, -150, -150, 157.5, -157.5]  # thousandths
+    (_, call), (_, put) = risk_array.scenarios_pair(forward, strike, variance_e12, SHOCKS, LEFT)
+    moves = [-150, -100, -50, 0, 50, 100, 150, -157.5, -150, -100, -50, 0, 50, 100, 150, 157.5]  # thousandths
     for one, other, move in zip(call, put, moves, strict=True):
         assert abs(one - other - forward * move / 1_000) <= 1.001
 
@@ -98,42 +108,42 @@ def test_scenarios__of_call_less_put__are_those_of_the_forward(
             False,
             1_000,
             (
-                0,
+                -1_000,
+                -1_000,
+                -500,
                 0,
                 500,
-                500,
-                -500,
-                -500,
                 1_000,
-                1_000,
-                -1_000,
-                -1_000,
                 1_500,
-                1_500,
-                -1_000,
-                -1_000,
-                1_575,
                 -350,
+                -1_000,
+                -1_000,
+                -500,
+                0,
+                500,
+                1_000,
+                1_500,
+                1_575,
             ),
         ),
-        (True, 0, (0,) * 12 + (500, 500) + (0, 1_225)),
+        (True, 0, (500, *(0,) * 6, 1_225, 500, *(0,) * 7)),
     ],
 )
 def test_scenarios__of_an_expired_option__are_of_its_intrinsic_value(
     is_put: bool, mark: int, pnl: tuple[int, ...]
 ) -> None:
-    assert risk_array.scenarios(10_000, 9_000, is_put, 0, SHOCKS) == (mark, pnl)
+    assert risk_array.scenarios(10_000, 9_000, is_put, 0, SHOCKS, LEFT) == (mark, pnl)
 
 
 def test_scenarios__at_half_a_tick__round_away_from_zero() -> None:
     shocks = replace(SHOCKS, extreme_range_ppm=100_000, extreme_weight_ppm=500_000)
-    assert risk_array.scenarios(10_010, 0, False, 0, shocks)[1][14:] == (501, -501)
+    assert risk_array.scenarios(10_010, 0, False, 0, shocks, LEFT)[1][7::8] == (-501, 501)
 
 
 def test_scenarios__beyond_int32__are_clamped() -> None:
-    _, pnl = risk_array.scenarios(PRICE_MAX, 0, False, 0, HARSHEST)
-    assert pnl[10] == PNL_MAX
-    assert pnl[12] == PNL_MIN
+    _, pnl = risk_array.scenarios(PRICE_MAX, 0, False, 0, HARSHEST, LEFT)
+    assert pnl[6] == PNL_MAX
+    assert pnl[0] == PNL_MIN
 
 
 def test_settled__has_the_intrinsic_value_and_nothing_at_risk() -> None:
@@ -151,11 +161,47 @@ def test_settled__has_the_intrinsic_value_and_nothing_at_risk() -> None:
         {"extreme_range_ppm": 2_000_000},
         {"extreme_weight_ppm": 1_000_001},
         {"extreme_weight_ppm": -(2**255)},
+        {"horizon_s": -1},
+        {"vol_reference_s": 0},
+        {"vol_power_ppm": 1_000_001},
     ],
 )
 def test_shocks__out_of_bounds__are_invalid_but_do_not_raise(change: dict[str, int]) -> None:
     assert risk_array.is_valid(SHOCKS)
     assert not risk_array.is_valid(replace(SHOCKS, **change))
+
+
+@pytest.mark.parametrize(
+    ("days", "up", "down"), [(7, 0.4643, 0.3869), (30, 0.3, 0.25), (180, 0.1753, 0.1461), (0.5, 1.0, 0.8539)]
+)
+def test_left__shrinks_the_shocks_with_the_time_to_expiry(days: float, up: float, down: float) -> None:
+    """Thirty days are the reference; what shrinks is the shock, not the volatility; bounded above."""
+    shocks = replace(SHOCKS, horizon_s=0)
+    found = shocks.left(int(days * 86_400))
+    assert found == (pytest.approx((1 + up) * 1e6, abs=100), pytest.approx((1 - down) * 1e6, abs=100))
+
+
+def test_left__takes_the_horizon_off__and_nothing_is_left_of_less() -> None:
+    assert SHOCKS.left(SHOCKS.horizon_s) == SHOCKS.left(0) == (0, 0)
+    still = replace(SHOCKS, vol_up_ppm=0, vol_down_ppm=0)
+    assert still.left(4 * SHOCKS.horizon_s) == (866_025, 866_025)  # the root of three quarters
+    assert max(SHOCKS.left(SHOCKS.horizon_s + 1)) < 2_000_000 // 100
+
+
+@given(seconds, shock_sets)
+@settings(deadline=None, max_examples=300)
+def test_left__over_the_full_ranges__keeps_the_bounds_of_a_shock(remaining: int, shocks: Shocks) -> None:
+    up, down = shocks.left(remaining)
+    assert 0 <= down <= up <= 2_000_000
+    assert down <= 1_000_000
+    if remaining > shocks.horizon_s:
+        time = math.isqrt((remaining - shocks.horizon_s) * 10**12 // remaining)
+        exact = math.exp(shocks.vol_power_ppm / 1e6 * math.log(shocks.vol_reference_s / remaining))
+        for found, sign, shock, most in (
+            (up, 1, shocks.vol_up_ppm, 1e6),
+            (down, -1, shocks.vol_down_ppm, 9e5),
+        ):
+            assert found == pytest.approx((1e6 + sign * min(shock * exact, most)) * time / 1e6, abs=3)
 
 
 # -------------------------------------------------------------------------------------- size of intermediates
@@ -191,7 +237,7 @@ for _name in ("neg", "abs"):
 def test_integer_core__over_its_full_ranges__stays_below_two_to_the_127(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (black76, surface):
+    for module in (black76, surface, risk_array):
         monkeypatch.setattr(module, "isqrt", lambda n: Counted(math.isqrt(n)))
     generator = random.Random(127)
     corners = [0, 1, 2, PRICE_MAX - 1, PRICE_MAX]
@@ -204,7 +250,9 @@ def test_integer_core__over_its_full_ranges__stays_below_two_to_the_127(
         )
         variance = Counted(generator.choice([0, 1, W_MAX, min(W_MAX, 1 << generator.randint(0, 44))]))
         is_put = generator.random() < 0.5
-        risk_array.scenarios(forward, strike, is_put, variance, HARSHEST if turn % 2 else SHOCKS)
+        shocks = HARSHEST if turn % 2 else SHOCKS
+        left = shocks.left(Counted(generator.choice([0, 1, 86_400, 2**32 - 1])))
+        risk_array.scenarios(forward, strike, is_put, variance, shocks, left)
         black76.price_e10(forward, strike, is_put, variance)
         black76.greeks(
             forward, strike, is_put, variance, Counted(generator.choice([0, 1, 86_400, 2**32 - 1]))
@@ -237,7 +285,7 @@ def test_price_option__of_the_worked_example__is_what_the_documentation_says() -
     assert found["mark_ticks"] == round(exact) == 18_362
     assert (min(found["scenarios"]), max(found["scenarios"])) == (Decimal("-183.62"), Decimal("6592.28"))
     assert [int(value * 100) for value in found["scenarios"]] == list(
-        risk_array.scenarios(4_621_979, 4_800_000, False, variance_e12, SHOCKS)[1]
+        risk_array.scenarios(4_621_979, 4_800_000, False, variance_e12, SHOCKS, SHOCKS.left(115_180))[1]
     )
 
 

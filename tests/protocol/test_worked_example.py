@@ -30,13 +30,15 @@ def portfolio(exchange: Exchange, account: Account) -> tuple[int, int, int, int]
 
 def test_worked_example__of_the_risk_page__comes_out() -> None:
     exchange = Exchange(**CALM)
-    call, high = exchange.open((FAR, INDEX, 0), (FAR, INDEX + 500_000, 0))
+    call, high, put = exchange.open((FAR, INDEX, 0), (FAR, INDEX + 500_000, 0), (FAR, INDEX, 1))
     for role, usd in (("writer", 20_000), ("holder", 100_000), ("bidder", 100_000)):
         exchange.deposit(role, usd)
     for positions, value, im, mm in (
         ({call: -1}, -3_450_630_000, 7_188_040_000, 5_750_432_000),
-        ({call: 1}, 3_450_630_000, 3_148_810_000, 2_519_048_000),
-        ({call: -1, high: 1}, -1_794_200_000, 2_374_610_000, 1_899_688_000),
+        ({call: 1}, 3_450_630_000, 3_153_660_000, 2_522_928_000),
+        ({call: -1, high: 1}, -1_794_200_000, 1_990_471_409, 1_592_377_128),
+        ({call: 1, high: -1}, 1_794_200_000, 1_605_066_297, 1_284_053_038),
+        ({call: 1, put: 1}, 6_901_260_000, 1_995_125_571, 1_596_100_457),
     ):
         account = Account(bytes(20))
         account.positions = {one: q * CONTRACT for one, q in positions.items()}

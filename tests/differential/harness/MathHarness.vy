@@ -30,19 +30,19 @@ VARIANCE_AT: constant(uint256) = 13
 
 @external
 @pure
-def evaluate(which: uint256, rows: DynArray[uint256[7], ROWS]) -> DynArray[uint256, ROWS]:
+def evaluate(which: uint256, rows: DynArray[uint256[8], ROWS]) -> DynArray[uint256, ROWS]:
     """
     @notice One function at each row of arguments.
     """
     out: DynArray[uint256, ROWS] = []
-    for row: uint256[7] in rows:
+    for row: uint256[8] in rows:
         out.append(self._evaluate(which, row))
     return out
 
 
 @external
 @pure
-def scenarios(shocks: uint256[5], rows: DynArray[uint256[4], ROWS]) -> DynArray[uint256[3], ROWS]:
+def scenarios(shocks: uint256[9], rows: DynArray[uint256[4], ROWS]) -> DynArray[uint256[3], ROWS]:
     """
     @notice (forward, strike, is put, variance) -> (mark, two words of profits and losses).
     """
@@ -73,17 +73,17 @@ def settled(rows: DynArray[uint256[3], ROWS]) -> DynArray[uint256[3], ROWS]:
 
 @external
 @pure
-def shocks(parameters: uint256[5]) -> (uint256[9], int256[9]):
+def shocks(parameters: uint256[9]) -> (uint256[9], int256[9], uint256[2]):
     """
-    @notice The nine moves: ppm of the forward left, and its logarithm.
+    @notice The nine moves: ppm of the forward left, and its logarithm; ppm of a standard deviation left, up and down.
     """
     prepared: risk_array.Shocks = self._prepared(parameters)
-    return prepared.left_ppm, prepared.ln_left
+    return prepared.left_ppm, prepared.ln_left, [prepared.up_ppm, prepared.down_ppm]
 
 
 @external
 def gas_of_page(
-    shocks: uint256[5], svi: int256[5], forward: uint256, terms: DynArray[uint256, 32], remaining_s: uint256[2]
+    shocks: uint256[9], svi: int256[5], forward: uint256, terms: DynArray[uint256, 32], remaining_s: uint256[2]
 ) -> uint256:
     """
     @notice Gas of the mathematics of one RISK record: shocks; for each row (strike | put << 31) variance and scenarios.
@@ -103,7 +103,7 @@ def gas_of_page(
 
 
 @external
-def gas_of_scenarios(shocks: uint256[5], rows: DynArray[uint256[4], ROWS]) -> DynArray[uint256, ROWS]:
+def gas_of_scenarios(shocks: uint256[9], rows: DynArray[uint256[4], ROWS]) -> DynArray[uint256, ROWS]:
     """
     @notice Gas of each row of `scenarios`.
     """
@@ -120,7 +120,7 @@ def gas_of_scenarios(shocks: uint256[5], rows: DynArray[uint256[4], ROWS]) -> Dy
 
 @internal
 @pure
-def _evaluate(which: uint256, row: uint256[7]) -> uint256:
+def _evaluate(which: uint256, row: uint256[8]) -> uint256:
     if which == LN_RATIO:
         return self._word(black76._ln_ratio_q56(row[0], row[1]))
     if which == STDEV:
@@ -140,7 +140,7 @@ def _evaluate(which: uint256, row: uint256[7]) -> uint256:
     if which == AT_TIME:
         return surface._at_time(row[0], row[1], row[2])
     if which == SHOCKS_IS_VALID:
-        return convert(risk_array._is_valid(row[0], row[1], row[2], row[3], row[4]), uint256)
+        return convert(risk_array._is_valid(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]), uint256)
     shape: surface.Surface = self._surface(
         [self._int(row[0]), self._int(row[1]), self._int(row[2]), self._int(row[3]), self._int(row[4])]
     )
@@ -156,8 +156,11 @@ def _evaluate(which: uint256, row: uint256[7]) -> uint256:
 
 @internal
 @pure
-def _prepared(shocks: uint256[5]) -> risk_array.Shocks:
-    return risk_array._shocks(shocks[0], shocks[1], shocks[2], shocks[3], shocks[4])
+def _prepared(shocks: uint256[9]) -> risk_array.Shocks:
+    up: uint256 = 0
+    down: uint256 = 0
+    up, down = risk_array._left(shocks[3], shocks[4], shocks[5], shocks[6], shocks[7], shocks[8])
+    return risk_array._shocks(shocks[0], shocks[1], shocks[2], up, down)
 
 
 @internal

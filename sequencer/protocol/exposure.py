@@ -1,0 +1,166 @@
+"""What an account's positions of one underlying come to: sums over the rows of the pages, and the loss they allow for.
+
+q are lots, negative when short; P the P&Ls of a row, ticks. N = sum q x P is known at the seven moves of each set of
+scenarios (risk_array.py), and bounded between them. Longs are summed apart for that:
+
+    L = sum over longs of (lots that are not covered) x P,   S = L - N, the rest
+
+A long is covered by as many lots as the account is short of the other type at the same strike, on the same page: a call
+less a put is a forward, whose P&L is a straight line, and lines may be on either side. Now, options being convex in
+the forward, between two moves L lies above the lines that its neighbouring chords prolong, and S below its own chord,
+so that N is nowhere lower than at the moves or where those two lines cross. Beyond the outer moves the slope of L is
+at least -sum of lots x forward of its puts, at most +sum of lots x forward of its calls. And L is nowhere lower than
+minus its mark.
+
+    worst = min(0, N at the 16 scenarios, N between the moves)
+    floor = max(short_floor x sum over expiries of max(0, net short calls, net short puts), short_gross x shorts)
+    IM    = floor - worst, never negative
+
+Net shorts and shorts in lots x the page's index. All results in 1e-6 USD, rounded against the account.
+"""
+
+from typing import Final, Protocol
+
+from sequencer.protocol import constants as c
+
+_PUT: Final = 1 << 31
+_SETS: Final = (0, 8)  # where a row's two sets of seven moves begin
+
+
+class Marked(Protocol):
+    """What a page (entries.py) says of its rows."""
+
+    forward: int
+    index: int
+    terms: list[int]
+    rows: list[tuple[int, tuple[int, ...]]]
+
+
+class Exposure:
+    """The sums of one account and one underlying. Clones of an account share them: `moved` makes others."""
+
+    __slots__ = ("calls", "gross", "long_value", "longs", "lots", "net", "puts", "risk", "sides")
+
+    def __init__(self) -> None:
+        self.net = [0] * c.SCENARIOS
+        self.longs = [0] * c.SCENARIOS  # of uncovered longs, as the four below
+        self.lots = 0
+        self.long_value = 0  # lots x mark
+        self.puts = 0  # lots x forward
+        self.calls = 0
+        self.gross = 0  # short lots x index
+        self.sides: dict[int, tuple[int, int]] = {}  # expiry -> net short calls, puts; lots x index
+        self.risk: int | None = None  # IM, once margin.py has computed it
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Exposure):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "risk")
+
+    __hash__ = None  # type: ignore[assignment]  # it changes while it is built
+
+    def add(self, page: Marked, instrument: int, held: int, delta: int) -> None:
+        """`delta` lots more of an instrument of which there were `held`; on an exposure that nobody shares."""
+        row = instrument & 31
+        self.net = [total + delta * one for total, one in zip(self.net, page.rows[row][1], strict=True)]
+        self.gross += (max(-held - delta, 0) - max(-held, 0)) * page.index
+        expiry = instrument >> 12
+        calls, puts = self.sides.get(expiry, (0, 0))
+        if page.terms[row] & _PUT:
+            puts -= delta * page.index
+        else:
+            calls -= delta * page.index
+        self.sides[expiry] = calls, puts
+
+    def add_longs(self, page: Marked, row: int, delta: int) -> None:
+        """`delta` lots more of a row are longs that nothing covers; on an exposure that nobody shares."""
+        mark, pnl = page.rows[row]
+        self.longs = [total + delta * one for total, one in zip(self.longs, pnl, strict=True)]
+        self.lots += delta
+        self.long_value += delta * mark
+        if page.terms[row] & _PUT:
+            self.puts += delta * page.forward
+        else:
+            self.calls += delta * page.forward
+
+    def moved(
+        self, page: Marked, instrument: int, held: int, delta: int, mate: int, mate_held: int
+    ) -> "Exposure":
+        """The exposure after `delta` lots of an instrument; `mate`: the row of the other type, if that is held."""
+        twin = Exposure()
+        twin.net, twin.longs, twin.lots = self.net, self.longs, self.lots  # lists are replaced, not changed
+        twin.long_value, twin.puts, twin.calls = self.long_value, self.puts, self.calls
+        twin.gross, twin.sides = self.gross, self.sides.copy()
+        twin.add(page, instrument, held, delta)
+        own = uncovered(held + delta, mate_held) - uncovered(held, mate_held)
+        if own:
+            twin.add_longs(page, instrument & 31, own)
+        if mate_held > 0:
+            other = uncovered(mate_held, held + delta) - uncovered(mate_held, held)
+            if other:
+                twin.add_longs(page, mate, other)
+        return twin
+
+    def floor(self, short_floor_ppm: int, short_gross_ppm: int) -> int:
+        """What shorts hold whatever the scenarios say, rounded up."""
+        net_short = sum(max(0, calls, puts) for calls, puts in self.sides.values())
+        return -(-max(net_short * short_floor_ppm, self.gross * short_gross_ppm) // c.PPM)
+
+    def worst(self, third_ppm: int) -> int:
+        """The lowest P&L at the scenarios and between them, at most 0. `third_ppm`: a third of the price range."""
+        net, longs = self.net, self.longs
+        worst = min(0, *net)
+        if self.lots == 0:
+            return worst
+        first = -self.puts * third_ppm // c.PPM  # floor: the steeper
+        last = -(-self.calls * third_ppm // c.PPM)
+        for start in _SETS:
+            before = first
+            for k in range(start, start + 6):
+                chord = longs[k + 1] - longs[k]
+                after = longs[k + 2] - longs[k + 1] if k < start + 5 else last
+                # L >= -long_value, S <= the higher of its ends
+                least = min(net[k] - longs[k], net[k + 1] - longs[k + 1]) - self.long_value
+                bend = after - before
+                if bend > 0 and least < worst:
+                    # the lines cross at (after - chord) / bend of the way, where N has fallen by drop / bend
+                    drop = (chord - before - net[k + 1] + net[k]) * min(max(after - chord, 0), bend)
+                    if drop > 0:
+                        worst = min(worst, max(net[k] - -(-drop // bend), least))
+                before = chord
+        return worst
+
+
+class Sums:
+    """What an account's positions come to at the pages of one epoch (margin.py); `oldest`: the oldest page's time."""
+
+    __slots__ = ("exposures", "oldest", "value")
+
+    def __init__(self) -> None:
+        self.value = 0  # sum of lots x mark
+        self.oldest = c.U32_MAX
+        self.exposures: dict[int, Exposure] = {}  # by underlying
+
+    def copy(self) -> "Sums":
+        """Shares the exposures, which nobody changes in place."""
+        twin = Sums()
+        twin.value, twin.oldest, twin.exposures = self.value, self.oldest, self.exposures.copy()
+        return twin
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sums):
+            return NotImplemented
+        return (self.value, self.oldest, self.exposures) == (other.value, other.oldest, other.exposures)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+
+def uncovered(held: int, mate_held: int) -> int:
+    """Lots of a long position that no short one of the same strike and the other type covers; 0 of a short one."""
+    return max(0, held + min(0, mate_held))
+
+
+def mate_of(page: Marked, row: int) -> int | None:
+    """Row of the same strike and the other type on the page."""
+    other = page.terms[row] ^ _PUT
+    return page.terms.index(other) if other in page.terms else None
