@@ -150,7 +150,7 @@ def _risk_rows(
         state._param(params.HORIZON_S),
         state._param(params.VOL_REFERENCE_S),
         state._param(params.VOL_POWER_PPM),
-        remaining,
+        remaining_s,
     )
     shocks: risk_array.Shocks = risk_array._shocks(
         params._of(word, params.PRICE_RANGE_PPM),

@@ -11,7 +11,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import risk_array
 from sequencer.protocol.black76 import intrinsic
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.protocol.entries import Underlying
+from sequencer.protocol.entries import Page, Underlying
 from sequencer.protocol.market import _advance
 from sequencer.protocol.state import expiry_time
 
@@ -350,6 +350,13 @@ def test_risk__moves_the_reported_forwards_with_the_index__rounded_half_up(liste
     assert listed.state.pages[call >> 5].forward == 2_525_000  # 2,524,999.995 + 0.5
 
 
+def row_of(exchange: Exchange, page: Page, variance: int) -> tuple[int, tuple[int, ...]]:
+    """Of the call at INDEX."""
+    shocks = exchange.state.shocks[0]
+    left = shocks.left(expiry_time(FAR) - page.time)
+    return risk_array.scenarios(page.forward, INDEX, False, variance, shocks, left)
+
+
 def test_risk__by_the_median_of_forwards_and_variances__follows_no_single_feed(listed: Exchange) -> None:
     call = listed.list()
     for source, (forward, a) in enumerate(((INDEX + 1_000, 3), (INDEX, 1), (INDEX - 3_000, 2))):
@@ -357,7 +364,7 @@ def test_risk__by_the_median_of_forwards_and_variances__follows_no_single_feed(l
     assert listed.risk(call).reason is Reason.OK
     page = listed.state.pages[call >> 5]
     assert page.forward == INDEX
-    assert page.rows[0] == risk_array.scenarios(INDEX, INDEX, False, 2 * 10**10, listed.state.shocks)
+    assert page.rows[0] == row_of(listed, page, 2 * 10**10)
 
 
 def test_risk__below_the_quorum_of_fresh_surfaces__is_refused(listed: Exchange) -> None:
@@ -417,9 +424,7 @@ def test_risk__of_two_feeds_that_agree__is_at_their_mean(listed: Exchange) -> No
     assert listed.risk(call).reason is Reason.OK
     page = listed.state.pages[call >> 5]
     assert page.forward == INDEX + 500
-    assert page.rows[0] == risk_array.scenarios(
-        page.forward, INDEX, False, 31_500_000_000, listed.state.shocks
-    )
+    assert page.rows[0] == row_of(listed, page, 31_500_000_000)
 
 
 def test_risk__without_page_surface_or_fresh_index__is_refused(listed: Exchange) -> None:
