@@ -18,6 +18,11 @@ def terms_name(underlying: int, day: int, strike_ticks: int, is_put: bool) -> st
     return f"{UNDERLYINGS[underlying]}-{expiry}-{strike}-{'P' if is_put else 'C'}"
 
 
+def expiry_name(key: int) -> str:
+    """An expiry (underlying << 16 | day) as people know it, such as BTC-2JAN22."""
+    return terms_name(key >> 16, key & 0xFFFF, 0, False).rsplit("-", 2)[0]
+
+
 def instrument_terms(state: State, instrument: int) -> tuple[int, int, int, bool]:
     """(underlying, day, strike in ticks, is put) of a listed instrument. Raises KeyError when it is not listed."""
     page = state.pages[instrument >> 5]

@@ -115,3 +115,10 @@ def passed_expiries(state: State) -> list[int]:
     """Expiries (underlying << 16 | day) that have passed and of which anybody holds positions, ascending."""
     held = {instrument >> 12 for one in state.accounts.values() for instrument in one.positions}
     return sorted(key for key in held if has_passed(state, key))
+
+
+def marks_age_s(state: State) -> int:
+    """Age of the oldest marks at which a freeze would close somebody's positions, seconds; 0: it would close none."""
+    held = {instrument >> 5 for one in state.holders.values() for instrument in one.positions}
+    times = [state.pages[page_id].time for page_id in held if not has_passed(state, page_id >> 7)]
+    return state.globals.time - min(times, default=state.globals.time)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
-from sequencer.api.names import terms_name
+from sequencer.api.names import expiry_name
 from sequencer.clock import utc
 from sequencer.contracts import load
 from sequencer.l1 import inbox
@@ -298,8 +298,3 @@ def _now_s(rpc: Rpc) -> int:
     block = rpc.block("latest")
     assert block is not None
     return to_int(block["timestamp"])
-
-
-def expiry_name(key: int) -> str:
-    """An expiry (underlying << 16 | day) as people know it, such as BTC-2JAN22."""
-    return terms_name(key >> 16, key & 0xFFFF, 0, False).rsplit("-", 2)[0]

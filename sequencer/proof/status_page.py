@@ -129,6 +129,7 @@ def metrics(status: Status) -> str:
         ("lag_batches", "batches that are not checked"),
         ("inbox_messages", "messages in the inbox"),
         ("inbox_taken", "of them, taken by batches that were checked"),
+        ("marks_age_s", "age of the oldest marks of open positions, at which a freeze would close them"),
         ("archive_bytes", "size of the archive"),
         ("frozen_at", "when the rollup was frozen, seconds since 1970, 0 when it is not"),
     ):
@@ -172,6 +173,7 @@ def page(status: Status, now_s: int) -> str:
         "segments, records": f"{status['segments_checked']:,}, {status['records_checked']:,}",
         "root": status["root"],
         "exchange's clock": utc(status["time"]) if status["time"] else "not begun",
+        "oldest marks of open positions": f"{status['marks_age_s']:,} s behind that clock",
         "inbox": f"{status['inbox_taken']:,} of {status['inbox_messages']:,} messages taken",
         "L1": f"block {status['l1_block']:,}, {utc(status['l1_time'])}" if status["l1_time"] else "not seen",
         "lag behind L1": f"{status['lag_blocks']:,} blocks ({status['confirmations']} confirmations wanted), "

@@ -27,6 +27,7 @@ from sequencer.l1.rpc import Rpc, to_int
 from sequencer.proof.archive import ARCHIVE_FILE, Archive, RolledBack, Row
 from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Audit, Fault, FaultKind
 from sequencer.proof.challenger import Challenged, Challenger
+from sequencer.proof.exit import marks_age_s
 from sequencer.protocol import codec
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
@@ -34,6 +35,7 @@ from sequencer.snapshots import load as load_snapshot
 from sequencer.snapshots import save as save_snapshot
 
 ALARMS_KEPT = 100
+MARKS_LOOK_S = 60  # of the exchange's time between two looks at the ages of all marks
 BATCHES_SHOWN = 30  # the newest, each by itself; of the others only how many
 
 logger = logging.getLogger(__name__)
@@ -140,6 +142,7 @@ class Watcher:
         self._challenges: dict[str, Challenged] = {}  # of this run, by the batch's block and id
         self._times: dict[str, int] = {}  # of blocks with batches that are shown, by hash
         self._frozen_at = self._looked_at = self._alarms_raised = 0
+        self._marks_seen_at = self._marks_age_s = 0
         self._audit = Audit(genesis_state(self._domain, params), self._message)
         standing = self._archive.standing()
         self._done = standing[: self._restore(standing)]
@@ -434,6 +437,12 @@ class Watcher:
         self._times = times
         self._looked_at = int(time.time())
 
+    def _look_at_marks(self) -> None:
+        """Now and then: it goes over all positions."""
+        time_s = self.state.globals.time
+        if not self._marks_seen_at <= time_s < self._marks_seen_at + MARKS_LOOK_S:
+            self._marks_seen_at, self._marks_age_s = time_s, marks_age_s(self.state)
+
     def _alarm(self, key: str, what: str) -> None:
         """Once a key."""
         if key not in self._raised:
@@ -447,6 +456,7 @@ class Watcher:
 
     def _publish(self) -> None:
         """A new `status`; the old one stays as it was for whoever reads it."""
+        self._look_at_marks()
         g = self.state.globals
         standing = self._archive.standing()
         read_to = self._archive.get("cursor_number") or self.deployment.deploy_block - 1
@@ -469,6 +479,7 @@ class Watcher:
             "records_checked": g.seq,
             "root": "0x" + self.state.root().hex(),
             "time": g.time,
+            "marks_age_s": self._marks_age_s,
             "inbox_messages": len(self._messages),
             "inbox_taken": g.inbox_count,
             "archive_bytes": self._archive.size_bytes(),

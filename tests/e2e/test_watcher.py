@@ -35,6 +35,7 @@ from sequencer.local.play import OPENING
 from sequencer.market.tape import open_tape
 from sequencer.proof.audit import FaultKind
 from sequencer.proof.challenge import Challenge, arbiter
+from sequencer.proof.exit import marks_age_s
 from sequencer.proof.status_page import STALE_S, headline, page, serve
 from sequencer.proof.watcher import BATCHES_SHOWN, WatchConfig, Watcher
 
@@ -380,6 +381,7 @@ def test_status__of_an_honest_run__is_a_page_json_and_metrics(
         code, kind, body = get("/status.json?x=1")
         status = json.loads(body)
         assert (code, kind, status["batches_checked"]) == (200, "application/json", len(made))
+        assert status["marks_age_s"] == marks_age_s(watcher.state)
         assert status["lag_blocks"] == status["lag_batches"] == status["frozen_at"] == 0
         assert status["archive_bytes"] > sum(len(one.payload) for one in made)
         assert [one["batch"] for one in status["batches"]] == list(range(len(made), 0, -1))[:BATCHES_SHOWN]
