@@ -79,6 +79,7 @@ def test_marks_age__is_that_of_the_oldest_at_which_a_freeze_would_close_position
     exchange.tick_at(state.pages[near >> 5].time + 5_000)
     assert marks_age_s(state) == 5_000
     exchange.feeds(INDEX)
+    exchange.resurface()
     assert exchange.risk(near).reason is Reason.OK
     assert marks_age_s(state) == 5_001  # a leader that leaves out RISK of single pages
     assert exchange.risk(far).reason is Reason.OK
