@@ -383,6 +383,10 @@ class Books:
         state = world.state
         kept, globals_, steps = state.accounts[number], state.globals, world.steps
         holders, tail, deposited = dict(state.holders), list(world.tail), world.auditor.deposited
+        pages = {one >> 5: state.pages[one >> 5] for one in kept.positions}
+        basis = self.basis
+        self.basis = dict(basis)
+        state.pages.update({page_id: copy.copy(page) for page_id, page in pages.items()})
         state.globals = copy.copy(globals_)
         state.accounts[number] = kept.clone()
         rich = state.accounts[PROBE] = Account(PROBE.to_bytes(20, "big"))
@@ -395,6 +399,9 @@ class Books:
             self.after = after
             state.globals = globals_
             state.accounts[number] = kept
+            state.pages.update(pages)
+            state.epoch += 1  # what was valued at other pages is valued again
+            self.basis = basis
             del state.accounts[PROBE]
             state.holders.clear()
             state.holders.update(holders)
@@ -409,6 +416,10 @@ class Books:
         account = world.state.accounts[number]
         if not account.auction_start:
             out = world.do(Kind.LIQUIDATE, account=number)
+            if out.reason is Reason.RISK_STALE:  # anyone may have the marks made anew, where they can be
+                for page_id in sorted({one >> 5 for one in account.positions}):
+                    world.risk(page_id)
+                out = world.do(Kind.LIQUIDATE, account=number)
             if out.reason is Reason.HEALTHY:
                 return ""  # the marks do not say it yet
             if out.reason is not Reason.OK:
