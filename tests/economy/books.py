@@ -31,6 +31,8 @@ EPISODE_TOLERANCE = 1 * USD  # what such may add up to
 MARGIN_TOLERANCE = 0.05  # of IM
 PROBE = 9_999  # the account that tries whether somebody could bid
 AWAKE_S = 300  # after so long awake and without a jump, liquidators have no excuse
+TOGETHER = (1e-3, 0.03)  # forward and variance that honest reports differ by at most, as parts of them
+APART = (6e-3, 0.12)
 FRESH = 0.003  # how far index and volatility go before a keeper marks a page anew, at most
 HEALTHY = 1.5  # times IM: an account that nobody may sell
 
@@ -246,16 +248,20 @@ class Books:
         fresh = (
             at is not None
             and at.gap(truth, key) < 0.0004
-            and not world.is_omitted(
-                "FEED", f"FEED {key >> 16}", *(f"feed {feed}" for feed in range(world.setting.feeds))
-            )
+            and not world.is_omitted("FEED", f"FEED {key >> 16}")
         )
         if one.settled_at is not None or not fresh or told is None or told.gap(truth, key) > 0.005:
             return
+        # Where an honest feed is left out, an even number remains, whose middle two may lie a little apart.
+        surface_age_s = world.params.surface_age_max_s
+        alone = any(
+            world.omitted.get(f"feed {feed}", 0) + surface_age_s > truth.time
+            for feed in range(world.setting.feeds)
+        )
         page = world.state.pages[page_id]
         for row, terms in enumerate(page.terms):
             strike, put = terms & 0x7FFF_FFFF, bool(terms >> 31)
-            low, high = truth.bounds_of(key, strike, put)
+            low, high = truth.bounds_of(key, strike, put, *(APART if alone else TOGETHER))
             mark = page.rows[row][0]
             if not low - 2 <= mark <= high + 2:
                 lots = 10_000

@@ -111,13 +111,13 @@ class Truth:
             return max(-gap if put else gap, 0.0)
         return black76(self.forward(key), strike, self.level(key) * self.shape(key, strike), put)
 
-    def bounds_of(self, key: int, strike: int, put: bool) -> tuple[float, float]:
-        """Least and greatest value of a lot that honest reports, each a little off, can come to."""
+    def bounds_of(self, key: int, strike: int, put: bool, index: float, vol: float) -> tuple[float, float]:
+        """Least and greatest value of a lot at a forward off by `index` and a variance off by `vol`, as parts."""
         forward, variance = self.forward(key), self.level(key) * self.shape(key, strike)
         values = [
-            black76(forward * (1 + off), strike, variance * vol, put)
-            for off in (-1e-3, 1e-3)
-            for vol in (0.97, 1.03)
+            black76(forward * (1 + off), strike, variance * part, put)
+            for off in (-index, index)
+            for part in (1 - vol, 1 + vol)
         ]
         return min(values), max(values)
 
