@@ -54,11 +54,20 @@ def _quorum() -> uint256:
     quorum: uint256 = state._param(params.FEED_QUORUM)
     if quorum != 0:
         return quorum
+    return unsafe_add(self._feeds() >> 1, 1)
+
+
+@internal
+@view
+def _feeds() -> uint256:
+    """
+    @notice Configured feeds, <= 5.
+    """
     feeds: uint256 = 0
     for i: uint256 in range(constants.FEEDS_MAX):
         if state._feed_key(i) != 0:
             feeds = unsafe_add(feeds, 1)
-    return unsafe_add(feeds >> 1, 1)
+    return feeds
 
 
 @internal
@@ -80,13 +89,18 @@ def _sorted(given: uint256[5], count: uint256) -> uint256[5]:
 
 
 @internal
-@pure
-def _middle(given: uint256[5], count: uint256) -> (uint256, uint256):
+@view
+def _sure(given: uint256[5], count: uint256) -> (uint256, uint256):
     """
-    @notice The middle two of the first `count` numbers, 1 <= count <= 5; of an odd count both are the middle one.
+    @notice The two of the first `count` numbers, 1 <= count <= 5, that bound what is sure whichever feeds - quorum of
+            them are lies; both the median where no feed is missing.
     """
     rising: uint256[5] = self._sorted(given, count)
-    return rising[unsafe_sub(count, 1) >> 1], rising[count >> 1]
+    last: uint256 = unsafe_sub(count, 1)
+    feeds: uint256 = self._feeds()
+    lies: uint256 = unsafe_sub(feeds, min(self._quorum(), feeds))  # <= 4
+    low: uint256 = min(unsafe_sub(last, min(lies, last)), last >> 1)
+    return rising[low], rising[min(max(lies, count >> 1), last)]
 
 
 @internal
@@ -112,7 +126,7 @@ def _quorum_time(times: uint256[5]) -> uint256:
 def _index(words: DynArray[uint256, state.LEAF_WORDS_MAX]) -> (uint256, uint256):
     """
     @notice Index of an underlying by its fresh reports, and the time since which a quorum has reported; both 0: fewer
-            than the quorum, or the middle two disagree.
+            than the quorum, or they disagree.
     """
     age: uint256 = state._param(params.FEED_AGE_MAX_S)
     fresh: uint256[5] = empty(uint256[5])
@@ -129,7 +143,7 @@ def _index(words: DynArray[uint256, state.LEAF_WORDS_MAX]) -> (uint256, uint256)
         return 0, 0
     low: uint256 = 0
     high: uint256 = 0
-    low, high = self._middle(fresh, count)
+    low, high = self._sure(fresh, count)
     if not self._is_within(low, high, state._param(params.FEED_SPREAD_MAX_PPM)):
         return 0, 0
     return min(max(words[0] & constants.U32_MAX, low), high), self._quorum_time(times)
@@ -174,7 +188,7 @@ def _fresh_surfaces(words: DynArray[uint256, state.LEAF_WORDS_MAX], expires: uin
 @view
 def _forward(fresh: Fresh, index: uint256) -> uint256:
     """
-    @notice Median of the forwards that the reports' ratios give at `index`, ticks; 0: the middle two disagree.
+    @notice Median of the forwards that the reports' ratios give at `index`, ticks; 0: they disagree.
     """
     moved: uint256[5] = empty(uint256[5])
     for i: uint256 in range(fresh.count, bound=5):
@@ -183,7 +197,7 @@ def _forward(fresh: Fresh, index: uint256) -> uint256:
         moved[i] = min(max(unsafe_div(numerator, unsafe_mul(2, reported)), 1), constants.U32_MAX)
     low: uint256 = 0
     high: uint256 = 0
-    low, high = self._middle(moved, fresh.count)
+    low, high = self._sure(moved, fresh.count)
     if not self._is_within(low, high, state._param(params.FEED_SPREAD_MAX_PPM)):
         return 0
     return unsafe_add(low, high) >> 1
@@ -193,7 +207,7 @@ def _forward(fresh: Fresh, index: uint256) -> uint256:
 @view
 def _variance(fresh: Fresh, strike: uint256, forward: uint256, index: uint256, remaining_s: uint256) -> uint256:
     """
-    @notice Median of the variances that the reports give a strike for `remaining_s`; 0: the middle two disagree.
+    @notice Median of the variances that the reports give a strike for `remaining_s`; 0: they disagree.
     """
     found: uint256[5] = empty(uint256[5])
     for i: uint256 in range(fresh.count, bound=5):
@@ -201,7 +215,7 @@ def _variance(fresh: Fresh, strike: uint256, forward: uint256, index: uint256, r
         found[i] = surface._at_time(variance, fresh.remaining_s[i], remaining_s)
     low: uint256 = 0
     high: uint256 = 0
-    low, high = self._middle(found, fresh.count)
+    low, high = self._sure(found, fresh.count)
     if not self._is_within(low, high, state._param(params.VARIANCE_SPREAD_MAX_PPM)):
         cheap: uint256 = unsafe_mul(black76._price_e10(forward, strike, False, low), constants.PPM)  # < 2^81
         dear: uint256 = unsafe_mul(black76._price_e10(forward, strike, False, high), constants.PPM)

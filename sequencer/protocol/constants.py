@@ -178,7 +178,7 @@ class Reason(IntEnum):
     ALREADY_SETTLED = 60
     NOT_SETTLED = 61
     NOTHING_TO_SETTLE = 62
-    FEEDS_DISAGREE = 63  # the middle two of an even number of surfaces
+    FEEDS_DISAGREE = 63  # surfaces, where some are missing
     HEALTHY = 70
     UNHEALTHY = 71
     NO_AUCTION = 72

@@ -74,9 +74,7 @@ class Params:
     feed_quorum: int = 0  # fresh reports that an index or a mark needs; 0 = the majority of the feeds
     surface_age_max_s: int = 1_800  # a surface older than this does not count
     forward_range_ppm: int = 250_000  # a reported forward is within this part of its index
-    feed_spread_max_ppm: int = (
-        5_000  # the middle two of an even number of prices or forwards differ by this at most
-    )
+    feed_spread_max_ppm: int = 5_000  # where feeds are missing: what prices or forwards differ by at most
     variance_spread_max_ppm: int = 200_000  # likewise of the variances of a strike
     mark_spread_max_ppm: int = 1_000  # of the index: or what the prices that they make differ by
     # scenarios

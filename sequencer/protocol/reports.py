@@ -1,8 +1,9 @@
 """What the feeds' reports make together: index, forward, variance of a strike. Twin: `contracts/lib/reports.vy`.
 
-Only reports that are fresh now count, and no fewer than the quorum. Of an odd number the middle one rules: while less
-than half of them lie, what comes out lies between two honest ones. Of an even number the middle two must agree within
-a bound of PARAMS, or nothing comes out: half of them together can stop the market, and cannot set it.
+Only reports that are fresh now count, and no fewer than the quorum. Of all feeds the middle one rules: while those that
+the quorum can do without lie, what comes out lies between two honest ones. Where some are missing, the liars may be
+most of the rest. Then the two that are sure to have an honest one at or below and at or above them must agree within a
+bound of PARAMS, or nothing comes out: liars can stop the market, and cannot set it.
 """
 
 from sequencer.protocol import constants as c
@@ -23,17 +24,17 @@ def quorum_time(times: list[int], params: Params) -> int:
 
 
 def index_of(underlying: Underlying, params: Params, now: int) -> int:
-    """The index (ticks) by the reports fresh at `now`; 0: fewer than the quorum, or the middle two disagree.
+    """The index (ticks) by the reports fresh at `now`; 0: fewer than the quorum, or they disagree.
 
-    Of an even number it stays where it is between the middle two, and else moves to the nearer one: half of the feeds
-    can hold it there, and cannot lead it away. The first index ever is the lower one.
+    Between the two that are sure it stays where it is, and else moves to the nearer one: liars can hold it there, and
+    cannot lead it away. The first index ever is the lower one.
     """
     fresh = sorted(
         price for price, time in underlying.reports if price and time + params.feed_age_max_s >= now
     )
     if len(fresh) < quorum(params):
         return 0
-    low, high = _middle(fresh)
+    low, high = _sure(fresh, params)
     if (high - low) * c.PPM > params.feed_spread_max_ppm * low:
         return 0
     return min(max(underlying.index, low), high)
@@ -46,15 +47,15 @@ def fresh_surfaces(expiry: Expiry, params: Params, now: int) -> list[SurfaceRepo
 
 
 def forward_of(fresh: list[SurfaceReport], index: int, params: Params) -> int:
-    """Median of the forwards (ticks) that the reports' ratios give at `index`; 0: the middle two disagree.
+    """Median of the forwards (ticks) that the reports' ratios give at `index`; 0: they disagree.
 
-    Each is index x reported forward / reported index, rounded half up, in 1..2^32 - 1; of an even number the mean of
-    the middle two, floored. `fresh`: one at least.
+    Each is index x reported forward / reported index, rounded half up, in 1..2^32 - 1; the mean of
+    the two that are sure, floored. `fresh`: one at least.
     """
     moved = sorted(
         min(max((2 * index * one.forward + one.index) // (2 * one.index), 1), c.U32_MAX) for one in fresh
     )
-    low, high = _middle(moved)
+    low, high = _sure(moved, params)
     if (high - low) * c.PPM > params.feed_spread_max_ppm * low:
         return 0
     return (low + high) // 2
@@ -63,10 +64,10 @@ def forward_of(fresh: list[SurfaceReport], index: int, params: Params) -> int:
 def variance_of(
     fresh: list[SurfaceReport], strike: int, forward: int, index: int, expires: int, now: int, params: Params
 ) -> int:
-    """Median of the variances (1e-12) that the reports give a strike for the time left; 0: the middle two disagree.
+    """Median of the variances (1e-12) that the reports give a strike for the time left; 0: they disagree.
 
     Each is its surface's at ln(strike / its own reported forward), scaled from the time left at its report to that
-    left now. The middle two of an even number agree within `variance_spread_max_ppm` of the lower, or when the prices
+    left now. The two that are sure agree within `variance_spread_max_ppm` of the lower, or when the prices
     that they make at `forward` do within `mark_spread_max_ppm` of the index (a far wing is worth nothing, whatever its
     variance); then it is their mean, floored. `fresh`: one at least; now < expires.
     """
@@ -76,7 +77,7 @@ def variance_of(
         )
         for one in fresh
     )
-    low, high = _middle(found)
+    low, high = _sure(found, params)
     if (high - low) * c.PPM > params.variance_spread_max_ppm * low:
         cheap, dear = (price_e10(forward, strike, False, variance) for variance in (low, high))
         if (dear - cheap) * c.PPM > params.mark_spread_max_ppm * index * TICK_E10:
@@ -84,6 +85,12 @@ def variance_of(
     return (low + high) // 2
 
 
-def _middle(ordered: list[int]) -> tuple[int, int]:
-    """The middle two, which are one of an odd number."""
-    return ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+def _sure(ordered: list[int], params: Params) -> tuple[int, int]:
+    """The two of m rising numbers that bound what is sure, whichever f = feeds - quorum of them are lies.
+
+    Of the m - f honest ones one at least is not above place f, and one not below place m - 1 - f. Of all feeds both are
+    the median; of fewer they are never closer together than the middle two.
+    """
+    count, lies = len(ordered), len(params.feed_keys) - quorum(params)
+    low = max(min(count - 1 - lies, (count - 1) // 2), 0)
+    return ordered[low], ordered[min(max(lies, count // 2), count - 1)]
