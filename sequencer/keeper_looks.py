@@ -76,6 +76,11 @@ class Looks:
         """Accounts that are watched."""
         return len(self._holders)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether somebody waits for a look."""
+        return bool(self._hot)
+
     # --- changes ----------------------------------------------------------------------------------
 
     def account_changed(self, number: int, account: Account) -> None:

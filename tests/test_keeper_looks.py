@@ -187,8 +187,11 @@ def test_looks__are_taken_by_what_may_be_lost_largest_first() -> None:
     world.index.update()
     assert len(world.short()) == 1_001
     assert world.looks.look(state.globals.time, 8) == 8
+    assert world.looks.is_behind
     assert 1_001 in world.looks.short
     assert next(iter(world.looks.proposals(1))) == 1_001
+    world.work_off()
+    assert not world.looks.is_behind
 
 
 def test_proposals__that_are_refused__do_not_stand_before_the_others() -> None:
