@@ -261,15 +261,13 @@ def shortfall(state: State, account: Account) -> int:
     Of an auction: 1 when its account has IM again and it can end, or its hole is another one than was measured; else
     the negative of what is missing to that.
     """
-    margin.refresh(state, account)
-    equity = margin.equity(account)
+    equity, risk, worth = margin.cautious(state, account)
     if account.auction_start:
-        hole = insurance.hole_of(state.globals, account, equity)
-        missing = margin.initial(state, account) - equity
-        if missing <= 0 or hole != account.hole:
+        hole = insurance.hole_of(state.globals, account, worth)
+        if equity >= risk or hole != account.hole:
             return 1
-        return -min(missing - 1, 0 if hole else equity)
-    return margin.maintenance(state, account) + account.reserved - equity
+        return -min(risk - equity - 1, 0 if hole else worth)
+    return -(-risk * state.params.maintenance_ppm // c.PPM) + account.reserved - equity
 
 
 def row_move(

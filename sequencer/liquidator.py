@@ -43,8 +43,7 @@ class Liquidator:
         for number, target in auctions:
             if len(out) == self.bids_max:
                 break
-            margin.refresh(state, target)
-            if margin.is_stale(state, target) or not self._is_worth_it(state, target, now_s):
+            if not self._is_worth_it(state, target, now_s):
                 continue
             for bidder in self.bidders:
                 raw = self._bid(state, planned, bidder, number, target)
@@ -55,7 +54,7 @@ class Liquidator:
         return out
 
     def _is_worth_it(self, state: State, target: Account, now_s: int) -> bool:
-        equity, risk = margin.equity(target), margin.initial(state, target)
+        equity, risk, _ = margin.cautious(state, target)
         if equity <= 0:
             return True
         params = state.params
@@ -98,7 +97,7 @@ class Liquidator:
 
     def _fractions(self, state: State, target: Account) -> Iterator[int]:
         """From the largest on, each a quarter of the one before."""
-        insolvent = margin.equity(target) <= 0
+        insolvent = margin.cautious(state, target)[0] <= 0
         fraction = 256 if insolvent else min(self.fraction, state.params.auction_fraction_max)
         while fraction:
             yield fraction

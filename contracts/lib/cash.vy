@@ -75,23 +75,24 @@ def _take(
         return why, account
     account.nonce_floor, account.nonce_bitmap = auth._use_nonce(account.nonce_floor, account.nonce_bitmap, nonce)
     paid: uint256 = 0
-    why, paid = self._pay(account, amount)
+    why, paid = self._pay(account, amount, False)
     account.cash = unsafe_sub(account.cash, margin._lots(paid))
     return why, account
 
 
 @internal
-def _pay(account: entries.Account, amount: uint256) -> (uint256, uint256):
+def _pay(account: entries.Account, amount: uint256, is_forced: bool) -> (uint256, uint256):
     """
     @notice OK and what the account can pay: `amount`; of 0, all that is free, min(cash, free margin), which must be some.
+            Old marks count with caution; a forced payment waits for those that RISK can renew.
     """
     if account.auction_start != 0:
         return reason.UNHEALTHY, 0
     if account.cash < margin._lots(amount):
         return reason.MARGIN, 0
-    sums: margin.Sums = margin._refresh(account)
-    if sums.is_stale:
-        return reason.RISK_STALE, 0
+    sums: margin.Sums = margin._cautious(account)
+    if is_forced and sums.is_stale and forced._renews(account, forced.ANY_OF_ACCOUNT):
+        return reason.RISK_DUE, 0
     free: int256 = margin._free(account, sums)
     paid: int256 = margin._lots(amount)
     if amount == 0:
@@ -130,9 +131,7 @@ def _forced_withdraw() -> uint256:
         return reason.UNKNOWN_ACCOUNT
     why: uint256 = 0
     amount: uint256 = 0
-    why, amount = self._pay(account, codec._field(5, 8))
-    if why == reason.RISK_STALE:
-        return forced._unless_due(account, forced.OF_ACCOUNT)
+    why, amount = self._pay(account, codec._field(5, 8), True)
     if why != reason.OK:
         return why
     account.cash = unsafe_sub(account.cash, margin._lots(amount))

@@ -22,8 +22,10 @@ from . import state
 uses: reports
 uses: state
 
-OF_ACCOUNT: constant(uint256) = max_value(uint256)  # in the place of a page: those of the account's positions
-FIRST_OF_ACCOUNT: constant(uint256) = max_value(uint256) - 1  # the first old one of them
+# in the place of a page: of the old ones of the account's positions
+ALL_OF_ACCOUNT: constant(uint256) = max_value(uint256)
+ANY_OF_ACCOUNT: constant(uint256) = max_value(uint256) - 1
+FIRST_OF_ACCOUNT: constant(uint256) = max_value(uint256) - 2
 
 
 @internal
@@ -38,7 +40,15 @@ def _is_old(page: uint256, row: uint256) -> bool:
 @internal
 def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
     """
-    @notice RISK_STALE, or RISK_DUE when RISK can renew the page, or all old pages of the account's positions, or the first.
+    @notice RISK_STALE, or RISK_DUE when RISK can renew the page, or all old ones of the account.
+    """
+    return reason.RISK_DUE if self._renews(account, page_id) else reason.RISK_STALE
+
+
+@internal
+def _renews(account: entries.Account, page_id: uint256) -> bool:
+    """
+    @notice Whether RISK can mark a page, or could not long ago: all, any or the first of the account's old ones.
     """
     age: uint256 = state._param(params.RISK_AGE_MAX_S)
     silence: uint256 = unsafe_add(age, state._param(params.FEED_AGE_MAX_S))
@@ -50,6 +60,7 @@ def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
     index_time: uint256 = 0
     surfaces_time: uint256 = 0
     is_settled: bool = False
+    can: bool = False
     for i: uint256 in range(account.position_count if page_id >= FIRST_OF_ACCOUNT else 1, bound=64):
         one: uint256 = page_id
         if page_id >= FIRST_OF_ACCOUNT:
@@ -66,11 +77,11 @@ def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
             words = state._load(constants.KEY_EXPIRY | key)
             is_settled = (words[0] >> 16) & 255 != 0
             surfaces_time = reports._surfaces_time(words)
+        can = is_settled
         if not is_settled:
-            if state.time < state._expiry_time(key & constants.U16_MAX) and unsafe_add(surfaces_time, unmarked) < state.time:
-                return reason.RISK_STALE
-            if unsafe_add(index_time, silence) < state.time:
-                return reason.RISK_STALE
-        if page_id == FIRST_OF_ACCOUNT:
-            break
-    return reason.RISK_DUE
+            can = unsafe_add(index_time, silence) >= state.time
+            if state.time < state._expiry_time(key & constants.U16_MAX):
+                can = can and unsafe_add(surfaces_time, unmarked) >= state.time
+        if page_id <= FIRST_OF_ACCOUNT or can == (page_id == ANY_OF_ACCOUNT):
+            return can
+    return page_id == ALL_OF_ACCOUNT

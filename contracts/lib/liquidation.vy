@@ -42,14 +42,15 @@ def _liquidate(is_forced: bool) -> uint256:
     account: entries.Account = state._account(codec._field(1, 4))
     if account.stored == 0:
         return reason.UNKNOWN_ACCOUNT
-    sums: margin.Sums = margin._refresh(account)
-    if sums.is_stale:
-        return forced._unless_due(account, forced.OF_ACCOUNT) if is_forced else reason.RISK_STALE
+    sums: margin.Sums = margin._cautious(account)
+    if sums.is_stale and forced._renews(account, forced.ANY_OF_ACCOUNT):
+        return reason.RISK_DUE if is_forced else reason.RISK_STALE
     equity: int256 = margin._equity(account, sums)
     if account.auction_start != 0:
-        if equity < sums.risk and insurance._hole_of(account.hole, equity) == account.hole:
+        hole: uint256 = insurance._hole_of(account.hole, unsafe_add(account.cash, sums.worth))
+        if equity < sums.risk and hole == account.hole:
             return reason.UNHEALTHY
-        account.auction_start, account.hole = self._mark(account.auction_start, account.hole, equity, sums.risk)
+        account = self._mark(account, sums)
     else:
         needed: int256 = margin._maintenance(sums)
         if equity >= unsafe_add(needed, margin._lots(account.reserved)):
@@ -57,25 +58,27 @@ def _liquidate(is_forced: bool) -> uint256:
         account.order_floor = state.seq
         account.reserved = 0
         if equity < needed and account.position_count != 0:
-            start: uint256 = max(state.time, 1)
-            account.auction_start, account.hole = self._mark(start, account.hole, equity, sums.risk)
+            account.auction_start = max(state.time, 1)
+            account = self._mark(account, sums)
         account = insurance._cover(account)
     state._put_account(account)
     return reason.OK
 
 
 @internal
-def _mark(start: uint256, before: uint256, equity: int256, risk: int256) -> (uint256, uint256):
+def _mark(account: entries.Account, sums: margin.Sums) -> entries.Account:
     """
-    @notice Recognises the hole of an account under auction since `start`; out of it when equity is IM again. When its hole
-            closes, the clock starts anew.
-    @return Its start, and its hole.
+    @notice Recognises the hole of an account under auction, at the marks, the last ones where they are old; out of it when
+            equity is IM again. When its hole closes, the clock starts anew.
     """
-    hole: uint256 = insurance._hole_of(before, equity)
-    insurance._recognise(before, hole)
-    if equity >= risk:
-        return 0, hole
-    return max(state.time, 1) if before != 0 and hole == 0 else start, hole
+    marked: entries.Account = account
+    marked.hole = insurance._hole_of(account.hole, unsafe_add(account.cash, sums.worth))
+    insurance._recognise(account.hole, marked.hole)
+    if account.hole != 0 and marked.hole == 0:
+        marked.auction_start = max(state.time, 1)
+    if margin._equity(account, sums) >= sums.risk:
+        marked.auction_start = 0
+    return marked
 
 
 @internal
@@ -149,10 +152,10 @@ def _take_over(
         return reason.NO_AUCTION
     sums: margin.Sums = margin._refresh(buyer)
     if sums.is_stale:
-        return forced._unless_due(buyer, forced.OF_ACCOUNT) if is_forced else reason.RISK_STALE
-    sums = margin._refresh(target)
-    if sums.is_stale:
-        return forced._unless_due(target, forced.FIRST_OF_ACCOUNT) if is_forced else reason.RISK_STALE
+        return forced._unless_due(buyer, forced.ALL_OF_ACCOUNT) if is_forced else reason.RISK_STALE
+    sums = margin._cautious(target)
+    if is_forced and sums.is_stale and forced._renews(target, forced.FIRST_OF_ACCOUNT):
+        return reason.RISK_DUE
     equity: int256 = margin._equity(target, sums)
     if equity >= sums.risk:
         return reason.HEALTHY
@@ -174,7 +177,7 @@ def _cut(
     cash_max: int256,
 ) -> uint256:
     """
-    @notice Moves ceil(|q| x fraction / 256) of every position that the bidder can hold from `target`, with this equity and
+    @notice Moves ceil(|q| x fraction / 256) of every position with a fresh mark that the bidder can hold from `target`, with this equity and
             IM, and settles. The discount is at most the part of the equity that is taken of the IM, the fee to the fund at
             most what the discount leaves of it.
     """
@@ -182,6 +185,7 @@ def _cut(
     buyer: entries.Account = bidder
     worth: int256 = 0
     has_moved: bool = False
+    age: uint256 = state._param(params.RISK_AGE_MAX_S)
     for i: uint256 in range(target.position_count, bound=64):
         instrument: uint256 = target.positions[i] >> 64
         held: int256 = entries._quantity(target.positions[i])
@@ -189,16 +193,17 @@ def _cut(
         part: int256 = margin._lots(unsafe_add(unsafe_mul(lots, fraction), 255) >> 8)
         if held < 0:
             part = unsafe_sub(0, part)
-        if not margin._can_hold(buyer, instrument, part):
+        page: uint256 = state._page(instrument >> 5)
+        if unsafe_add(pages._time(page), age) < state.time or not margin._can_hold(buyer, instrument, part):
             continue
         seller = margin._move(seller, instrument, unsafe_sub(0, part))
         buyer = margin._move(buyer, instrument, part)
-        mark: int256 = margin._lots(pages._mark(state._page(instrument >> 5), instrument & 31))
+        mark: int256 = margin._lots(pages._mark(page, instrument & 31))
         worth = unsafe_add(worth, unsafe_mul(part, mark))
         has_moved = True
     if not has_moved:
         return reason.POSITION_LIMIT
-    sums: margin.Sums = margin._refresh(seller)
+    sums: margin.Sums = margin._cautious(seller)
     if risk < sums.risk:
         return reason.FRACTION
     taken: uint256 = margin._bits(unsafe_sub(risk, sums.risk))  # < 2^83
@@ -218,8 +223,7 @@ def _cut(
         return reason.MARGIN
     insurance._charge(fee, constants.PPM)
     if seller.position_count != 0:
-        left: int256 = margin._equity(seller, sums)
-        seller.auction_start, seller.hole = self._mark(seller.auction_start, seller.hole, left, sums.risk)
+        seller = self._mark(seller, sums)
     else:
         seller = insurance._cover(seller)
         seller.auction_start = 0

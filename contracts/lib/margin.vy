@@ -28,6 +28,7 @@ struct Sums:
     worth: int256  # sum q x mark
     risk: int256  # IM without orders
     is_stale: bool  # a page is older than risk_age_max_s
+    caution: int256  # IM of what stands on old pages, which `_cautious` has taken off equity and out of `risk`
 
 
 @internal
@@ -145,6 +146,7 @@ def _refresh(account: entries.Account) -> Sums:
         worth=worth,
         risk=risk,
         is_stale=account.position_count != 0 and unsafe_add(oldest, age) < state.time,
+        caution=0,
     )
 
 
@@ -155,6 +157,35 @@ def _at(table: uint256, row: uint256) -> uint256:
     @notice Entry of a row in a page's table of terms or of marks, which begins at this calldata offset.
     """
     return (cmap._word_at(unsafe_add(table, (row >> 3) << 5)) >> ((row & 7) << 5)) & constants.U32_MAX
+
+
+@internal
+def _cautious(account: entries.Account) -> Sums:
+    """
+    @notice As `_refresh`, but what stands on old pages counts for its value at the last marks less its own IM, and the rest
+            has its own IM.
+    """
+    sums: Sums = self._refresh(account)
+    if not sums.is_stale:
+        return sums
+    age: uint256 = state._param(params.RISK_AGE_MAX_S)
+    old: entries.Account = account
+    fresh: entries.Account = account
+    old.position_count = 0
+    fresh.position_count = 0
+    for i: uint256 in range(account.position_count, bound=64):
+        position: uint256 = account.positions[i]
+        if unsafe_add(pages._time(state._page(position >> 69)), age) < state.time:
+            old.positions[old.position_count] = position  # at most the i-th
+            old.position_count = unsafe_add(old.position_count, 1)
+        else:
+            fresh.positions[fresh.position_count] = position
+            fresh.position_count = unsafe_add(fresh.position_count, 1)
+    old_sums: Sums = self._refresh(old)
+    sums.caution = old_sums.risk
+    old_sums = self._refresh(fresh)
+    sums.risk = old_sums.risk
+    return sums
 
 
 @internal
@@ -195,9 +226,9 @@ def _move(account: entries.Account, instrument: uint256, delta: int256) -> entri
 @pure
 def _equity(account: entries.Account, sums: Sums) -> int256:
     """
-    @notice Cash and marks.
+    @notice Cash and marks, less what caution takes off.
     """
-    return unsafe_add(account.cash, sums.worth)
+    return unsafe_sub(unsafe_add(account.cash, sums.worth), sums.caution)
 
 
 @internal

@@ -136,7 +136,7 @@ def _forced_order() -> uint256:
     if why == reason.RISK_STALE:
         page_id: uint256 = taker.instrument >> 5
         is_its_own: bool = forced._is_old(state._page(page_id), taker.instrument & 31)
-        why = forced._unless_due(account, page_id if is_its_own else forced.OF_ACCOUNT)
+        why = forced._unless_due(account, page_id if is_its_own else forced.ALL_OF_ACCOUNT)
     return why
 
 

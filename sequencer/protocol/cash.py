@@ -3,7 +3,7 @@
 from typing import Final
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import insurance, margin
+from sequencer.protocol import insurance, margin, market
 from sequencer.protocol.auth import authorise, use_nonce
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
@@ -46,23 +46,26 @@ def _take(
     found = authorise(state, number, record.signer, scope, nonce, expires)
     if isinstance(found, Reason):
         return found
-    account = pay(state, found, amount)
+    account = pay(state, found, amount, is_forced=False)
     if not isinstance(account, Reason):
         use_nonce(account, nonce)
     return account
 
 
-def pay(state: State, found: Account, amount: int | None) -> Account | Reason:
-    """A copy of `found` that has paid `amount`; None: all that is free, min(cash, free margin), which must be some."""
+def pay(state: State, found: Account, amount: int | None, is_forced: bool) -> Account | Reason:
+    """A copy of `found` that has paid `amount`; None: all that is free, min(cash, free margin), which must be some.
+
+    Old marks count with caution; a forced payment waits for those that RISK can renew.
+    """
     if found.auction_start:
         return Reason.UNHEALTHY
     if found.cash < (amount or 0):
         return Reason.MARGIN
     account = found.clone()
-    margin.refresh(state, account)
-    if margin.is_stale(state, account):
-        return Reason.RISK_STALE
-    free = margin.free(state, account)
+    equity, risk, _ = margin.cautious(state, account)
+    if is_forced and any(market.is_markable(state, one) for one in market.old_pages(state, account)):
+        return Reason.RISK_DUE
+    free = equity - risk - margin.held(state, account)
     if amount is None:
         amount = min(account.cash, free)
     if amount <= 0 or free < amount:

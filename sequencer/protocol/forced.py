@@ -3,15 +3,16 @@
 L1 has checked that the owner asks, so that they bear neither signature nor nonce; the rest are the rules of the kinds
 that they force. Nobody needs a right to FORCED_LIQUIDATE.
 
-Marks that are too old refuse a record that counts (RISK_STALE) only where RISK cannot renew them; where it can, the
-record is none at all (RISK_DUE), so that who withholds RISK cannot serve a message with a refusal.
+Marks that are too old refuse a record that counts (RISK_STALE), or are counted with caution, only where RISK cannot
+renew them; where it can, the record is none at all (RISK_DUE), so that who withholds RISK cannot serve a message with a
+refusal, nor have an account valued low.
 """
 
 from sequencer.protocol import cash, liquidation, market, matching, orders
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import Record, inbox_hash
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.protocol.entries import Account, Global, Taker
+from sequencer.protocol.entries import Global, Taker
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
 
@@ -29,20 +30,13 @@ def pages_to_mark(state: State, raw: bytes) -> list[int]:
     if raw[0] == Kind.FORCED_BID:
         numbers.append(int.from_bytes(raw[5:9], "big"))
     accounts = [state.accounts[one] for one in numbers if one in state.accounts]
-    found = {page_id for account in accounts for page_id in _old_pages(state, account)}
+    found = {page_id for account in accounts for page_id in market.old_pages(state, account)}
     if raw[0] == Kind.FORCED_ORDER:
         instrument = int.from_bytes(raw[5:9], "big")
         page = state.pages.get(instrument >> 5)
         if page is not None and market.is_old(state, page, instrument & 31):
             found.add(instrument >> 5)
     return sorted(found)
-
-
-def _old_pages(state: State, account: Account) -> list[int]:
-    """Pages of the account's positions that are older than risk_age_max_s, in ascending order."""
-    oldest = state.globals.time - state.params.risk_age_max_s
-    pages = sorted({instrument >> 5 for instrument in account.positions})
-    return [page_id for page_id in pages if state.page_of(page_id << 5).time < oldest]
 
 
 def _unless_due(state: State, pages: list[int]) -> Reason:
@@ -56,9 +50,7 @@ def withdraw(state: State, record: Record, out: Outcome) -> Reason:
     found = state.account(number)
     if found is None:
         return Reason.UNKNOWN_ACCOUNT
-    account = cash.pay(state, found, amount or None)
-    if account is Reason.RISK_STALE:
-        return _unless_due(state, _old_pages(state, found))
+    account = cash.pay(state, found, amount or None, is_forced=True)
     if isinstance(account, Reason):
         return account
     return cash.pay_out(state, number, account, found.cash - account.cash, out)
@@ -90,25 +82,23 @@ def order(state: State, record: Record, out: Outcome) -> Reason:
     if reason is Reason.RISK_STALE:
         page = state.page_of(instrument)
         is_its_own = market.is_old(state, page, instrument & 31)
-        reason = _unless_due(state, [instrument >> 5] if is_its_own else _old_pages(state, account))
+        reason = _unless_due(state, [instrument >> 5] if is_its_own else market.old_pages(state, account))
     return reason
 
 
 def liquidate(state: State, record: Record) -> Reason:
-    """FORCED_LIQUIDATE: as LIQUIDATE."""
+    """FORCED_LIQUIDATE: as LIQUIDATE, which refuses old marks only where RISK can renew them."""
     reason = liquidation.liquidate(state, record)
-    if reason is Reason.RISK_STALE:
-        reason = _unless_due(state, _old_pages(state, state.owner(record.fields[0])))
-    return reason
+    return Reason.RISK_DUE if reason is Reason.RISK_STALE else reason
 
 
 def bid(state: State, record: Record, out: Outcome) -> Reason:
-    """FORCED_BID: as BID."""
+    """FORCED_BID: as BID; of the target's old pages it waits for the first, if RISK can renew it."""
     number, target, fraction, cash_max = record.fields
     found = state.account(number)
     if found is None:
         return Reason.UNKNOWN_ACCOUNT
     reason = liquidation.take_over(state, (number, target), found, fraction, cash_max, None, out)
     if reason is Reason.RISK_STALE:
-        reason = _unless_due(state, _old_pages(state, found) or _old_pages(state, state.owner(target))[:1])
+        reason = _unless_due(state, market.old_pages(state, found))
     return reason

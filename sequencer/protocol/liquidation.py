@@ -9,7 +9,7 @@ would pay it.
 from dataclasses import dataclass
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import insurance, margin
+from sequencer.protocol import insurance, margin, market
 from sequencer.protocol.auth import authorise, use_nonce
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
@@ -20,7 +20,7 @@ from sequencer.protocol.state import State
 
 def liquidate(state: State, record: Record) -> Reason:
     """LIQUIDATE: anyone may start the auction of an account with equity < MM, end it once equity is IM again, and have
-    its hole measured anew meanwhile.
+    its hole measured anew meanwhile. Marks that RISK can renew must be; other old ones count with caution.
 
     All its orders die already when equity < MM + reserved: their reserve is no longer there, and fills could take
     the equity below nothing. An account with nothing but debts is covered at once.
@@ -29,42 +29,39 @@ def liquidate(state: State, record: Record) -> Reason:
     account = state.account(number)
     if account is None:
         return Reason.UNKNOWN_ACCOUNT
-    margin.refresh(state, account)
-    if margin.is_stale(state, account):
+    equity, risk, worth = margin.cautious(state, account)
+    if any(market.is_markable(state, one) for one in market.old_pages(state, account)):
         return Reason.RISK_STALE
     g = state.globals
-    equity = margin.equity(account)
     if account.auction_start:
-        recovered = equity >= margin.initial(state, account)
-        if not recovered and insurance.hole_of(g, account, equity) == account.hole:
+        if equity < risk and insurance.hole_of(g, account, worth) == account.hole:
             return Reason.UNHEALTHY
-        _mark(state, account)
+        _mark(state, account, worth, equity >= risk)
     else:
-        needed = margin.maintenance(state, account)
+        needed = -(-risk * state.params.maintenance_ppm // c.PPM)
         if equity >= needed + account.reserved:
             return Reason.HEALTHY
         account.order_floor = g.seq
         account.reserved = 0
         if equity < needed and account.positions:
             account.auction_start = max(g.time, 1)
-            _mark(state, account)
+            _mark(state, account, worth, has_recovered=False)
         insurance.cover(state, account)
     state.put_account(number, account)
     return Reason.OK
 
 
-def _mark(state: State, account: Account) -> None:
-    """Recognises the hole of an account under auction, whose sums are fresh; out of it when equity is IM again.
+def _mark(state: State, account: Account, worth: int, has_recovered: bool) -> None:
+    """Recognises the hole of an account under auction, whose equity is `worth` at the last marks; ends the auction.
 
-    When its hole closes, the clock starts anew: at once nobody should be paid for its having run meanwhile.
+    When a hole closes, the clock starts anew: at once nobody should be paid for its having run meanwhile.
     """
     g = state.globals
-    equity = margin.equity(account)
-    hole = insurance.hole_of(g, account, equity)
+    hole = insurance.hole_of(g, account, worth)
     if account.hole and not hole:
         account.auction_start = max(g.time, 1)
     insurance.recognise(g, account, hole)
-    if equity >= margin.initial(state, account):
+    if has_recovered:
         account.auction_start = 0
 
 
@@ -109,9 +106,9 @@ def take_over(
     margin.refresh(state, found)
     if margin.is_stale(state, found):
         return Reason.RISK_STALE
-    margin.refresh(state, target)
-    if margin.is_stale(state, target):
-        return Reason.RISK_STALE
+    old = market.old_pages(state, target)
+    if nonce is None and old and market.is_markable(state, old[0]):
+        return Reason.RISK_DUE
     taken = cut(state, target, found, fraction)
     if isinstance(taken, Reason):
         return taken
@@ -124,7 +121,7 @@ def take_over(
         use_nonce(buyer, nonce)
     insurance.charge(state, seller, taken.fee, c.PPM)
     if seller.positions:
-        _mark(state, seller)
+        _mark(state, seller, taken.worth - taken.fee, taken.equity - taken.fee >= taken.risk)
     else:
         insurance.cover(state, seller)
         seller.auction_start = 0
@@ -138,26 +135,34 @@ def take_over(
 
 @dataclass(slots=True)
 class Slice:
-    """What a bid takes: copies of both accounts when it is paid, what for (1e-6 USD), and the fee still to be paid."""
+    """What a bid takes: copies of both accounts when it is paid, what for (1e-6 USD), and the fee still to be paid.
+
+    equity, risk, worth: the seller's then, with caution, and its equity at the last marks.
+    """
 
     seller: Account
     buyer: Account
     pay: int
     fee: int
+    equity: int
+    risk: int
+    worth: int
 
 
 def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice | Reason:
     """The slice of `target`'s portfolio that a bid of so many 256ths moves to `bidder`, or why there is none.
 
-    Of every position that the bidder can hold, ceil(|q| x fraction / 256). taken = the target's IM before less after;
-    a bid that would raise it is refused. pay = marks - min(floor(taken x discount), floor(taken x equity / IM)), and
-    without equity the marks. The fee to the fund, floor(taken x liquidation_fee), comes out of what the discount leaves
-    of that part of the equity. A solvent account is sold by auction_fraction_max / 256 at most while the clock runs.
+    Of every position with a fresh mark that the bidder can hold, ceil(|q| x fraction / 256). taken = the target's IM
+    before less after; a bid that would raise it is refused. pay = marks - min(floor(taken x discount), floor(taken x
+    equity / IM)), and without equity the marks. The fee to the fund, floor(taken x liquidation_fee), comes out of what
+    the discount leaves of that part of the equity. A solvent account is sold by auction_fraction_max / 256 at most
+    while the clock runs.
     """
     params = state.params
-    equity, risk = margin.equity(target), margin.initial(state, target)
+    equity, risk, _ = margin.cautious(state, target)
     if equity >= risk:
         return Reason.HEALTHY
+    oldest = state.globals.time - params.risk_age_max_s
     by_parts = equity > 0 and elapsed_s(state, target) < params.auction_duration_s
     if not 0 < fraction <= (params.auction_fraction_max if by_parts else 256):
         return Reason.FRACTION
@@ -167,18 +172,18 @@ def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice 
     for instrument, held in sorted(target.positions.items()):
         part = -(-abs(held) * fraction // 256)
         delta = part if held > 0 else -part
-        if not margin.can_hold(buyer, instrument, delta):
-            continue
         page = state.page_of(instrument)
+        if page.time < oldest or not margin.can_hold(buyer, instrument, delta):
+            continue
         margin.move(seller, page, instrument, -delta)
         margin.move(buyer, page, instrument, delta)
         value += delta * page.rows[instrument & 31][0]
         moved = True
     if not moved:
         return Reason.POSITION_LIMIT
-    margin.refresh(state, seller)
     margin.refresh(state, buyer)
-    taken = risk - margin.initial(state, seller)
+    left, risk_left, worth = margin.cautious(state, seller)
+    taken = risk - risk_left
     if taken < 0:
         return Reason.FRACTION
     share = taken * equity // risk if equity > 0 else 0  # equity < risk
@@ -187,4 +192,4 @@ def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice 
     pay = value - discount
     buyer.cash -= pay
     seller.cash += pay
-    return Slice(seller, buyer, pay, fee)
+    return Slice(seller, buyer, pay, fee, left + pay, risk_left, worth + pay)

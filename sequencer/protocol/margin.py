@@ -102,8 +102,12 @@ def maintenance(state: State, account: Account) -> int:
 
 def free(state: State, account: Account) -> int:
     """Equity less IM, the resting orders' reserve, and what their leaves hold."""
-    held = account.reserved + account.orders * state.params.order_hold
-    return account.cash + account.sums.value - initial(state, account) - held
+    return account.cash + account.sums.value - initial(state, account) - held(state, account)
+
+
+def held(state: State, account: Account) -> int:
+    """The resting orders' reserve, and what their leaves hold."""
+    return account.reserved + account.orders * state.params.order_hold
 
 
 def recovers(state: State, before: Account, after: Account, fees: int) -> bool:
@@ -116,6 +120,32 @@ def recovers(state: State, before: Account, after: Account, fees: int) -> bool:
         return False
     equity_before, equity_after = equity(before), equity(after) - fees
     return equity_after * initial(state, before) >= equity_before * initial(state, after)
+
+
+def cautious(state: State, account: Account) -> tuple[int, int, int]:
+    """Equity and IM of an account some of whose marks may be too old, and its equity at the last marks.
+
+    What stands on old pages counts for its value at the last marks less its own IM; the rest has its own IM. An account
+    whose equity was IM when its marks grew old has IM still, whatever hedges what on these pages. Without old pages:
+    plain equity, and IM.
+    """
+    oldest = state.globals.time - state.params.risk_age_max_s
+    old: dict[int, int] = {}
+    fresh: dict[int, int] = {}
+    for instrument, lots in sorted(account.positions.items()):
+        (old if state.page_of(instrument).time < oldest else fresh)[instrument] = lots
+    if not old:
+        refresh(state, account)
+        return equity(account), initial(state, account), equity(account)
+    worth = account.cash
+    risks = []
+    for positions in (old, fresh):
+        part = Account(account.owner)
+        part.positions = positions
+        refresh(state, part)
+        worth += part.sums.value
+        risks.append(initial(state, part))
+    return worth - risks[0], risks[1], worth
 
 
 def is_stale(state: State, account: Account) -> bool:

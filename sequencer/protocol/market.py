@@ -4,7 +4,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import reports, risk_array, surface, work
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.entries import Expiry, Page, Snapshot, SurfaceReport, Underlying
+from sequencer.protocol.entries import Account, Expiry, Page, Snapshot, SurfaceReport, Underlying
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import watch_velocity
 from sequencer.protocol.state import State, expiry_time
@@ -197,6 +197,13 @@ def _from_surfaces(
 def is_old(state: State, page: Page, row: int) -> bool:
     """Whether a row has no mark that can carry new risk: none since it was listed, or one older than risk_age_max_s."""
     return row >= page.marked or page.time + state.params.risk_age_max_s < state.globals.time
+
+
+def old_pages(state: State, account: Account) -> list[int]:
+    """Pages of the account's positions that are older than risk_age_max_s, in ascending order."""
+    oldest = state.globals.time - state.params.risk_age_max_s
+    pages = sorted({instrument >> 5 for instrument in account.positions})
+    return [page_id for page_id in pages if state.page_of(page_id << 5).time < oldest]
 
 
 def is_markable(state: State, page_id: int) -> bool:

@@ -17,13 +17,13 @@ from exchange import INDEX
 from fuzz import Judge, calldata, expected
 
 from sequencer.proof.witness import Tracer, Witness
-from sequencer.protocol import codec, forced
+from sequencer.protocol import codec, forced, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Account, SurfaceReport
 from sequencer.protocol.state import State
 
-GAS_MAX: Final = 3_500_000
+GAS_MAX: Final = 5_000_000
 CALLDATA_MAX: Final = 110_000
 
 
@@ -189,7 +189,6 @@ def test_marks__that_risk_may_or_may_not_renew__are_told_apart_alike(
     world = aged(1)
     params, underlying = world.params, world.underlyings[0]
     silence = params.feed_age_max_s + params.risk_age_max_s
-    reason = Reason.RISK_DUE
     pages = sorted({one >> 5 for one in world.accounts[1].positions})
     if what in ("silent", "settled"):
         underlying.time = world.globals.time - silence - 1
@@ -208,17 +207,51 @@ def test_marks__that_risk_may_or_may_not_renew__are_told_apart_alike(
     for key, expiry in world.expiries.items():
         world.touch(c.KEY_EXPIRY | key, expiry)
     world.touch(c.KEY_UNDERLYING, underlying)
-    if what not in ("almost silent", "settled", "surfaces not so old") and not (
-        kind == Kind.FORCED_ORDER and what == "one without quorum"
-    ):
-        reason = Reason.RISK_STALE
     world.root()
     world = Tracer.of(world)
     fields = {"account": 1, "amount": 5, "instrument": max(world.accounts[1].positions), "price": 100}
     fields |= {"quantity": 3, "flags": 0, "expires": 0, "fee_max": 9}
     raw = codec.encode(kind, **{name: fields[name] for name, _ in codec.LAYOUTS[kind].fields})
-    equal(judge, world.witness(raw), reason)
-    assert world.globals.inbox_count == (reason is Reason.RISK_STALE)
+    waits = what in ("almost silent", "settled", "one without quorum", "surfaces not so old")
+    if kind != Kind.FORCED_ORDER and what in ("no quorum", "surfaces old"):
+        waits = True  # for the pages of what has expired, which need no surface
+    witness = world.witness(raw)
+    assert (witness.outcome.reason is Reason.RISK_DUE) == waits
+    assert (witness.outcome.reason is Reason.RISK_STALE) == (kind == Kind.FORCED_ORDER and not waits)
+    equal(judge, witness, witness.outcome.reason)
+    assert world.globals.inbox_count == (not waits)
+
+
+@pytest.mark.parametrize("fresh", [0, 1, 5, 11])
+def test_account__with_some_marks_that_stay_old__is_valued_sold_and_pays_alike(
+    judge: Judge, fresh: int
+) -> None:
+    world = aged(1)
+    g, underlying = world.globals, world.underlyings[0]
+    underlying.time = g.time - world.params.feed_age_max_s - world.params.risk_age_max_s - 1
+    world.touch(c.KEY_UNDERLYING, underlying)
+    for number in (1, 2):
+        for page_id in sorted({one >> 5 for one in world.accounts[number].positions})[:fresh]:
+            world.pages[page_id].time = g.time
+            world.touch(c.KEY_PAGE | page_id, world.pages[page_id])
+    bidder = Account(b"\x33" * 20)
+    bidder.cash = 10**16
+    world.put_account(3, bidder)
+    world.root()
+    world = Tracer.of(world)
+    equal(judge, world.witness(codec.encode(Kind.FORCED_WITHDRAW, account=1, amount=0)), Reason.OK)
+    equal(judge, world.witness(codec.encode(Kind.LIQUIDATE, account=1)), Reason.HEALTHY)
+    poor = world.accounts[2]
+    equity, risk, _ = margin.cautious(world, poor)
+    poor.cash -= equity - risk // 2 + 1
+    world.put_account(2, poor)
+    world.root()
+    world = Tracer.of(world)
+    equal(judge, world.witness(codec.encode(Kind.LIQUIDATE, account=2)), Reason.OK)
+    offer = {"account": 3, "target": 2, "fraction": 64, "cash_max": 2**63 - 1}
+    moves = world.witness(codec.encode(Kind.FORCED_BID, **offer))
+    equal(judge, moves, Reason.OK if fresh else Reason.POSITION_LIMIT)
+    assert all(world.pages[one >> 5].time == g.time for one in world.accounts[3].positions)
 
 
 def test_queue__full_of_the_sequencers_own_orders__takes_a_forced_one_for_its_fee_alike(judge: Judge) -> None:

@@ -104,8 +104,13 @@ async def censored_trader_is_served(folder: Path) -> None:
         assert state.accounts[2].reserved > 0
         await taken(devnet, (await call(devnet, "cancel-all"))["inbox_index"])
         assert state.accounts[2].reserved == 0
-        await taken(devnet, await asyncio.to_thread(wallet.force_liquidate, 1))
+        await taken(devnet, (await call(devnet, "liquidate", "1"))["inbox_index"])
         assert state.accounts[1].auction_start == 0
+        # Of an account that is on no auction a bid is refused, and counts.
+        count = state.globals.inbox_count
+        await taken(devnet, (await call(devnet, "bid", "1", "64", "--cash-max", "-5"))["inbox_index"])
+        assert state.globals.inbox_count == count + 1
+        assert state.accounts[2].positions == {CALL: 5_000}
 
         cash = state.accounts[2].cash
         await taken(devnet, (await call(devnet, "withdraw", "all"))["inbox_index"])

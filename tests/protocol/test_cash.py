@@ -106,13 +106,20 @@ def test_withdraw__of_unrealised_gains__is_bounded_by_cash(exchange: Exchange) -
     assert exchange.withdraw("owner", cash + 1).reason is Reason.MARGIN
 
 
-def test_withdraw__with_positions_on_old_marks__is_refused(exchange: Exchange) -> None:
+def test_withdraw__with_positions_on_old_marks__is_bounded_by_them_and_their_margin(
+    exchange: Exchange,
+) -> None:
+    from sequencer.protocol import margin
+
     (call,) = exchange.open((FAR, INDEX, 0))
     exchange.deposit("maker", 100_000)
-    exchange.trade("owner", "maker", call, exchange.mark(call), 10)
+    exchange.trade("maker", "owner", call, exchange.mark(call), 10)
+    account = exchange.account("owner")
+    margin.refresh(exchange.state, account)
+    free = margin.free(exchange.state, account)
     exchange.tick(3_601)
-    assert exchange.withdraw("owner", 1).reason is Reason.RISK_STALE
-    assert exchange.withdraw("friend", 1).reason is Reason.OK
+    assert exchange.withdraw("owner", free + 1).reason is Reason.MARGIN
+    assert exchange.withdraw("owner", free).reason is Reason.OK
 
 
 def test_withdraw__that_the_pool_cannot_pay__is_refused(exchange: Exchange) -> None:

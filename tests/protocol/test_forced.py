@@ -124,6 +124,13 @@ def held(exchange: Exchange, call: int) -> int:
     return call
 
 
+def on_marks_that_stay_old(kind: Kind) -> Reason:
+    """What becomes of a message of a healthy account: an order is refused, the rest goes by caution."""
+    return {Kind.FORCED_WITHDRAW: Reason.OK, Kind.FORCED_LIQUIDATE: Reason.HEALTHY}.get(
+        kind, Reason.RISK_STALE
+    )
+
+
 @pytest.mark.parametrize("kind", [Kind.FORCED_WITHDRAW, Kind.FORCED_ORDER, Kind.FORCED_LIQUIDATE])
 def test_forced__on_marks_that_risk_can_renew__does_not_count_until_it_has(
     exchange: Exchange, held: int, kind: Kind
@@ -161,7 +168,7 @@ def test_forced__on_an_index_withheld__counts_when_no_marks_can_be_fresh(
     assert exchange.apply(raw).reason is Reason.RISK_DUE
     assert g.inbox_count == count
     exchange.tick(1)
-    assert exchange.apply(raw).reason is Reason.RISK_STALE
+    assert exchange.apply(raw).reason is on_marks_that_stay_old(kind)
     assert g.inbox_count == count + 1
 
 
@@ -182,7 +189,7 @@ def test_forced__on_surfaces_withheld__counts_when_no_marks_can_be_fresh(
     assert exchange.apply(raw).reason is Reason.RISK_DUE
     assert g.inbox_count == count
     exchange.tick(1)
-    assert exchange.apply(raw).reason is Reason.RISK_STALE
+    assert exchange.apply(raw).reason is on_marks_that_stay_old(kind)
     assert g.inbox_count == count + 1
     exchange.surface(FAR, 1)
     assert exchange.apply(raw).reason is Reason.RISK_DUE
@@ -201,7 +208,10 @@ def test_forced__with_two_surfaces_that_disagree__waits(exchange: Exchange, held
     assert exchange.apply(raw).reason is Reason.OK
 
 
-def test_withdraw__with_one_page_that_nobody_can_renew__counts(exchange: Exchange, call: int) -> None:
+def test_withdraw__with_one_page_that_nobody_can_renew__waits_for_the_others(
+    exchange: Exchange, call: int
+) -> None:
+    """A sequencer that withholds RISK cannot have them valued low because of that one."""
     exchange.feeds(INDEX, underlying=1)
     other = exchange.list(FAR, INDEX, underlying=1)
     assert exchange.surface(FAR, underlying=1).reason is Reason.OK
@@ -210,9 +220,10 @@ def test_withdraw__with_one_page_that_nobody_can_renew__counts(exchange: Exchang
         exchange.trade("maker", "owner", instrument, exchange.mark(instrument), 10)
     exchange.tick(silence_s(exchange) + 1)
     exchange.feeds(INDEX)
-    assert withdraw(exchange, "owner", 5).reason is Reason.RISK_STALE
-    exchange.feeds(INDEX, underlying=1)
+    assert exchange.surface(FAR).reason is Reason.OK
     assert withdraw(exchange, "owner", 5).reason is Reason.RISK_DUE
+    assert exchange.risk(call).reason is Reason.OK
+    assert withdraw(exchange, "owner", 5).reason is Reason.OK
 
 
 def test_withdraw__on_settled_positions__waits_for_risk_however_silent_the_feeds(
@@ -285,11 +296,21 @@ def test_withdraw__of_0__is_bounded_by_cash(exchange: Exchange, call: int) -> No
     assert exchange.account("owner").cash >= 0
 
 
-def test_withdraw__with_silent_feeds_or_under_auction__is_refused(exchange: Exchange, call: int) -> None:
-    exchange.trade("owner", "maker", call, exchange.mark(call), 1_000)
+def test_withdraw__with_silent_feeds__pays_what_is_free_at_the_last_marks(
+    exchange: Exchange, call: int
+) -> None:
+    exchange.trade("maker", "owner", call, exchange.mark(call), 1_000)
+    account = exchange.account("owner")
+    margin.refresh(exchange.state, account)
+    free = margin.free(exchange.state, account)
     exchange.tick(silence_s(exchange) + 1)
-    assert withdraw(exchange, "owner", 0).reason is Reason.RISK_STALE
-    assert withdraw(exchange, "owner", 5).reason is Reason.RISK_STALE
+    out = withdraw(exchange, "owner", 0)
+    assert (out.reason, out.amount) == (Reason.OK, free)
+    assert withdraw(exchange, "owner", 1).reason is Reason.MARGIN
+
+
+def test_withdraw__under_auction__is_refused(exchange: Exchange, call: int) -> None:
+    exchange.trade("owner", "maker", call, exchange.mark(call), 1_000)
     exchange.audits = False
     exchange.account("owner").auction_start = 1
     assert withdraw(exchange, "owner", 0).reason is Reason.UNHEALTHY

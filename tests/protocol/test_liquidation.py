@@ -344,11 +344,18 @@ def test_bid__on_an_account_that_has_recovered__is_refused(exchange: Exchange) -
     assert exchange.bid("liquidator", "debtor").reason is Reason.HEALTHY
 
 
-def test_bid__on_old_marks__is_refused(exchange: Exchange) -> None:
+def test_bid__on_old_marks__moves_nothing(exchange: Exchange) -> None:
     fall(exchange)
     exchange.liquidate("debtor")
     exchange.tick(3_601)
-    assert exchange.bid("liquidator", "debtor").reason is Reason.RISK_STALE
+    assert exchange.bid("liquidator", "debtor").reason is Reason.POSITION_LIMIT
+
+
+def test_bid__by_an_account_with_old_marks__is_refused(exchange: Exchange) -> None:
+    fall(exchange)
+    exchange.liquidate("debtor")
+    exchange.tick(3_601)
+    assert exchange.bid("long", "debtor").reason is Reason.RISK_STALE
 
 
 def test_bid__that_would_pass_the_bidders_limits__is_refused(exchange: Exchange) -> None:
