@@ -8,10 +8,13 @@
         of a segment again and compares the root that was committed after them, `check_form` looks at a segment's
         bounds, `check_header` compares the header with GLOBAL under the post-root, and `check_late` when it was posted
         with the deadlines of the Inbox's messages. `challenge` runs one of them for good: on a fraud, Rollup deletes
-        the batch and all after it, and half the bond goes to the challenger.
+        the batch and all after it, and pays 3/8 of the poster's bond, which wait here.
         A challenger commits to the challenge a block or more before it makes it, so that nobody earns by copying it out
-        of the pool: the copy has no commitment. Who holds back another's challenge to commit to it first gains nothing
-        either, for the older commitment takes the reward while the contest is open.
+        of the pool: the copy has no commitment. Two thirds go to who reveals, whatever older commitment there is: a
+        friend of the liar's knows the batch before anybody else, and would take all. A third goes to the oldest
+        commitment, so that a builder who holds a challenge back to copy it leaves its maker that.
+        A reward of a batch belongs to who has an earlier batch of the same poster taken back: a liar that challenges its
+        second lie itself leaves the reward to who proves the first. Hence it waits until no earlier one can go.
 @dev A challenge is the calldata of a check, whole, so that what was tried as a call is what is sent. Verifiers work in
      transient storage, which a static call may not write: hence the calls to them, and the check that makes them, are
      plain ones.
@@ -47,7 +50,8 @@ interface IRollup:
     def batch(batch_id: uint256) -> Batch: view
     def end(batch_id: uint256) -> End: view
     def is_final(batch_id: uint256) -> bool: view
-    def roll_back(batch_id: uint256, challenger: address) -> uint256: nonpayable
+    def roll_back(batch_id: uint256, challenger: address) -> (address, uint256): nonpayable
+    def challenge_window_s() -> uint256: view
     def sequencers() -> address: view
 
 
@@ -73,10 +77,14 @@ struct Verdict:
 
 struct Reward:
     challenge_id: bytes32
-    challenger: address
-    amount: uint256  # wei; 0 once it is collected
-    committed_at: uint256  # block
+    batch_id: uint256
+    revealer: address
+    amount: uint256  # of the revealer, wei; 0 once it is collected, or another's
+    contester: address  # who had the oldest commitment; 0: the revealer, as far as is known
+    contested: uint256  # of the contester, wei; likewise
+    committed_at: uint256  # block of the oldest commitment
     challenged_at: uint256  # block
+    collect_from: uint256  # seconds: when no earlier batch can be rolled back any more
 
 
 # Of 110 KiB of calldata, what is not proof, header and heads.
@@ -144,6 +152,12 @@ event Contested:
     challenger: indexed(address)
 
 
+event Moved:
+    reward: indexed(uint256)
+    to: indexed(uint256)
+    amount: uint256
+
+
 event Collected:
     reward: indexed(uint256)
     challenger: indexed(address)
@@ -153,8 +167,10 @@ event Collected:
 # Block of a commitment; 0 = none. Written by commit, challenge and contest.
 committed_at: public(HashMap[bytes32, uint256])
 # Rewards by number, from 0. A batch posted again after a roll-back can be challenged under the same id: hence a number.
-# Written by challenge, contest and collect.
+# Written by challenge, contest, collect and collect_contest.
 rewards: public(HashMap[uint256, Reward])
+# Number of the last reward out of a poster's bond, plus 1; 0: none. Written by challenge.
+_last_of: HashMap[address, uint256]
 # How many there are. Written by challenge.
 rewards_count: public(uint256)
 
@@ -227,7 +243,7 @@ def challenge(salt: bytes32, check: Bytes[CALL_BYTES_MAX]) -> uint256:
     @notice Rolls a wrong batch back.
     @param salt That of the caller's commitment, one block old or more.
     @param check Calldata of `check_segment`, `check_form`, `check_header` or `check_late`.
-    @return Number of the reward, to be collected when it can be contested no more.
+    @return Number of the reward, to be collected when neither a contest nor an earlier batch can take it.
     """
     # Any other function would let the caller write the verdict.
     selector: bytes4 = convert(slice(check, 0, 4), bytes4)
@@ -247,13 +263,25 @@ def challenge(salt: bytes32, check: Bytes[CALL_BYTES_MAX]) -> uint256:
     number: uint256 = self.rewards_count
     self.rewards_count = unsafe_add(number, 1)  # one a transaction: cannot reach 2^256
     # The rollup is ours, and the lock is held.
-    amount: uint256 = extcall IRollup(rollup).roll_back(verdict.batch_id, msg.sender)
+    poster: address = empty(address)
+    amount: uint256 = 0
+    poster, amount = extcall IRollup(rollup).roll_back(verdict.batch_id, msg.sender)
+    amount += self._moved(self._last_of[poster], verdict.batch_id, number)
+    self._last_of[poster] = unsafe_add(number, 1)
+    collect_from: uint256 = 0  # of batch 1: genesis stays
+    if verdict.batch_id > 1:
+        before: Batch = staticcall IRollup(rollup).batch(unsafe_sub(verdict.batch_id, 1))
+        collect_from = before.posted_at + staticcall IRollup(rollup).challenge_window_s()
     self.rewards[number] = Reward(
         challenge_id=verdict.challenge_id,
-        challenger=msg.sender,
+        batch_id=verdict.batch_id,
+        revealer=msg.sender,
         amount=amount,
+        contester=empty(address),
+        contested=0,
         committed_at=committed,
         challenged_at=block.number,
+        collect_from=collect_from,
     )
     log Challenged(
         batch_id=verdict.batch_id,
@@ -268,7 +296,8 @@ def challenge(salt: bytes32, check: Bytes[CALL_BYTES_MAX]) -> uint256:
 @external
 def contest(number: uint256, salt: bytes32):
     """
-    @notice Takes over a reward by an older commitment to the same challenge, good when the challenge was made.
+    @notice Takes a third of a reward by an older commitment to the same challenge, good when the challenge was made; the
+            oldest has it.
     @param number The reward.
     @param salt That of the caller's commitment.
     """
@@ -281,7 +310,11 @@ def contest(number: uint256, salt: bytes32):
     assert committed < reward.committed_at, "arbiter: commitment is not older"
     assert reward.challenged_at <= committed + reveal_blocks, "arbiter: commitment had expired"
     self.committed_at[commitment] = 0
-    self.rewards[number].challenger = msg.sender
+    if reward.contester == empty(address):
+        share: uint256 = reward.amount // 3
+        self.rewards[number].amount = unsafe_sub(reward.amount, share)  # share <= amount
+        self.rewards[number].contested = share
+    self.rewards[number].contester = msg.sender
     self.rewards[number].committed_at = committed
     log Contested(reward=number, challenger=msg.sender)
 
@@ -289,15 +322,28 @@ def contest(number: uint256, salt: bytes32):
 @external
 def collect(number: uint256):
     """
-    @notice Pays a reward that can be contested no more to its challenger; anybody may ask for it.
+    @notice Pays the revealer's part of a reward, all of it when nobody has contested it; anybody may ask for it.
     @param number The reward.
     """
     reward: Reward = self.rewards[number]
     assert reward.amount > 0, "arbiter: no such reward"
-    assert block.number > reward.challenged_at + reveal_blocks, "arbiter: contest is open"
+    self._check_open(reward)
     self.rewards[number].amount = 0
-    log Collected(reward=number, challenger=reward.challenger, amount=reward.amount)
-    raw_call(reward.challenger, b"", value=reward.amount)
+    self._pay(number, reward.revealer, reward.amount)
+
+
+@external
+def collect_contest(number: uint256):
+    """
+    @notice Pays the contester's part of a reward; anybody may ask for it. Apart from the revealer's, so that neither can
+            keep the other's back by refusing its own.
+    @param number The reward.
+    """
+    reward: Reward = self.rewards[number]
+    assert reward.contested > 0, "arbiter: no such reward"
+    self._check_open(reward)
+    self.rewards[number].contested = 0
+    self._pay(number, reward.contester, reward.contested)
 
 
 @external
@@ -438,6 +484,43 @@ def check_late(header: batch.Header, index: uint256) -> Verdict:
         challenge_id=self._id(header, CHECK_LATE, 0),
         root=empty(bytes32),
     )
+
+
+@internal
+def _moved(last: uint256, batch_id: uint256, to: uint256) -> uint256:
+    """
+    @notice Takes what waits of reward `last` - 1 for reward `to`, if it is of a batch after `batch_id`; what it was, wei.
+    """
+    if last == 0:
+        return 0
+    number: uint256 = unsafe_sub(last, 1)
+    reward: Reward = self.rewards[number]
+    amount: uint256 = reward.amount + reward.contested
+    if amount == 0 or reward.batch_id <= batch_id:
+        return 0
+    self.rewards[number].amount = 0
+    self.rewards[number].contested = 0
+    log Moved(reward=number, to=to, amount=amount)
+    return amount
+
+
+@internal
+@view
+def _check_open(reward: Reward):
+    """
+    @notice Reverts while a reward can become another's.
+    """
+    assert block.number > reward.challenged_at + reveal_blocks, "arbiter: contest is open"
+    assert block.timestamp >= reward.collect_from, "arbiter: an earlier batch can be challenged"
+
+
+@internal
+def _pay(number: uint256, to: address, amount: uint256):
+    """
+    @notice Pays what has been written off.
+    """
+    log Collected(reward=number, challenger=to, amount=amount)
+    raw_call(to, b"", value=amount)
 
 
 @internal

@@ -48,7 +48,7 @@ FORCED_ORDER: constant(bytes1) = 0x05
 FORCED_LIQUIDATE: constant(bytes1) = 0x06
 FORCED_BID: constant(bytes1) = 0x08
 DELAY_MAX_LIMIT_S: constant(uint256) = 30 * 86_400
-DEADLINES_PER_WORD: constant(uint256) = 8
+TIMES_PER_WORD: constant(uint256) = 4
 
 delay_min_s: public(immutable(uint256))
 delay_max_s: public(immutable(uint256))
@@ -61,8 +61,9 @@ vault: public(address)
 _count: uint256
 # Running hash after the first i messages; 0 for i = 0. Written by _push.
 _hashes: HashMap[uint256, bytes32]
-# Deadlines, seconds, 32 bits each, 8 a word, the first lowest. Written by _push.
-_deadlines: HashMap[uint256, uint256]
+# Of each message 64 bits, 4 a word, the first lowest: 0..31 its deadline, 32..63 when it was pushed, seconds. Written by
+# _push.
+_times: HashMap[uint256, uint256]
 
 
 @deploy
@@ -231,6 +232,20 @@ def deadline_at(i: uint256) -> uint256:
 @external
 @view
 @reentrant
+def unserved_since(i: uint256) -> uint256:
+    """
+    @notice Now; or, when message `i` has waited for half the shortest delay by then, the end of that half, seconds. The
+            first half is the leader's own, who may have to wait for marks; the other is for those who take over from it.
+            Messages ascend in time: none behind `i` has waited longer.
+    """
+    if i >= self._count:
+        return block.timestamp
+    return min(block.timestamp, (self._of_message(i) >> 32) + (delay_min_s >> 1))
+
+
+@external
+@view
+@reentrant
 def overdue(inbox_count: uint256, i: uint256) -> bool:
     """
     @notice Whether message `i` waits behind the first `inbox_count`, which have been taken, past its deadline.
@@ -276,8 +291,16 @@ def _deadline(i: uint256) -> uint256:
     """
     @notice Deadline of message `i`, which exists.
     """
-    word: uint256 = self._deadlines[i // DEADLINES_PER_WORD]
-    return (word >> (32 * (i % DEADLINES_PER_WORD))) & constants.U32_MAX
+    return self._of_message(i) & constants.U32_MAX
+
+
+@internal
+@view
+def _of_message(i: uint256) -> uint256:
+    """
+    @notice Times of message `i`: 64 bits.
+    """
+    return (self._times[i // TIMES_PER_WORD] >> (64 * (i % TIMES_PER_WORD))) & constants.U64_MAX
 
 
 @internal
@@ -306,6 +329,7 @@ def _push(record: Bytes[31], delay: uint256) -> uint256:
     self._hashes[unsafe_add(index, 1)] = running
     # The bits of a new message are zero; from 2106 on a deadline is the last second of 32 bits, and nobody else's bits.
     deadline: uint256 = min(block.timestamp + delay, constants.U32_MAX)
-    self._deadlines[index // DEADLINES_PER_WORD] |= deadline << (32 * (index % DEADLINES_PER_WORD))
+    times: uint256 = deadline | (block.timestamp << 32)
+    self._times[index // TIMES_PER_WORD] |= times << (64 * (index % TIMES_PER_WORD))
     log Message(index=index, record=record, hash=running)
     return index

@@ -30,6 +30,7 @@ from lib import work as units
 
 interface IInbox:
     def hash_at(i: uint256) -> bytes32: view
+    def unserved_since(i: uint256) -> uint256: view
     def overdue(inbox_count: uint256, i: uint256) -> bool: view
     def delay_min_s() -> uint256: view
     def delay_max_s() -> uint256: view
@@ -37,9 +38,8 @@ interface IInbox:
 
 interface ISequencers:
     def epoch_led_by(poster: address) -> uint256: view
-    def takeover_s() -> uint256: view
     def rotation_s() -> uint256: view
-    def slash(epoch: uint256, receiver: address) -> (uint256, uint256): nonpayable
+    def slash(epoch: uint256, receiver: address) -> (address, uint256, uint256): nonpayable
 
 
 interface IArbiter:
@@ -130,6 +130,9 @@ _roots: HashMap[uint256, bytes32]
 # neither give nor take; 176..207 in what epoch of the Sequencers; 208..255 GLOBAL's work. One word a batch, so that a
 # roll-back restores the end before it without being told. Written by the constructor and post.
 _ends: HashMap[uint256, uint256]
+# Since when there is silence behind a batch (see unserved_since), seconds, 32 bits each, 8 batches a word, the first lowest.
+# Written by the constructor and post.
+_unserved: HashMap[uint256, uint256]
 # What the next batch may cost a watcher: 0..63 units that were left by the last one, 64..95 when it was posted (s). A
 # roll-back gives nothing back, because watchers have done the work: a liar could post the heaviest batch again and again
 # in one block. Written by the constructor and post.
@@ -175,11 +178,11 @@ def __init__(
     assert silence_max_s_ <= SILENCE_LIMIT_S, "rollup: silence above 30 days"
     # Silence is the last resort: it must not come before what a message can wait for.
     assert staticcall IInbox(inbox_).delay_max_s() <= silence_max_s_, "rollup: silence below the inbox's delay"
-    # Another has to have taken over before the last of a full set would come too late, and in time to serve a message.
-    assert staticcall ISequencers(sequencers_).rotation_s() < silence_max_s_, "rollup: silence before the last take-over"
+    # If all members but one of a full set collude, it still leads in time to serve any message: in the second half of its
+    # shortest delay (see Inbox.unserved_since).
     assert (
-        staticcall ISequencers(sequencers_).takeover_s() < staticcall IInbox(inbox_).delay_min_s()
-    ), "rollup: take-over after a deadline"
+        staticcall ISequencers(sequencers_).rotation_s() <= staticcall IInbox(inbox_).delay_min_s() >> 1
+    ), "rollup: last take-over after a deadline"
     assert work_max_ >= units.BATCH + units.BLOB + units.SEGMENT_MAX, "rollup: work below a segment's"
     assert work_per_s_ > 0, "rollup: no work"
     # What a watcher has to do for a slot of L1 must leave it time to spare, whether it comes at once or spread out.
@@ -195,6 +198,7 @@ def __init__(
     self._roots[0] = genesis_root
     arbiter_setter = msg.sender
     self._ends[0] = block.timestamp << 112
+    self._unserved[0] = block.timestamp
     self.next_batch = 1
 
 
@@ -273,11 +277,11 @@ def post_blobs(
 
 
 @external
-def roll_back(batch_id: uint256, challenger: address) -> uint256:
+def roll_back(batch_id: uint256, challenger: address) -> (address, uint256):
     """
-    @notice Deletes `batch_id` and every batch after it, and has the bond of who posted `batch_id` slashed: half is paid
-            to the caller, for the challenger, half is burned. Who posted those after it loses nothing.
-    @return What the caller was paid, wei.
+    @notice Deletes `batch_id` and every batch after it, and has the bond of who posted `batch_id` slashed: a part is paid
+            to the caller, for the challengers, the rest is burned. Who posted those after it loses nothing.
+    @return Who posted it, and what the caller was paid, wei.
     @custom:kill The arbiter alone, on proof; final batches are out of its reach.
     """
     # An unset arbiter is the zero address, which cannot call.
@@ -286,11 +290,12 @@ def roll_back(batch_id: uint256, challenger: address) -> uint256:
     assert not self._is_final(batch_id), "rollup: batch is final"  # genesis is
     self.next_batch = batch_id
     self.rolled_back_at = block.timestamp
+    poster: address = empty(address)
     slashed: uint256 = 0
     paid: uint256 = 0
-    slashed, paid = extcall ISequencers(sequencers).slash(self._epoch(batch_id), msg.sender)
+    poster, slashed, paid = extcall ISequencers(sequencers).slash(self._epoch(batch_id), msg.sender)
     log RolledBack(batch_id=batch_id, challenger=challenger, slashed=slashed)
-    return paid
+    return poster, paid
 
 
 @external
@@ -299,7 +304,7 @@ def freeze(index: uint256):
     @notice Ends posting for good: the Inbox's message `index` waits past its deadline, or no batch has been posted for
             silence_max_s, whether anything waits or not. Batches that are not final can still be rolled back.
     @dev A roll-back puts the inbox count back, to messages whose deadlines may be long over; whoever is to post the
-         honest records again has the inbox's longest delay for it. To buy that time by lying costs half the bond.
+         honest records again has the inbox's longest delay for it. To buy that time by lying costs most of the bond.
     @param index Of the overdue message; any after a silence.
     @custom:kill Anybody, once the sequencer has failed; it cannot be undone.
     """
@@ -352,11 +357,16 @@ def budget() -> (uint256, uint256, uint256):
 @external
 @view
 @reentrant
-def last_sign() -> (uint256, uint256):
+def unserved_since() -> (uint256, uint256):
     """
-    @notice When a batch was last posted or rolled back, seconds; the epoch of the last batch, 0 of genesis.
+    @notice Since when the leader has been silent, seconds: when the last batch was posted, or the half of the shortest
+            delay had passed for the first message that it left; not before the last roll-back. And the epoch of the last
+            batch, 0 of genesis.
+    @dev It never falls, and no message that waits now was pushed half the shortest delay or more before it.
     """
-    return self._last_sign(), self._epoch(unsafe_sub(self.next_batch, 1))  # next_batch >= 1
+    last: uint256 = unsafe_sub(self.next_batch, 1)  # next_batch >= 1
+    since: uint256 = (self._unserved[last >> 3] >> ((last & 7) << 5)) & constants.U32_MAX
+    return max(since, self.rolled_back_at), self._epoch(last)
 
 
 @external
@@ -522,7 +532,7 @@ def _post(
 
     next_seq: uint256 = first_seq + records
     assert next_seq <= constants.U40_MAX, "rollup: sequence numbers exhausted"
-    # Fits: times near the block's (32 bits until 2106), a count of paid deposits, 2^32 epochs of a transaction each.
+    # Fits: times near the block's (32 bits until 2106), a count of messages, 2^32 epochs of a transaction each.
     self._ends[batch_id] = (
         next_seq
         | (time << 40)
@@ -532,6 +542,9 @@ def _post(
         | (epoch << 176)
         | (work << 208)
     )
+    place: uint256 = (batch_id & 7) << 5
+    times: uint256 = self._unserved[batch_id >> 3] & ~(constants.U32_MAX << place)  # what is there was rolled back
+    self._unserved[batch_id >> 3] = times | (staticcall IInbox(inbox).unserved_since(inbox_count) << place)
     self._roots[batch_id] = post_root
     self._header_hashes[batch_id] = header_hash
     self.next_batch = unsafe_add(batch_id, 1)  # one a transaction: cannot reach 2^256

@@ -6,17 +6,22 @@
 @license MIT
 @notice Whoever bonds is a member, and members stand in a queue. The first of it leads: it alone posts, in an epoch that
         no other has part in. When it has been silent for takeover_s the next in the queue may take over, after twice that
-        the one behind, and so on, so that dead members do not stop it; who is passed over goes to the end of the queue.
-        A leader can also hand over to the next at once. The bond of the member who led when the first wrong batch was
-        posted is slashed, and that of nobody else.
+        the one behind, and so on, so that dead members do not stop it; who is passed over goes to
+        the end of the queue. A leader can also hand over to the next at once. Whose lead ends before it has posted, or has
+        served what was waiting when it began, leaves the set. The bond of the member who led when the first wrong batch
+        was posted is slashed, and that of nobody else.
 @dev Rollup keeps the epoch of each batch, this contract the leader of each epoch: posting writes nothing here. The rollup
      knows this contract's address and is named here after both are deployed, once, for the reasons given in `Inbox`;
      until then nobody can post or join.
 @custom:security A batch that is not final was posted before its poster's lead ended, so that a bond which stays for a
         challenge window after that (led_until) is there for every challenge. A newcomer goes to the end of the queue, so
-        that nobody can push in before those who wait. A member that takes over and does not post starts the clock anew,
-        once: it goes to the end, or out of the set when it has posted nothing, and MEMBERS_MAX * takeover_s is less than the
-        silence after which `Rollup` may be frozen, which counts from the last batch and from no take-over.
+        that nobody can push in before those who wait. The clock of silence is Rollup's `unserved_since`: neither a change
+        of the lead nor a batch that leaves the inbox waiting starts it anew, and the changes since it stood still are
+        counted, so that a member at place p may lead after p * takeover_s of it, and any after MEMBERS_MAX. A new leader
+        has takeover_s to post in any case, and is out of the set if it does not serve: the others, be they in front, behind
+        or faster, can delay a member by that once each. So one whom all others of a full set work against leads in less
+        than 2 * MEMBERS_MAX - 1 take-over times, and has one to post. That is rotation_s, at most half the Inbox's shortest
+        delay, the other half being the leader's own: it serves any message in time, and nobody can freeze for one.
 @custom:kill A leader that stops is taken over from; it keeps its bond, which it can withdraw a challenge window after its
         lead. Anybody with the bond can become a member, and leader when its turn comes: then it orders, and may delay, but
         a wrong root costs it the bond. Members cannot remove each other. The rollup slashes, when the arbiter rolls a batch
@@ -28,10 +33,15 @@ interface IRollup:
     def sequencers() -> address: view
     def challenge_window_s() -> uint256: view
     def frozen_at() -> uint256: view
-    def last_sign() -> (uint256, uint256): view
+    def unserved_since() -> (uint256, uint256): view
 
 
 MEMBERS_MAX: constant(uint256) = 16
+PAID_EIGHTHS: constant(uint256) = 3  # of a slashed bond: two go to who reveals, one to the oldest commitment (Arbiter)
+# The least bond: the dearest challenge has 8,000,000 gas, of a bond's quarter; a copied one costs its maker 5,000,000 at
+# most, of an eighth. Both are paid for up to 25 gwei; docs/SECURITY.md has the table.
+CHALLENGES_GAS: constant(uint256) = 40_000_000
+CHALLENGES_GAS_PRICE: constant(uint256) = 25 * 10**9  # wei
 BURN: constant(address) = 0x000000000000000000000000000000000000dEaD
 
 bond_min: public(immutable(uint256))  # wei
@@ -80,6 +90,13 @@ leader: public(address)
 epoch: public(uint256)
 # When the epoch started, seconds. Written by _lead.
 epoch_started_at: public(uint256)
+# Since when there had been silence as the lead changed last, seconds; how many places the queue has been turned in it.
+# Without the turns each change of the lead would give colluding members the others' waiting time once more.
+# Written by _lead.
+_turned_since: uint256
+_turn: uint256
+# When a member has last joined an empty set, seconds: nobody was there to serve anything before. Written by join.
+_founded_at: uint256
 # Who led in an epoch; kept for ever, as whom to slash. Written by _lead.
 leader_of: public(HashMap[uint256, address])
 # What stands for somebody, wei, in the set or not; not self.balance, which anybody can raise. Written by the constructor,
@@ -96,10 +113,10 @@ def __init__(leader_: address, bond_min_: uint256, takeover_s_: uint256):
     @notice The value sent is the bond of the first leader.
     @param leader_ Who leads first.
     @param bond_min_ Wei that a member must bond.
-    @param takeover_s_ Seconds of a leader's silence after which the next may take over.
+    @param takeover_s_ Seconds of a leader's silence after which the next may take over, and that a new leader has to post.
     """
     assert leader_ != empty(address), "sequencers: leader is zero"
-    assert bond_min_ > 0, "sequencers: bond minimum is zero"
+    assert bond_min_ >= CHALLENGES_GAS * CHALLENGES_GAS_PRICE, "sequencers: bond does not pay a challenge"
     assert takeover_s_ > 0, "sequencers: take-over time is zero"
     assert msg.value >= bond_min_, "sequencers: bond below the minimum"
     bond_min = bond_min_
@@ -107,7 +124,7 @@ def __init__(leader_: address, bond_min_: uint256, takeover_s_: uint256):
     rollup_setter = msg.sender
     self.bond_of[leader_] = msg.value
     log Joined(member=leader_, bond=msg.value)
-    self._lead([leader_])
+    self._lead([leader_], block.timestamp, 0)
 
 
 @external
@@ -142,7 +159,8 @@ def join():
     log Joined(member=msg.sender, bond=bond)
     if len(self._members) == 0:
         self._check_not_frozen()
-        self._lead([msg.sender])
+        self._founded_at = block.timestamp
+        self._lead([msg.sender], block.timestamp, 0)
     else:
         self._members.append(msg.sender)
 
@@ -182,57 +200,46 @@ def withdraw_bond():
 @external
 def hand_over():
     """
-    @notice The next in the queue leads from now on, and the caller becomes the last.
+    @notice The next in the queue leads from now on, and the caller becomes the last; it is out of the set, with its bond,
+            when it has served nothing in its epoch: it would have led for nothing but to stop others.
     @custom:kill The leader alone.
     """
     assert msg.sender == self.leader, "sequencers: caller is not the leader"
     assert len(self._members) > 1, "sequencers: nobody to hand over to"
     self._check_not_frozen()
-    self._end_lead(msg.sender)
-    self._lead(self._turned(1))
+    self._change(1)
 
 
 @external
 def take_over():
     """
     @notice The caller leads from now on: the leader has been silent, or nobody leads.
-    @dev Those before the caller go behind everybody else. A leader that has posted nothing in its epoch leaves the set: it
-         may have taken a place for nothing but to stop others.
-    @custom:kill A member at place k, after k * takeover_s of silence; at once at place 0, when nobody leads.
+    @dev Those before the caller go behind everybody else. A leader that has served nothing in its epoch leaves the set.
+    @custom:kill A member at place k, after k * takeover_s of silence, less the places that the queue was turned by in it;
+         at once at place 0, when nobody leads.
     """
     place: uint256 = self._place(msg.sender)
     assert place < MEMBERS_MAX, "sequencers: caller is not a member"
-    leader: address = self.leader
-    assert msg.sender != leader, "sequencers: caller is the leader"
+    assert msg.sender != self.leader, "sequencers: caller is the leader"
     self._check_not_frozen()
-    sign_at: uint256 = 0
-    epoch: uint256 = 0
-    sign_at, epoch = staticcall IRollup(self.rollup).last_sign()
-    since: uint256 = max(sign_at, self.epoch_started_at)
-    assert block.timestamp >= since + place * takeover_s, "sequencers: not silent for long enough"
-    queue: DynArray[address, MEMBERS_MAX] = self._turned(place)
-    if leader != empty(address):
-        self._end_lead(leader)
-        if epoch != self.epoch:
-            queue = self._without(queue, leader)
-            log Left(member=leader)
-    self._lead(queue)
+    assert block.timestamp >= self._takes_over_at(place), "sequencers: not silent for long enough"
+    self._change(place)
 
 
 @external
-def slash(epoch: uint256, receiver: address) -> (uint256, uint256):
+def slash(epoch: uint256, receiver: address) -> (address, uint256, uint256):
     """
-    @notice Takes the whole bond of the leader of an epoch, and takes it out of the set: half is paid to `receiver`, half is
-            burned. With all of it paid out, a sequencer that challenged itself would lie for free.
+    @notice Takes the whole bond of the leader of an epoch, and takes it out of the set: 3/8 are paid to `receiver`, the
+            rest is burned. Those 5/8 a lie costs whoever its challengers are: a sequencer can challenge itself.
     @dev It does not fail for want of a bond: a wrong batch goes even when one after it has cost the bond already.
-    @return What was taken and what was paid of it, wei.
+    @return Whose bond it was; what was taken, and what was paid of it, wei.
     @custom:kill The rollup alone, as it rolls back.
     """
     # An unset rollup is the zero address, which cannot call.
     assert msg.sender == self.rollup, "sequencers: caller is not the rollup"
     member: address = self.leader_of[epoch]
     amount: uint256 = self.bond_of[member]
-    paid: uint256 = amount >> 1
+    paid: uint256 = amount * PAID_EIGHTHS // 8
     self.bond_of[member] = 0
     place: uint256 = self._place(member)
     if place < MEMBERS_MAX:
@@ -242,7 +249,7 @@ def slash(epoch: uint256, receiver: address) -> (uint256, uint256):
     log Slashed(epoch=epoch, member=member, amount=amount)
     raw_call(BURN, b"", value=unsafe_sub(amount, paid))  # paid <= amount
     raw_call(receiver, b"", value=paid)
-    return amount, paid
+    return member, amount, paid
 
 
 @external
@@ -271,9 +278,9 @@ def members() -> DynArray[address, MEMBERS_MAX]:
 @reentrant
 def rotation_s() -> uint256:
     """
-    @notice Seconds after which the last of a full set may have taken over.
+    @notice Seconds of silence in which the last of a full set leads, and has a turn to post, whatever the others do.
     """
-    return MEMBERS_MAX * takeover_s
+    return 2 * MEMBERS_MAX * takeover_s
 
 
 @external
@@ -286,14 +293,79 @@ def takes_over_at(member: address) -> uint256:
     place: uint256 = self._place(member)
     if place == MEMBERS_MAX or member == self.leader:
         return max_value(uint256)
-    return max((staticcall IRollup(self.rollup).last_sign())[0], self.epoch_started_at) + place * takeover_s
+    return self._takes_over_at(place)
+
+
+@external
+@view
+@reentrant
+def silent_since() -> uint256:
+    """
+    @notice Since when the leader has been silent, seconds: what take-overs count from.
+    """
+    return self._unserved()[0]
 
 
 @internal
-def _lead(queue: DynArray[address, MEMBERS_MAX]):
+@view
+def _unserved() -> (uint256, uint256):
+    """
+    @notice Since when there is silence, and the epoch of the last batch. A set that was empty starts anew.
+    """
+    since: uint256 = 0
+    epoch: uint256 = 0
+    since, epoch = staticcall IRollup(self.rollup).unserved_since()
+    return max(since, self._founded_at), epoch
+
+
+@internal
+@view
+def _takes_over_at(place: uint256) -> uint256:
+    """
+    @notice From when on the member at `place` may take over, seconds.
+    """
+    since: uint256 = self._unserved()[0]
+    # Beyond MEMBERS_MAX a member has been passed over, or has led, in the same silence: it waits no longer for that.
+    turns: uint256 = min(self._turns(since) + place, MEMBERS_MAX)
+    at: uint256 = since + turns * takeover_s
+    return at if self.leader == empty(address) else max(at, self.epoch_started_at + takeover_s)
+
+
+@internal
+@view
+def _turns(since: uint256) -> uint256:
+    """
+    @notice How many places the queue was turned by in the silence since `since`.
+    """
+    return self._turn if since == self._turned_since else 0
+
+
+@internal
+def _change(place: uint256):
+    """
+    @notice The member at `place` leads; who led before is out of the set if it has posted nothing in its epoch, or has
+            left undone what was waiting when it began: nobody leads twice in one silence.
+    """
+    since: uint256 = 0
+    epoch: uint256 = 0
+    since, epoch = self._unserved()
+    queue: DynArray[address, MEMBERS_MAX] = self._turned(place)
+    leader: address = self.leader
+    if leader != empty(address):
+        self._end_lead(leader)
+        if epoch != self.epoch or since < self.epoch_started_at:
+            queue = self._without(queue, leader)
+            log Left(member=leader)
+    self._lead(queue, since, self._turns(since) + place)
+
+
+@internal
+def _lead(queue: DynArray[address, MEMBERS_MAX], since: uint256, turn: uint256):
     """
     @notice Starts an epoch of the first of `queue`.
     """
+    self._turned_since = since
+    self._turn = turn
     epoch: uint256 = self.epoch + 1
     self._members = queue
     self.leader = queue[0]

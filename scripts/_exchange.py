@@ -26,11 +26,11 @@ DEFAULTS: dict[str, Any] = {
     "deposits_total_max": 10**15,
     "reveal_blocks": 50,
     "exit": (86_400, 30 * 86_400, 800_000),  # as DeployConfig.exit_*
-    "delay_min_s": 7_200,  # these, as in DeployConfig
+    "delay_min_s": 14_400,  # these, as in DeployConfig
     "delay_max_s": 86_400,
     "message_fee_wei": 10**15,
     "silence_max_s": 3 * 86_400,
-    "takeover_s": 900,
+    "takeover_s": 225,
     "work_per_s": 33_000,
     "work_max": 400_000,
 }

@@ -13,7 +13,7 @@ SEQUENCERS: Final = Contract(load("Sequencers").abi)
 ROLLUP: Final = Contract(load("Rollup").abi)
 NOBODY: Final = "0x" + "00" * 20
 NEVER: Final = 2**256 - 1
-_OF_THE_SET: Final = ("leader", "epoch", "members", "bond_min", "takeover_s", "epoch_started_at")
+_OF_THE_SET: Final = ("leader", "epoch", "members", "bond_min", "takeover_s", "silent_since")
 CALL_GAS: Final = 500_000  # a take-over writes a queue of 16 anew
 
 
@@ -21,9 +21,9 @@ CALL_GAS: Final = 500_000  # a take-over writes a queue of 16 anew
 class Standing:
     """The set, seen by one address. Addresses in lower case; times in seconds of L1.
 
-    `leader`: NOBODY while nobody leads. `members`: the queue, the leader first. `silent_since`: when a batch or an
-    epoch last showed that somebody is there. `takes_over_at`: from when `address` may, NEVER when it leads or is no
-    member.
+    `leader`: NOBODY while nobody leads. `members`: the queue, the leader first. `silent_since`: since when the leader
+    has posted nothing, or left the inbox waiting too long. `takes_over_at`: from when `address` may, NEVER when it
+    leads or is no member.
     """
 
     address: str
@@ -51,7 +51,6 @@ class Standing:
 def standing(rpc: Rpc, at: Deployment, address: str, tag: int | str = "latest") -> Standing:
     """What L1 says at a block. Raises RpcError."""
     reads = [
-        (ROLLUP, at.rollup, "last_sign", ()),
         *((SEQUENCERS, at.sequencers, name, ()) for name in _OF_THE_SET),
         *((SEQUENCERS, at.sequencers, name, (address,)) for name in ("bond_of", "takes_over_at")),
     ]
@@ -61,7 +60,7 @@ def standing(rpc: Rpc, at: Deployment, address: str, tag: int | str = "latest") 
         for contract, to, name, arguments in reads
     ]
     block, *answers = rpc.batch_strict([("eth_getBlockByNumber", (where, False)), *calls])
-    last_sign, first, epoch, members, bond_min, takeover_s, started_at, bond, takes_over_at = (
+    first, epoch, members, bond_min, takeover_s, silent_since, bond, takes_over_at = (
         contract.function(name).decode_output(to_bytes(answer))
         for (contract, _, name, _), answer in zip(reads, answers, strict=True)
     )
@@ -73,7 +72,7 @@ def standing(rpc: Rpc, at: Deployment, address: str, tag: int | str = "latest") 
         int(bond),
         int(bond_min),
         int(takeover_s),
-        max(int(last_sign[0]), int(started_at)),
+        int(silent_since),
         int(takes_over_at),
         to_int(block["timestamp"]) if block else 0,
     )

@@ -69,10 +69,10 @@ class DevnetConfig:
     genesis_time_s: int | None = None
     challenge_window_s: int = 60
     drift_max_s: int = 60
-    delay_min_s: int = 7_200
+    delay_min_s: int = 14_400
     delay_max_s: int = 86_400
     silence_max_s: int = 3 * 86_400
-    takeover_s: int = 900
+    takeover_s: int = 225
     confirmations: int = 1
     port: int = 0
     service: dict[str, object] = field(default_factory=dict)

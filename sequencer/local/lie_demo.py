@@ -141,6 +141,7 @@ class Stage:
                 bond_min_wei=BOND_WEI,
                 bond_wei=BOND_WEI,
                 delay_min_s=DELAY_MIN_S,
+                takeover_s=DELAY_MIN_S // 64,
                 data=data,
             ),
         )

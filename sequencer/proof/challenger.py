@@ -2,8 +2,9 @@
 
 A check is tried with `eth_call` before anything is sent, so that one that would fail costs nothing. The salt of a
 commitment is derived from the key: who restarts goes on with the same one. Whether it stands is asked of L1, since
-anybody can copy it out of the pool and be the first to send it; and who is the first with a copy of the challenge loses
-the reward to the older commitment.
+anybody can copy it out of the pool and be the first to send it; and who is the first with a copy of the challenge
+leaves a third of the reward to the older commitment. Rewards are collected once neither a contest nor the challenge of
+an earlier batch can move them.
 """
 
 from collections.abc import Callable
@@ -36,6 +37,8 @@ COMMIT_GAS: Final = 100_000
 COLLECT_GAS: Final = 150_000
 CHALLENGE_GAS_MAX: Final = 16_000_000  # below the transaction's cap of 2^24
 TRIES_MAX: Final = 8
+COLLECT, COLLECT_CONTEST = "collect", "collect_contest"  # of who has revealed; of the oldest commitment
+NO_REWARD: Final = "arbiter: no such reward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,21 @@ class Challenger:
         return Challenged(batch.batch_id, "failed", why=f"{TRIES_MAX} challenges were mined and failed")
 
     def tend(self) -> None:
-        """Collects rewards that can be contested no more."""
+        """Collects rewards that nobody else can get any more."""
         self._manager.poll()
         head = self._rpc.block_number()
-        for number, block in list(self._rewards.items()):
-            if head > block + self._reveal_blocks:
-                data = arbiter().encode("collect", number)
-                self._manager.send(f"collect-{number}", self._at.arbiter, data, 0, COLLECT_GAS)
-                del self._rewards[number]
+        for (number, function), block in list(self._rewards.items()):
+            if head <= block + self._reveal_blocks:
+                continue
+            data = arbiter().encode(function, number)
+            try:
+                self._rpc.eth_call(self._at.arbiter, data, "latest", self._signer.address)
+            except RpcReverted as error:
+                if error.reason == NO_REWARD:  # an earlier batch's challenger has it
+                    del self._rewards[number, function]
+                continue
+            self._manager.send(f"{function}-{number}", self._at.arbiter, data, 0, COLLECT_GAS)
+            del self._rewards[number, function]
 
     def _step(self, name: str, made: Challenge) -> Challenged | None:
         """What is to be done, or has become, of one try; None when it has failed for good."""
@@ -123,7 +133,7 @@ class Challenger:
         return committed_at > 0 and self._rpc.block_number() < committed_at + self._reveal_blocks
 
     def _contest(self, made: Challenge, salt: bytes) -> Challenged | None:
-        """After a challenge that failed: takes the reward from who has made the same one on a younger commitment."""
+        """After a challenge that failed: takes a third from who has made the same one on a younger commitment."""
         event = arbiter().event("Challenged")
         batch = "0x" + made.batch_id.to_bytes(32, "big").hex()
         query = {"address": self._at.arbiter, "topics": [event.topic, batch], "toBlock": "latest"}
@@ -146,14 +156,14 @@ class Challenger:
                 return None
             state = "filed"
             if contest.state is TxState.CONFIRMED:
-                state, self._rewards[number] = "won", block
+                state, self._rewards[number, COLLECT_CONTEST] = "won", block
             return Challenged(
                 made.batch_id,
                 state,
                 contest.gas_used or 0,
                 len(made.calldata(salt)),
                 contest.tx_hash or "",
-                f"reward {number} was another's, on a younger commitment",
+                f"another has revealed it on a younger commitment: a third of reward {number} is ours",
             )
         return None
 
@@ -184,27 +194,32 @@ class Challenger:
         for log in receipt["logs"] if receipt else ():
             if log["topics"][0] == event.topic:
                 number = int(event.decode(log)["reward"])
-                if self._manager.get(f"collect-{number}") is None:
-                    self._rewards[number] = to_int(log["blockNumber"])
+                if self._manager.get(f"{COLLECT}-{number}") is None:
+                    self._rewards[number, COLLECT] = to_int(log["blockNumber"])
 
-    def _known_rewards(self) -> dict[int, int]:
-        """Rewards of earlier runs: number to block."""
-        event = arbiter().event("Challenged")
+    def _known_rewards(self) -> dict[tuple[int, str], int]:
+        """Rewards of earlier runs: number and what collects it, to block."""
         address = "0x" + self._signer.address[2:].lower().rjust(64, "0")
-        query = {
-            "address": self._at.arbiter,
-            "topics": [event.topic, None, address],
-            "fromBlock": hex(self._at.deploy_block),
-            "toBlock": "latest",
-        }
-        try:
-            logs = self._rpc.call("eth_getLogs", query)
-        except RpcError:  # a node that answers for fewer blocks: the rewards can still be collected by hand
-            return {}
-        found = {int(event.decode(log)["reward"]): to_int(log["blockNumber"]) for log in logs}
-        return {
-            number: block for number, block in found.items() if self._manager.get(f"collect-{number}") is None
-        }
+        found: dict[tuple[int, str], int] = {}
+        for name, function in (("Challenged", COLLECT), ("Contested", COLLECT_CONTEST)):
+            event = arbiter().event(name)
+            query = {
+                "address": self._at.arbiter,
+                "topics": [event.topic, None, address],
+                "fromBlock": hex(self._at.deploy_block),
+                "toBlock": "latest",
+            }
+            try:
+                logs = self._rpc.call("eth_getLogs", query)
+            except (
+                RpcError
+            ):  # a node that answers for fewer blocks: the rewards can still be collected by hand
+                return {}
+            for log in logs:
+                number = int(event.decode(log)["reward"])
+                if self._manager.get(f"{function}-{number}") is None:
+                    found[number, function] = to_int(log["blockNumber"])
+        return found
 
 
 def _made(fault: Fault, batch: PostedBatch, state: State) -> Challenge:

@@ -99,7 +99,7 @@ def deploy_exchange(
         "genesis_root": GENESIS_ROOT,
         "challenge_window_s": 600,
         "bond_min": ETHER,
-        "takeover_s": 600,
+        "takeover_s": 50,
         "drift_max_s": 15,
         "silence_max_s": 3 * 86_400,
         "work_per_s": 33_000,

@@ -216,11 +216,16 @@ def test_corrupted_root__is_challenged_and_rolled_back(scene: Scene, stranger: A
     number = scene.challenge(check, stranger)
     assert scene.exchange.rollup.next_batch() == 1
     event = events_of(scene.exchange.arbiter, "Challenged")[0]
-    assert (event.batch_id, event.challenger, event.reward, event.amount) == (1, stranger, number, ETHER // 2)
+    assert (event.batch_id, event.challenger, event.reward, event.amount) == (
+        1,
+        stranger,
+        number,
+        ETHER * 3 // 8,
+    )
     before = boa.env.get_balance(stranger)
     boa.env.time_travel(blocks=REVEAL_BLOCKS + 1)
     scene.exchange.arbiter.collect(number)
-    assert boa.env.get_balance(stranger) == before + ETHER // 2
+    assert boa.env.get_balance(stranger) == before + ETHER * 3 // 8
     with reverts("arbiter: no such reward"):
         scene.exchange.arbiter.collect(number)
 
@@ -245,8 +250,15 @@ def test_several_wrong_batches__the_first_takes_all_with_it(scene: Scene, strang
     assert scene.exchange.rollup.tip() == (0, 0, 0)
 
 
-def test_wrong_batch_after_a_wrong_batch__goes_for_nothing(scene: Scene, stranger: Any) -> None:
-    """The bond is gone with the later one; the earlier is rolled back all the same."""
+def reward_of(scene: Scene, number: int, name: str) -> Any:
+    """A field of a reward."""
+    return getattr(scene.exchange.arbiter.rewards(number), name)
+
+
+def test_wrong_batch_before_a_wrong_batch__takes_the_later_ones_reward(
+    scene: Scene, stranger: Any, trader: Any
+) -> None:
+    """A liar that challenges its second lie itself would have its first proved wrong for nothing."""
     first = scene.post(corrupt(scene.segments, 0))
     seq, count = scene.state.globals.seq, scene.state.globals.inbox_count
     records = (codec.encode(Kind.TICK, time=0),)
@@ -254,10 +266,41 @@ def test_wrong_batch_after_a_wrong_batch__goes_for_nothing(scene: Scene, strange
         [Segment(b"\2" * 32, records + records), Segment(b"\3" * 32, records * 33)], first_seq=seq
     )
     assert second.inbox_count == count
-    scene.challenge(challenge_form(second, 1), stranger)
+    own = scene.challenge(challenge_form(second, 1), trader)
+    assert reward_of(scene, own, "amount") == ETHER * 3 // 8
+    boa.env.time_travel(blocks=REVEAL_BLOCKS + 1, block_delta=1)
+    contract = scene.exchange.arbiter
+    with reverts("arbiter: an earlier batch can be challenged"):
+        contract.collect(own)
     number = scene.challenge(challenge_segment(first, 0, scene.before(0)), stranger)
+    event = events_of(contract, "Moved")[0]
+    assert (event.reward, event.to, event.amount) == (own, number, ETHER * 3 // 8)
     assert scene.exchange.rollup.next_batch() == 1
-    assert scene.exchange.arbiter.rewards(number)[2] == 0
+    boa.env.time_travel(blocks=REVEAL_BLOCKS + 1, block_delta=1)
+    with reverts("arbiter: no such reward"):
+        contract.collect(own)
+    before = boa.env.get_balance(stranger)
+    contract.collect(number)
+    assert boa.env.get_balance(stranger) == before + ETHER * 3 // 8
+    assert boa.env.get_balance(contract.address) == 0
+
+
+def test_reward__of_a_later_batch__waits_until_those_before_it_are_final(scene: Scene, stranger: Any) -> None:
+    scene.post()
+    seq, count = scene.state.globals.seq, scene.state.globals.inbox_count
+    boa.env.time_travel(seconds=100)
+    tick = Segment(b"\1" * 32, (codec.encode(Kind.TICK, time=0),) * 33)
+    second = scene.post([tick], first_seq=seq, inbox_count=count)
+    number = scene.challenge(challenge_form(second, 0), stranger)
+    final_at = scene.exchange.rollup.batch(1).posted_at + scene.exchange.rollup.challenge_window_s()
+    assert reward_of(scene, number, "collect_from") == final_at
+    boa.env.time_travel(blocks=REVEAL_BLOCKS + 1, block_delta=1)
+    travel_to(final_at - 1)
+    with reverts("arbiter: an earlier batch can be challenged"):
+        scene.exchange.arbiter.collect(number)
+    travel_to(final_at)
+    assert scene.exchange.rollup.is_final(1)
+    scene.exchange.arbiter.collect(number)
 
 
 def test_challenge__in_the_last_second_of_the_window__counts(scene: Scene, stranger: Any) -> None:
@@ -457,7 +500,7 @@ def test_check_late__of_any_message__is_one_challenge(scene: Scene, stranger: An
     boa.env.time_travel(blocks=1)
     number = scene.challenge(copied, stranger)
     scene.exchange.arbiter.contest(number, SALT, sender=trader)
-    assert scene.exchange.arbiter.rewards(number)[1] == trader
+    assert reward_of(scene, number, "contester") == trader
 
 
 # ------------------------------------------------------------------------------------- what a check refuses
@@ -609,10 +652,10 @@ def test_challenge__too_early_or_too_late__reverts(scene: Scene, fraud: Challeng
     scene.challenge(fraud, stranger)
 
 
-def test_contest__by_an_older_commitment__takes_the_reward(
+def test_contest__by_the_oldest_commitment__takes_a_third_and_the_revealer_keeps_the_rest(
     scene: Scene, fraud: Challenge, stranger: Any, trader: Any, other_trader: Any
 ) -> None:
-    """A block builder holds the challenge back, commits to a copy and reveals it first: for nothing."""
+    """A block builder that copies a challenge leaves its maker a third; a liar's friend that knew it gets no more."""
     contract = scene.exchange.arbiter
     scene.commit(fraud, stranger)
     boa.env.time_travel(blocks=1, block_delta=1)
@@ -626,9 +669,32 @@ def test_contest__by_an_older_commitment__takes_the_reward(
     with reverts("arbiter: contest is open"):
         contract.collect(number)
     boa.env.time_travel(blocks=REVEAL_BLOCKS + 1, block_delta=1)
-    before = boa.env.get_balance(stranger)
+    paid = ETHER * 3 // 8
+    before = [boa.env.get_balance(one) for one in (trader, other_trader, stranger)]
     contract.collect(number)
-    assert boa.env.get_balance(stranger) == before + ETHER // 2
+    contract.collect_contest(number)
+    gained = [boa.env.get_balance(one) for one in (trader, other_trader, stranger)]
+    assert [new - old for new, old in zip(gained, before, strict=True)] == [paid - paid // 3, 0, paid // 3]
+    for collect in (contract.collect, contract.collect_contest):
+        with reverts("arbiter: no such reward"):
+            collect(number)
+
+
+def test_contester__that_takes_no_money__keeps_nobody_elses_back(
+    scene: Scene, fraud: Challenge, stranger: Any, trader: Any
+) -> None:
+    contract = scene.exchange.arbiter
+    scene.commit(fraud, stranger)
+    boa.env.time_travel(blocks=1, block_delta=1)
+    number = scene.challenge(fraud, trader)
+    contract.contest(number, SALT, sender=stranger)
+    boa.env.set_code(stranger, boa.env.get_code(str(scene.exchange.token.address)))  # no default function
+    boa.env.time_travel(blocks=REVEAL_BLOCKS + 1, block_delta=1)
+    before = boa.env.get_balance(trader)
+    contract.collect(number)
+    assert boa.env.get_balance(trader) == before + ETHER // 4
+    with reverts("(no reason)"):
+        contract.collect_contest(number)
 
 
 def test_contest__by_a_younger_or_a_dead_commitment_or_too_late__reverts(

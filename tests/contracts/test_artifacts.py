@@ -107,7 +107,7 @@ class Chain:
         self.deployer, self.sequencer, self.trader, self.other_trader, *_ = self.w3.eth.accounts
         self.token = self.create("TestToken")
         self.inbox = self.create("Inbox", *INBOX)
-        self.sequencers = self.create("Sequencers", self.sequencer, ETHER, 600, value=ETHER)
+        self.sequencers = self.create("Sequencers", self.sequencer, ETHER, 50, value=ETHER)
         self.rollup = self.create(
             "Rollup",
             b"\x11" * 32,

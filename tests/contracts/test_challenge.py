@@ -237,7 +237,8 @@ def test_lie__in_a_segment_with_a_kind__is_challenged_and_rolled_back(
     print(f"{kind.name}: {contract._computation.get_gas_used()} gas, {len(check.calldata(SALT))} bytes")
     assert day.exchange.rollup.next_batch() == 1
     assert boa.env.get_balance(day.exchange.sequencers.address) == 0
-    assert contract.rewards(0)[1:3] == (stranger, ETHER // 2)
+    reward = contract.rewards(0)
+    assert (reward.revealer, reward.amount) == (stranger, ETHER * 3 // 8)
 
 
 def test_segments_before_a_lie__are_honest_and_those_after_it_too(day: Day) -> None:

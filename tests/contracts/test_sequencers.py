@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from stub_support import deploy_stub
 
-TAKEOVER_S = 600
+TAKEOVER_S = 50
 WINDOW_S = 600
 SILENCE_S = 3 * 86_400
 MEMBERS_MAX = 16
 NOBODY = "0x" + "00" * 20
 NEVER = 2**256 - 1
+PAID = ETHER * 3 // 8
 BURN = "0x000000000000000000000000000000000000dEaD"
 
 
@@ -47,8 +48,8 @@ def post(exchange: Exchange, poster: Any) -> int:
 def roll_back(exchange: Exchange, batch_id: int) -> int:
     """As the arbiter does on a fraud; what it is paid."""
     arbiter = str(exchange.arbiter.address)
-    paid: int = exchange.rollup.roll_back(batch_id, arbiter, sender=arbiter)
-    return paid
+    _, paid = exchange.rollup.roll_back(batch_id, arbiter, sender=arbiter)
+    return int(paid)
 
 
 def travel(seconds: int) -> None:
@@ -145,7 +146,7 @@ def test_bond__of_a_former_leader__stays_until_its_batches_are_final(
     with reverts("sequencers: batches are not final"):
         set_.withdraw_bond(sender=sequencer)
     with boa.env.anchor():
-        assert roll_back(exchange, last) == ETHER // 2
+        assert roll_back(exchange, last) == PAID
         assert set_.bond_of(sequencer) == 0
     travel(1)
     assert exchange.rollup.is_final(last)
@@ -281,12 +282,16 @@ def test_slash__of_a_lying_leader__lets_the_next_take_over_at_once(
     set_ = exchange.sequencers
     post(exchange, sequencer)
     burned = boa.env.get_balance(BURN)
-    assert roll_back(exchange, 1) == ETHER // 2
+    assert roll_back(exchange, 1) == PAID
     assert events_of(exchange.rollup, "RolledBack")[0].slashed == ETHER
-    assert boa.env.get_balance(BURN) == burned + ETHER // 2
-    assert boa.env.get_balance(str(exchange.arbiter.address)) == ETHER // 2
+    assert boa.env.get_balance(BURN) == burned + ETHER - PAID
+    assert boa.env.get_balance(str(exchange.arbiter.address)) == PAID
     assert (set_.leader(), queue(exchange)) == (NOBODY, names(*standbys))
-    assert [set_.takes_over_at(one) - boa.env.timestamp for one in standbys] == [0, 600, 1_200]
+    assert [set_.takes_over_at(one) - boa.env.timestamp for one in standbys] == [
+        0,
+        TAKEOVER_S,
+        2 * TAKEOVER_S,
+    ]
     for one in (sequencer, *standbys):
         with reverts("sequencers: caller is not the leader"):
             post(exchange, one)
@@ -298,13 +303,14 @@ def test_slash__of_a_lying_leader__lets_the_next_take_over_at_once(
         set_.withdraw_bond(sender=sequencer)
 
 
-def test_slash__by_an_odd_amount__burns_the_larger_half(exchange: Exchange, sequencer: Any) -> None:
+def test_slash__by_an_odd_amount__burns_what_is_left_over(exchange: Exchange, sequencer: Any) -> None:
     liar = person(0)
     exchange.sequencers.join(value=ETHER + 3, sender=liar)
+    post(exchange, sequencer)
     exchange.sequencers.hand_over(sender=sequencer)
     burned = boa.env.get_balance(BURN)
-    assert roll_back(exchange, post(exchange, liar)) == (ETHER + 3) // 2
-    assert boa.env.get_balance(BURN) == burned + (ETHER + 3 + 1) // 2
+    assert roll_back(exchange, post(exchange, liar)) == (ETHER + 3) * 3 // 8
+    assert boa.env.get_balance(BURN) == burned + ETHER + 3 - (ETHER + 3) * 3 // 8
 
 
 def test_slash__takes_from_who_posted_the_first_wrong_batch_alone(
@@ -317,7 +323,8 @@ def test_slash__takes_from_who_posted_the_first_wrong_batch_alone(
     set_.hand_over(sender=standbys[0])
     post(exchange, standbys[1])
     set_.leave(sender=standbys[0])
-    assert roll_back(exchange, wrong) == ETHER // 2
+    travel(1)
+    assert roll_back(exchange, wrong) == PAID
     assert [set_.bond_of(one) for one in (sequencer, *standbys)] == [ETHER, 0, ETHER, ETHER]
     assert (set_.leader(), set_.epoch()) == (standbys[1], 3)
     assert exchange.rollup.next_batch() == wrong == honest + 1
@@ -376,10 +383,10 @@ def test_withdraw__by_a_member_with_code_that_calls_again__pays_once(
 @pytest.mark.parametrize(
     ("arguments", "value", "reason"),
     [
-        ((NOBODY, 1, 1), 1, "sequencers: leader is zero"),
-        ((BURN, 0, 1), 1, "sequencers: bond minimum is zero"),
-        ((BURN, 1, 0), 1, "sequencers: take-over time is zero"),
-        ((BURN, 2, 1), 1, "sequencers: bond below the minimum"),
+        ((NOBODY, ETHER, 1), ETHER, "sequencers: leader is zero"),
+        ((BURN, ETHER - 1, 1), ETHER, "sequencers: bond does not pay a challenge"),
+        ((BURN, ETHER, 0), ETHER, "sequencers: take-over time is zero"),
+        ((BURN, ETHER + 1, 1), ETHER, "sequencers: bond below the minimum"),
     ],
 )
 def test_constructor__wrong_arguments__revert(
@@ -421,6 +428,7 @@ class SetMachine(RuleBasedStateMachine):
         self.bonds = [ETHER, 0, 0, 0, 0, 0]
         self.led_until = [0] * 6
         self.sign_at = self.epoch_at = boa.env.timestamp
+        self.turned = (0, 0)
         self.posts: list[tuple[int, int, int]] = []  # who, when, in what epoch
         self.epoch = 1
 
@@ -438,6 +446,27 @@ class SetMachine(RuleBasedStateMachine):
     def lead(self, queue: list[int]) -> None:
         self.queue, self.is_vacant = queue, False
         self.epoch, self.epoch_at = self.epoch + 1, boa.env.timestamp
+
+    def change(self, place: int) -> None:
+        """The member at `place` leads; who led and posted nothing since is out."""
+        self.turned = (self.sign_at, self.turns() + place)
+        queue_ = self.queue[place:] + self.queue[:place]
+        if self.leader is not None:
+            old = self.queue[0]
+            self.led_until[old] = boa.env.timestamp
+            posted_last = self.posts[-1][2] if self.posts else 0
+            if posted_last != self.epoch or self.sign_at < self.epoch_at:
+                queue_.remove(old)
+        self.lead(queue_)
+
+    def turns(self) -> int:
+        """How many places the queue was turned by since something was last done."""
+        since, turns = self.turned
+        return turns if since == self.sign_at else 0
+
+    def takes_over_at(self, place: int) -> int:
+        at = self.sign_at + min(self.turns() + place, MEMBERS_MAX) * TAKEOVER_S
+        return at if self.is_vacant else max(at, self.epoch_at + TAKEOVER_S)
 
     @initialize()
     def two_more(self) -> None:
@@ -459,6 +488,7 @@ class SetMachine(RuleBasedStateMachine):
             if self.queue:
                 self.queue.append(who)
             else:
+                self.sign_at = boa.env.timestamp  # whoever founds a set has all the time
                 self.lead([who])
 
     @rule(who=st.integers(0, 5))
@@ -496,10 +526,8 @@ class SetMachine(RuleBasedStateMachine):
     def hand_over(self) -> None:
         if self.leader is None or len(self.queue) < 2:
             return
-        old = self.queue[0]
-        self.set_.hand_over(sender=self.people[old])
-        self.led_until[old] = boa.env.timestamp
-        self.lead([*self.queue[1:], old])
+        self.set_.hand_over(sender=self.people[self.queue[0]])
+        self.change(1)
 
     @rule(who=st.integers(0, 5))
     def take_over(self, who: int) -> None:
@@ -512,18 +540,12 @@ class SetMachine(RuleBasedStateMachine):
         if who == self.leader:
             with reverts("sequencers: caller is the leader"):
                 call()
-        elif boa.env.timestamp < max(self.sign_at, self.epoch_at) + place * TAKEOVER_S:
+        elif boa.env.timestamp < self.takes_over_at(place):
             with reverts("sequencers: not silent for long enough"):
                 call()
         else:
             call()
-            queue_ = self.queue[place:] + self.queue[:place]
-            if self.leader is not None:
-                old = self.queue[0]
-                self.led_until[old] = boa.env.timestamp
-                if not self.posts or self.posts[-1][2] != self.epoch:
-                    queue_.remove(old)
-            self.lead(queue_)
+            self.change(place)
 
     @rule(who=st.integers(0, 5))
     def post(self, who: int) -> None:
@@ -544,7 +566,7 @@ class SetMachine(RuleBasedStateMachine):
             with reverts("rollup: batch is final"):
                 roll_back(self.exchange, index + 1)
             return
-        assert roll_back(self.exchange, index + 1) == self.bonds[liar] // 2
+        assert roll_back(self.exchange, index + 1) == self.bonds[liar] * 3 // 8
         del self.posts[index:]
         self.bonds[liar] = 0
         self.sign_at = boa.env.timestamp
@@ -554,7 +576,7 @@ class SetMachine(RuleBasedStateMachine):
         if liar in self.queue:
             self.queue.remove(liar)
 
-    @rule(seconds=st.sampled_from([1, 299, 600, 601]))
+    @rule(seconds=st.sampled_from([1, 25, TAKEOVER_S, TAKEOVER_S + 1, 3 * TAKEOVER_S]))
     def wait(self, seconds: int) -> None:
         travel(seconds)
 
@@ -566,6 +588,9 @@ class SetMachine(RuleBasedStateMachine):
         assert [self.set_.bond_of(one) for one in self.people] == self.bonds
         assert boa.env.get_balance(self.set_.address) == sum(self.bonds)
         assert all(self.bonds[who] >= ETHER for who in self.queue)
+        for place, who in enumerate(self.queue):
+            at = NEVER if who == self.leader else self.takes_over_at(place)
+            assert self.set_.takes_over_at(self.people[who]) == at
         assert self.exchange.rollup.next_batch() == len(self.posts) + 1
 
 

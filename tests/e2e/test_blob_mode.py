@@ -88,7 +88,7 @@ def test_blobs__that_are_pruned__are_named_and_replay_watch_and_exit_go_on_from_
         delay_min_s=3_600,
         delay_max_s=SILENCE_S,
         silence_max_s=SILENCE_S,
-        takeover_s=400,
+        takeover_s=56,
         service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
     )
 

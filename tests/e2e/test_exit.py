@@ -105,7 +105,7 @@ async def by_hand(folder: Path) -> None:
         delay_min_s=3_600,
         delay_max_s=7_000,
         silence_max_s=7_000,
-        takeover_s=400,
+        takeover_s=56,
         service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
     )
     async with Devnet(config, clock, [FlatSource(WANTED, INDEX)], WANTED) as devnet:

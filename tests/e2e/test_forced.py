@@ -44,7 +44,7 @@ def devnet_config(folder: Path) -> DevnetConfig:
         genesis_time_s=START_S - 3_600,
         delay_min_s=DELAY_MIN_S,
         delay_max_s=DELAY_MAX_S,
-        takeover_s=300,
+        takeover_s=DELAY_MIN_S // 64,
         service={"driver": DriverConfig(tick_ms=0.5), "batch_interval_s": 1e9},
     )
 

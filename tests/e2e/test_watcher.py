@@ -275,10 +275,11 @@ class CopiesChallenge(Copycat):
             self.copied.append(what)
 
 
-@pytest.mark.parametrize("copycat", [CopiesCommitment, CopiesChallenge])
+@pytest.mark.parametrize(("copycat", "eighths"), [(CopiesCommitment, 3), (CopiesChallenge, 1)])
 def test_challenge__that_is_copied_out_of_the_pool__is_won_all_the_same(
-    on: Stage, name: str, copycat: type[Copycat], monkeypatch: pytest.MonkeyPatch
+    on: Stage, name: str, copycat: type[Copycat], eighths: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A copied commitment is of no use; who copies the challenge itself leaves the older commitment a third."""
     lie = LIES["header-time"]
     on.post(bent(on.perform(lie)[1], lie))
     other = copycat(on, monkeypatch)
@@ -293,11 +294,16 @@ def test_challenge__that_is_copied_out_of_the_pool__is_won_all_the_same(
     assert watcher.challenged.state == "won"
     assert on.read("next_batch") == HEADER_LIE_BATCH
     on.chain.mine(50)
+    watcher.step()
+    assert on.chain.rpc.balance(ours.address) < balance  # batch 1 could still be challenged
+    on.chain.set_time(on.chain.head_time_s() + on.at.challenge_window_s)
+    on.chain.mine()
     for _ in range(3):
         watcher.step()
         on.chain.mine()
     watcher.close()
-    assert on.chain.rpc.balance(ours.address) > balance + BOND_WEI // 3
+    gained = on.chain.rpc.balance(ours.address) - balance
+    assert BOND_WEI * eighths // 8 - BOND_WEI // 100 < gained < BOND_WEI * eighths // 8
 
 
 class Page(HTMLParser):

@@ -113,7 +113,7 @@ def test_wrong_batch__is_challenged_over_rpc_and_replaced(exchange: Exchange) ->
     exchange.chain.mine(REVEAL_BLOCKS)
     collected = send(exchange, "collect", arbiter().encode("collect", 0))
     event = arbiter().event("Collected").decode(collected.logs[0])
-    assert (event["reward"], event["amount"]) == (0, BOND_WEI // 2)
+    assert (event["reward"], event["amount"]) == (0, BOND_WEI * 3 // 8)
 
 
 def test_honest_batch__cannot_be_challenged_over_rpc(exchange: Exchange) -> None:
