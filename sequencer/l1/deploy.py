@@ -81,7 +81,9 @@ class DeployConfig:
     exit_declare_window_s: int = 30 * 86_400
     exit_now_ppm: int = 800_000
     data: str = "calldata"
-    delay_min_s: int = 14_400  # half of it above surface_age_max_s + risk_age_max_s of PARAMS: docs/PROTOCOL.md, 18
+    delay_min_s: int = (
+        14_400  # half of it above surface_age_max_s + risk_age_max_s of PARAMS: docs/PROTOCOL.md, 18
+    )
     delay_max_s: int = 86_400
     message_fee_wei: int = 10**15
     silence_max_s: int = 3 * 86_400

@@ -43,7 +43,8 @@ def all_of_it(on: Stage) -> bytes:
     state.put_withdrawal(0, bytes.fromhex(devnet_signer(THIEF).address[2:]), total)
     payload = batches.encode([batches.Segment(state.root(), (tick,))])
     assert len(payload) % 32
-    return ROLLUP.encode("post", 1, pre_root, state.root(), 1, 1, 0, now_s, 0, bytes(32), payload)
+    header = (1, pre_root, state.root(), 1, 1, 0, now_s, 0, bytes(32), state.globals.work)
+    return ROLLUP.encode("post", *header, payload)
 
 
 @pytest.mark.timeout(300)

@@ -20,6 +20,7 @@ from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol.constants import ELEMENT_BYTES, Kind
 from sequencer.protocol.hashing import keccak
+from sequencer.protocol.transition import apply
 
 FRIEND = 6
 SALT = keccak(b"salt")
@@ -36,13 +37,17 @@ def on() -> Iterator[Stage]:
 def the_lie(on: Stage) -> tuple[bytes, Challenge]:
     """Calldata of a wrong batch, and what its maker knows of the challenge to come."""
     now_s, root = on.chain.head_time_s() + 60, keccak(b"a lie")
-    payload = batches.encode([batches.Segment(root, (codec.encode(Kind.TICK, time=now_s),))])
-    pre_root = genesis_state(on.domain, on.params).root()
-    data = ROLLUP.encode("post", 1, pre_root, root, 1, 1, 0, now_s, 0, bytes(32), payload)
+    tick = codec.encode(Kind.TICK, time=now_s)
+    payload = batches.encode([batches.Segment(root, (tick,))])
+    state = genesis_state(on.domain, on.params)
+    pre_root = state.root()
+    apply(state, tick)
+    work = state.globals.work
+    data = ROLLUP.encode("post", 1, pre_root, root, 1, 1, 0, now_s, 0, bytes(32), work, payload)
     posted = PostedBatch(
         batch_id=1, pre_root=pre_root, post_root=root, data_root=batches.data_root(payload), header_hash=b"",
         elements=len(payload) // ELEMENT_BYTES, segments=1, records=1, first_seq=0, time_s=now_s, inbox_count=0,
-        inbox_hash=bytes(32), payload=payload, block_number=0, block_hash="", tx_hash="",
+        inbox_hash=bytes(32), work=work, payload=payload, block_number=0, block_hash="", tx_hash="",
     )  # fmt: skip
     return data, challenge_by(posted, "check_segment", 0, 0, pre_root, b"", b"")
 
