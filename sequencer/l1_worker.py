@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sequencer.batcher import read_stored
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import L1Error
+from sequencer.l1.errors import FollowerError, L1Error
 from sequencer.l1.follower import Follower, InboxMessage, RolledBack
 from sequencer.l1.inbox import Deadlines
 from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig
@@ -323,7 +323,9 @@ class L1Worker:
     def _failed(self, error: Exception) -> None:
         """Shows the error and waits for what may pass."""
         if str(error) != self.last_error:
-            logger.warning("L1: %s", error)
+            logger.log(
+                logging.ERROR if isinstance(error, FollowerError) else logging.WARNING, "L1: %s", error
+            )
         self.last_error = str(error)
         self._ended.wait(min(max(self._config.poll_s, 0.05), 1.0))
 

@@ -17,7 +17,7 @@ from sequencer.batcher import Batch, Batcher
 from sequencer.engine import ReplayError
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import L1Error
+from sequencer.l1.errors import FollowerError, L1Error
 from sequencer.l1.follower import Follower, PostedBatch, RolledBack
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, standing
@@ -107,7 +107,9 @@ class Standby:
             if isinstance(error, LogError):  # the state is ahead of it
                 self.state = recover(self._snapshots, self.log, self._genesis())[0]
             if str(error) != self.message:
-                logger.warning("standby: %s", error)
+                # What cannot be read does not pass by itself: somebody has to hear of it.
+                level = logging.ERROR if isinstance(error, FollowerError) else logging.WARNING
+                logger.log(level, "standby: %s", error)
             self.message = str(error)
         return False
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from eth_abi import abi as eth_abi_coder
+from eth_abi.exceptions import DecodingError
 from tiny_keccak import keccak256
 
+from sequencer.l1.errors import Undecodable
 from sequencer.l1.rpc import Rpc, to_bytes, to_hex
 
 
@@ -36,8 +38,11 @@ class Function:
         return tuple(eth_abi_coder.decode(self.inputs, data[4:]))
 
     def decode_output(self, data: bytes) -> Any:
-        """The value, or a tuple when there are several."""
-        values = tuple(eth_abi_coder.decode(self.outputs, data))
+        """The value, or a tuple when there are several. Raises Undecodable."""
+        try:
+            values = tuple(eth_abi_coder.decode(self.outputs, data))
+        except (DecodingError, ValueError, TypeError) as error:
+            raise Undecodable(f"the result of {self.name}", str(error)) from error
         return values[0] if len(values) == 1 else values
 
 
@@ -50,7 +55,14 @@ class Event:
     types: tuple[str, ...]
 
     def decode(self, log: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of a log by name; indexed ones of dynamic type are their hashes."""
+        """Arguments of a log by name; indexed ones of dynamic type are their hashes. Raises Undecodable."""
+        try:
+            return self._decoded(log)
+        except (DecodingError, LookupError, StopIteration, TypeError, ValueError) as error:
+            where = f"{self.name} in block {log.get('blockNumber')}" if isinstance(log, dict) else self.name
+            raise Undecodable(f"an event {where}", f"{type(error).__name__}: {error}") from error
+
+    def _decoded(self, log: dict[str, Any]) -> dict[str, Any]:
         topics = iter(log["topics"][1:])
         plain = [kind for kind, indexed in zip(self.types, self.indexed, strict=True) if not indexed]
         values = iter(eth_abi_coder.decode(plain, to_bytes(log["data"])))

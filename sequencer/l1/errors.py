@@ -20,10 +20,11 @@
     │   ├── BatchOutOfOrder        a batch that is not the next one
     │   ├── BatchMismatch          L1 holds another batch under this id
     │   └── PayloadTooLarge        the transaction would exceed what nodes carry
-    └── FollowerError
+    └── FollowerError              ... and for which somebody has to look: it passes with another node, or not at all
         ├── ReorgTooDeep           a reported message is gone from the chain
         ├── InboxMismatch          logs contradict the running hash of PROTOCOL §6
-        └── PayloadMismatch        calldata of a posted batch contradicts its event
+        ├── PayloadMismatch        calldata of a posted batch contradicts its event
+        └── Undecodable            what a node says that a contract has said cannot be decoded
 """
 
 from dataclasses import dataclass
@@ -210,3 +211,12 @@ class PayloadMismatch(FollowerError):
 
     def __str__(self) -> str:
         return f"posted batch {self.batch_id}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Undecodable(FollowerError):
+    what: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.what} cannot be decoded: {self.reason}"

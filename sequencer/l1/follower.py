@@ -6,7 +6,7 @@ GLOBAL), and the chain has the rest; the running hash of PROTOCOL §6 ties the t
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sequencer.contracts import load
@@ -340,27 +340,36 @@ class Follower:
         return found, end
 
     def _posted_batch(self, log: dict[str, Any]) -> PostedBatch:
-        event = self._posted.decode(log)
-        batch_id = int(event["batch_id"])
+        """Raises PayloadMismatch and BlobsUnavailable when the event can be read and the payload cannot."""
+        batch = self._without_payload(log)
         transaction = self._transaction(log)
-        data = to_bytes(transaction["input"])
+        try:
+            data = to_bytes(transaction["input"])
+            to = str(transaction.get("to") or "").lower()
+            named = tuple(map(to_bytes, transaction.get("blobVersionedHashes") or ()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise PayloadMismatch(batch.batch_id, f"its transaction cannot be decoded: {error!r}") from error
         in_blobs = data[:4] == self._post_blobs
-        if (transaction.get("to") or "").lower() != self._rollup.lower() or (
-            not in_blobs and data[:4] != self._post
-        ):
-            raise PayloadMismatch(batch_id, "was not posted by a direct call of Rollup.post or post_blobs")
-        hashes = tuple(map(to_bytes, transaction.get("blobVersionedHashes") or ())) if in_blobs else ()
-        odd: tuple[bytes, ...] = ()
+        if to != self._rollup.lower() or (not in_blobs and data[:4] != self._post):
+            raise PayloadMismatch(
+                batch.batch_id, "was not posted by a direct call of Rollup.post or post_blobs"
+            )
         if in_blobs:
-            found = self._blobs(log, batch_id, hashes)
-            payload = blobs.from_blobs(found, event["elements"])
+            found = self._blobs(log, batch.batch_id, named)
+            payload = blobs.from_blobs(found, batch.elements)
             odd = () if found == blobs.to_blobs(payload) else found
+            batch = replace(batch, payload=payload, blob_hashes=named, odd_blobs=odd)
         else:
-            payload = payload_in(data)
-        if (blobs.data_root(hashes) if in_blobs else data_root(payload)) != event["data_root"]:
-            raise PayloadMismatch(batch_id, "the payload's data root is not the event's")
+            batch = replace(batch, payload=payload_in(data))
+        if (blobs.data_root(named) if in_blobs else data_root(batch.payload)) != batch.data_root:
+            raise PayloadMismatch(batch.batch_id, "the payload's data root is not the event's")
+        return batch
+
+    def _without_payload(self, log: dict[str, Any]) -> PostedBatch:
+        """What the event alone says."""
+        event = self._posted.decode(log)
         return PostedBatch(
-            batch_id=batch_id,
+            batch_id=int(event["batch_id"]),
             pre_root=event["pre_root"],
             post_root=event["post_root"],
             data_root=event["data_root"],
@@ -373,12 +382,10 @@ class Follower:
             inbox_count=event["inbox_count"],
             inbox_hash=event["inbox_hash"],
             work=event["work"],
-            payload=payload,
+            payload=b"",
             block_number=to_int(log["blockNumber"]),
             block_hash=log["blockHash"],
             tx_hash=log["transactionHash"],
-            blob_hashes=hashes,
-            odd_blobs=odd,
         )
 
     def _transaction(self, log: dict[str, Any]) -> dict[str, Any]:

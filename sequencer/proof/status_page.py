@@ -96,6 +96,8 @@ def headline(status: Status, now_s: int) -> str:
     if is_stale(status, now_s):
         since = utc(status["looked_at"]) if status["looked_at"] else "it began"
         return f"nothing seen of L1 since {since}"
+    if status["unread"]:
+        return f"batch {status['unread']} cannot be read"
     if status["error"]:
         return "L1 does not answer as it should"
     if status["late"]:
@@ -119,6 +121,11 @@ def metrics(status: Status) -> str:
     add("looked_at_seconds", "when L1 last answered, seconds since 1970", status["looked_at"])
     wrong = (status["fault"] or {}).get("batch", 0)
     add("wrong_batch", "the first batch that stands and is wrong, 0 when none is", wrong)
+    add(
+        "unread_batch",
+        "the first batch that stands and cannot be read, 0 when none is",
+        status["unread"] or 0,
+    )
     for name, what in (
         ("batches_posted", "batches that stand on L1"),
         ("batches_checked", "of them, executed again and found right"),

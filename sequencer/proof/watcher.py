@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,22 @@ from sequencer.engine import ReplayError
 from sequencer.genesis import genesis_state
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import DeploymentError, L1Error, NodeBehind, ReorgTooDeep, RpcReverted
-from sequencer.l1.follower import BLOCKS_PER_QUERY, Follower, InboxMessage, Kept, PostedBatch
+from sequencer.l1.errors import (
+    DeploymentError,
+    FollowerError,
+    L1Error,
+    NodeBehind,
+    ReorgTooDeep,
+    RpcReverted,
+)
+from sequencer.l1.follower import BLOCKS_PER_QUERY, InboxMessage, Kept, PostedBatch
 from sequencer.l1.inbox import ROLLUP, Deadlines, end_of
 from sequencer.l1.rpc import Rpc, to_int
-from sequencer.proof.archive import ARCHIVE_FILE, Archive, RolledBack, Row
+from sequencer.proof.archive import ARCHIVE_FILE, Archive, Row
 from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Audit, Fault, FaultKind
 from sequencer.proof.challenger import Challenged, Challenger
 from sequencer.proof.exit import marks_age_s
+from sequencer.proof.reader import Reader, Unread
 from sequencer.protocol import codec
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
@@ -62,32 +70,6 @@ class Alarm:
 
     at_s: int
     what: str
-
-
-class _Reader(Follower):
-    """The follower, and the events of the Rollup in the chain's order, roll-backs among them."""
-
-    def __init__(self, rpc: Rpc, at: Deployment, confirmations: int, kept: Kept | None) -> None:
-        super().__init__(rpc, at.inbox, at.rollup, at.deploy_block, confirmations, kept=kept)
-
-    def events(self, first: int, last: int) -> Iterator[tuple[PostedBatch | RolledBack, int]]:
-        """(event, log index) of the blocks `first` to `last`."""
-        query = {
-            "address": self._rollup,
-            "topics": [[self._posted.topic, self._rolled_back.topic]],
-            "fromBlock": hex(first),
-            "toBlock": hex(last),
-        }
-        for log in self._logs(query)[0]:
-            index = to_int(log["logIndex"])
-            if log["topics"][0] == self._posted.topic:
-                yield self._posted_batch(log), index
-            else:
-                fields = self._rolled_back.decode(log)
-                yield (
-                    RolledBack(int(fields["batch_id"]), to_int(log["blockNumber"]), log["blockHash"]),
-                    index,
-                )
 
 
 class Watcher:
@@ -128,7 +110,7 @@ class Watcher:
         self._archive = Archive(folder / ARCHIVE_FILE)
         self._archive.bind(f"{deployment.rollup} on chain {deployment.chain_id}")
         self._kept = kept
-        self._reader = _Reader(rpc, deployment, self.config.confirmations, kept)
+        self._reader = Reader(rpc, deployment, self.config.confirmations, kept)
         self._deadlines: Deadlines | None = None
         self._messages: list[InboxMessage] = []
         self._hash_at: tuple[int, bytes] | None = None
@@ -136,7 +118,8 @@ class Watcher:
         self._done: list[Row] = []  # the batches that the state holds
         self._snapshot_at = 0
         self._fault_row: Row | None = None
-        self._against: tuple[Fault, PostedBatch] | None = None
+        self._unread: Unread | None = None  # the first batch that stands and cannot be read
+        self._against: tuple[Fault, PostedBatch, Callable[[], State]] | None = None
         self._raised: set[str] = set()
         self._late: dict[str, int] | None = None
         self._challenges: dict[str, Challenged] = {}  # of this run, by the batch's block and id
@@ -167,16 +150,26 @@ class Watcher:
             stop.wait(self.config.poll_s)
 
     def look(self) -> bool:
-        """`step`, with what may pass (L1 away, a full disk) shown instead of raised; False then."""
+        """`step`, with what goes wrong shown instead of raised; False then, and when a batch cannot be read.
+
+        Whatever a node answers must not end the watching. Raises ReplayError: the folder is not what it was.
+        """
         try:
             self.step()
-        except (L1Error, OSError, sqlite3.Error) as error:
-            if str(error) != self.error:
-                self._raise(f"L1: {error}")
-            self.error = str(error)
+        except ReplayError:
+            raise
+        except Exception as error:
+            is_known = isinstance(error, (L1Error, OSError, sqlite3.Error))
+            what = f"L1: {error}" if is_known else f"this look has failed: {error!r}"
+            if what != self.error:
+                is_for_people = not is_known or isinstance(error, FollowerError)
+                self._raise(what, logging.ERROR if is_for_people else logging.WARNING)
+                if not is_known:
+                    logger.exception("the watcher goes on looking")
+            self.error = what
             self._publish()
             return False
-        return True
+        return not self.error
 
     def step(self) -> None:
         """One look: reads what is new and confirmed, checks it, challenges what is wrong."""
@@ -185,11 +178,12 @@ class Watcher:
         self._sync()
         if self.fault is None:
             self._check_late()
+            self._check_unread()
         if self._challenger is not None:
             self._challenge(self._challenger)
             self._challenger.tend()
         self._look_around()
-        self.error = ""
+        self.error = "" if self._unread is None else self._unread.why
         self._publish()
 
     def close(self) -> None:
@@ -245,8 +239,8 @@ class Watcher:
         safe = self._head[0] - self.config.confirmations
         number = self._archive.get("cursor_number")
         first = self.deployment.deploy_block if number is None else number + 1
-        begun = first
-        while first <= safe:
+        begun, unread = first, None
+        while first <= safe and unread is None:
             last = min(first + BLOCKS_PER_QUERY - 1, safe)
             end = self._rpc.block(last)
             events = list(self._reader.events(first, last))
@@ -258,16 +252,26 @@ class Watcher:
             ):
                 return  # the chain has changed under the query: the next look walks back
             for event, index in events:
-                self._archive.add(event, index)
+                if not isinstance(event, Unread):
+                    self._archive.add(event, index)
+                elif not self._reader.is_gone(event, safe):
+                    unread = event
+                    break
+            if unread is not None:  # from its block on everything is read again at the next look
+                last = unread.batch.block_number - 1
+                end = self._rpc.block(last)
+                if end is None:
+                    raise NodeBehind(self._rpc.url, f"no block {last}")
             self._archive.put(cursor_number=last, cursor_hash=end["hash"])
             first = last + 1
             self.progress("blocks", last - begun + 1, safe - begun + 1)
+        self._unread = unread
         try:
             self._messages = self._reader.messages_after(0)
         except ReorgTooDeep as error:
             self._raise(str(error))
             self._hash_at = None
-            self._reader = _Reader(self._rpc, self.deployment, self.config.confirmations, self._kept)
+            self._reader = Reader(self._rpc, self.deployment, self.config.confirmations, self._kept)
             self._messages = self._reader.messages_after(0)
 
     def _message(self, index: int) -> bytes | None:
@@ -396,16 +400,42 @@ class Watcher:
     def _challenge(self, challenger: Challenger) -> None:
         """The next step against the wrong batch; of one that stands no more, only what became of our challenge."""
         if self.fault is not None and self._fault_row is not None:
-            self._against = (self.fault, self._archive.batch(self._fault_row))
-        elif self.challenged is None or self.challenged.state != "filed":
+            of = self.fault
+            self._against = (of, self._archive.batch(self._fault_row), lambda: self.state_for(of))
+        elif not self._is_late_unread() and (self.challenged is None or self.challenged.state != "filed"):
             return
         assert self._against is not None
-        fault, batch = self._against
+        fault, batch, state = self._against
         before = self.challenged
-        self.challenged = challenger.challenge(fault, batch, lambda: self.state_for(fault))
+        self.challenged = challenger.challenge(fault, batch, state)
         self._challenges[f"{batch.block_number} {fault.batch_id}"] = self.challenged
         if before is None or self.challenged.state != before.state:
             logger.warning("challenge of batch %d: %s", fault.batch_id, self.challenged)
+
+    def _is_late_unread(self) -> bool:
+        """Whether the batch that cannot be read is the one to be challenged."""
+        return (
+            self._unread is not None
+            and self._against is not None
+            and self._against[1].block_hash == self._unread.batch.block_hash
+            and self._against[0].batch_id == self._unread.batch.batch_id
+        )
+
+    def _check_unread(self) -> None:
+        """Says that a batch cannot be read. Nothing in it can be shown then, but that it was posted too late."""
+        unread = self._unread
+        if unread is None:
+            return
+        batch = unread.batch
+        self._alarm(
+            f"unread {batch.block_hash} {batch.batch_id}",
+            f"batch {batch.batch_id} CANNOT BE READ, and may be wrong: {unread.why}",
+            logging.ERROR,
+        )
+        is_next = len(self._done) == len(self._archive.standing()) == batch.batch_id - 1
+        late = self._late_fault(batch) if is_next else None
+        if late is not None:
+            self._against = (late, batch, lambda: self.state)
 
     def _check_late(self) -> None:
         """The inbox message that has waited longest, when it has waited too long."""
@@ -443,14 +473,14 @@ class Watcher:
         if not self._marks_seen_at <= time_s < self._marks_seen_at + MARKS_LOOK_S:
             self._marks_seen_at, self._marks_age_s = time_s, marks_age_s(self.state)
 
-    def _alarm(self, key: str, what: str) -> None:
+    def _alarm(self, key: str, what: str, level: int = logging.WARNING) -> None:
         """Once a key."""
         if key not in self._raised:
             self._raised.add(key)
-            self._raise(what)
+            self._raise(what, level)
 
-    def _raise(self, what: str) -> None:
-        logger.warning("%s", what)
+    def _raise(self, what: str, level: int = logging.WARNING) -> None:
+        logger.log(level, "%s", what)
         self._alarms_raised += 1
         self.alarms.append(Alarm(int(time.time()), what))
 
@@ -485,6 +515,7 @@ class Watcher:
             "archive_bytes": self._archive.size_bytes(),
             "snapshot_batch": self._snapshot_at,
             "late": self._late,
+            "unread": None if self._unread is None else self._unread.batch.batch_id,
             "fault": None if self.fault is None else as_json(self.fault),
             "challenge": None if self.challenged is None else asdict(self.challenged),
             "error": self.error,

@@ -1,0 +1,55 @@
+"""What a watcher reads of the Rollup: its events in the chain's order, batches with their payloads.
+
+A batch whose payload cannot be read, for whatever reason, is no end of the reading: it comes as `Unread`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import BlobsUnavailable, PayloadMismatch
+from sequencer.l1.follower import Follower, Kept, PostedBatch
+from sequencer.l1.rpc import Rpc, to_int
+from sequencer.proof.archive import RolledBack
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A batch without its payload: what the event says of it, and why there is no more."""
+
+    batch: PostedBatch
+    why: str
+
+
+class Reader(Follower):
+    """The follower, and the events of the Rollup, roll-backs among them."""
+
+    def __init__(self, rpc: Rpc, at: Deployment, confirmations: int, kept: Kept | None) -> None:
+        super().__init__(rpc, at.inbox, at.rollup, at.deploy_block, confirmations, kept=kept)
+
+    def events(self, first: int, last: int) -> Iterator[tuple[PostedBatch | RolledBack | Unread, int]]:
+        """(event, log index) of the blocks `first` to `last`."""
+        query = {
+            "address": self._rollup,
+            "topics": [[self._posted.topic, self._rolled_back.topic]],
+            "fromBlock": hex(first),
+            "toBlock": hex(last),
+        }
+        for log in self._logs(query)[0]:
+            index = to_int(log["logIndex"])
+            if log["topics"][0] != self._posted.topic:
+                batch_id = int(self._rolled_back.decode(log)["batch_id"])
+                yield RolledBack(batch_id, to_int(log["blockNumber"]), log["blockHash"]), index
+                continue
+            try:
+                yield self._posted_batch(log), index
+            except (PayloadMismatch, BlobsUnavailable) as error:
+                yield Unread(self._without_payload(log), str(error)), index
+
+    def is_gone(self, unread: Unread, last_block: int) -> bool:
+        """Whether a batch has been rolled back since, by `last_block`."""
+        batch = unread.batch
+        return any(
+            one.batch_id <= batch.batch_id and one.block_number > batch.block_number
+            for one in self.roll_backs(last_block)
+        )
