@@ -66,7 +66,7 @@ class Params:
     # liquidation
     auction_duration_s: int = 900
     auction_discount_max_ppm: int = 1_000_000  # of the portfolio's IM
-    auction_fraction_max: int = 64  # of 256, a bid
+    auction_fraction_max: int = 64  # of 256, a bid on a solvent account while the clock runs
     liquidation_fee_ppm: int = 20_000  # of the IM taken over
     # orders
     order_hold: int = 1_000  # 1e-6 USD of free margin for each order's leaf; what its SWEEP costs its account

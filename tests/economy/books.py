@@ -442,6 +442,9 @@ class Books:
             if out.reason is Reason.HEALTHY:
                 return ""
             if out.reason is not Reason.OK:
+                oldest = world.state.globals.time - world.params.risk_age_max_s
+                if all(world.state.pages[one >> 5].time < oldest for one in account.positions):
+                    return ""  # its other positions are sold, and nobody has a mark to sell these at
                 early = world.truth.time - account.auction_start < world.params.auction_duration_s
                 return "" if early else f"BID: {out.reason.name}"
         return "BID: 200 do not end it"

@@ -134,3 +134,53 @@ def test_account_below_maintenance__whatever_it_holds__can_be_taken_by_somebody(
         assert exchange.bid("rich", "debtor", 256).reason is Reason.OK
     assert exchange.account("debtor").cash >= 0 or exchange.account("debtor").positions
     assert exchange.account("rich").cash > USD
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(
+    st.lists(LOTS, min_size=2, max_size=6),
+    st.lists(st.booleans(), min_size=6, max_size=6),
+    st.sampled_from((-300_000, 0, 20_000, 400_000, 990_000)),
+    st.lists(st.sampled_from((1, 7, 64, 256)), min_size=1, max_size=6),
+    st.sampled_from((0, 60, 900)),
+)
+def test_bids__on_an_account_with_marks_that_stay_old__never_raise_what_a_coalition_has(
+    positions: list[int], old: list[bool], depth_ppm: int, fractions: list[int], seconds: int
+) -> None:
+    """What has no fresh mark stays, and lends its caution to nobody: equity / IM of the rest never falls."""
+    exchange, instruments = made([], 0, 0)
+    state = exchange.state
+    held = dict(sorted(zip(instruments[6:12], positions, strict=False)))
+    for instrument, is_old in zip(held, old, strict=False):
+        if is_old:
+            state.pages[instrument >> 5].time -= 10**5
+    debtor = exchange.account("debtor")
+    debtor.positions, debtor.epoch = held, NEVER
+    debtor.cash = 0
+    equity, risk, _ = margin.cautious(state, debtor)
+    debtor.cash = risk * depth_ppm // 10**6 * 8 // 10 - equity - 1
+    state.put_account(exchange.numbers["debtor"], debtor)
+    state.underlyings[0].time -= 10**5  # RISK cannot renew them
+    assert exchange.liquidate("debtor").reason is Reason.OK
+    exchange.tick(seconds)
+    for fraction in fractions:
+        debtor = exchange.account("debtor")
+        equity, risk, worth = margin.cautious(state, debtor)
+        before = sum(value(exchange, role) for role in MINE)
+        out = exchange.bid("friend", "debtor", fraction)
+        assert sum(value(exchange, role) for role in MINE) <= before
+        debtor = exchange.account("debtor")
+        left, risk_left, worth_left = margin.cautious(state, debtor)
+        if out.reason is not Reason.OK:
+            assert (left, risk_left, worth_left) == (equity, risk, worth)
+            continue
+        assert all(
+            state.pages[one >> 5].time > state.globals.time - 3_600
+            for one in exchange.account("friend").positions
+        )
+        assert risk_left <= risk
+        assert left * risk >= equity * risk_left or equity <= 0
+        assert left >= min(equity, 0)
+        assert state.globals.holes == debtor.hole == max(0, -worth_left) or not debtor.positions
+        if not debtor.auction_start:
+            break
