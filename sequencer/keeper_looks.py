@@ -25,7 +25,7 @@ ITSELF: Final = 0  # in the place of a page, for accounts that have changed; no 
 FOREVER: Final = 1 << 80  # a move that no account bears: a page that goes stale or is fresh again
 LOOK_COST: Final = 8  # of a look, in entries of a heap that turn out to be out of date
 RING_PART: Final = 8  # one look of so many goes round
-ROUNDING: Final = 2  # IM and MM are rounded up: one each
+ROUNDING: Final = 8  # at most, of IM's parts of two underlyings and of MM together, 1e-6 USD
 SHARD_BITS: Final = 12  # accounts of one heap: what cleaning one may take at once
 
 Heap = list[tuple[int, int, int]]  # (how far the page may get, account, version)
