@@ -274,10 +274,9 @@ class DeepScript:
         dead = codec.encode(Kind.FORCED_CANCEL_ALL, account=worlds.DEEP_FROM + 1)
         yield Scene("FORCED_CANCEL_ALL", None, (dead,))
         yield Scene("", None, tick)
-        deposit = codec.encode(Kind.DEPOSIT, owner=b"\1" * 20, account=worlds.DEEP_FROM, amount=5)
-        where = [(row, 0) for row in range(4, 12)] + [(4, 4), (5, 4)]
+        where = [(row, 0) for row in range(4, 12)]
         sweeps = (
             codec.encode(Kind.SWEEP, instrument=NEAR << 12 | row, side=c.BUY, price=c.U32_MAX, seq=seq)
             for row, seq in where
         )
-        yield Scene("segment: DEPOSIT, 10 SWEEP", None, (deposit, *sweeps), opens=False)
+        yield Scene("segment: 8 SWEEP", None, tuple(sweeps), opens=False)
