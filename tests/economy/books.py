@@ -12,6 +12,7 @@ hole. A price moves no cash: inside the modelled range it may cost an account it
 from __future__ import annotations
 
 import copy
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from sequencer.protocol.state import expiry_time
 
 if TYPE_CHECKING:
     from sequencer.protocol.outcome import Outcome
+    from tests.economy.truth import Basis
     from tests.economy.world import World
 
 USD = 1_000_000
@@ -61,9 +63,11 @@ class Books:
         self.due: dict[int, float] = {}  # account -> hole that was there to be seen
         self.fresh: set[int] = set()  # accounts whose marks a keeper has just made
         self.initial_of: dict[int, float] = {}
-        self.basis: dict[int, object] = {}  # page -> the truth when it was marked
-        self.fed: dict[int, object] = {}
-        self.surfaced: dict[int, object] = {}
+        self.basis: dict[int, Basis] = {}  # page -> the truth when it was marked
+        self.indexes: dict[tuple[int, int], Basis] = {}  # (underlying, feed) -> the truth of an honest report
+        self.surfaces: dict[tuple[int, int], Basis] = {}  # (expiry, feed)
+        self.past: tuple[deque[Basis], ...] = (deque(maxlen=40), deque(maxlen=40))
+        self.surfaced: dict[int, Basis] = {}  # expiry -> the truth when its surfaces were reported
         self.paid_in = self.paid_out = 0.0
         self.wealth = 0.0
         self.crumbs = 0.0  # gains below RECORD_TOLERANCE
@@ -88,6 +92,8 @@ class Books:
 
     def reprice(self) -> None:
         """After time or truth has moved."""
+        for which, past in enumerate(self.past):
+            past.append(self.world.truth.basis(which))
         for instrument in self.world.listed:
             self.price(instrument)
         self.reset()
@@ -243,25 +249,13 @@ class Books:
         truth = world.truth
         self.basis[page_id] = truth.basis(key >> 16)
         one = truth.slices[key]
-        told = self.surfaced.get(key)
-        at = self.fed.get(key >> 16)
-        fresh = (
-            at is not None
-            and at.gap(truth, key) < 0.0004
-            and not world.is_omitted("FEED", f"FEED {key >> 16}")
-        )
-        if one.settled_at is not None or not fresh or told is None or told.gap(truth, key) > 0.005:
+        reach = self._reach(key)
+        if one.settled_at is not None or reach is None:
             return
-        # Where an honest feed is left out, an even number remains, whose middle two may lie a little apart.
-        surface_age_s = world.params.surface_age_max_s
-        alone = any(
-            world.omitted.get(f"feed {feed}", 0) + surface_age_s > truth.time
-            for feed in range(world.setting.feeds)
-        )
         page = world.state.pages[page_id]
         for row, terms in enumerate(page.terms):
             strike, put = terms & 0x7FFF_FFFF, bool(terms >> 31)
-            low, high = truth.bounds_of(key, strike, put, *(APART if alone else TOGETHER))
+            low, high = truth.bounds_of(key, strike, put, *reach)
             mark = page.rows[row][0]
             if not low - 2 <= mark <= high + 2:
                 lots = 10_000
@@ -273,6 +267,27 @@ class Books:
                     f"mark {mark} of {page_id << 5 | row:#x} outside {low:.0f} to {high:.0f}",
                     (),
                 )
+
+    def _reach(self, key: int) -> tuple[float, float] | None:
+        """How far honest reports may put forward and variance off the truth now; None: too far to tell."""
+        world, truth = self.world, self.world.truth
+        setting, params = world.setting, world.params
+        honest = [feed for feed in range(setting.feeds) if feed not in setting.liars]
+        missing = False
+        for told, age_s, gap in (
+            ({feed: self.indexes.get((key >> 16, feed)) for feed in honest}, params.feed_age_max_s, 4e-4),
+            ({feed: self.surfaces.get((key, feed)) for feed in honest}, params.surface_age_max_s, 5e-3),
+        ):
+            for basis in told.values():
+                if basis is None or truth.time - basis.time > age_s:
+                    missing = True
+                elif basis.gap(truth, key) > gap:
+                    return None
+        if not missing:
+            return TOGETHER
+        # Liars among the rest may hold the index where it was until that is too old.
+        held = (one for one in self.past[key >> 16] if truth.time - one.time <= 2 * params.feed_age_max_s)
+        return APART if all(one.gap(truth, key) < 2e-3 for one in held) else None
 
     def _fixed(self, fields: dict, out: Outcome) -> None:
         key = fields["underlying"] << 16 | fields["day"]
@@ -296,7 +311,7 @@ class Books:
     def is_in_range(self, account: Account) -> bool:
         """Whether the truth is still inside what margin is made for, seen from the marks that stand."""
         world = self.world
-        horizon = getattr(world.params, "horizon_s", 21_600)
+        horizon = world.params.horizon_s
         for page_id in {one >> 5 for one in account.positions}:
             basis = self.basis.get(page_id)
             key = page_id >> 7

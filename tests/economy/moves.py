@@ -38,7 +38,8 @@ def structure(world: World, rng: Random) -> Legs:
     if kind == 0:
         return [(pick, sign)]
     if kind in (1, 2):  # a straddle or strangle, its strikes anywhere between the points that margin looks at
-        return [(one, sign) for one in _strikes(world, rng, key, 0.0 if kind == 1 else 0.04)]
+        middle = world.truth.index[key >> 16] * rng.uniform(0.96, 1.04)
+        return [(one, sign) for one in _strikes(world, key, middle, 0.0 if kind == 1 else 0.04)]
     if kind == 3:  # a calendar
         other = [one for one in listed if one >> 28 == pick >> 28 and one >> 12 != key]
         return [(pick, sign), (rng.choice(other), -sign)] if other else [(pick, sign)]
@@ -63,9 +64,8 @@ def structure(world: World, rng: Random) -> Legs:
     ]
 
 
-def _strikes(world: World, rng: Random, key: int, width: float) -> list[int]:
+def _strikes(world: World, key: int, middle: float, width: float) -> list[int]:
     step = world.strike_step(key >> 16)
-    middle = world.truth.index[key >> 16] * rng.uniform(0.96, 1.04)
     found = []
     for put, off in ((0, width), (1, -width)):
         strike = max(round(middle * (1 + off) / step), 1) * step
@@ -157,6 +157,25 @@ def borrow(world: World, rng: Random) -> Iterator[None]:
         grow(world, one, two, legs, rng.choice((500, 5_000, 50_000)), rng.randrange(6, 16))
     yield
     yield from drain(world, rng)
+
+
+def between_points(world: World, rng: Random) -> Iterator[None]:
+    """Long straddles near expiry whose strike lies between the moves that margin looks at, on borrowed money."""
+    one, two = pair(world, rng)
+    which = rng.randrange(2)
+    keys = sorted({instrument >> 12 for instrument in world.tradable(which)})
+    if not keys:
+        return
+    key = keys[0] if rng.random() < 0.7 else rng.choice(keys)
+    third = world.range_of(which) / 3
+    middle = world.truth.index[which] * (1 + third * (rng.randrange(-2, 2) + rng.uniform(0.3, 0.7)))
+    legs = [(instrument, 1.0) for instrument in _strikes(world, key, middle, 0.0)]
+    world.transfer(one, two, int(world.state.accounts[one].cash * rng.choice((0.5, 0.9, 0.97))))
+    if len(legs) == 2:
+        grow(world, one, two, rng.sample(legs, 2), rng.choice((1_000, 10_000)), 24)
+    yield
+    world.transfer(one, two, min(world.free(one), world.state.accounts[one].cash))
+    yield
 
 
 def worst_bid(world: World, rng: Random) -> Iterator[None]:
@@ -507,6 +526,7 @@ MOVES: Final[dict[str, tuple[Move, int]]] = {  # name -> (move, weight)
     "mirror": (mirror, 5),
     "drain": (drain, 4),
     "borrow": (borrow, 3),
+    "between_points": (between_points, 2),
     "worst_bid": (worst_bid, 4),
     "late_liquidators": (late_liquidators, 2),
     "silent_underlying": (silent_underlying, 2),
@@ -532,6 +552,7 @@ PLANS: Final[tuple[tuple[str, ...], ...]] = (
     ("mirror", "drain", "drain", "late_liquidators", "worst_bid"),
     ("borrow", "drain", "worst_bid", "run_away"),
     ("mirror", "drain", "worst_bid", "late_liquidators"),
+    ("between_points", "worst_bid"),
     ("dust", "worst_bid"),
     ("fill_slots", "worst_bid"),
     ("silent_underlying", "run_away"),

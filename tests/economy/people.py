@@ -57,7 +57,7 @@ class Nature:
                 jumped = True
             truth.index[which] = min(max(truth.index[which] * factor, 20_000.0), 60_000_000.0)
             if rng.random() < 0.02:
-                one = world.shock(which)
+                one = world.params.of(which)
                 part = rng.choice((0.1, 0.3, 0.95)) / c.PPM
                 change = rng.uniform(-one.vol_down_ppm, one.vol_up_ppm) * part
                 truth.factor[which] = min(max(truth.factor[which] + change, -0.25), 0.6)

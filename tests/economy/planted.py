@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from sequencer.protocol import cash, liquidation, margin
+from sequencer.protocol import cash, exposure, liquidation, margin, reports
 from sequencer.protocol.constants import Reason
 
 if TYPE_CHECKING:
@@ -21,6 +21,26 @@ def half_margin(patch: pytest.MonkeyPatch) -> None:
     """IM is half of what a move inside the range can cost."""
     whole = margin.initial
     patch.setattr(margin, "initial", lambda state, account: whole(state, account) // 2)
+
+
+def points_alone(patch: pytest.MonkeyPatch) -> None:
+    """IM looks at the scenario points and at nothing between them."""
+    patch.setattr(exposure.Exposure, "worst", lambda self, _: min(0, *self.net))
+
+
+def offsets(patch: pytest.MonkeyPatch) -> None:
+    """Underlyings offset each other scenario by scenario."""
+
+    def initial(state: State, account: Account) -> int:
+        rows = [one.net for one in account.sums.exposures.values()]
+        return -min(0, *(sum(column) for column in zip(*rows, strict=True))) if rows else 0
+
+    patch.setattr(margin, "initial", initial)
+
+
+def lowest_report(patch: pytest.MonkeyPatch) -> None:
+    """The lowest of the feeds' numbers rules, whoever has said it."""
+    patch.setattr(reports, "_sure", lambda ordered, _: (ordered[0], ordered[0]))
 
 
 def loans(patch: pytest.MonkeyPatch) -> None:
@@ -68,6 +88,9 @@ def par(patch: pytest.MonkeyPatch) -> None:
 # name -> (what is planted, invariants that may tell of it, the moves that are drawn)
 PLANTED: Final[dict[str, tuple[Patch, tuple[str, ...], tuple[str, ...]]]] = {
     "half_margin": (half_margin, ("margin", "awake"), ("mirror", "drain", "borrow")),
+    "points_alone": (points_alone, ("margin", "awake"), ("between_points",)),
+    "offsets": (offsets, ("margin", "awake"), ("mirror", "drain")),
+    "lowest_report": (lowest_report, ("mark",), ("lie",)),
     "loans": (loans, ("hole", "gain"), ("mirror", "drain", "noise")),
     "dear_auction": (dear_auction, ("hole",), ("mirror", "drain", "worst_bid", "late_liquidators")),
     "no_takers": (no_takers, ("untakeable",), ("mirror", "drain", "borrow")),

@@ -65,7 +65,8 @@ class World:
         keys = tuple(address(1_000 + feed) for feed in range(setting.feeds))
         self.params = Params(feed_keys=keys, treasury_account=1, **calm)
         self.state = State(DOMAIN, self.params, (0, 1))
-        self.truth = Truth(setting.start, [5_000_000.0, 300_000.0], [0.6, 0.8], [0.0, 0.0], *self.vol_term())
+        term = self.params.vol_reference_s, self.params.vol_power_ppm / c.PPM
+        self.truth = Truth(setting.start, [5_000_000.0, 300_000.0], [0.6, 0.8], [0.0, 0.0], *term)
         self.auditor = Auditor()
         self.number: dict[str, int] = {}
         self.nonces: dict[int, int] = {}
@@ -102,23 +103,13 @@ class World:
         for page in list(self.state.pages):
             self.risk(page)
 
-    def vol_term(self) -> tuple[float, float]:
-        """Reference (s) and power by which volatility shocks shrink with maturity."""
-        if hasattr(self.params, "vol_reference_s"):
-            return self.params.vol_reference_s, self.params.vol_power_ppm / c.PPM
-        return 2_592_000, 0.0
-
-    def shock(self, underlying: int):
-        """What holds shocks of an underlying in PARAMS."""
-        return self.params.of(underlying) if hasattr(self.params, "of") else self.params
-
     def range_of(self, underlying: int) -> float:
         """Greatest move that IM is made for, as a part of the index."""
-        return self.shock(underlying).price_range_ppm / c.PPM
+        return self.params.of(underlying).price_range_ppm / c.PPM
 
     def vols_of(self, key: int) -> tuple[float, float]:
         """Greatest fall and rise of an expiry's volatility that IM is made for, as parts of it."""
-        one, truth = self.shock(key >> 16), self.truth
+        one, truth = self.params.of(key >> 16), self.truth
         down, up = one.vol_down_ppm / c.PPM, one.vol_up_ppm / c.PPM
         return 1 - truth.volatility(key, -down), truth.volatility(key, up) - 1
 
@@ -191,10 +182,11 @@ class World:
             else:
                 price *= 1 + rng.uniform(-1e-4, 1e-4)
             self.feed(underlying, feed, price)
-        self.books.fed[underlying] = self.truth.basis(underlying)
 
     def feed(self, underlying: int, feed: int, price: float):
         price = min(max(round(price), 1), c.U32_MAX)
+        if feed not in self.setting.liars:
+            self.books.indexes[underlying, feed] = self.truth.basis(underlying)
         time = self.state.globals.time
         return self.do(Kind.FEED, 1_000 + feed, underlying=underlying, feed=feed, time=time, price=price)
 
@@ -206,6 +198,8 @@ class World:
         self.books.surfaced[key] = self.truth.basis(key >> 16)
 
     def surface(self, key: int, feed: int, noise: float = 0.0, **lies: int):
+        if feed not in self.setting.liars:
+            self.books.surfaces[key, feed] = self.truth.basis(key >> 16)
         fields = {
             "underlying": key >> 16,
             "day": key & 0xFFFF,
