@@ -47,8 +47,8 @@ def loans(patch: pytest.MonkeyPatch) -> None:
     """A payment asks for no free margin."""
     real = cash.pay
 
-    def pay(state: State, found: Account, amount: int | None) -> Any:
-        paid = real(state, found, amount)
+    def pay(state: State, found: Account, amount: int | None, is_forced: bool) -> Any:
+        paid = real(state, found, amount, is_forced)
         if paid is Reason.MARGIN and amount and found.cash >= amount:
             paid = found.clone()
             paid.cash -= amount
