@@ -193,6 +193,7 @@ class Views:
             rows.append(
                 {
                     "instrument": self.name(instrument),
+                    "number": instrument,  # what is on one page (number >> 5) can be covered
                     "quantity_lots": quantity,
                     "mark_ticks": mark,
                     "index_ticks": page.index,

@@ -58,16 +58,12 @@ def _with_row(lanes: uint256[8], q: uint256, first: uint256, second: uint256) ->
     @notice Lanes with q (in two's complement) times a row's two words.
     """
     out: uint256[8] = lanes
-    pnl: uint256 = first ^ FLIP
-    out[0] = unsafe_add(out[0], unsafe_mul(q, pnl & LANES))
-    out[1] = unsafe_add(out[1], unsafe_mul(q, (pnl >> 32) & LANES))
-    out[2] = unsafe_add(out[2], unsafe_mul(q, (pnl >> 64) & LANES))
-    out[3] = unsafe_add(out[3], unsafe_mul(q, (pnl >> 96) & LANES))
-    pnl = second ^ FLIP
-    out[4] = unsafe_add(out[4], unsafe_mul(q, pnl & LANES))
-    out[5] = unsafe_add(out[5], unsafe_mul(q, (pnl >> 32) & LANES))
-    out[6] = unsafe_add(out[6], unsafe_mul(q, (pnl >> 64) & LANES))
-    out[7] = unsafe_add(out[7], unsafe_mul(q, (pnl >> 96) & LANES))
+    for half: uint256 in range(2):
+        pnl: uint256 = (first if half == 0 else second) ^ FLIP
+        for i: uint256 in range(4):
+            place: uint256 = unsafe_add(half << 2, i)
+            out[place] = unsafe_add(out[place], unsafe_mul(q, pnl & LANES))
+            pnl >>= 32
     return out
 
 

@@ -76,7 +76,6 @@ def _refresh(account: entries.Account) -> Sums:
     head: uint256 = 0
     tables: uint256 = 0
     first: uint256 = 0  # position of this page
-    has_short: bool = False  # this page
     for i: uint256 in range(account.position_count, bound=64):
         packed: uint256 = account.positions[i]
         if i == 0 or packed >> 69 != last >> 69:
@@ -93,13 +92,6 @@ def _refresh(account: entries.Account) -> Sums:
             oldest = min(oldest, (head >> 8) & constants.U32_MAX)
             page = unsafe_add(page, 32)
             first = i
-            has_short = False
-            for j: uint256 in range(i, account.position_count, bound=64):
-                if account.positions[j] >> 69 != packed >> 69:
-                    break
-                if account.positions[j] & constants.U64_MAX < constants.QUANTITY_BIAS:
-                    has_short = True
-                    break
         last = packed
         row: uint256 = (packed >> 64) & 31
         quantity: int256 = entries._quantity(packed)
@@ -120,16 +112,15 @@ def _refresh(account: entries.Account) -> Sums:
             one.gross = unsafe_sub(one.gross, self._bits(side))
             continue
         lots: uint256 = self._bits(quantity)  # that no short covers
-        if has_short:
-            for j: uint256 in range(first, account.position_count, bound=64):
-                other: uint256 = account.positions[j]
-                if other >> 69 != packed >> 69:
-                    break
-                if other & constants.U64_MAX >= constants.QUANTITY_BIAS:
-                    continue
-                if self._at(page, (other >> 64) & 31) == terms ^ PUT:
-                    lots = self._bits(max(unsafe_add(quantity, entries._quantity(other)), 0))
-                    break
+        for j: uint256 in range(first, account.position_count, bound=64):
+            other: uint256 = account.positions[j]
+            if other >> 69 != packed >> 69:
+                break
+            if other & constants.U64_MAX >= constants.QUANTITY_BIAS:
+                continue
+            if self._at(page, (other >> 64) & 31) == terms ^ PUT:
+                lots = self._bits(max(unsafe_add(quantity, entries._quantity(other)), 0))
+                break
         if lots != 0:
             one.longs = exposure._with_row(one.longs, lots, low, high)
             one.lots = unsafe_add(one.lots, lots)

@@ -15,6 +15,7 @@ from sequencer.protocol.state import State
 
 MICRO = Decimal(1_000_000)
 POSITIONS_MAX = c.POSITIONS_MAX
+QUOTES_APART = 500  # forwards of one expiry whose quotes differ by 1/500 at most are one
 
 
 class PortfolioError(ValueError):
@@ -119,16 +120,20 @@ def _indices(portfolio: Portfolio) -> dict[str, int]:
 
 
 class _Pages:
-    """Pages made for a portfolio: one expiry for each forward and time to expiry; the same option twice is one row."""
+    """Pages made for a portfolio: an expiry for each time to expiry; the same option twice is one row.
+
+    A page has one forward. Forwards of an expiry that differ by no more than quotes do share a page, so that a call
+    and a put of one strike stand together; others have pages of their own.
+    """
 
     def __init__(self, state: State, indices: dict[str, int]) -> None:
         self.state = state
         self.indices = indices
         self.is_one = set(indices) == {UNDERLYINGS[0]}
-        self.expiries: dict[tuple[int, int, int], int] = {}  # underlying, forward, expires_in -> day
+        self.expiries: dict[tuple[int, int], int] = {}  # underlying, expires_in -> day
         self.listed: dict[
-            tuple[int, int, int, int], int
-        ] = {}  # underlying, day, terms, variance -> instrument
+            tuple[int, ...], int
+        ] = {}  # underlying, day, terms, forward, variance -> instrument
 
     def put(self, position: Position, where: str) -> tuple[int, int]:
         """The position's instrument and its lots. Raises PortfolioError naming the field."""
@@ -142,19 +147,17 @@ class _Pages:
             variance = total_variance_e12(position.iv, position.expires_in)
         except (ValueError, InvalidOperation) as error:
             raise PortfolioError(f"{where}iv: {error}") from error
-        expiry = underlying, forward, position.expires_in
-        day = self.expiries.setdefault(expiry, len(self.expiries))
+        day = self.expiries.setdefault((underlying, position.expires_in), len(self.expiries))
         is_put = position.type == "put"
         terms = is_put << 31 | strike
-        instrument = self.listed.get((underlying, day, terms, variance))
+        option = underlying, day, terms, forward, variance
+        instrument = self.listed.get(option)
         if instrument is None:
-            instrument = self._list(underlying, day, terms)
-            page = self.state.pages[instrument >> 5]
-            page.forward = forward
+            instrument = self.listed[option] = self._list(underlying, day, terms, forward)
             shocks = self.state.shocks[underlying]
             left = shocks.left(position.expires_in)
-            page.rows.append(risk_array.scenarios(forward, strike, is_put, variance, shocks, left))
-            self.listed[underlying, day, terms, variance] = instrument
+            row = risk_array.scenarios(forward, strike, is_put, variance, shocks, left)
+            self.state.pages[instrument >> 5].rows.append(row)
         return instrument, quantity
 
     def _underlying(self, name: str | None, where: str) -> int:
@@ -164,14 +167,18 @@ class _Pages:
             raise PortfolioError(f"{where}underlying must be one of {', '.join(self.indices)}, got {name!r}")
         return UNDERLYINGS.index(name)
 
-    def _list(self, underlying: int, day: int, terms: int) -> int:
-        """A new row on the first page of the expiry that has neither these terms nor 32 rows."""
+    def _list(self, underlying: int, day: int, terms: int, forward: int) -> int:
+        """A new row on the first page of the expiry with room for these terms at this forward."""
         page_id = underlying << 23 | day << 7
         while True:
             page = self.state.pages.setdefault(page_id, Page())
-            if len(page.terms) < c.PAGE_ROWS and terms not in page.terms:
+            apart = abs(page.forward - forward) * QUOTES_APART
+            if not page.terms or (
+                len(page.terms) < c.PAGE_ROWS and terms not in page.terms and apart <= page.forward
+            ):
                 break
             page_id += 1
         page.index = self.indices[UNDERLYINGS[underlying]]
+        page.forward = max(page.forward, forward)
         page.terms.append(terms)
         return page_id << 5 | len(page.terms) - 1

@@ -19,6 +19,8 @@ minus its mark.
 Net shorts and shorts in lots x the page's index. All results in 1e-6 USD, rounded against the account.
 """
 
+from itertools import repeat
+from operator import add, mul, sub
 from typing import Final, Protocol
 
 from sequencer.protocol import constants as c
@@ -62,7 +64,7 @@ class Exposure:
     def add(self, page: Marked, instrument: int, held: int, delta: int) -> None:
         """`delta` lots more of an instrument of which there were `held`; on an exposure that nobody shares."""
         row = instrument & 31
-        self.net = [total + delta * one for total, one in zip(self.net, page.rows[row][1], strict=True)]
+        self.net = _plus(self.net, page.rows[row][1], delta)
         self.gross += (max(-held - delta, 0) - max(-held, 0)) * page.index
         expiry = instrument >> 12
         calls, puts = self.sides.get(expiry, (0, 0))
@@ -75,7 +77,7 @@ class Exposure:
     def add_longs(self, page: Marked, row: int, delta: int) -> None:
         """`delta` lots more of a row are longs that nothing covers; on an exposure that nobody shares."""
         mark, pnl = page.rows[row]
-        self.longs = [total + delta * one for total, one in zip(self.longs, pnl, strict=True)]
+        self.longs = _plus(self.longs, pnl, delta)
         self.lots += delta
         self.long_value += delta * mark
         if page.terms[row] & _PUT:
@@ -87,10 +89,10 @@ class Exposure:
         self, page: Marked, instrument: int, held: int, delta: int, mate: int, mate_held: int
     ) -> "Exposure":
         """The exposure after `delta` lots of an instrument; `mate`: the row of the other type, if that is held."""
-        twin = Exposure()
+        twin = Exposure.__new__(Exposure)
         twin.net, twin.longs, twin.lots = self.net, self.longs, self.lots  # lists are replaced, not changed
         twin.long_value, twin.puts, twin.calls = self.long_value, self.puts, self.calls
-        twin.gross, twin.sides = self.gross, self.sides.copy()
+        twin.gross, twin.sides, twin.risk = self.gross, self.sides.copy(), None
         twin.add(page, instrument, held, delta)
         own = uncovered(held + delta, mate_held) - uncovered(held, mate_held)
         if own:
@@ -108,26 +110,26 @@ class Exposure:
 
     def worst(self, third_ppm: int) -> int:
         """The lowest P&L at the scenarios and between them, at most 0. `third_ppm`: a third of the price range."""
-        net, longs = self.net, self.longs
-        worst = min(0, *net)
+        worst = min(0, *self.net)
         if self.lots == 0:
             return worst
         first = -self.puts * third_ppm // c.PPM  # floor: the steeper
         last = -(-self.calls * third_ppm // c.PPM)
         for start in _SETS:
-            before = first
-            for k in range(start, start + 6):
-                chord = longs[k + 1] - longs[k]
-                after = longs[k + 2] - longs[k + 1] if k < start + 5 else last
-                # L >= -long_value, S <= the higher of its ends
-                least = min(net[k] - longs[k], net[k + 1] - longs[k + 1]) - self.long_value
+            net, longs = self.net[start : start + 7], self.longs[start : start + 7]
+            chords = [first, *map(sub, longs[1:], longs), last]
+            for k, (before, chord, after, here, there) in enumerate(
+                zip(chords, chords[1:], chords[2:], net, net[1:], strict=False)
+            ):
+                # the lines cross at (after - chord) / bend of the way, where N has fallen by that part of `slope`
+                slope = chord - before - there + here
+                if here - slope >= worst or after <= before or after <= chord:
+                    continue
                 bend = after - before
-                if bend > 0 and least < worst:
-                    # the lines cross at (after - chord) / bend of the way, where N has fallen by drop / bend
-                    drop = (chord - before - net[k + 1] + net[k]) * min(max(after - chord, 0), bend)
-                    if drop > 0:
-                        worst = min(worst, max(net[k] - -(-drop // bend), least))
-                before = chord
+                low = here - -(-slope * min(after - chord, bend) // bend)
+                if low < worst:  # L >= -long_value, S <= the higher of its ends
+                    least = min(here - longs[k], there - longs[k + 1]) - self.long_value
+                    worst = min(worst, max(low, least))
         return worst
 
 
@@ -153,6 +155,10 @@ class Sums:
         return (self.value, self.oldest, self.exposures) == (other.value, other.oldest, other.exposures)
 
     __hash__ = None  # type: ignore[assignment]  # it changes
+
+
+def _plus(sums: list[int], row: tuple[int, ...], lots: int) -> list[int]:
+    return list(map(add, sums, map(mul, row, repeat(lots))))
 
 
 def uncovered(held: int, mate_held: int) -> int:

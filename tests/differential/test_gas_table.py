@@ -75,7 +75,7 @@ class Chain:
         self.evm = new_evm(1)
         for one in (SEQUENCER, CHALLENGER):
             self.evm.set_balance(one, 10**20)
-        sequencers = {"leader_": SEQUENCER, "bond_min_": 1}
+        sequencers = {"leader_": SEQUENCER, "bond_min_": 10**18}
         rollup = {
             "genesis_root": genesis,
             "sequencers_": self.deploy("Sequencers", sequencers, 10**18),
@@ -131,7 +131,7 @@ class Chain:
         layout = load_layout("Arbiter")["committed_at"]
         evm.insert_account_storage(self.arbiter, mapped(layout["slot"], commitment), 2)
         challenged = send(evm, CHALLENGER, self.arbiter, check.calldata(SALT))
-        assert evm.get_balance(self.arbiter) == 10**18 // 2  # the bond is slashed
+        assert evm.get_balance(self.arbiter) == 10**18 * 3 // 8  # the bond is slashed: PAID_EIGHTHS of it
         return committed, challenged
 
 

@@ -153,6 +153,17 @@ def test_evaluate__an_underlying_that_is_unclear__names_the_field(index, changes
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(("forward", "is_one"), [(INDEX, True), ("46250", True), ("46800", False)])
+def test_evaluate__forwards_of_one_expiry__are_one_as_far_as_quotes_differ(forward, is_one):
+    """A box whose puts were quoted at another forward: next to nothing, or what two expiries would hold."""
+    strikes = (("46000", "1"), ("47000", "-1"))
+    calls = [position(strike=strike, quantity=lots) for strike, lots in strikes]
+    puts = [
+        position("put", strike=strike, quantity=f"{-int(lots)}", forward=forward) for strike, lots in strikes
+    ]
+    assert (margin(*calls, *puts)["initial_margin"] < 150) is is_one
+
+
 def test_evaluate__a_position_given_in_two_parts__is_one():
     parts = margin(position(quantity="1"), position(quantity="-3"))
     whole = margin(position(quantity="-2"))
