@@ -365,7 +365,7 @@ def test_up__a_second_one_in_the_folder_and_on_the_port__is_refused_and_disturbs
     third = run("up", "--folder", str(tmp_path / "other"), "--port", port)
     assert third.exit_code == 1
     assert f"port {port}" in third.stderr
-    assert up.call("status")["accounts"] == 4
+    assert up.call("status")["accounts"] == 5
     assert up.end(signal.SIGINT) == 0
     assert not any(alive(pid) for pid in up.children)
 
