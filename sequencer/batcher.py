@@ -187,7 +187,7 @@ class Batcher:
 
     def is_work_full(self, units: int) -> bool:
         """Whether what waits, up to GLOBAL's work of `units`, costs more than one batch may."""
-        return self._is_too_much(units - self.cursor.work, 0)
+        return self._is_too_much(units - self.cursor.work, c.ELEMENT_BYTES)
 
     def _is_too_much(self, units: int, size: int) -> bool:
         """Whether a batch of so much work and so many bytes costs more than the Rollup's budget ever holds."""

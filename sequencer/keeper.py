@@ -13,7 +13,7 @@ from sequencer.engine import Submission
 from sequencer.keeper_index import Index
 from sequencer.liquidator import Liquidator
 from sequencer.market.feeds import FeedError, FeedSource, IndexReport, Report, SurfaceReport, sign_reports
-from sequencer.protocol import codec, margin
+from sequencer.protocol import codec, margin, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.entries import Account
@@ -26,14 +26,17 @@ Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
 class KeeperConfig:
     """Marks are made anew after `risk_move_ppm` of the index, or `risk_refresh_s`. The rest is what a pass may do.
 
-    All of a pass at once is 47,000 units of work (protocol/work.py), without listings: what L1 takes in a second and a
-    half. RISK is most of it, and 3 ms of a tick each.
+    All of a pass at once is some 47,000 units of work (protocol/work.py), without listings: what L1 takes in a second and
+    a half. RISK is most of it, and 3 ms of a tick each; `risk_work_*` are its units a second, and at once: half of what
+    L1 takes, for orders need some, too.
     """
 
     risk_move_ppm: int = 1_000
     risk_refresh_s: int = 900
     listings_max: int = 256  # LIST; expiries whose surfaces are reported
     risks_max: int = 32
+    risk_work_per_s: int = 16_500
+    risk_work_max: int = 200_000
     looks_max: int = 4_096  # accounts valued
     liquidations_max: int = 256
     settlements_max: int = 256
@@ -54,6 +57,7 @@ class Keeper:
     feed_error: str = ""
     index: Index = field(init=False)
     _surfaces_wait: dict[tuple[int, int], SurfaceReport] = field(default_factory=dict)
+    _risk_work: tuple[int, int] = (0, 0)  # units that RISK may still cost, and as of when
 
     def __post_init__(self) -> None:
         """Makes the indexes of `state`."""
@@ -156,7 +160,10 @@ class Keeper:
                 yield codec.encode(Kind.FIX, underlying=underlying, day=day)
 
     def _risks(self, now_s: int, moved: dict[int, int], opening: dict[int, int]) -> Iterator[bytes]:
-        state, count = self.state, self.config.risks_max
+        state, config = self.state, self.config
+        left, since_s = self._risk_work
+        left = min(config.risk_work_max, left + config.risk_work_per_s * max(0, now_s - since_s))
+        count = min(config.risks_max, left // work.of_risk(c.PAGE_ROWS))
         indexes = {
             number: moved.get(number, underlying.index) for number, underlying in state.underlyings.items()
         }
@@ -166,8 +173,11 @@ class Keeper:
             for number in range(row >> 5, (row + listings - 1 >> 5) + 1):
                 pages[key << 7 | number] = None
         for page_id in islice(pages, count):
+            page = state.pages.get(page_id)  # which a listing of this tick may be about to open
+            left -= work.of_risk(len(page.terms)) if page is not None else work.of_risk(c.PAGE_ROWS)
             day, number = page_id >> 7 & 0xFFFF, page_id & 127
             yield codec.encode(Kind.RISK, underlying=page_id >> 23, day=day, page=number)
+        self._risk_work = left, now_s
 
     def _under_auction(self) -> list[tuple[int, Account]]:
         self.index.update()

@@ -10,7 +10,7 @@ import gc
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,10 @@ class Service:
         self.engine = engine(state)
         if (last := self.batcher.last()) is not None:  # a crash may have come between a batch and its proofs
             self.withdrawals.prove(state, *last)
-        self.keeper = Keeper(state, sources or [], feed_keys or [], config.keeper, wanted or [], liquidator)
+        keeps = config.keeper
+        if (at := config.deployment) is not None:
+            keeps = replace(keeps, risk_work_per_s=at.work_per_s // 2, risk_work_max=at.work_max // 2)
+        self.keeper = Keeper(state, sources or [], feed_keys or [], keeps, wanted or [], liquidator)
         self.views = Views(state, self._status)
         self.views.redone, self.views.acknowledged_as = self.log.redone, self.log.acknowledged_as
         self.intake = Intake(config.intake)

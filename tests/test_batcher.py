@@ -1,5 +1,6 @@
 """From the log to batches: each segment once, in order, within the size that L1 takes, whatever happens in between."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from sequencer.batcher import Batch, Batcher, read_stored
 from sequencer.l1 import blobs
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.log import Entry, LogLost, SqliteLog
-from sequencer.protocol import batch, codec
+from sequencer.protocol import batch, codec, work
 from sequencer.protocol.constants import ELEMENT_BYTES, Kind
 from tests.simulation.little import Little, deposit, genesis
 
@@ -102,6 +103,35 @@ def test_batches__of_less_than_one_tick__end_inside_it(
     ends = [batcher.after_batch(one.batch_id) for one in built]
     assert any(end is not None and end[1] > 0 for end in ends)
     assert len(built) > len(little.entries)
+    batcher.close()
+
+
+@pytest.mark.parametrize("in_blobs", [False, True])
+def test_batches__cost_no_more_than_the_budget_holds(
+    log: SqliteLog, little: Little, tmp_path: Path, in_blobs: bool
+) -> None:
+    """Cut by what their records do: what costs more could never be posted."""
+    most = work.of_batch(work.SEGMENT_MAX, int(in_blobs))
+    batcher = Batcher(tmp_path / "batches.sqlite", log, GENESIS_ROOT, None, in_blobs, most)
+    assert batcher.is_work_full(little.entries[-1].segments[-1][2])
+    full = []
+    while (one := batcher.build(False)) is not None:
+        full.append(one)
+    built = full + all_of(batcher)
+    check(built, little.entries, blobs.BLOB_PAYLOAD_BYTES)
+    before = 0
+    costs = []
+    for one in built:
+        costs.append(work.of_batch(one.work - before, int(in_blobs)))
+        before = one.work
+    assert before == little.engine.state.globals.work
+    assert max(costs) <= most
+    heaviest = max(
+        second[2] - first[2] for entry in little.entries for first, second in pairwise(entry.segments)
+    )
+    assert all(cost > most - heaviest - work.SEGMENT_MAX // 10 for cost in costs[: len(full)])
+    assert [batcher.work_after(one.batch_id) for one in built] == [one.work for one in built]
+    assert batcher.work_after(0) == 0
     batcher.close()
 
 

@@ -43,6 +43,25 @@ def test_queue__is_bounded_and_takes_cancels_up_to_twice_its_bound() -> None:
     assert intake.offer(place()) == 0
 
 
+def test_queue__when_l1_is_too_far_behind__refuses_new_risk_first_and_cancels_last() -> None:
+    intake = Intake()
+    transfer = codec.encode(Kind.TRANSFER, account=1, to=2, amount=1, nonce=0, expires=0)
+    kinds = {
+        "order": lambda: place(),
+        "closing order": lambda: place(flags=c.FLAG_REDUCE_ONLY),
+        "transfer": lambda: Submission(transfer, None),
+        "nothing": lambda: Submission(b"", None),
+        "cancel": cancel,
+    }
+    taken = {}
+    for intake.pressure in range(4):
+        taken[intake.pressure] = {name for name, make in kinds.items() if intake.offer(make()) == 0}
+    assert taken[0] == set(kinds)
+    assert taken[1] == set(kinds) - {"order"}
+    assert taken[2] == {"cancel"}
+    assert taken[3] == set()
+
+
 def test_queue__whose_oldest_has_waited_too_long__takes_cancels_alone() -> None:
     intake = Intake(IntakeLimits(sojourn_max_ns=SECOND))
     assert intake.offer(place(1, 0)) == 0

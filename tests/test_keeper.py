@@ -9,7 +9,7 @@ from sequencer.local.bench import key_of
 from sequencer.local.devnet import FEEDS, feed_key
 from sequencer.market.feeds import IndexReport, Report, SurfaceReport
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
+from sequencer.protocol import margin, work
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import expiry_time
 from tests.simulation.little import DOMAIN, NOW, TODAY, Little, deposit, genesis
@@ -243,6 +243,27 @@ def test_passes__are_bounded_and_go_on_with_the_rest_next_time() -> None:
         assert kinds(records).count(Kind.RISK) <= 1
         rig.engine.run(rig.now, list(records), [])
     assert len(rig.engine.state.instruments) == len(wanted)
+
+
+def test_risk__costs_no_more_than_its_part_of_what_l1_takes() -> None:
+    strikes = [INDEX + step * 100_000 for step in range(-8, 9)]
+    wanted = [(0, DAY, strike, is_put) for strike in strikes for is_put in (False, True)]
+    most = work.of_risk(c.PAGE_ROWS)
+    rig = Rig(wanted, risk_work_per_s=most // 4, risk_work_max=most)
+    rig.report()
+    rig.one()
+    rig.now += 1
+    rig.report(surface=True)
+    assert kinds(rig.one()).count(Kind.RISK) == 1
+    spent = 0
+    for _ in range(40):
+        rig.now += 1
+        rig.index += INDEX // 100  # all marks are old at once
+        rig.report()
+        before = rig.engine.state.globals.work
+        risks = [raw for raw in rig.one() if raw[0] == Kind.RISK]
+        spent += rig.engine.state.globals.work - before if risks else 0
+    assert 40 * most // 8 < spent < 42 * most // 4 + 40 * 1_000
 
 
 def test_report_of_feeds__is_signed_by_each_feed_for_this_exchange() -> None:

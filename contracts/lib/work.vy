@@ -13,9 +13,9 @@
 
 from . import kind
 
-NO_KIND: constant(uint256) = 7  # what is no known kind
+NO_KIND: constant(uint256) = 4  # what is no known kind
 RISK_ROW: constant(uint256) = 24  # each row that a RISK tries to mark, beside the record's own
-MAKER: constant(uint256) = 12  # each account that an order meets in the book, likewise
+MAKER: constant(uint256) = 8  # each account that an order meets in the book, likewise
 POSITION: constant(uint256) = 1  # each position of an order's own account, whose margin is computed
 
 # What a batch costs beside its records: questions to L1 and the archive; each blob's commitment, which names it.
@@ -29,32 +29,32 @@ SEGMENT_MAX: constant(uint256) = 1_000
 
 # units, one byte a kind: of kinds below 32, and of the others
 LOW: constant(uint256) = (
-    (7 << 8 * kind.TICK)
-    | (13 << 8 * kind.DEPOSIT)
-    | (45 << 8 * kind.FORCED_WITHDRAW)
-    | (13 << 8 * kind.FORCED_CANCEL_ALL)
-    | (20 << 8 * kind.FORCED_ORDER)
-    | (45 << 8 * kind.FORCED_LIQUIDATE)
-    | (145 << 8 * kind.FORCED_BID)
-    | (24 << 8 * kind.FEED)
-    | (28 << 8 * kind.SURFACE)
+    (4 << 8 * kind.TICK)
+    | (9 << 8 * kind.DEPOSIT)
+    | (60 << 8 * kind.FORCED_WITHDRAW)
+    | (10 << 8 * kind.FORCED_CANCEL_ALL)
+    | (14 << 8 * kind.FORCED_ORDER)
+    | (62 << 8 * kind.FORCED_LIQUIDATE)
+    | (250 << 8 * kind.FORCED_BID)
+    | (20 << 8 * kind.FEED)
+    | (20 << 8 * kind.SURFACE)
     | (25 << 8 * kind.RISK)
-    | (25 << 8 * kind.LIST)
-    | (10 << 8 * kind.FIX)
-    | (25 << 8 * kind.SETTLE)
-    | (45 << 8 * kind.LIQUIDATE)
-    | (13 << 8 * kind.COLLECT)
-    | (13 << 8 * kind.SWEEP)
+    | (26 << 8 * kind.LIST)
+    | (6 << 8 * kind.FIX)
+    | (18 << 8 * kind.SETTLE)
+    | (56 << 8 * kind.LIQUIDATE)
+    | (10 << 8 * kind.COLLECT)
+    | (6 << 8 * kind.SWEEP)
 )
 HIGH: constant(uint256) = (
-    (30 << 8 * (kind.PLACE - 32))
-    | (20 << 8 * (kind.PROCEED - 32))
-    | (24 << 8 * (kind.CANCEL - 32))
-    | (24 << 8 * (kind.CANCEL_ALL - 32))
-    | (28 << 8 * (kind.SET_SIGNER - 32))
-    | (60 << 8 * (kind.TRANSFER - 32))
-    | (50 << 8 * (kind.WITHDRAW - 32))
-    | (150 << 8 * (kind.BID - 32))
+    (33 << 8 * (kind.PLACE - 32))
+    | (14 << 8 * (kind.PROCEED - 32))
+    | (16 << 8 * (kind.CANCEL - 32))
+    | (20 << 8 * (kind.CANCEL_ALL - 32))
+    | (20 << 8 * (kind.SET_SIGNER - 32))
+    | (75 << 8 * (kind.TRANSFER - 32))
+    | (72 << 8 * (kind.WITHDRAW - 32))
+    | (255 << 8 * (kind.BID - 32))
 )
 
 

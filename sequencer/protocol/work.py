@@ -12,9 +12,9 @@ from typing import Final
 from sequencer.protocol.constants import Kind
 
 UNIT_US: Final = 10
-NO_KIND: Final = 7  # what is no known kind
+NO_KIND: Final = 4  # what is no known kind
 RISK_ROW: Final = 24  # each row that a RISK tries to mark, beside the record's own
-MAKER: Final = 12  # each account that an order meets in the book, likewise
+MAKER: Final = 8  # each account that an order meets in the book, likewise
 POSITION: Final = 1  # each position of an order's own account, whose margin is computed
 
 # What a batch costs beside its records: questions to L1 and the archive; each blob's commitment, which names it.
@@ -27,36 +27,41 @@ SLOT_MAX: Final = 400_000
 SEGMENT_MAX: Final = 1_000
 
 WORK: Final[dict[int, int]] = {
-    Kind.TICK: 7,
-    Kind.DEPOSIT: 13,
-    Kind.FORCED_WITHDRAW: 45,
-    Kind.FORCED_CANCEL_ALL: 13,
-    Kind.FORCED_ORDER: 20,
-    Kind.FORCED_LIQUIDATE: 45,
-    Kind.FORCED_BID: 145,
-    Kind.FEED: 24,
-    Kind.SURFACE: 28,
+    Kind.TICK: 4,
+    Kind.DEPOSIT: 9,
+    Kind.FORCED_WITHDRAW: 60,
+    Kind.FORCED_CANCEL_ALL: 10,
+    Kind.FORCED_ORDER: 14,
+    Kind.FORCED_LIQUIDATE: 62,
+    Kind.FORCED_BID: 250,
+    Kind.FEED: 20,
+    Kind.SURFACE: 20,
     Kind.RISK: 25,
-    Kind.LIST: 25,
-    Kind.FIX: 10,
-    Kind.SETTLE: 25,
-    Kind.LIQUIDATE: 45,
-    Kind.COLLECT: 13,
-    Kind.SWEEP: 13,
-    Kind.PLACE: 30,
-    Kind.CONTINUE: 20,
-    Kind.CANCEL: 24,
-    Kind.CANCEL_ALL: 24,
-    Kind.SET_SIGNER: 28,
-    Kind.TRANSFER: 60,
-    Kind.WITHDRAW: 50,
-    Kind.BID: 150,
+    Kind.LIST: 26,
+    Kind.FIX: 6,
+    Kind.SETTLE: 18,
+    Kind.LIQUIDATE: 56,
+    Kind.COLLECT: 10,
+    Kind.SWEEP: 6,
+    Kind.PLACE: 33,
+    Kind.CONTINUE: 14,
+    Kind.CANCEL: 16,
+    Kind.CANCEL_ALL: 20,
+    Kind.SET_SIGNER: 20,
+    Kind.TRANSFER: 75,
+    Kind.WITHDRAW: 72,
+    Kind.BID: 255,
 }
 
 
 def of(raw: bytes) -> int:
     """Units that a record costs for its kind, by its first byte; the handler adds what it finds."""
     return WORK.get(raw[0], NO_KIND) if raw else NO_KIND
+
+
+def of_risk(rows: int) -> int:
+    """What a RISK costs that marks so many rows."""
+    return WORK[Kind.RISK] + RISK_ROW * rows
 
 
 def of_batch(units: int, blobs: int) -> int:

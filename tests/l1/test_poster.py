@@ -16,6 +16,7 @@ from sequencer.l1.errors import BatchMismatch, BatchOutOfOrder, PayloadTooLarge
 from sequencer.l1.poster import Poster, PosterConfig, PosterState, post_gas
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.protocol import work
 
 from .conftest import GENESIS_TIME_S, SEQUENCER, BatchMaker, Exchange
 
@@ -67,6 +68,47 @@ def test_pipeline__sends_several_before_the_first_is_mined(
         exchange.chain.set_automine(True)
     assert [item.batch_id for item in poster.drain(60)] == [1, 2, 3, 4, 5]
     assert next_batch(exchange) == 6
+
+
+HALF = work.SLOT_MAX // 2
+
+
+def test_batch__that_the_budget_does_not_hold_yet__waits_and_goes_once(
+    exchange: Exchange, make_batch: BatchMaker
+) -> None:
+    first_nonce = exchange.rpc.nonce(exchange.sequencer.address)
+    poster = poster_of(exchange, exchange.manager())
+    for batch_id in range(1, 4):
+        poster.offer(make_batch(batch_id, work=batch_id * HALF))
+    while poster.status().state is not PosterState.WAITING:
+        poster.step()
+    assert poster.status().reason.startswith("batch 2 goes when L1 has the work for it, in ")
+    assert posts_sent(exchange, first_nonce) == 1
+    for expected in (3, 4):  # half of the budget grows in six seconds, and what the batch itself costs
+        exchange.chain.set_time(exchange.chain.head_time_s() + 7)
+        until = time.monotonic() + 30
+        while next_batch(exchange) < expected and time.monotonic() < until:
+            poster.step()
+        assert next_batch(exchange) == expected
+    assert [item.batch_id for item in poster.drain(60)][-1:] in ([3], [])
+    assert posts_sent(exchange, first_nonce) == 3
+
+
+def test_pipeline__sends_no_more_than_the_budget_holds_together(
+    exchange: Exchange, make_batch: BatchMaker
+) -> None:
+    first_nonce = exchange.rpc.nonce(exchange.sequencer.address)
+    poster = poster_of(exchange, exchange.manager(), PosterConfig(in_flight_max=4))
+    exchange.chain.set_automine(False)
+    try:
+        for batch_id in range(1, 4):
+            poster.offer(make_batch(batch_id, work=batch_id * (HALF - 5_000)))
+        poster.step()
+        assert poster.status().in_flight == 2
+        assert poster.status().state is PosterState.WAITING
+        assert posts_sent(exchange, first_nonce) == 2
+    finally:
+        exchange.chain.set_automine(True)
 
 
 def test_restart__finds_what_is_posted_and_goes_on(exchange: Exchange, make_batch: BatchMaker) -> None:
