@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -31,6 +31,7 @@ from sequencer.protocol import codec, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment
 from sequencer.protocol.constants import Kind
+from sequencer.protocol.entries import SurfaceReport
 from sequencer.protocol.hashing import address_of, keccak, public_key_of, recover, sign
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
@@ -149,11 +150,50 @@ def kinds(
     return out
 
 
+def disagreeing(world: State) -> State:
+    """The world with its dearest RISK: 32 strikes a page, four feeds whose middle two disagree, so that the prices that
+    both make are compared for each strike.
+    """
+    state = State.from_preimages(world.domain, iter(list(world.preimages())))
+    keys = tuple(bytes([number + 1]) * 20 for number in range(c.FEEDS_MAX))
+    spreads = {"variance_spread_max_ppm": 1, "mark_spread_max_ppm": c.U32_MAX}
+    state.params = replace(state.params, feed_keys=keys, **spreads)
+    for key, expiry in state.expiries.items():
+        first = next(one for one in expiry.reports if one is not None)
+        for feed in range(c.FEEDS_MAX):
+            shape = replace(first.surface, a_e12=first.surface.a_e12 + feed * 3 * 10**9)
+            report = SurfaceReport(first.time, first.forward, first.index, shape)
+            expiry.reports[feed] = report if feed < 4 else None
+        state.touch(c.KEY_EXPIRY | key, expiry)
+    for page_id, page in state.pages.items():
+        middle = state.underlyings[page_id >> 23].index
+        page.terms = [(middle + (row - 16) * worlds.STEP) | (row & 1) << 31 for row in range(len(page.terms))]
+        state.touch(c.KEY_PAGE | page_id, page)
+    state.root()
+    return state
+
+
+def dearest_risk(state: State, rounds: int) -> Cost:
+    """A RISK of the world above, each a second after the one before."""
+    page = next(one for one in sorted(state.pages) if len(state.pages[one].terms) == c.PAGE_ROWS)
+    raw = codec.encode(Kind.RISK, underlying=page >> 23, day=page >> 7 & 0xFFFF, page=page & 127)
+    found = Cost(math.inf, 0)
+    for _ in range(2 * rounds):
+        apply(state, codec.encode(Kind.TICK, time=state.globals.time + 1))
+        before, begun = state.globals.work, time.process_time()
+        assert not apply(state, raw).reason
+        state.root()
+        found = min(
+            found,
+            Cost((time.process_time() - begun) * 1e6, state.globals.work - before),
+            key=lambda one: one.us,
+        )
+    return found
+
+
 def heaviest(elements: int, budget: int) -> tuple[PostedBatch, State]:
     """A batch of RISK of full pages, each time a second later, that fills so many elements or so many units."""
-    world = worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS)
-    leaves = list(world.preimages())
-    state = State.from_preimages(world.domain, iter(leaves))
+    state, other = (disagreeing(worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS)) for _ in range(2))
     pages = [page for page in sorted(state.pages) if len(state.pages[page].terms) == c.PAGE_ROWS]
     segments: list[list[bytes]] = []
     spent, at = work.of_batch(0, -(-elements // blobs.BLOB_ELEMENTS)), 0
@@ -169,7 +209,7 @@ def heaviest(elements: int, budget: int) -> tuple[PostedBatch, State]:
             break
         segments.append(records)
         at += 1
-    return posted(state, segments), State.from_preimages(world.domain, iter(leaves))
+    return posted(state, segments), other
 
 
 def slot_s(elements: int, in_blobs: bool, budget: int) -> tuple[int, float]:
@@ -199,6 +239,8 @@ def main() -> None:
         arguments.rounds,
     )
     found |= kinds(worlds.deepest(Random(1)), lambda one: DeepScript(one).scenes(), arguments.rounds)
+    world = disagreeing(worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS))
+    found[Kind.RISK, "RISK, 32 rows, feeds that disagree"] = dearest_risk(world, arguments.rounds)
     table = Table("kind", "the dearest for its units", "µs", "units", "margin")
     worst: dict[int, tuple[float, str]] = {}
     for (kind, name), cost in found.items():
