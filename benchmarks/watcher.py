@@ -178,7 +178,7 @@ def dearest_risk(state: State, rounds: int) -> Cost:
     page = next(one for one in sorted(state.pages) if len(state.pages[one].terms) == c.PAGE_ROWS)
     raw = codec.encode(Kind.RISK, underlying=page >> 23, day=page >> 7 & 0xFFFF, page=page & 127)
     found = Cost(math.inf, 0)
-    for _ in range(2 * rounds):
+    for _ in range(20 * rounds):  # milliseconds that somebody else disturbs must not be all there are
         apply(state, codec.encode(Kind.TICK, time=state.globals.time + 1))
         before, begun = state.globals.work, time.process_time()
         assert not apply(state, raw).reason

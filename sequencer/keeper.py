@@ -26,9 +26,9 @@ Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
 class KeeperConfig:
     """Marks are made anew after `risk_move_ppm` of the index, or `risk_refresh_s`. The rest is what a pass may do.
 
-    All of a pass at once is some 47,000 units of work (protocol/work.py), without listings: what L1 takes in a second and
-    a half. RISK is most of it, and 3 ms of a tick each; `risk_work_*` are its units a second, and at once: half of what
-    L1 takes, for orders need some, too.
+    All of a pass at once is some 47,000 units of work (protocol/work.py), without listings: what L1 takes in a second
+    and a half. RISK is most of it, and 3 ms of a tick each; `risk_work_*` are its units a second, and at once: half of
+    what L1 takes, for orders need some, too.
     """
 
     risk_move_ppm: int = 1_000

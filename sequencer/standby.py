@@ -41,13 +41,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StandbyConfig:
-    """`folder`: of this sequencer alone. `confirmations`: from when a batch counts, its own block included."""
+    """`folder`: of this sequencer alone. `confirmations`: from when a batch counts, its own block included. A
+    snapshot after each `snapshot_batches`, or `snapshot_work` units of work (30 s by default).
+    """
 
     folder: Path
     params: Params
     deployment: Deployment
     confirmations: int = 1
     snapshot_batches: int = 64
+    snapshot_work: int = 3_000_000
 
 
 class Standby:
@@ -78,6 +81,7 @@ class Standby:
         self._from_block = at.deploy_block
         self._wrong: tuple[int, bytes] | None = None  # id and header hash of a batch that does not hold
         self._unsaved = 0
+        self._work_saved = self.state.globals.work
         self._attempt = 0
         self.standing: Standing | None = None
         self.message = "starting"
@@ -179,9 +183,10 @@ class Standby:
         self.batcher.adopt(Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload))
         self._withdrawals.prove(self.state, one.batch_id, one.post_root)
         self._unsaved += 1
-        if self._unsaved >= self.config.snapshot_batches:
+        behind = self.state.globals.work - self._work_saved
+        if self._unsaved >= self.config.snapshot_batches or behind >= self.config.snapshot_work:
             save(self._snapshots, self.state, self.log.end)
-            self._unsaved = 0
+            self._unsaved, self._work_saved = 0, self.state.globals.work
 
     def _root_on_l1(self, batch_id: int, tag: int) -> bytes:
         return bytes(ROLLUP.read(self._rpc, self._at.rollup, "batch", batch_id, tag=tag)[1])

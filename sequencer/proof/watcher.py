@@ -54,13 +54,17 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True, slots=True)
 class WatchConfig:
     """`late_s`: how long an inbox message may wait before it is an alarm; `lag_s`: how far the exchange's clock may
-    stand behind the block that a batch is posted in; a snapshot after each `snapshot_batches`.
+    stand behind the block that a batch is posted in; a snapshot after each `snapshot_batches`, or `snapshot_work` units
+    of work (30 s by default), so that a restart or a roll-back executes no more than that again; but none within
+    `snapshot_rest` times as long as the last one took.
     """
 
     confirmations: int = 1
     late_s: int = 3_600
     lag_s: int = 3_600
     snapshot_batches: int = 64
+    snapshot_work: int = 3_000_000
+    snapshot_rest: int = 10
     poll_s: float = 1.0
 
 
@@ -116,7 +120,8 @@ class Watcher:
         self._hash_at: tuple[int, bytes] | None = None
         self._head = (0, 0)  # number and time of L1's newest block
         self._done: list[Row] = []  # the batches that the state holds
-        self._snapshot_at = 0
+        self._snapshot_at = self._snapshot_work = 0
+        self._snapshot_not_before_s = 0.0
         self._fault_row: Row | None = None
         self._unread: Unread | None = None  # the first batch that stands and cannot be read
         self._against: tuple[Fault, PostedBatch, Callable[[], State]] | None = None
@@ -310,7 +315,7 @@ class Watcher:
             if not self._check(row):
                 return
             self.progress("batches", len(self._done), len(standing))
-            if len(self._done) - self._snapshot_at >= self.config.snapshot_batches:
+            if self._is_snapshot_due():
                 self._snapshot()
 
     def _check(self, row: Row) -> bool:
@@ -366,7 +371,7 @@ class Watcher:
                 state, count = found, at
                 break
         self._audit = Audit(state, self._message)
-        self._snapshot_at = count
+        self._snapshot_at, self._snapshot_work = count, state.globals.work
         return count
 
     def _rewind(self, rows: list[Row]) -> None:
@@ -390,10 +395,21 @@ class Watcher:
             Audit(copy, self._message).advance(self._archive.batch(self._fault_row), segments)
         return copy
 
+    def _is_snapshot_due(self) -> bool:
+        behind = self.state.globals.work - self._snapshot_work
+        is_due = (
+            len(self._done) - self._snapshot_at >= self.config.snapshot_batches
+            or behind >= self.config.snapshot_work
+        )
+        return is_due and time.monotonic() >= self._snapshot_not_before_s
+
     def _snapshot(self) -> None:
         if len(self._done) > self._snapshot_at:
+            begun = time.monotonic()
             save_snapshot(self._snapshots, self.state, len(self._done))
-            self._snapshot_at = len(self._done)
+            self._snapshot_at, self._snapshot_work = len(self._done), self.state.globals.work
+            now = time.monotonic()
+            self._snapshot_not_before_s = now + self.config.snapshot_rest * (now - begun)
 
     # --- what to say ------------------------------------------------------------------------------
 

@@ -143,9 +143,8 @@ def risk(state: State, record: Record) -> Reason:
     assert expiry is not None
     if not expiry.settled and underlying.time + state.params.feed_age_max_s < time:
         return Reason.NO_INDEX
-    state.globals.work += work.RISK_ROW * len(
-        page.terms
-    )  # the rows cost as much when the feeds disagree on the last
+    # The rows cost as much when the feeds disagree on the last.
+    state.globals.work += work.RISK_ROW * len(page.terms)
     if expiry.settled:
         page.rows = [risk_array.settled(expiry.settlement, *_terms(terms)) for terms in page.terms]
         page.forward = expiry.settlement

@@ -11,6 +11,7 @@ strike). All shocks are integers in parts per million (ppm).
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isqrt
 
 from sequencer.protocol.black76 import (
@@ -31,6 +32,7 @@ SCENARIOS = 16
 U32_MAX = (1 << 32) - 1
 PNL_MAX = (1 << 31) - 1
 PNL_MIN = -(1 << 31)
+VALUED_KEPT = 4_096  # a call and a put share one; so do a RISK and its repetition
 SHOCK_MAX_PPM = 900_000  # a forward keeps a tenth of its value at least, a volatility too
 VOL_UP_MAX_PPM = 1_000_000  # a volatility doubles at most, which black76.STDEV_MAX_Q56 allows for
 
@@ -127,9 +129,10 @@ def settled(settlement: int, strike: int, is_put: bool) -> Row:
     return min(intrinsic(settlement, strike, is_put), PRICE_MAX), (0,) * SCENARIOS
 
 
+@lru_cache(VALUED_KEPT)
 def _valued(
     forward: int, strike: int, variance_e12: int, shocks: Shocks, left: tuple[int, int]
-) -> list[tuple[int, int]]:
+) -> tuple[tuple[int, int], ...]:
     """17 pairs (forward, time value) in 1e-10 USD: the mark's, then the scenarios' in order.
 
     ln(F(1+x)/K) is taken as ln(F/K) + ln(1+x), and a shocked volatility as a multiple of the standard
@@ -148,7 +151,7 @@ def _valued(
         ):
             moved = unit * shock[0]
             valued.append((moved, _time_value_e10(moved, strike_e10, x + shock[1], deviation)))
-    return valued
+    return tuple(valued)
 
 
 def _time_value_e10(forward_e10: int, strike_e10: int, x: int, stdev: int) -> int:
@@ -157,7 +160,7 @@ def _time_value_e10(forward_e10: int, strike_e10: int, x: int, stdev: int) -> in
     return low * time_value_q56(x if x >= 0 else -x, stdev) >> 56
 
 
-def _row(valued: list[tuple[int, int]], strike: int, is_put: bool, shocks: Shocks) -> Row:
+def _row(valued: tuple[tuple[int, int], ...], strike: int, is_put: bool, shocks: Shocks) -> Row:
     """Marks and profits or losses from the 17 pairs of `_valued`; roundings as `scenarios` says."""
     strike_e10 = strike * TICK_E10
     prices = [intrinsic(moved, strike_e10, is_put) + time_value for moved, time_value in valued]

@@ -89,7 +89,7 @@ def test_restart__in_the_middle__goes_on_where_it_stood(
     on: Stage, made: list[Batch], name: str, is_killed: bool
 ) -> None:
     on.post(made[:2])
-    first = on.watcher(None, name, WatchConfig(confirmations=0, snapshot_batches=1))
+    first = on.watcher(None, name, WatchConfig(confirmations=0, snapshot_work=1, snapshot_rest=0))
     first.step()
     assert first.batches == 2
     if is_killed:

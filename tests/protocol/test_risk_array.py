@@ -306,3 +306,28 @@ def test_price_option__of_the_worked_example__is_what_the_documentation_says() -
 def test_price_option__out_of_range__raises_value_error(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match=r"must|not a number|exceeds"):
         quant.price_option(*arguments)
+
+
+def test_scenarios__of_a_call_and_its_put__are_computed_once_and_not_kept_for_ever() -> None:
+    """A memo, bounded: what is in it is what would be computed, and a RISK that comes again costs next to nothing."""
+    memo = risk_array._valued
+    shocks = Shocks()
+    left = shocks.left(86_400)
+
+    def page() -> list[risk_array.Row]:
+        strikes = (4_000_000 + 50_000 * (row // 2) for row in range(32))
+        return [
+            risk_array.scenarios(5_000_000, strike, bool(row & 1), 10**10, shocks, left)
+            for row, strike in enumerate(strikes)
+        ]
+
+    memo.cache_clear()
+    rows = page()
+    assert (memo.cache_info().misses, memo.cache_info().hits) == (16, 16)
+    assert page() == rows
+    assert (memo.cache_info().misses, memo.cache_info().hits) == (16, 48)
+    memo.cache_clear()
+    assert page() == rows
+    for strike in range(1, risk_array.VALUED_KEPT + 100):
+        risk_array.scenarios(5, strike, False, 0, shocks, left)
+    assert memo.cache_info().currsize == risk_array.VALUED_KEPT
