@@ -61,7 +61,7 @@ RECORD_ELEMENTS_MAX: constant(uint256) = 4
 KINDS: constant(uint256) = 48
 SIZES: constant(uint256) = (
     (1 << 4) | (1 << 8) | (3 << 64) | (4 << 68)  # TICK, DEPOSIT, FEED, SURFACE
-    | (1 << 12) | (1 << 16) | (1 << 20) | (1 << 24)  # FORCED_WITHDRAW, _CANCEL_ALL, _ORDER, _LIQUIDATE
+    | (1 << 12) | (1 << 16) | (1 << 20) | (1 << 24) | (1 << 32)  # FORCED_WITHDRAW, _CANCEL_ALL, _ORDER, _LIQUIDATE, _BID
     | (1 << 72) | (1 << 76) | (1 << 80) | (1 << 84)  # RISK, LIST, FIX, SETTLE
     | (1 << 88) | (1 << 92) | (1 << 96) | (3 << 128)  # LIQUIDATE, COLLECT, SWEEP, PLACE
     | (1 << 132) | (3 << 136) | (3 << 140) | (4 << 144)  # CONTINUE, CANCEL, CANCEL_ALL, SET_SIGNER
@@ -69,7 +69,7 @@ SIZES: constant(uint256) = (
 )
 WEIGHTS: constant(uint256) = (
     (1 << 5) | (2 << 10) | (3 << 80) | (3 << 85)  # TICK, DEPOSIT, FEED, SURFACE
-    | (31 << 15) | (3 << 20) | (31 << 25) | (31 << 30)  # FORCED_WITHDRAW, _CANCEL_ALL, _ORDER, _LIQUIDATE
+    | (31 << 15) | (3 << 20) | (31 << 25) | (31 << 30) | (31 << 40)  # FORCED_WITHDRAW, _CANCEL_ALL, _ORDER, _LIQUIDATE, _BID
     | (31 << 90) | (4 << 95) | (2 << 100) | (31 << 105)  # RISK, LIST, FIX, SETTLE
     | (31 << 110) | (2 << 115) | (4 << 120) | (31 << 160)  # LIQUIDATE, COLLECT, SWEEP, PLACE
     | (31 << 165) | (4 << 170) | (3 << 175) | (3 << 180)  # CONTINUE, CANCEL, CANCEL_ALL, SET_SIGNER
