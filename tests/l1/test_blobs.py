@@ -313,7 +313,7 @@ def test_post_blobs__where_the_arbiter_looks_at_calldata__reverts(
     at = deploy(anvil.rpc, anvil.signer(DEPLOYER), DeployConfig(GENESIS_ROOT, sequencer.address, 3600, 3600))
     batch = make_batch(1)
     data = ROLLUP.encode(
-        "post_blobs", 1, GENESIS_ROOT, batch.post_root, 1, 1, 0, batch.time_s, 0, bytes(32), 10
+        "post_blobs", 1, GENESIS_ROOT, batch.post_root, 1, 1, 0, batch.time_s, 0, bytes(32), 0, 10
     )
     with pytest.raises(RpcReverted, match="payload is not where the arbiter looks"):
         anvil.rpc.eth_call(at.rollup, data, "latest", sequencer.address, [b"\1" * 32])
