@@ -460,6 +460,10 @@ class Books:
                 oldest = world.state.globals.time - world.params.risk_age_max_s
                 if all(world.state.pages[one >> 5].time < oldest for one in account.positions):
                     return ""  # its other positions are sold, and nobody has a mark to sell these at
+                oldest = world.state.globals.time - world.params.risk_age_max_s
+                pages = {one >> 5 for one in account.positions}
+                if all(world.state.pages[page].time < oldest for page in pages):
+                    return ""  # what is left has no price, and nobody can give it one
                 early = world.truth.time - account.auction_start < world.params.auction_duration_s
                 return "" if early else f"BID: {out.reason.name}"
         return "BID: 200 do not end it"
