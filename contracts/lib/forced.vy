@@ -58,7 +58,7 @@ def _renews(account: entries.Account, page_id: uint256) -> bool:
     number: uint256 = max_value(uint256)
     key: uint256 = max_value(uint256)
     index_time: uint256 = 0
-    surfaces_time: uint256 = 0
+    is_marked: bool = False  # expired, or with surfaces that RISK could have used
     is_settled: bool = False
     can: bool = False
     for i: uint256 in range(account.position_count if page_id >= FIRST_OF_ACCOUNT else 1, bound=64):
@@ -76,12 +76,9 @@ def _renews(account: entries.Account, page_id: uint256) -> bool:
             key = one >> 7
             words = state._load(constants.KEY_EXPIRY | key)
             is_settled = (words[0] >> 16) & 255 != 0
-            surfaces_time = reports._surfaces_time(words)
-        can = is_settled
-        if not is_settled:
-            can = unsafe_add(index_time, silence) >= state.time
-            if state.time < state._expiry_time(key & constants.U16_MAX):
-                can = can and unsafe_add(surfaces_time, unmarked) >= state.time
+            is_marked = state.time >= state._expiry_time(key & constants.U16_MAX)
+            is_marked = is_marked or reports._have_reported(words, unmarked)
+        can = is_settled or (is_marked and unsafe_add(index_time, silence) >= state.time)
         if page_id <= FIRST_OF_ACCOUNT or can == (page_id == ANY_OF_ACCOUNT):
             return can
     return page_id == ALL_OF_ACCOUNT

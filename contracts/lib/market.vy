@@ -163,7 +163,7 @@ def _list_instrument() -> uint256:
     if state._expiry_time(day) <= unsafe_add(time, constants.TWAP_S) or day > latest:
         return reason.LISTING_RULE
     ratio: uint256 = state._param(params.STRIKE_RATIO_MAX)
-    step: uint256 = max(state._param(params.STRIKE_STEP_TICKS), 1)  # > 0
+    step: uint256 = self._strike_step(strike, state._params_of(number))  # > 0
     if strike % step != 0 or unsafe_mul(strike, ratio) < index or strike > unsafe_mul(index, ratio):
         return reason.LISTING_RULE
     terms: uint256 = (number << 48) | (day << 32) | (put << 31) | strike
@@ -190,6 +190,28 @@ def _list_instrument() -> uint256:
     state._store(page_key, page_stored, pages._with_row(page, (put << 31) | strike))
     cmap._insert(constants.KEY_INSTRUMENT | terms, (1 << 32) | instrument)
     return reason.OK
+
+
+@internal
+@pure
+def _strike_step(strike: uint256, word: uint256) -> uint256:
+    """
+    @notice Step of the grid on which a strike must lie, ticks: the greatest of 1, 2.5 and 5 times a power of ten that is at
+            most `strike_step_ppm` of the strike, and at least `strike_step_min_ticks`. 1 at least.
+    @param word Fields of the underlying.
+    """
+    bound: uint256 = unsafe_div(unsafe_mul(strike, params._of(word, params.STRIKE_STEP_PPM)), constants.PPM)  # < 2^44
+    power: uint256 = 1
+    for _: uint256 in range(13):  # 10^13 is below 2^44
+        if unsafe_mul(power, 10) > bound:
+            break
+        power = unsafe_mul(power, 10)
+    step: uint256 = unsafe_mul(5, power)
+    if step > bound:
+        step = step >> 1
+    if step > bound:
+        step = power
+    return max(step, params._of(word, params.STRIKE_STEP_MIN_TICKS))
 
 
 @internal

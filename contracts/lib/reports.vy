@@ -114,15 +114,6 @@ def _is_within(low: uint256, high: uint256, spread_ppm: uint256) -> bool:
 
 @internal
 @view
-def _quorum_time(times: uint256[5]) -> uint256:
-    """
-    @notice Time (seconds) since which a quorum of feeds has reported; 0: never. A feed without a report has time 0.
-    """
-    return self._sorted(times, 5)[unsafe_sub(5, self._quorum())]  # the quorum is 1..5
-
-
-@internal
-@view
 def _index(words: DynArray[uint256, state.LEAF_WORDS_MAX]) -> (uint256, uint256):
     """
     @notice Index of an underlying by its fresh reports, and the time since which a quorum has reported; both 0: fewer
@@ -139,26 +130,29 @@ def _index(words: DynArray[uint256, state.LEAF_WORDS_MAX]) -> (uint256, uint256)
             continue
         fresh[count] = report & constants.U32_MAX
         count = unsafe_add(count, 1)
-    if count < self._quorum():
+    quorum: uint256 = self._quorum()  # 1..5
+    if count < quorum:
         return 0, 0
     low: uint256 = 0
     high: uint256 = 0
     low, high = self._sure(fresh, count)
     if not self._is_within(low, high, state._param(params.FEED_SPREAD_MAX_PPM)):
         return 0, 0
-    return min(max(words[0] & constants.U32_MAX, low), high), self._quorum_time(times)
+    return min(max(words[0] & constants.U32_MAX, low), high), self._sorted(times, 5)[unsafe_sub(5, quorum)]
 
 
 @internal
 @view
-def _surfaces_time(words: DynArray[uint256, state.LEAF_WORDS_MAX]) -> uint256:
+def _have_reported(words: DynArray[uint256, state.LEAF_WORDS_MAX], age_s: uint256) -> bool:
     """
-    @notice Time since which a quorum of feeds has reported on an expiry; 0: never.
+    @notice Whether a quorum of feeds has reported on an expiry, none of it longer than `age_s` ago.
     """
-    times: uint256[5] = empty(uint256[5])
+    count: uint256 = 0
     for i: uint256 in range(constants.FEEDS_MAX):
-        times[i] = words[unsafe_add(FIRST_REPORT, i << 1)] & constants.U32_MAX
-    return self._quorum_time(times)
+        time: uint256 = words[unsafe_add(FIRST_REPORT, i << 1)] & constants.U32_MAX  # 0: no report
+        if time != 0 and unsafe_add(time, age_s) >= state.time:
+            count = unsafe_add(count, 1)
+    return count >= self._quorum()
 
 
 @internal

@@ -360,7 +360,8 @@ def _false_withdrawal(scene: Scene) -> Outcome:
 
 def _listed_off_the_grid(scene: Scene) -> Outcome:
     params = scene.state.params
-    scene.state.params = replace(params, strike_step_ticks=1)
+    fine = tuple(replace(one, strike_step_ppm=0, strike_step_min_ticks=1) for one in params.underlyings)
+    scene.state.params = replace(params, underlyings=fine)
     out = scene.apply()
     scene.state.params = params
     return out

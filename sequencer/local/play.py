@@ -24,6 +24,7 @@ from sequencer.protocol.batch import data_root
 from sequencer.protocol.book import Order
 from sequencer.protocol.codec import inbox_hash
 from sequencer.protocol.constants import ELEMENT_BYTES, Kind
+from sequencer.protocol.market import strike_step
 from sequencer.protocol.state import State, expiry_time
 
 MAKER, TAKER, OVER_SOLD, LIQUIDATOR = 1, 2, 3, 4
@@ -203,7 +204,7 @@ class Play:
     def _crowd(self) -> None:
         """The taker comes to hold as many positions as it may, and tries one more."""
         put, _ = self._put()
-        day, step = put >> 12 & 0xFFFF, self.state.params.strike_step_ticks
+        day, step = put >> 12 & 0xFFFF, strike_step(self.index, self.state.params.of(0))
         lowest = (self.index // step - STRIKES // 2) * step
         terms = [(lowest + at * step, kind) for at in range(STRIKES) for kind in (0, 1)]
         listings = [codec.encode(Kind.LIST, underlying=0, day=day, put=kind, strike=at) for at, kind in terms]

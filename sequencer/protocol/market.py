@@ -6,6 +6,7 @@ from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
 from sequencer.protocol.entries import Account, Expiry, Page, Snapshot, SurfaceReport, Underlying
 from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.params import UnderlyingParams
 from sequencer.protocol.queue import watch_velocity
 from sequencer.protocol.state import State, expiry_time
 from sequencer.protocol.surface import Surface
@@ -99,7 +100,7 @@ def list_instrument(state: State, record: Record, out: Outcome) -> Reason:
     if expiry_time(day) <= time + c.TWAP_S or day > time // c.DAY_S + params.listing_days_max:
         return Reason.LISTING_RULE
     ratio, index = params.strike_ratio_max, underlying.index
-    if strike % params.strike_step_ticks or strike * ratio < index or strike > index * ratio:
+    if strike % strike_step(strike, params.of(number)) or strike * ratio < index or strike > index * ratio:
         return Reason.LISTING_RULE
     terms = number << 48 | day << 32 | put << 31 | strike
     if state.instrument(terms) is not None:
@@ -125,6 +126,21 @@ def list_instrument(state: State, record: Record, out: Outcome) -> Reason:
     state.put_instrument(terms, instrument)
     out.number = instrument
     return Reason.OK
+
+
+def strike_step(strike: int, params: UnderlyingParams) -> int:
+    """Step (ticks) of the grid on which a strike must lie: coarser the higher it is, as venues list them.
+
+    The greatest of 1, 2.5 and 5 times a power of ten (2.5 ticks are 2) that is at most `strike_step_ppm` of the
+    strike, and at least `strike_step_min_ticks`. It looks at the strike alone, so that no move of the index changes
+    what may be listed beside what is.
+    """
+    bound = strike * params.strike_step_ppm // c.PPM
+    power = 1
+    while power * 10 <= bound:
+        power *= 10
+    step = next((one for one in (5 * power, 5 * power // 2, power) if one <= bound), 1)
+    return max(step, params.strike_step_min_ticks)
 
 
 def risk(state: State, record: Record) -> Reason:
@@ -218,8 +234,8 @@ def is_markable(state: State, page_id: int) -> bool:
     if expiry.settled:
         return True
     if time < expiry_time(page_id >> 7 & 0xFFFF):
-        newest = reports.quorum_time([one.time if one else 0 for one in expiry.reports], params)
-        if newest + params.surface_age_max_s + params.risk_age_max_s < time:
+        oldest = time - params.surface_age_max_s - params.risk_age_max_s
+        if sum(one is not None and one.time >= oldest for one in expiry.reports) < reports.quorum(params):
             return False
     return underlying.time + params.feed_age_max_s + params.risk_age_max_s >= time
 

@@ -24,6 +24,8 @@ class UnderlyingParams:
     vol_up_ppm: int = 300_000
     vol_down_ppm: int = 250_000
     short_floor_ppm: int = 10_000  # of the index, per net short contract of an expiry's side
+    strike_step_ppm: int = 12_500  # strikes lie on the round step that is at most this part of theirs
+    strike_step_min_ticks: int = 100  # and at least this
 
 
 BTC: Final = UnderlyingParams()
@@ -41,7 +43,6 @@ class Params:
     feed_age_max_s: int = 180  # an index older than this is not fresh
     risk_age_max_s: int = 3_600  # marks older than this carry no new risk
     # listing
-    strike_step_ticks: int = 50_000  # 500 USD
     strike_ratio_max: int = 16  # strikes between index / ratio and index x ratio
     listing_days_max: int = 400
     # fees
@@ -107,7 +108,6 @@ class Params:
                 "0 or more than half of the feeds, and no more than there are",
             ),
             ("forward_range_ppm", self.forward_range_ppm < c.PPM, "< 1000000"),
-            ("strike_step_ticks", self.strike_step_ticks > 0, "> 0"),
             ("strike_ratio_max", self.strike_ratio_max > 0, "> 0"),
             ("fee_cap_ppm", self.fee_cap_ppm <= c.PPM, "<= 1000000"),
             ("fund_share_ppm", self.fund_share_ppm <= c.PPM, "<= 1000000"),
@@ -133,6 +133,8 @@ class Params:
             for name in UNDERLYING_FIELDS:
                 if not 0 <= getattr(one, name) <= c.U32_MAX:
                     raise ValueError(f"underlyings[{number}].{name} must be an integer from 0 to {c.U32_MAX}")
+            if one.strike_step_min_ticks == 0:
+                raise ValueError(f"underlyings[{number}].strike_step_min_ticks must be > 0")
             if one.short_floor_ppm > c.PPM:
                 raise ValueError(f"underlyings[{number}].short_floor_ppm must be <= 1000000")
             if not risk_array.is_valid(self.shocks(number)):

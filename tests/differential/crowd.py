@@ -76,6 +76,7 @@ def crowded(random: Random) -> Exchange:
         breaker_restrict_ppm=c.U32_MAX,
         breaker_halt_ppm=c.U32_MAX,
         feed_age_max_s=random.choice((180, 100_000)),
+        surface_age_max_s=random.choice((600, 1_800, 100_000)),
         risk_age_max_s=random.choice((3_600, 3_600, 3_600, 2)),
     )
     g = exchange.state.globals
@@ -142,6 +143,8 @@ class Crowd(Adversary):
         for feed in range(draw.choice((0, 1, 2))):
             fields = {"underlying": 0, "feed": feed, "time": time, "price": index + feed}
             out.append((codec.encode(Kind.FEED, **fields), address(f"feed {feed}")))
+        if draw.random() < 0.7:
+            out += self.surfaces(time, index, self._days_ahead(time))
         for page in state.pages:
             fields = {"underlying": page >> 23, "day": page >> 7 & 0xFFFF, "page": page & 127}
             out += [*some(2), (codec.encode(Kind.RISK, **fields), None)]
@@ -214,11 +217,16 @@ class Crowd(Adversary):
         for feed in range(draw.choice((1, 2, FEEDS))):
             fields = {"underlying": 0, "feed": feed, "time": time, "price": price + feed}
             out.append((codec.encode(Kind.FEED, **fields), address(f"feed {feed}")))
+        if draw.random() < 0.3:
+            out += self.surfaces(time, price, self._days_ahead(time))
         for page in state.pages:
             fields = {"underlying": page >> 23, "day": page >> 7 & 0xFFFF, "page": page & 127}
             out.append((codec.encode(Kind.RISK, **fields), None))
         out += [(codec.encode(Kind.LIQUIDATE, account=number), None) for number in state.accounts]
         return out
+
+    def _days_ahead(self, time: int) -> list[int]:
+        return [key for key in self.exchange.state.expiries if key < 2**16 and expiry_time(key) > time]
 
     def _alive(self) -> int:
         time = self.exchange.state.globals.time

@@ -274,9 +274,8 @@ class DeepScript:
         dead = codec.encode(Kind.FORCED_CANCEL_ALL, account=worlds.DEEP_FROM + 1)
         yield Scene("FORCED_CANCEL_ALL", None, (dead,))
         yield Scene("", None, tick)
-        where = [(row, 0) for row in range(4, 12)]
         sweeps = (
-            codec.encode(Kind.SWEEP, instrument=NEAR << 12 | row, side=c.BUY, price=c.U32_MAX, seq=seq)
-            for row, seq in where
+            codec.encode(Kind.SWEEP, instrument=NEAR << 12 | row, side=c.BUY, price=c.U32_MAX, seq=0)
+            for row in range(4, 12)
         )
         yield Scene("segment: 8 SWEEP", None, tuple(sweeps), opens=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 
-from exchange import DOMAIN, INDEX, NEAR, START, USD, address, params
+from exchange import DOMAIN, FINE, INDEX, NEAR, START, USD, address, params
 
 from sequencer.proof.witness import Tracer
 from sequencer.protocol import constants as c
@@ -153,7 +153,7 @@ def deepest(random: Random) -> Tracer:
         DOMAIN,
         params(
             **dict.fromkeys(AGES, 10**6),
-            strike_step_ticks=1,
+            **FINE,
             strike_ratio_max=c.U32_MAX,
             auction_fraction_max=256,
         ),

@@ -65,10 +65,9 @@ def structure(world: World, rng: Random) -> Legs:
 
 
 def _strikes(world: World, key: int, middle: float, width: float) -> list[int]:
-    step = world.strike_step(key >> 16)
     found = []
     for put, off in ((0, width), (1, -width)):
-        strike = max(round(middle * (1 + off) / step), 1) * step
+        strike = world.on_grid(key >> 16, middle * (1 + off))
         instrument = world.open(key >> 16, key & 0xFFFF, strike, put)
         if instrument is not None:
             if not world.is_omitted("RISK"):

@@ -8,6 +8,7 @@ from random import Random
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.market import strike_step
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State, expiry_time
 from sequencer.protocol.transition import apply
@@ -93,9 +94,8 @@ class World:
             self.report_index(which)
         today = self.truth.time // c.DAY_S
         for underlying, days in self.setting.expiries:
-            step = self.strike_step(underlying)
             for strike in self.setting.strikes:
-                near = max(round(self.truth.index[underlying] * strike / step), 1) * step
+                near = self.on_grid(underlying, self.truth.index[underlying] * strike)
                 for put in (0, 1):
                     self.open(underlying, today + days, near, put)
         for key in self.state.expiries:
@@ -113,9 +113,10 @@ class World:
         down, up = one.vol_down_ppm / c.PPM, one.vol_up_ppm / c.PPM
         return 1 - truth.volatility(key, -down), truth.volatility(key, up) - 1
 
-    def strike_step(self, underlying: int) -> int:
-        """Distance of strikes that LIST takes (ticks)."""
-        return self.params.strike_step_ticks
+    def on_grid(self, underlying: int, near: float) -> int:
+        """The strike next to a price (ticks) that LIST takes."""
+        step = strike_step(max(round(near), 1), self.params.of(underlying))
+        return max(round(near / step), 1) * step
 
     def deposit(self, role: str, amount: int) -> None:
         number = self.number.setdefault(role, len(self.number) + 1)

@@ -361,6 +361,25 @@ class Adversary:
 
     # --- the world goes on ----------------------------------------------------------------------
 
+    def surfaces(self, time: int, price: int, days: list[int]) -> list[Drawn]:
+        """Surfaces of three feeds or two, of which one may differ from the other: by little, or by too much."""
+        draw = self.random
+        told = draw.sample(range(FEEDS), draw.choice((FEEDS, FEEDS, FEEDS, FEEDS - 1)))
+        level, basis = (
+            draw.choice(((10, 0), (10, 0), (11, 4), (12, 5), (13, 0), (10, 6)))
+            if len(told) < FEEDS
+            else (10, 0)
+        )
+        out: list[Drawn] = []
+        for day in days:
+            for feed in told:
+                is_other = feed == told[0]
+                fields = {**FLAT, "a": FLAT["a"] * (level if is_other else 10) // 10}
+                fields |= {"forward": price + price * basis // 1_000 if is_other else price, "index": price}
+                raw = codec.encode(Kind.SURFACE, underlying=0, feed=feed, day=day, time=time, **fields)
+                out.append((raw, address(f"feed {feed}")))
+        return out
+
     def keep_going(self) -> list[Drawn]:
         """Records that restore a fresh index and fresh marks, settle what has expired and list what is next."""
         state, draw = self.exchange.state, self.random
@@ -389,14 +408,7 @@ class Adversary:
                     add(Kind.LIST, underlying=0, day=day, put=put, strike=strike)
         held = {one >> 5 for account in state.accounts.values() for one in account.positions}
         alive = {page >> 7 for page in held if page >> 23 == 0 and expiry_time(page >> 7) > time}
-        told = draw.sample(range(FEEDS), draw.choice((FEEDS, FEEDS, FEEDS, FEEDS - 1)))
-        other = draw.choice((FLAT["a"], FLAT["a"] * 3 // 2)) if len(told) < FEEDS else FLAT["a"]
-        for day in sorted(alive | {today + 1, today + 20}):
-            for feed in told:
-                add(
-                    Kind.SURFACE, address(f"feed {feed}"), underlying=0, feed=feed, day=day, time=time,
-                    forward=price, index=price, **{**FLAT, "a": other if feed == told[0] else FLAT["a"]},
-                )  # fmt: skip
+        out += self.surfaces(time, price, sorted(alive | {today + 1, today + 20}))
         for key in sorted({page >> 7 for page in held} | {today + 1, today + 20}):
             day = key & 0xFFFF
             if expiry_time(day) <= time:

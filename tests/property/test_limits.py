@@ -9,7 +9,7 @@ from sequencer.protocol.cash import VAULT_MAX
 from sequencer.protocol.constants import Kind, Reason
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
-from exchange import CALM, FAR, FLAT, TODAY, Exchange, address, reopened
+from exchange import CALM, FAR, FINE, FLAT, TODAY, Exchange, address, reopened
 
 REDUCE = c.FLAG_REDUCE_ONLY
 IOC = c.TIF_IOC
@@ -26,7 +26,7 @@ def priced(exchange: Exchange, price: int, days: range) -> None:
 
 def cheap(*days: int, rows: int) -> tuple[Exchange, list[int]]:
     """An index of 10 USD, so that great quantities cost little; two rich accounts."""
-    exchange = Exchange(strike_step_ticks=1, strike_ratio_max=1_000, **CALM)
+    exchange = Exchange(**FINE, strike_ratio_max=1_000, **CALM)
     exchange.feeds(1_000)
     instruments = [exchange.list(day, 900 + i) for day in days for i in range(rows)]
     priced(exchange, 1_000, range(days[0], days[-1] + 1))
@@ -117,7 +117,7 @@ def test_place__of_the_greatest_price_and_quantity__cannot_be_carried() -> None:
 
 def test_index_and_strikes__at_the_ends_of_their_range__are_marked_and_settled() -> None:
     for price in (1, 2, c.U32_MAX - 1, c.U32_MAX):
-        exchange = Exchange(strike_step_ticks=1, strike_ratio_max=c.U32_MAX, **CALM)
+        exchange = Exchange(**FINE, strike_ratio_max=c.U32_MAX, **CALM)
         exchange.feeds(price)
         days = range(TODAY + 1, TODAY + 2)
         instruments = [exchange.list(days[0], strike, put) for strike in (1, 2**31 - 1) for put in (0, 1)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, keccak, public_key_of
-from sequencer.protocol.params import Params
+from sequencer.protocol.params import BTC, ETH, Params
 from sequencer.protocol.state import State, expiry_time
 from sequencer.protocol.transition import apply
 
@@ -37,6 +38,10 @@ USD = 1_000_000  # cash
 FEE_MAX = 65_535
 
 CALM = {"breaker_restrict_ppm": c.U32_MAX, "breaker_halt_ppm": c.U32_MAX}  # no breaker: the index may jump
+
+FINE = {  # strikes on every tick
+    "underlyings": tuple(replace(one, strike_step_ppm=0, strike_step_min_ticks=1) for one in (BTC, ETH))
+}
 
 FLAT = {"a": 30_000_000_000, "b": 0, "rho": 0, "m": 0, "sigma": 10**12}  # 60 % for thirty days
 

@@ -1,6 +1,8 @@
 """FEED, SURFACE, LIST, RISK: the index and its integral, surfaces, the listing rule, marks."""
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,15 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import risk_array
+from sequencer.protocol import market, risk_array
 from sequencer.protocol.black76 import intrinsic
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Page, Underlying
 from sequencer.protocol.market import _advance
+from sequencer.protocol.params import BTC, ETH
 from sequencer.protocol.state import expiry_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from exchange import CALM, FAR, INDEX, NEAR, TODAY, Exchange, examples
+
+DATA = Path(os.environ.get("FAIRSTRIKE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 def index(exchange: Exchange) -> int:
@@ -249,6 +254,50 @@ def ask(exchange: Exchange, **fields: int) -> Reason:
 )
 def test_list__is_ruled_by_params(listed: Exchange, fields: dict[str, int], reason: Reason) -> None:
     assert ask(listed, **fields) is reason
+
+
+@pytest.mark.parametrize(
+    ("usd", "step_usd"),
+    [
+        (400_000, 5_000), (399_999, 2_500), (200_000, 2_500), (80_000, 1_000), (79_999, 500), (40_000, 500),
+        (39_999, 250), (4_000, 50), (3_999, 25), (2_000, 25), (1_999, 10), (800, 10), (799, 5), (200, 2.5),
+        (199, 1), (80, 1), (79, 1), (1, 1),
+    ],
+)  # fmt: skip
+def test_strike_step__is_round_and_as_coarse_as_the_strike_is_high(usd: int, step_usd: float) -> None:
+    for one in (BTC, ETH):
+        assert market.strike_step(usd * 100, one) == step_usd * 100
+
+
+def test_strike_step__of_any_parameters__divides_into_round_numbers() -> None:
+    for ppm in (0, 1, 12_500, 10**6, c.U32_MAX):
+        for least in (1, 7, c.U32_MAX):
+            one = replace(BTC, strike_step_ppm=ppm, strike_step_min_ticks=least)
+            for strike in (1, 2, 9, 10, 99, 10**6, 2**31 - 1):
+                bound = strike * ppm // c.PPM
+                steps = [10**n * k // 10 for n in range(15) for k in (10, 25, 50) if 10**n * k // 10 <= bound]
+                assert market.strike_step(strike, one) == max(least, *steps, 1)
+
+
+def test_list__takes_the_strikes_that_a_venue_lists() -> None:
+    """Of recorded chains, every strike; at one step of 500 USD one in nine of ETH's within a fifth of the index."""
+    chain = DATA / "deribit-chain-6h" / "chain_202601.parquet"
+    if not chain.is_file():
+        pytest.skip(f"no recorded chain at {chain} (set FAIRSTRIKE_DATA)")
+    parquet = pytest.importorskip(
+        "pyarrow.parquet", reason="pyarrow does not import here", exc_type=ImportError
+    )
+    table = parquet.read_table(
+        chain, columns=["currency", "expiry_datetime", "strike", "index_price"]
+    ).to_pydict()
+    for name, one, least in (("BTC", BTC, 700), ("ETH", ETH, 800)):
+        rows = [row for row in zip(*table.values(), strict=True) if row[0] == name]
+        every = {(day, round(strike * 100)) for _, day, strike, _ in rows}
+        near = {
+            (day, round(strike * 100)) for _, day, strike, index in rows if abs(strike / index - 1) <= 0.2
+        }
+        assert len(near) > least
+        assert all(strike % market.strike_step(strike, one) == 0 for _, strike in every)
 
 
 def test_list__of_the_same_terms__happens_once(listed: Exchange) -> None:

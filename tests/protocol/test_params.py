@@ -43,7 +43,7 @@ def test_from_words__is_the_inverse(data: st.DataObject) -> None:
         if name not in ("congested_excess", "restricted_excess")
     }
     keys = data.draw(st.lists(st.binary(min_size=20, max_size=20).filter(any), max_size=5, unique=True))
-    own = st.builds(UnderlyingParams, *(st.integers(0, 900_000) for _ in UNDERLYING_FIELDS))
+    own = st.builds(UnderlyingParams, *(st.integers(1, 900_000) for _ in UNDERLYING_FIELDS))
     one = Params(feed_keys=tuple(keys), underlyings=(data.draw(own), data.draw(own)), **changes)
     assert Params.from_words(one.words()) == one
 
@@ -52,7 +52,7 @@ def test_from_words__is_the_inverse(data: st.DataObject) -> None:
     "changes",
     [
         {"maintenance_ppm": 0}, {"maintenance_ppm": 1_000_000}, {"auction_fraction_max": 0},
-        {"auction_fraction_max": 257}, {"strike_step_ticks": 0}, {"strike_ratio_max": 0}, {"fee_cap_ppm": 1_000_001},
+        {"auction_fraction_max": 257}, {"strike_ratio_max": 0}, {"fee_cap_ppm": 1_000_001},
         {"fund_share_ppm": 1_000_001}, {"fee_doubling_excess": 0}, {"restricted_excess": 19_999},
         {"breaker_halt_ppm": 79_999}, {"auction_duration_s": 0}, {"short_gross_ppm": 1_000_001},
         {"auction_discount_max_ppm": 4_000_001}, {"liquidation_fee_ppm": 1_000_001}, {"vol_reference_s": 0},
@@ -73,6 +73,8 @@ def test_params__out_of_a_bound__name_the_field(changes: dict[str, int]) -> None
         {"vol_up_ppm": 1_000_001},
         {"short_floor_ppm": 1_000_001},
         {"vol_down_ppm": -1},
+        {"strike_step_min_ticks": 0},
+        {"strike_step_ppm": 2**32},
     ],
 )
 def test_params__of_an_underlying_out_of_a_bound__name_it_and_the_field(changes: dict[str, int]) -> None:
@@ -113,5 +115,5 @@ def test_from_words__of_a_wrong_length_or_value__is_a_value_error() -> None:
     data = params().words()
     with pytest.raises(ValueError, match="words expected"):
         Params.from_words(data[:-32])
-    with pytest.raises(ValueError, match="strike_step_ticks"):
+    with pytest.raises(ValueError, match="strike_ratio_max"):
         Params.from_words(data[:160] + bytes(len(data) - 160))

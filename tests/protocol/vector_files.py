@@ -7,6 +7,7 @@ the files with what this makes, and writes them under FAIRSTRIKE_UPDATE_SNAPSHOT
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -224,7 +225,18 @@ def numbers() -> dict[str, list[list[int]]]:
             [s.a_e12, s.b_e12, s.rho_e12, s.m_e12, s.sigma_e12, f, k, surface.variance_e12(s, f, k)]
             for s, (f, k) in zip(shapes, prices, strict=True)
         ],
+        "svi_a_b_rho_m_sigma_is_sound": [
+            [s.a_e12, s.b_e12, s.rho_e12, s.m_e12, s.sigma_e12, int(surface.is_sound(s))]
+            for s in (*shapes, *(at_the_edge(s, step) for s in shapes[1:9] for step in (0, -1)))
+        ],
     }
+
+
+def at_the_edge(shape: surface.Surface, step: int) -> surface.Surface:
+    """The shape with its least variance at `step`, and its steeper wing at Lee's bound where it was beyond."""
+    steepest = 2 * 10**24 // (10**12 + abs(shape.rho_e12))
+    shape = replace(shape, b_e12=min(shape.b_e12, steepest))
+    return replace(shape, a_e12=step - surface.bend_e12(shape))
 
 
 def day() -> dict[str, Any]:
