@@ -37,7 +37,7 @@ class KeeperConfig:
     risks_max: int = 32
     risk_work_per_s: int = 16_500
     risk_work_max: int = 200_000
-    looks_max: int = 4_096  # accounts valued
+    looks_max: int = 2_048  # accounts valued
     liquidations_max: int = 256
     settlements_max: int = 256
     sweeps_max: int = 256
