@@ -36,7 +36,9 @@ class Basis:
 
     def gap(self, truth: "Truth", key: int) -> float:
         """How far index or volatility have gone since, as a part of them."""
-        volatility = truth.volatility(key, truth.factor[key >> 16]) / truth.volatility(key, self.vol)
+        volatility = truth.volatility(key, truth.factor[key >> 16]) / truth.volatility(
+            key, self.vol, self.time
+        )
         return max(abs(volatility - 1), abs(truth.index[key >> 16] / self.index - 1))
 
 
@@ -92,9 +94,9 @@ class Truth:
         vol = self.base[key >> 16] * self.volatility(key, self.factor[key >> 16])
         return vol * vol * left
 
-    def volatility(self, key: int, factor: float) -> float:
-        """What a factor makes of an expiry's volatility, as a multiple of its base."""
-        left = max(expiry_time(key & 0xFFFF) - self.time, 3_600)
+    def volatility(self, key: int, factor: float, time: int | None = None) -> float:
+        """What a factor makes of an expiry's volatility now or at another time, as a multiple of its base."""
+        left = max(expiry_time(key & 0xFFFF) - (self.time if time is None else time), 3_600)
         scale = (self.reference_s / left) ** self.power
         return max(1 + factor * scale, 0.15)
 
