@@ -112,13 +112,13 @@ CHECK_LATE: constant(bytes4) = method_id(
 APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)", output_type=bytes4)
 
 # Kinds by verifier, a bit a kind; what is in none goes to VerifierRisk, unknown kinds included.
-TRADE_KINDS: constant(uint256) = (
-    (1 << 5) | (1 << 32) | (1 << 33)  # FORCED_ORDER, PLACE, CONTINUE
-)
+TRADE_KINDS: constant(uint256) = (1 << 32) | (1 << 33)  # PLACE, CONTINUE
+FORCED_KINDS: constant(uint256) = 1 << 5  # FORCED_ORDER
 ACCOUNT_KINDS: constant(uint256) = (
-    (1 << 3) | (1 << 6) | (1 << 8)  # FORCED_WITHDRAW, FORCED_LIQUIDATE, FORCED_BID
-    | (1 << 21) | (1 << 22)  # SETTLE, LIQUIDATE
-    | (1 << 37) | (1 << 38) | (1 << 39)  # TRANSFER, WITHDRAW, BID
+    (1 << 3) | (1 << 21) | (1 << 37) | (1 << 38)  # FORCED_WITHDRAW, SETTLE, TRANSFER, WITHDRAW
+)
+AUCTION_KINDS: constant(uint256) = (
+    (1 << 6) | (1 << 8) | (1 << 22) | (1 << 39)  # FORCED_LIQUIDATE, FORCED_BID, LIQUIDATE, BID
 )
 LEDGER_KINDS: constant(uint256) = (
     (1 << 2) | (1 << 4) | (1 << 23) | (1 << 24)  # DEPOSIT, FORCED_CANCEL_ALL, COLLECT, SWEEP
@@ -129,7 +129,9 @@ rollup: public(immutable(address))
 sequencers: public(immutable(address))  # of the rollup: they pay
 data_source: public(immutable(address))
 verifier_trade: public(immutable(address))
+verifier_forced: public(immutable(address))
 verifier_account: public(immutable(address))
+verifier_auction: public(immutable(address))
 verifier_ledger: public(immutable(address))
 verifier_risk: public(immutable(address))
 reveal_blocks: public(immutable(uint256))
@@ -180,7 +182,9 @@ def __init__(
     rollup_: address,
     data_source_: address,
     verifier_trade_: address,
+    verifier_forced_: address,
     verifier_account_: address,
+    verifier_auction_: address,
     verifier_ledger_: address,
     verifier_risk_: address,
     reveal_blocks_: uint256,
@@ -188,8 +192,10 @@ def __init__(
     """
     @param rollup_ Whose batches are judged.
     @param data_source_ Proves what their payloads say.
-    @param verifier_trade_ Executes PLACE, FORCED_ORDER and CONTINUE.
-    @param verifier_account_ Executes FORCED_WITHDRAW, FORCED_LIQUIDATE, FORCED_BID, WITHDRAW, TRANSFER, SETTLE, LIQUIDATE and BID.
+    @param verifier_trade_ Executes PLACE and CONTINUE.
+    @param verifier_forced_ Executes FORCED_ORDER.
+    @param verifier_account_ Executes FORCED_WITHDRAW, WITHDRAW, TRANSFER and SETTLE.
+    @param verifier_auction_ Executes FORCED_LIQUIDATE, FORCED_BID, LIQUIDATE and BID.
     @param verifier_ledger_ Executes DEPOSIT, FORCED_CANCEL_ALL, COLLECT, SWEEP, CANCEL, CANCEL_ALL and SET_SIGNER.
     @param verifier_risk_ Executes every other record.
     @param reveal_blocks_ Blocks for which a commitment is good, and for which a reward can be contested.
@@ -199,7 +205,9 @@ def __init__(
     assert data_source_.is_contract, "arbiter: data source is not a contract"
     assert (
         verifier_trade_.is_contract
+        and verifier_forced_.is_contract
         and verifier_account_.is_contract
+        and verifier_auction_.is_contract
         and verifier_ledger_.is_contract
         and verifier_risk_.is_contract
     ), "arbiter: verifier is not a contract"
@@ -208,7 +216,9 @@ def __init__(
     sequencers = staticcall IRollup(rollup_).sequencers()
     data_source = data_source_
     verifier_trade = verifier_trade_
+    verifier_forced = verifier_forced_
     verifier_account = verifier_account_
+    verifier_auction = verifier_auction_
     verifier_ledger = verifier_ledger_
     verifier_risk = verifier_risk_
     reveal_blocks = reveal_blocks_
@@ -595,8 +605,12 @@ def _verifier(kind: uint256) -> address:
     """
     if (TRADE_KINDS >> kind) & 1 == 1:
         return verifier_trade
+    if (FORCED_KINDS >> kind) & 1 == 1:
+        return verifier_forced
     if (ACCOUNT_KINDS >> kind) & 1 == 1:
         return verifier_account
+    if (AUCTION_KINDS >> kind) & 1 == 1:
+        return verifier_auction
     if (LEDGER_KINDS >> kind) & 1 == 1:
         return verifier_ledger
     return verifier_risk

@@ -2,7 +2,7 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title Verifier of FORCED_WITHDRAW, FORCED_LIQUIDATE, FORCED_BID, WITHDRAW, TRANSFER, SETTLE, LIQUIDATE, BID
+@title Verifier of FORCED_WITHDRAW, WITHDRAW, TRANSFER, SETTLE
 @license MIT
 @notice Re-executes one record from a witness; twin of `sequencer/protocol/transition.py` for these kinds.
 @custom:security Total: whatever the record holds, a correct witness returns; a wrong one reverts. No storage.
@@ -13,9 +13,9 @@ from lib import auth
 from lib import cash
 from lib import cmap
 from lib import forced
+from lib import freshness
 from lib import insurance
 from lib import kind
-from lib import liquidation
 from lib import margin
 from lib import reason
 from lib import reports
@@ -27,11 +27,11 @@ initializes: cmap
 initializes: state[cmap := cmap]
 initializes: auth[state := state]
 initializes: reports[state := state]
-initializes: forced[reports := reports, state := state]
 initializes: insurance[state := state]
-initializes: margin[state := state]
+initializes: freshness[state := state]
+initializes: forced[freshness := freshness, reports := reports, state := state]
+initializes: margin[freshness := freshness, state := state]
 initializes: cash[auth := auth, cmap := cmap, forced := forced, insurance := insurance, margin := margin, state := state]
-initializes: liquidation[auth := auth, forced := forced, insurance := insurance, margin := margin, state := state]
 initializes: settlement[insurance := insurance, state := state]
 initializes: transition[cmap := cmap, state := state]
 
@@ -67,12 +67,6 @@ def apply(
             why = cash._transfer(DOMAIN)
         elif of_kind == kind.SETTLE:
             why = settlement._settle()
-        elif of_kind == kind.LIQUIDATE or of_kind == kind.FORCED_LIQUIDATE:
-            why = liquidation._liquidate(of_kind == kind.FORCED_LIQUIDATE)
-        elif of_kind == kind.BID:
-            why = liquidation._bid(DOMAIN)
-        elif of_kind == kind.FORCED_BID:
-            why = liquidation._forced_bid()
         else:
             raise "verifier: kind"
         transition._count(of_kind, why)

@@ -13,6 +13,7 @@ from lib import auth
 from lib import cash
 from lib import cmap
 from lib import forced
+from lib import freshness
 from lib import insurance
 from lib import kind
 from lib import margin
@@ -26,9 +27,10 @@ initializes: cmap
 initializes: state[cmap := cmap]
 initializes: auth[state := state]
 initializes: reports[state := state]
-initializes: forced[reports := reports, state := state]
 initializes: insurance[state := state]
-initializes: margin[state := state]
+initializes: freshness[state := state]
+initializes: forced[freshness := freshness, reports := reports, state := state]
+initializes: margin[freshness := freshness, state := state]
 initializes: cash[auth := auth, cmap := cmap, forced := forced, insurance := insurance, margin := margin, state := state]
 initializes: orders[auth := auth, cmap := cmap, insurance := insurance, state := state]
 initializes: transition[cmap := cmap, state := state]

@@ -2,7 +2,7 @@
 # pragma evm-version cancun
 # pragma nonreentrancy on
 """
-@title Verifier of FORCED_ORDER, PLACE, CONTINUE
+@title Verifier of PLACE, CONTINUE
 @license MIT
 @notice Re-executes one record from a witness; twin of `sequencer/protocol/transition.py` for these kinds.
 @custom:security Total: whatever the record holds, a correct witness returns; a wrong one reverts. No storage.
@@ -14,6 +14,7 @@ from lib import book
 from lib import cmap
 from lib import fills
 from lib import forced
+from lib import freshness
 from lib import insurance
 from lib import kind
 from lib import margin
@@ -29,10 +30,11 @@ initializes: state[cmap := cmap]
 initializes: auth[state := state]
 initializes: book[cmap := cmap]
 initializes: insurance[state := state]
-initializes: margin[state := state]
+initializes: freshness[state := state]
+initializes: forced[freshness := freshness, reports := reports, state := state]
+initializes: margin[freshness := freshness, state := state]
 initializes: fills[margin := margin, state := state]
 initializes: reports[state := state]
-initializes: forced[reports := reports, state := state]
 initializes: queue[state := state]
 initializes: matching[
     auth := auth,
@@ -73,8 +75,6 @@ def apply(
     if why == reason.OK:
         if of_kind == kind.PLACE:
             why = matching._place(DOMAIN)
-        elif of_kind == kind.FORCED_ORDER:
-            why = matching._forced_order()
         elif of_kind == kind.PROCEED:
             why = matching._proceed()
         else:

@@ -27,6 +27,8 @@ SOURCES = {
     "TestToken": "test/TestToken.vy",
     "Vault": "Vault.vy",
     "VerifierAccount": "VerifierAccount.vy",
+    "VerifierAuction": "VerifierAuction.vy",
+    "VerifierForced": "VerifierForced.vy",
     "VerifierLedger": "VerifierLedger.vy",
     "VerifierRisk": "VerifierRisk.vy",
     "VerifierTrade": "VerifierTrade.vy",

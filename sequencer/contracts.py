@@ -21,6 +21,8 @@ NAMES: Final = (
     "TestToken",
     "Vault",
     "VerifierAccount",
+    "VerifierAuction",
+    "VerifierForced",
     "VerifierLedger",
     "VerifierRisk",
     "VerifierTrade",

@@ -12,7 +12,7 @@ from typing import Final
 from sequencer.keeper_looks import Looks
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
-from sequencer.protocol.entries import Account, Expiry, Page
+from sequencer.protocol.entries import Account, Expiry, Page, Underlying
 from sequencer.protocol.state import Changes, State, expiry_time, instrument_expiry_time
 
 _NUMBER: Final = (1 << c.TYPE_SHIFT) - 1
@@ -23,9 +23,16 @@ OrderKey = tuple[int, int, int, int]  # instrument, side, price, seq
 
 
 class PagesDue:
-    """Pages whose marks are to be made anew: after a time, a move of the index, an expiry, or a listing."""
+    """Pages whose marks are to be made anew: after a time, a move of the index, an expiry, or a listing.
 
-    def __init__(self, move_ppm: int, refresh_s: int) -> None:
+    They come in waves: with one that has become due all that are `apart_s` older than it would be, because an account
+    can only use pages that were marked together (protocol/freshness.py).
+    """
+
+    def __init__(self, move_ppm: int, refresh_s: int, apart_s: int) -> None:
+        self._apart_s = apart_s
+        self._is_wave = False  # a page has become due since the last wave
+        self._oldest: list[tuple[int, int]] = []  # (time of the marks, page)
         self._move_ppm = move_ppm
         self._refresh_s = refresh_s
         self._due: dict[int, int] = {}  # page -> how often it has been proposed
@@ -40,11 +47,14 @@ class PagesDue:
         """It has been listed on, or marked."""
         self._due.pop(page_id, None)
         if page.marked < len(page.terms):
-            self._due[page_id] = 0
-        made = (page.time, page.index)
+            self._add(page_id)
+        made = (page.time, 0 if page.time == c.MARKED_FOR_GOOD else page.index)
         if not page.time or self._made.get(page_id) == made:
             return
         self._made[page_id] = made
+        if page.time == c.MARKED_FOR_GOOD:
+            return
+        heappush(self._oldest, (page.time, page_id))
         expires = expiry_time(page_id >> 7 & 0xFFFF)
         due = page.time + self._refresh_s
         heappush(self._times, (min(due, expires) if page.time < expires else due, page_id, page.time))
@@ -57,13 +67,19 @@ class PagesDue:
         while self._times and self._times[0][0] <= now_s:
             _, page_id, time = heappop(self._times)
             if self._made[page_id][0] == time:
-                self._due.setdefault(page_id, 0)
+                self._add(page_id)
         for underlying, index in indexes.items():
             for heap, at in ((self._above.get(underlying), index), (self._below.get(underlying), -index)):
                 while heap and heap[0][0] <= at:
                     _, page_id, of_index = heappop(heap)
                     if self._made[page_id][1] == of_index:
-                        self._due.setdefault(page_id, 0)
+                        self._add(page_id)
+        if self._is_wave:
+            self._is_wave = False
+            while self._oldest and self._oldest[0][0] < now_s - self._apart_s:
+                time, page_id = heappop(self._oldest)
+                if self._made[page_id][0] == time:
+                    self._due.setdefault(page_id, 0)
         held = looks.by_page
         over = [one for one in self._due if one not in held and now_s >= expiry_time(one >> 7 & 0xFFFF)]
         for page_id in over:  # nobody will ever ask for its marks
@@ -72,6 +88,10 @@ class PagesDue:
         for page_id in out:
             self._due[page_id] += 1
         return out
+
+    def _add(self, page_id: int) -> None:
+        self._due.setdefault(page_id, 0)
+        self._is_wave = True
 
 
 class Expiries:
@@ -188,7 +208,7 @@ class Index:
     def __init__(self, state: State, risk_move_ppm: int, risk_refresh_s: int) -> None:
         self.state = state
         self.looks = Looks(state)
-        self.pages = PagesDue(risk_move_ppm, risk_refresh_s)
+        self.pages = PagesDue(risk_move_ppm, risk_refresh_s, state.params.mark_skew_max_s // 2)
         self.expiries = Expiries()
         self.orders = DeadOrders(state)
         state.flush()
@@ -199,6 +219,8 @@ class Index:
             self._changed(c.KEY_EXPIRY | key, expiry)
         for number, account in state.accounts.items():
             self._changed(c.KEY_ACCOUNT | number, account)
+        for number, underlying in state.underlyings.items():
+            self._changed(c.KEY_UNDERLYING | number, underlying)
 
     def update(self) -> None:
         """Takes in what has changed in the state."""
@@ -218,5 +240,7 @@ class Index:
         elif isinstance(entry, Page):
             self.looks.page_changed(number, entry)
             self.pages.changed(number, entry)
+        elif isinstance(entry, Underlying):
+            self.looks.index_changed(number, entry.index)
         elif isinstance(entry, Expiry):
             self.expiries.changed(number, entry)

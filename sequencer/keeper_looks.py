@@ -28,6 +28,7 @@ RING_PART: Final = 8  # one look of so many goes round
 ROUNDING: Final = 8  # at most, of IM's parts of two underlyings and of MM together, 1e-6 USD
 SHARD_BITS: Final = 12  # accounts of one heap: what cleaning one may take at once
 
+Far = list[tuple[int, int, int]]  # (index at which a page's marks are old, page, index of the marks)
 Heap = list[tuple[int, int, int]]  # (how far the page may get, account, version)
 
 
@@ -69,6 +70,12 @@ class Looks:
         ] = {}  # page -> size << 20 | shard of the account's number -> heap
         self._room: dict[tuple[int, int], int] = {}  # of a heap: entries that may come before it is cleaned
         self._hot: dict[int, None] = {}  # pages that have moved, or have not been worked off
+        self._far: dict[
+            int, dict[int, None]
+        ] = {}  # underlying -> pages from which the index has gone too far
+        self._far_at: dict[
+            int, tuple[Far, Far]
+        ] = {}  # underlying -> heaps for an index that rises, and that falls
         self._stale_at: list[tuple[int, int]] = []  # (from when on a page counts as stale, page)
         self._stale: dict[int, None] = {}
 
@@ -112,6 +119,8 @@ class Looks:
         """Its holders come nearer to their next look by how far it has moved."""
         before = self._rows.get(page_id)
         self._rows[page_id] = (page.index, page.forward, page.time, page.rows[: page.marked])
+        if before is None or (before[0], before[2]) != (page.index, page.time):
+            self._watch_index(page_id, page.index, page.time)
         if before is None or before[2] == page.time == 0:
             heappush(self._stale_at, (page.time + self.state.params.risk_age_max_s + 1, page_id))
             self._moved[page_id] = 0
@@ -121,7 +130,43 @@ class Looks:
             heappush(self._stale_at, (page.time + self.state.params.risk_age_max_s + 1, page_id))
         moves = abs(page.index - index), abs(page.forward - forward)
         move = row_move(self.state, page_id >> 23, rows, page.rows, *moves)
-        self._move(page_id, FOREVER if self._stale.pop(page_id, self) is None else move)
+        was_old = self._stale.pop(page_id, self) is None
+        if self._far.get(page_id >> 23, {}).pop(page_id, self) is None:
+            was_old = True
+        self._move(page_id, FOREVER if was_old else move)
+
+    def index_changed(self, underlying: int, index: int) -> None:
+        """Marks that it leaves too far behind count as old, and those that it comes back to no longer do."""
+        far = self._far.setdefault(underlying, {})
+        for page_id in list(far):
+            marked_at, _, time, _ = self._rows[page_id]
+            if not self._is_far(marked_at, index):
+                del far[page_id]
+                self._watch_index(page_id, marked_at, time)
+                self._move(page_id, FOREVER)
+        above, below = self._far_at.setdefault(underlying, ([], []))
+        for heap, at in ((above, index), (below, -index)):
+            while heap and heap[0][0] <= at:
+                _, page_id, marked_at = heappop(heap)
+                if (
+                    self._rows[page_id][0] == marked_at
+                    and page_id not in far
+                    and self._is_far(marked_at, index)
+                ):
+                    far[page_id] = None
+                    self._move(page_id, FOREVER)
+
+    def _is_far(self, marked_at: int, index: int) -> bool:
+        return abs(marked_at - index) * c.PPM > self.state.params.mark_move_max_ppm * index
+
+    def _watch_index(self, page_id: int, marked_at: int, time: int) -> None:
+        if time == c.MARKED_FOR_GOOD:
+            return
+        above, below = self._far_at.setdefault(page_id >> 23, ([], []))
+        part = self.state.params.mark_move_max_ppm
+        if part < c.PPM:
+            heappush(above, (marked_at * c.PPM // (c.PPM - part) + 1, page_id, marked_at))
+        heappush(below, (-((marked_at * c.PPM - 1) // (c.PPM + part)), page_id, marked_at))
 
     def _move(self, page_id: int, move: int) -> None:
         if move:

@@ -54,11 +54,11 @@ class World:
         account.epoch = NEVER
         state.put_account(number, account)
 
-    def mark(self, move: float) -> None:
-        """The index moves by a part of itself at most, and one page or both are marked anew."""
+    def mark(self, move: float, count: int = 0) -> None:
+        """The index moves by a part of itself at most, and one page or both, or `count`, are marked anew."""
         price = self.state.underlyings[0].index
         self.exchange.feeds(int(price * (1 + self.random.uniform(-move, move))))
-        for page in self.random.sample(list(self.state.pages), self.random.choice((1, 2))):
+        for page in self.random.sample(list(self.state.pages), count or self.random.choice((1, 2))):
             self.exchange.risk(page << 5)
 
     def short(self) -> set[int]:
@@ -113,7 +113,7 @@ def test_move_of_a_pages_rows__bounds_what_any_account_loses_by_it(seed: int) ->
     for move in (0.0001, 0.003, 0.05, 0.3):
         before = {number: shortfall(state, one) for number, one in state.accounts.items()}
         pages = {key: (page.rows, page.index, page.forward) for key, page in state.pages.items()}
-        world.mark(move)
+        world.mark(move, count=2)
         moved = {
             key: row_move(
                 state,

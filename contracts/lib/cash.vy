@@ -84,7 +84,8 @@ def _take(
 def _pay(account: entries.Account, amount: uint256, is_forced: bool) -> (uint256, uint256):
     """
     @notice OK and what the account can pay: `amount`; of 0, all that is free, min(cash, free margin), which must be some.
-            Old marks count with caution; a forced payment waits for those that RISK can renew.
+            Old marks count with caution; marks that are behind others refuse, and a forced payment waits for all those
+            that RISK can renew.
     """
     if account.auction_start != 0:
         return reason.UNHEALTHY, 0
@@ -93,6 +94,8 @@ def _pay(account: entries.Account, amount: uint256, is_forced: bool) -> (uint256
     sums: margin.Sums = margin._cautious(account)
     if is_forced and sums.is_stale and forced._renews(account, forced.ANY_OF_ACCOUNT):
         return reason.RISK_DUE, 0
+    if sums.is_behind and not is_forced:
+        return reason.RISK_STALE, 0
     free: int256 = margin._free(account, sums)
     paid: int256 = margin._lots(amount)
     if amount == 0:

@@ -41,6 +41,7 @@ PAGE_ROWS: constant(uint256) = 32
 PAGES_PER_EXPIRY: constant(uint256) = 128
 FEEDS_MAX: constant(uint256) = 5
 SNAPSHOT_DAYS: constant(uint256) = 4
+UNDERLYINGS_MAX: constant(uint256) = 16  # numbers of four bits
 SCENARIOS: constant(uint256) = 16
 STEPS_MAX: constant(uint256) = 3  # fills or sweeps that one PLACE or CONTINUE may make
 

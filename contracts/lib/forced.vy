@@ -13,34 +13,35 @@
 from . import cmap
 from . import constants
 from . import entries
+from . import freshness
 from . import pages
 from . import params
 from . import reason
 from . import reports
 from . import state
 
+uses: freshness
 uses: reports
 uses: state
 
-# in the place of a page: of the old ones of the account's positions
+# in the place of a page: of the account's pages that are old or behind
 ALL_OF_ACCOUNT: constant(uint256) = max_value(uint256)
 ANY_OF_ACCOUNT: constant(uint256) = max_value(uint256) - 1
 FIRST_OF_ACCOUNT: constant(uint256) = max_value(uint256) - 2
 
 
 @internal
-@view
-def _is_old(page: uint256, row: uint256) -> bool:
+def _is_old(page: uint256, instrument: uint256) -> bool:
     """
-    @notice Whether a row has no mark that can carry new risk: none since it was listed, or one older than risk_age_max_s.
+    @notice Whether an instrument has no mark that can carry new risk: none since it was listed, or one that is too old.
     """
-    return row >= pages._marked(page) or unsafe_add(pages._time(page), state._param(params.RISK_AGE_MAX_S)) < state.time
+    return instrument & 31 >= pages._marked(page) or freshness._is_old(instrument >> 28, page)
 
 
 @internal
 def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
     """
-    @notice RISK_STALE, or RISK_DUE when RISK can renew the page, or all old ones of the account.
+    @notice RISK_STALE, or RISK_DUE when RISK can renew the page, or all of the account's that are old or behind.
     """
     return reason.RISK_DUE if self._renews(account, page_id) else reason.RISK_STALE
 
@@ -48,7 +49,7 @@ def _unless_due(account: entries.Account, page_id: uint256) -> uint256:
 @internal
 def _renews(account: entries.Account, page_id: uint256) -> bool:
     """
-    @notice Whether RISK can mark a page, or could not long ago: all, any or the first of the account's old ones.
+    @notice Whether RISK can mark a page, or could not long ago: all, any or the first of the account's that are old or behind.
     """
     age: uint256 = state._param(params.RISK_AGE_MAX_S)
     silence: uint256 = unsafe_add(age, state._param(params.FEED_AGE_MAX_S))
@@ -61,17 +62,17 @@ def _renews(account: entries.Account, page_id: uint256) -> bool:
     is_marked: bool = False  # expired, or with surfaces that RISK could have used
     is_settled: bool = False
     can: bool = False
+    unfit: uint256 = freshness._unfit_positions(account) if page_id >= FIRST_OF_ACCOUNT else 0
     for i: uint256 in range(account.position_count if page_id >= FIRST_OF_ACCOUNT else 1, bound=64):
         one: uint256 = page_id
         if page_id >= FIRST_OF_ACCOUNT:
             one = account.positions[i] >> 69
-            if one == last or unsafe_add(pages._time(state._page(one)), age) >= state.time:
+            if one == last or (unfit >> i) & 1 == 0:
                 continue
             last = one
         if one >> 23 != number:  # pages ascend: what they share is read once
             number = one >> 23
-            words = state._load(constants.KEY_UNDERLYING | number)
-            index_time = (words[0] >> 32) & constants.U32_MAX
+            index_time = (state._underlying(number) >> 32) & constants.U32_MAX
         if one >> 7 != key:
             key = one >> 7
             words = state._load(constants.KEY_EXPIRY | key)

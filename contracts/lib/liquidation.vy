@@ -14,6 +14,7 @@ from . import codec
 from . import constants
 from . import entries
 from . import forced
+from . import freshness
 from . import insurance
 from . import margin
 from . import pages
@@ -23,6 +24,7 @@ from . import state
 
 uses: auth
 uses: forced
+uses: freshness
 uses: insurance
 uses: margin
 uses: state
@@ -185,7 +187,7 @@ def _cut(
     buyer: entries.Account = bidder
     worth: int256 = 0
     has_moved: bool = False
-    age: uint256 = state._param(params.RISK_AGE_MAX_S)
+    unfit: uint256 = freshness._unfit_positions(target)
     for i: uint256 in range(target.position_count, bound=64):
         instrument: uint256 = target.positions[i] >> 64
         held: int256 = entries._quantity(target.positions[i])
@@ -194,7 +196,7 @@ def _cut(
         if held < 0:
             part = unsafe_sub(0, part)
         page: uint256 = state._page(instrument >> 5)
-        if unsafe_add(pages._time(page), age) < state.time or not margin._can_hold(buyer, instrument, part):
+        if (unfit >> i) & 1 == 1 or not margin._can_hold(buyer, instrument, part):
             continue
         seller = margin._move(seller, instrument, unsafe_sub(0, part))
         buyer = margin._move(buyer, instrument, part)
@@ -219,7 +221,10 @@ def _cut(
         return reason.CASH_MAX
     buyer.cash = unsafe_sub(buyer.cash, pay)
     seller.cash = unsafe_sub(unsafe_add(seller.cash, pay), margin._lots(fee))
-    if margin._free(buyer, margin._refresh(buyer)) < 0:
+    bought: margin.Sums = margin._refresh(buyer)
+    if bought.is_stale:
+        return reason.RISK_STALE
+    if margin._free(buyer, bought) < 0:
         return reason.MARGIN
     insurance._charge(fee, constants.PPM)
     if seller.position_count != 0:

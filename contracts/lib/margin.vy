@@ -14,11 +14,13 @@ from . import cmap
 from . import constants
 from . import entries
 from . import exposure
+from . import freshness
 from . import pages
 from . import params
 from . import reason
 from . import state
 
+uses: freshness
 uses: state
 
 PUT: constant(uint256) = 2**31  # of a row's terms
@@ -27,7 +29,8 @@ struct Sums:
     # of one account at the present pages
     worth: int256  # sum q x mark
     risk: int256  # IM without orders
-    is_stale: bool  # a page is older than risk_age_max_s
+    is_stale: bool  # a page is old, or behind another (freshness.vy)
+    is_behind: bool  # of `_cautious`: a page that is not old is behind another
     caution: int256  # IM of what stands on old pages, which `_cautious` has taken off equity and out of `risk`
 
 
@@ -68,7 +71,9 @@ def _refresh(account: entries.Account) -> Sums:
     """
     worth: int256 = 0
     risk: int256 = 0
-    oldest: uint256 = constants.U32_MAX
+    oldest: uint256 = constants.U32_MAX  # of the pages that age
+    newest: uint256 = 0
+    is_stale: bool = False
     gross_ppm: uint256 = state._param(params.SHORT_GROSS_PPM)
     one: exposure.Exposure = empty(exposure.Exposure)
     last: uint256 = account.positions[0]  # the position before
@@ -87,9 +92,14 @@ def _refresh(account: entries.Account) -> Sums:
                 risk = unsafe_add(risk, exposure._initial(one, state._params_of(last >> 92), gross_ppm))
                 one = empty(exposure.Exposure)
             page = state._page(packed >> 69)
+            if freshness._is_old((packed >> 92) & 15, page):
+                is_stale = True
             head = cmap._word_at(page)
             tables = (unsafe_add(head & 255, 7) >> 3) << 5
-            oldest = min(oldest, (head >> 8) & constants.U32_MAX)
+            time: uint256 = (head >> 8) & constants.U32_MAX
+            if time != freshness.MARKED_FOR_GOOD:
+                oldest = min(oldest, time)
+                newest = max(newest, time)
             page = unsafe_add(page, 32)
             first = i
         last = packed
@@ -132,13 +142,9 @@ def _refresh(account: entries.Account) -> Sums:
                 one.calls = unsafe_add(one.calls, slope)
     if account.position_count != 0:
         risk = unsafe_add(risk, exposure._initial(one, state._params_of(last >> 92), gross_ppm))
-    age: uint256 = state._param(params.RISK_AGE_MAX_S)
-    return Sums(
-        worth=worth,
-        risk=risk,
-        is_stale=account.position_count != 0 and unsafe_add(oldest, age) < state.time,
-        caution=0,
-    )
+    if newest > unsafe_add(oldest, state._param(params.MARK_SKEW_MAX_S)):
+        is_stale = True
+    return Sums(worth=worth, risk=risk, is_stale=is_stale, is_behind=False, caution=0)
 
 
 @internal
@@ -159,14 +165,13 @@ def _cautious(account: entries.Account) -> Sums:
     sums: Sums = self._refresh(account)
     if not sums.is_stale:
         return sums
-    age: uint256 = state._param(params.RISK_AGE_MAX_S)
     old: entries.Account = account
     fresh: entries.Account = account
     old.position_count = 0
     fresh.position_count = 0
     for i: uint256 in range(account.position_count, bound=64):
         position: uint256 = account.positions[i]
-        if unsafe_add(pages._time(state._page(position >> 69)), age) < state.time:
+        if freshness._is_old((position >> 92) & 15, state._page(position >> 69)):
             old.positions[old.position_count] = position  # at most the i-th
             old.position_count = unsafe_add(old.position_count, 1)
         else:
@@ -176,6 +181,7 @@ def _cautious(account: entries.Account) -> Sums:
     sums.caution = old_sums.risk
     old_sums = self._refresh(fresh)
     sums.risk = old_sums.risk
+    sums.is_behind = old_sums.is_stale
     return sums
 
 

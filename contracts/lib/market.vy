@@ -258,6 +258,7 @@ def _risk() -> uint256:
     words = pages._risk_rows(number, page, forward, is_settled, fresh, index, remaining_s)
     if len(words) == 0:
         return reason.FEEDS_DISAGREE
-    words[0] = rows | (time << 8) | (index << 40) | (forward << 72) | (rows << 104)
+    marked_at: uint256 = constants.U32_MAX if is_settled else time  # for good
+    words[0] = rows | (marked_at << 8) | (index << 40) | (forward << 72) | (rows << 104)
     state._store(constants.KEY_PAGE | page_id, stored, words)
     return reason.OK

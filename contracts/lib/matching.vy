@@ -135,7 +135,7 @@ def _forced_order() -> uint256:
     why = self._enter(taker, account, codec._field(23, 2), True)
     if why == reason.RISK_STALE:
         page_id: uint256 = taker.instrument >> 5
-        is_its_own: bool = forced._is_old(state._page(page_id), taker.instrument & 31)
+        is_its_own: bool = forced._is_old(state._page(page_id), taker.instrument)
         why = forced._unless_due(account, page_id if is_its_own else forced.ALL_OF_ACCOUNT)
     return why
 
@@ -185,7 +185,7 @@ def _enter(given: Taker, account: entries.Account, fee_max: uint256, is_forced: 
         if not is_forced:
             return reason.FEE_ABOVE_MAX
         fee = unsafe_mul(fee_max, constants.FEE_MAX_UNIT)
-    if forced._is_old(page, instrument & 31):
+    if forced._is_old(page, instrument):
         return reason.RISK_STALE
     if account.auction_start != 0:
         return reason.UNHEALTHY

@@ -44,6 +44,8 @@ HORIZON_S: constant(uint256) = 30
 VOL_REFERENCE_S: constant(uint256) = 31
 VOL_POWER_PPM: constant(uint256) = 32
 SHORT_GROSS_PPM: constant(uint256) = 33
+MARK_MOVE_MAX_PPM: constant(uint256) = 34
+MARK_SKEW_MAX_S: constant(uint256) = 35
 
 # of an underlying
 PRICE_RANGE_PPM: constant(uint256) = 0

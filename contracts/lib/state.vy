@@ -54,6 +54,7 @@ params_at: transient(uint256)  # calldata offset of PARAMS' words
 stored: transient(uint256)  # value of the hashed leaf that `_load` has read last
 calls: transient(uint256)  # of this transaction: what an earlier call has proved must not serve a later one
 page_at: transient(HashMap[uint256, uint256])  # calls << 64 | page id -> calldata offset of its words; 0: not read
+underlying_word: transient(HashMap[uint256, uint256])  # calls << 64 | number -> first word, with bit 255; 0: not read
 
 
 @internal
@@ -226,6 +227,21 @@ def _page(page_id: uint256) -> uint256:
         return 0
     self.page_at[slot] = start
     return start
+
+
+@internal
+def _underlying(number: uint256) -> uint256:
+    """
+    @notice First word of an underlying that a page names, which is read once a record: index, its time, and what is above;
+            bit 255 is set.
+    """
+    slot: uint256 = (self.calls << 64) | number
+    found: uint256 = self.underlying_word[slot]
+    if found == 0:
+        words: DynArray[uint256, LEAF_WORDS_MAX] = self._load(constants.KEY_UNDERLYING | number)
+        found = words[0] | (1 << 255)
+        self.underlying_word[slot] = found
+    return found
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------

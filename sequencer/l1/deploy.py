@@ -40,14 +40,23 @@ CONTRACTS: Final = (
     "rollup",
     "data_source",
     "verifier_trade",
+    "verifier_forced",
     "verifier_account",
+    "verifier_auction",
     "verifier_ledger",
     "verifier_risk",
     "arbiter",
     "exit",
 )
 DATA_SOURCES: Final = {"calldata": "DataSourceCalldata", "blob": "DataSourceBlob"}
-VERIFIERS: Final = ("VerifierTrade", "VerifierAccount", "VerifierLedger", "VerifierRisk")
+VERIFIERS: Final = (
+    "VerifierTrade",
+    "VerifierForced",
+    "VerifierAccount",
+    "VerifierAuction",
+    "VerifierLedger",
+    "VerifierRisk",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +119,9 @@ class Deployment:
     rollup: str
     data_source: str
     verifier_trade: str
+    verifier_forced: str
     verifier_account: str
+    verifier_auction: str
     verifier_ledger: str
     verifier_risk: str
     arbiter: str
@@ -233,9 +244,11 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         rollup=rollup_at,
         data_source=data_source_at,
         verifier_trade=verifiers_at[0],
-        verifier_account=verifiers_at[1],
-        verifier_ledger=verifiers_at[2],
-        verifier_risk=verifiers_at[3],
+        verifier_forced=verifiers_at[1],
+        verifier_account=verifiers_at[2],
+        verifier_auction=verifiers_at[3],
+        verifier_ledger=verifiers_at[4],
+        verifier_risk=verifiers_at[5],
         arbiter=arbiter_at,
         exit=exit_at,
         sequencer=config.sequencer,

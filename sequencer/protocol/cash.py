@@ -3,7 +3,7 @@
 from typing import Final
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import insurance, margin, market
+from sequencer.protocol import freshness, insurance, margin, market
 from sequencer.protocol.auth import authorise, use_nonce
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
@@ -55,7 +55,8 @@ def _take(
 def pay(state: State, found: Account, amount: int | None, is_forced: bool) -> Account | Reason:
     """A copy of `found` that has paid `amount`; None: all that is free, min(cash, free margin), which must be some.
 
-    Old marks count with caution; a forced payment waits for those that RISK can renew.
+    Old marks count with caution; marks that are behind others refuse; a forced payment waits for those that RISK can
+    renew.
     """
     if found.auction_start:
         return Reason.UNHEALTHY
@@ -63,8 +64,11 @@ def pay(state: State, found: Account, amount: int | None, is_forced: bool) -> Ac
         return Reason.MARGIN
     account = found.clone()
     equity, risk, _ = margin.cautious(state, account)
-    if is_forced and any(market.is_markable(state, one) for one in market.old_pages(state, account)):
+    old, behind = freshness.pages_apart(state, account)
+    if is_forced and any(market.is_markable(state, one) for one in sorted(old + behind)):
         return Reason.RISK_DUE
+    if behind and not is_forced:
+        return Reason.RISK_STALE
     free = equity - risk - margin.held(state, account)
     if amount is None:
         amount = min(account.cash, free)

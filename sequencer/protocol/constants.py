@@ -40,6 +40,7 @@ UNDERLYINGS_MAX: Final = 16  # numbers of four bits
 UNDERLYINGS: Final = 2  # that PARAMS has a word for: BTC, ETH
 FEEDS_MAX: Final = 5
 SNAPSHOT_DAYS: Final = 4
+MARKED_FOR_GOOD: Final = U32_MAX  # a page's time once its expiry is fixed: these marks never age
 SCENARIOS: Final = 16
 STEPS_MAX: Final = 3  # fills or sweeps that one PLACE or CONTINUE may make (MAX_FILLS of the design)
 SEGMENT_WEIGHT_MAX: Final = 32

@@ -34,6 +34,7 @@ class Marked(Protocol):
 
     forward: int
     index: int
+    time: int
     terms: list[int]
     rows: list[tuple[int, tuple[int, ...]]]
 
@@ -41,7 +42,19 @@ class Marked(Protocol):
 class Exposure:
     """The sums of one account and one underlying. Clones of an account share them: `moved` makes others."""
 
-    __slots__ = ("calls", "gross", "long_value", "longs", "lots", "net", "puts", "risk", "sides")
+    __slots__ = (
+        "calls",
+        "gross",
+        "index_high",
+        "index_low",
+        "long_value",
+        "longs",
+        "lots",
+        "net",
+        "puts",
+        "risk",
+        "sides",
+    )
 
     def __init__(self) -> None:
         self.net = [0] * c.SCENARIOS
@@ -52,6 +65,9 @@ class Exposure:
         self.calls = 0
         self.gross = 0  # short lots x index
         self.sides: dict[int, tuple[int, int]] = {}  # expiry -> net short calls, puts; lots x index
+        # of the pages, but for those that are marked for good (freshness.py); none: 0 is the high one
+        self.index_low = c.U32_MAX
+        self.index_high = 0
         self.risk: int | None = None  # IM, once margin.py has computed it
 
     def __eq__(self, other: object) -> bool:
@@ -64,6 +80,9 @@ class Exposure:
     def add(self, page: Marked, instrument: int, held: int, delta: int) -> None:
         """`delta` lots more of an instrument of which there were `held`; on an exposure that nobody shares."""
         row = instrument & 31
+        if page.time != c.MARKED_FOR_GOOD:
+            index = page.index
+            self.index_low, self.index_high = min(self.index_low, index), max(self.index_high, index)
         self.net = _plus(self.net, page.rows[row][1], delta)
         self.gross += (max(-held - delta, 0) - max(-held, 0)) * page.index
         expiry = instrument >> 12
@@ -93,6 +112,7 @@ class Exposure:
         twin.net, twin.longs, twin.lots = self.net, self.longs, self.lots  # lists are replaced, not changed
         twin.long_value, twin.puts, twin.calls = self.long_value, self.puts, self.calls
         twin.gross, twin.sides, twin.risk = self.gross, self.sides.copy(), None
+        twin.index_low, twin.index_high = self.index_low, self.index_high
         twin.add(page, instrument, held, delta)
         own = uncovered(held + delta, mate_held) - uncovered(held, mate_held)
         if own:
@@ -134,25 +154,35 @@ class Exposure:
 
 
 class Sums:
-    """What an account's positions come to at the pages of one epoch (margin.py); `oldest`: the oldest page's time."""
+    """What an account's positions come to at the pages of one epoch (margin.py).
 
-    __slots__ = ("exposures", "oldest", "value")
+    `oldest`, `newest`: times of the pages, but for those that are marked for good; none: `newest` is 0.
+    """
+
+    __slots__ = ("exposures", "newest", "oldest", "value")
 
     def __init__(self) -> None:
         self.value = 0  # sum of lots x mark
         self.oldest = c.U32_MAX
+        self.newest = 0
         self.exposures: dict[int, Exposure] = {}  # by underlying
+
+    def see(self, page: Marked) -> None:
+        """A position stands on this page."""
+        if page.time != c.MARKED_FOR_GOOD:
+            self.oldest, self.newest = min(self.oldest, page.time), max(self.newest, page.time)
 
     def copy(self) -> "Sums":
         """Shares the exposures, which nobody changes in place."""
         twin = Sums()
-        twin.value, twin.oldest, twin.exposures = self.value, self.oldest, self.exposures.copy()
+        twin.value, twin.oldest, twin.newest = self.value, self.oldest, self.newest
+        twin.exposures = self.exposures.copy()
         return twin
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sums):
             return NotImplemented
-        return (self.value, self.oldest, self.exposures) == (other.value, other.oldest, other.exposures)
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 

@@ -8,7 +8,7 @@ renew them; where it can, the record is none at all (RISK_DUE), so that who with
 refusal, nor have an account valued low.
 """
 
-from sequencer.protocol import cash, liquidation, market, matching, orders
+from sequencer.protocol import cash, freshness, liquidation, market, matching, orders
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import Record, inbox_hash
 from sequencer.protocol.constants import Kind, Reason
@@ -30,11 +30,11 @@ def pages_to_mark(state: State, raw: bytes) -> list[int]:
     if raw[0] == Kind.FORCED_BID:
         numbers.append(int.from_bytes(raw[5:9], "big"))
     accounts = [state.accounts[one] for one in numbers if one in state.accounts]
-    found = {page_id for account in accounts for page_id in market.old_pages(state, account)}
+    found = {page_id for account in accounts for page_id in freshness.unfit_pages(state, account)}
     if raw[0] == Kind.FORCED_ORDER:
         instrument = int.from_bytes(raw[5:9], "big")
         page = state.pages.get(instrument >> 5)
-        if page is not None and market.is_old(state, page, instrument & 31):
+        if page is not None and market.is_old(state, page, instrument):
             found.add(instrument >> 5)
     return sorted(found)
 
@@ -81,8 +81,10 @@ def order(state: State, record: Record, out: Outcome) -> Reason:
     reason = matching.enter(state, taker, account, None, fee_max, out)
     if reason is Reason.RISK_STALE:
         page = state.page_of(instrument)
-        is_its_own = market.is_old(state, page, instrument & 31)
-        reason = _unless_due(state, [instrument >> 5] if is_its_own else market.old_pages(state, account))
+        is_its_own = market.is_old(state, page, instrument)
+        reason = _unless_due(
+            state, [instrument >> 5] if is_its_own else freshness.unfit_pages(state, account)
+        )
     return reason
 
 
@@ -100,5 +102,5 @@ def bid(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.UNKNOWN_ACCOUNT
     reason = liquidation.take_over(state, (number, target), found, fraction, cash_max, None, out)
     if reason is Reason.RISK_STALE:
-        reason = _unless_due(state, market.old_pages(state, found))
+        reason = _unless_due(state, freshness.unfit_pages(state, found))
     return reason

@@ -9,7 +9,7 @@ would pay it.
 from dataclasses import dataclass
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import insurance, margin, market
+from sequencer.protocol import freshness, insurance, margin, market
 from sequencer.protocol.auth import authorise, use_nonce
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
@@ -30,7 +30,7 @@ def liquidate(state: State, record: Record) -> Reason:
     if account is None:
         return Reason.UNKNOWN_ACCOUNT
     equity, risk, worth = margin.cautious(state, account)
-    if any(market.is_markable(state, one) for one in market.old_pages(state, account)):
+    if any(market.is_markable(state, one) for one in freshness.unfit_pages(state, account)):
         return Reason.RISK_STALE
     g = state.globals
     if account.auction_start:
@@ -106,8 +106,8 @@ def take_over(
     margin.refresh(state, found)
     if margin.is_stale(state, found):
         return Reason.RISK_STALE
-    old = market.old_pages(state, target)
-    if nonce is None and old and market.is_markable(state, old[0]):
+    unfit = freshness.unfit_pages(state, target)
+    if nonce is None and unfit and market.is_markable(state, unfit[0]):
         return Reason.RISK_DUE
     taken = cut(state, target, found, fraction)
     if isinstance(taken, Reason):
@@ -115,6 +115,8 @@ def take_over(
     if taken.pay > cash_max:
         return Reason.CASH_MAX
     seller, buyer = taken.seller, taken.buyer
+    if margin.is_stale(state, buyer):
+        return Reason.RISK_STALE
     if margin.free(state, buyer) < 0:
         return Reason.MARGIN
     if nonce is not None:
@@ -162,7 +164,7 @@ def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice 
     equity, risk, _ = margin.cautious(state, target)
     if equity >= risk:
         return Reason.HEALTHY
-    oldest = state.globals.time - params.risk_age_max_s
+    unfit = freshness.unfit_pages(state, target)
     by_parts = equity > 0 and elapsed_s(state, target) < params.auction_duration_s
     if not 0 < fraction <= (params.auction_fraction_max if by_parts else 256):
         return Reason.FRACTION
@@ -173,7 +175,7 @@ def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice 
         part = -(-abs(held) * fraction // 256)
         delta = part if held > 0 else -part
         page = state.page_of(instrument)
-        if page.time < oldest or not margin.can_hold(buyer, instrument, delta):
+        if instrument >> 5 in unfit or not margin.can_hold(buyer, instrument, delta):
             continue
         margin.move(seller, page, instrument, -delta)
         margin.move(buyer, page, instrument, delta)

@@ -11,6 +11,7 @@ changed since. All results in 1e-6 USD. Roundings are against the account.
 """
 
 from sequencer.protocol import constants as c
+from sequencer.protocol import freshness
 from sequencer.protocol.book import Order
 from sequencer.protocol.entries import NEVER, Account, Page
 from sequencer.protocol.exposure import Exposure, Sums, mate_of, uncovered
@@ -27,10 +28,11 @@ def refresh(state: State, account: Account) -> None:
         page = state.page_of(instrument)
         row = instrument & 31
         sums.value += quantity * page.rows[row][0]
-        sums.oldest = min(sums.oldest, page.time)
+        sums.see(page)
         one = sums.exposures.get(instrument >> 28)
         if one is None:
             one = sums.exposures[instrument >> 28] = Exposure()
+            state.underlying(instrument >> 28)  # whose index says whether the marks are old
         one.add(page, instrument, 0, quantity)
         if quantity > 0:
             mate = mate_of(page, row)
@@ -70,7 +72,7 @@ def move(account: Account, page: Page, instrument: int, delta: int) -> None:
     mate = mate_of(page, row)
     mate_held = 0 if mate is None else positions.get(instrument - row + mate, 0)
     sums.value += delta * page.rows[row][0]
-    sums.oldest = min(sums.oldest, page.time)
+    sums.see(page)
     one = sums.exposures.get(instrument >> 28) or Exposure()
     sums.exposures[instrument >> 28] = one.moved(page, instrument, held, delta, mate or 0, mate_held)
 
@@ -129,11 +131,14 @@ def cautious(state: State, account: Account) -> tuple[int, int, int]:
     whose equity was IM when its marks grew old has IM still, whatever hedges what on these pages. Without old pages:
     plain equity, and IM.
     """
-    oldest = state.globals.time - state.params.risk_age_max_s
+    is_old: dict[int, bool] = {}
     old: dict[int, int] = {}
     fresh: dict[int, int] = {}
     for instrument, lots in sorted(account.positions.items()):
-        (old if state.page_of(instrument).time < oldest else fresh)[instrument] = lots
+        page_id = instrument >> 5
+        if page_id not in is_old:
+            is_old[page_id] = freshness.is_old(state, page_id, state.page_of(instrument))
+        (old if is_old[page_id] else fresh)[instrument] = lots
     if not old:
         refresh(state, account)
         return equity(account), initial(state, account), equity(account)
@@ -149,8 +154,8 @@ def cautious(state: State, account: Account) -> tuple[int, int, int]:
 
 
 def is_stale(state: State, account: Account) -> bool:
-    """Whether a page that the account's sums rest on is older than risk_age_max_s."""
-    return bool(account.positions) and account.sums.oldest + state.params.risk_age_max_s < state.globals.time
+    """Whether a page that the account's sums rest on is too old (freshness.py)."""
+    return freshness.is_stale(state, account.sums)
 
 
 def reserve_rate(state: State, page: Page, instrument: int, side: int, price: int, covered: bool) -> int:

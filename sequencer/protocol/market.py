@@ -1,10 +1,10 @@
 """FEED, SURFACE, LIST, RISK: where the index, the surfaces, the instruments and their risk arrays come from."""
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import reports, risk_array, surface, work
+from sequencer.protocol import freshness, reports, risk_array, surface, work
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.entries import Account, Expiry, Page, Snapshot, SurfaceReport, Underlying
+from sequencer.protocol.entries import Expiry, Page, Snapshot, SurfaceReport, Underlying
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.params import UnderlyingParams
 from sequencer.protocol.queue import watch_velocity
@@ -180,7 +180,7 @@ def risk(state: State, record: Record) -> Reason:
         ]
         page.forward = forward
     page.index = underlying.index
-    page.time = time
+    page.time = c.MARKED_FOR_GOOD if expiry.settled else time
     page.marked = len(page.terms)
     state.epoch += 1
     state.touch(c.KEY_PAGE | page_id, page)
@@ -209,16 +209,9 @@ def _from_surfaces(
     return forward, variances
 
 
-def is_old(state: State, page: Page, row: int) -> bool:
-    """Whether a row has no mark that can carry new risk: none since it was listed, or one older than risk_age_max_s."""
-    return row >= page.marked or page.time + state.params.risk_age_max_s < state.globals.time
-
-
-def old_pages(state: State, account: Account) -> list[int]:
-    """Pages of the account's positions that are older than risk_age_max_s, in ascending order."""
-    oldest = state.globals.time - state.params.risk_age_max_s
-    pages = sorted({instrument >> 5 for instrument in account.positions})
-    return [page_id for page_id in pages if state.page_of(page_id << 5).time < oldest]
+def is_old(state: State, page: Page, instrument: int) -> bool:
+    """Whether an instrument has no mark that can carry new risk: none since it was listed, or one that is too old."""
+    return instrument & 31 >= page.marked or freshness.is_old(state, instrument >> 5, page)
 
 
 def is_markable(state: State, page_id: int) -> bool:

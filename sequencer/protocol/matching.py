@@ -83,7 +83,7 @@ def enter(
         fee = min(fee, fee_max * c.FEE_MAX_UNIT)
     if fee > fee_max * c.FEE_MAX_UNIT:
         return Reason.FEE_ABOVE_MAX
-    if is_old(state, page, instrument & 31):
+    if is_old(state, page, instrument):
         return Reason.RISK_STALE
     if found.auction_start:
         return Reason.UNHEALTHY

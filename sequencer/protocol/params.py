@@ -85,6 +85,9 @@ class Params:
     )
     vol_power_ppm: int = 300_000  # how fast they shrink with the time to expiry
     short_gross_ppm: int = 100  # of the index, per short contract, whatever stands against it
+    # marks that may be lent on (freshness.py)
+    mark_move_max_ppm: int = 5_000  # of the index, since they were made
+    mark_skew_max_s: int = 60  # between the pages of an account
     # one word for each underlying
     underlyings: tuple[UnderlyingParams, ...] = field(default=(BTC, ETH))
 

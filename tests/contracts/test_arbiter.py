@@ -160,7 +160,7 @@ def built(
     pristine: Exchange, sequencer: Any, trader: Any, other_trader: Any, stranger: Any
 ) -> Iterator[Scene]:
     with boa.env.anchor():
-        yield build(sequencer, [trader, other_trader], Believer, (deploy_stub("StubVerifier"),) * 4)
+        yield build(sequencer, [trader, other_trader], Believer, (deploy_stub("StubVerifier"),) * 6)
 
 
 @pytest.fixture
@@ -728,19 +728,18 @@ def test_money__is_taken_from_the_sequencers_alone(scene: Scene, stranger: Any) 
 
 def test_kinds__go_to_their_verifiers(sequencer: Any, trader: Any, other_trader: Any) -> None:
     """Where one stub stands every witness is believed, where the other stands none."""
-    trade = {Kind.FORCED_ORDER, Kind.PLACE, Kind.CONTINUE}
-    account = {
-        *(Kind.FORCED_WITHDRAW, Kind.FORCED_LIQUIDATE, Kind.FORCED_BID, Kind.SETTLE, Kind.LIQUIDATE),
-        *(Kind.TRANSFER, Kind.WITHDRAW, Kind.BID),
-    }
+    trade = {Kind.PLACE, Kind.CONTINUE}
+    forced = {Kind.FORCED_ORDER}
+    account = {Kind.FORCED_WITHDRAW, Kind.SETTLE, Kind.TRANSFER, Kind.WITHDRAW}
+    auction = {Kind.FORCED_LIQUIDATE, Kind.FORCED_BID, Kind.LIQUIDATE, Kind.BID}
     ledger = {
         *(Kind.DEPOSIT, Kind.FORCED_CANCEL_ALL, Kind.COLLECT, Kind.SWEEP),
         *(Kind.CANCEL, Kind.CANCEL_ALL, Kind.SET_SIGNER),
     }
-    rest = {*range(256)} - trade - account - ledger
-    for place, kinds in enumerate((trade, account, ledger, rest)):
+    rest = {*range(256)} - trade - forced - account - auction - ledger
+    for place, kinds in enumerate((trade, forced, account, auction, ledger, rest)):
         with boa.env.anchor():
-            verifiers = [deploy_stub("NoVerifier")] * 4
+            verifiers = [deploy_stub("NoVerifier")] * 6
             verifiers[place] = deploy_stub("StubVerifier")
             exchange = deploy_exchange(sequencer, verifiers=tuple(verifiers))
             found = {kind for kind in range(256) if believes(exchange, sequencer, kind)}
@@ -801,13 +800,15 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
         (3, "arbiter: verifier is not a contract"),
         (4, "arbiter: verifier is not a contract"),
         (5, "arbiter: verifier is not a contract"),
-        (6, "arbiter: no block to reveal in"),
+        (6, "arbiter: verifier is not a contract"),
+        (7, "arbiter: verifier is not a contract"),
+        (8, "arbiter: no block to reveal in"),
     ],
 )
 def test_constructor__inconsistent_arguments__revert(
     exchange: Exchange, stranger: Any, position: int, reason: str
 ) -> None:
-    arguments: list[Any] = [exchange.rollup] + [exchange.data_source] * 5 + [REVEAL_BLOCKS]
-    arguments[position] = 0 if position == 6 else stranger
+    arguments: list[Any] = [exchange.rollup] + [exchange.data_source] * 7 + [REVEAL_BLOCKS]
+    arguments[position] = 0 if position == 8 else stranger
     with reverts(reason):
         deploy("Arbiter", *arguments)

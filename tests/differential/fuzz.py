@@ -32,7 +32,8 @@ from sequencer.protocol.transition import apply
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TRADE: Final = (Kind.FORCED_ORDER, Kind.PLACE, Kind.CONTINUE)
+TRADE: Final = (Kind.PLACE, Kind.CONTINUE)
+AUCTION: Final = (Kind.FORCED_LIQUIDATE, Kind.FORCED_BID, Kind.LIQUIDATE, Kind.BID)
 LEDGER: Final = (
     *(Kind.DEPOSIT, Kind.FORCED_CANCEL_ALL, Kind.COLLECT, Kind.SWEEP),
     *(Kind.CANCEL, Kind.CANCEL_ALL, Kind.SET_SIGNER),
@@ -41,6 +42,8 @@ RISK: Final = (Kind.TICK, Kind.FEED, Kind.SURFACE, Kind.LIST, Kind.RISK, Kind.FI
 VERIFIER_OF: Final = {
     **dict.fromkeys(LAYOUTS, "VerifierAccount"),
     **dict.fromkeys(TRADE, "VerifierTrade"),
+    **dict.fromkeys(AUCTION, "VerifierAuction"),
+    Kind.FORCED_ORDER: "VerifierForced",
     **dict.fromkeys(LEDGER, "VerifierLedger"),
     **dict.fromkeys(RISK, "VerifierRisk"),
 }

@@ -23,13 +23,15 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Account, SurfaceReport
 from sequencer.protocol.state import State
 
-GAS_MAX: Final = 5_000_000
+GAS_MAX: Final = 6_000_000
 CALLDATA_MAX: Final = 110_000
 
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge(only=("VerifierAccount", "VerifierLedger", "VerifierTrade"))
+    return Judge(
+        only=("VerifierAccount", "VerifierAuction", "VerifierForced", "VerifierLedger", "VerifierTrade")
+    )
 
 
 @pytest.fixture

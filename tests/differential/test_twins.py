@@ -123,7 +123,7 @@ def test_place__of_every_size__is_equal_and_within_the_limits(judge: Judge, heav
     light = heavy.witness(signed(Kind.PLACE, "empty", account=6, nonce=0, price=100, quantity=10, **order))
     assert equal(judge, light, Reason.OK) < 200_000
     rests = signed(Kind.PLACE, "rich", account=1, nonce=0, price=100, quantity=10, **order)
-    assert equal(judge, heavy.witness(rests), Reason.OK) < 1_000_000
+    assert equal(judge, heavy.witness(rests), Reason.OK) < 1_100_000
     for step in range(8):
         worlds.rest(heavy, 3 + step % 3, instrument, c.SELL, 1_000 + step, 5)
     world = Tracer.of(_rooted(heavy))

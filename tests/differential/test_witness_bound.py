@@ -90,16 +90,18 @@ def of_kinds() -> dict[int, int]:
     """Bytes of the longest message about a record of each kind, its length included."""
     account = read(c.KEY_ACCOUNT, ACCOUNT_WORDS)
     touched = account + write(c.KEY_ACCOUNT)
-    pages = c.PAGES_MAX * read(c.KEY_PAGE, PAGE_WORDS)
     underlying = read(c.KEY_UNDERLYING, len(Underlying().words()) // WORD)
+    # With an account's pages come the underlyings whose indices say whether they are old.
+    pages = c.PAGES_MAX * read(c.KEY_PAGE, PAGE_WORDS) + c.UNDERLYINGS * underlying
     expiry = read(c.KEY_EXPIRY, len(Expiry().words()) // WORD)
     order = inline(c.KEY_ORDER)
     # Three steps, each at another's order, a look at what then is best, and what is left rests.
     trade = (
         touched * (1 + c.STEPS_MAX) + pages + order * c.STEPS_MAX + absent(c.KEY_ORDER) + insert(c.KEY_ORDER)
     )
-    # Of old marks they say which RISK could renew, in as many underlyings and expiries as there are pages.
-    renewable = c.PAGES_MAX * (underlying + expiry)
+    # Of old marks they say which RISK could renew, in as many expiries as there are pages.
+    renewable = c.PAGES_MAX * expiry
+    of_two = 2 * pages - c.UNDERLYINGS * underlying  # accounts: an underlying is shown once
     refused = pages + renewable
     refused_order = refused + account * (1 + c.STEPS_MAX) + order * c.STEPS_MAX + absent(c.KEY_ORDER)
     pays = touched + pages + insert(c.KEY_WITHDRAWAL)
@@ -113,7 +115,7 @@ def of_kinds() -> dict[int, int]:
         Kind.FORCED_ORDER: max(trade, refused_order),
         Kind.FORCED_LIQUIDATE: touched + pages + renewable,
         # Of the bidder's old pages it asks for all, of the target's for the first.
-        Kind.FORCED_BID: max(2 * account + refused, 2 * touched + 2 * pages + underlying + expiry),
+        Kind.FORCED_BID: max(2 * account + refused, 2 * touched + of_two + expiry),
         Kind.FEED: underlying + write(c.KEY_UNDERLYING),
         Kind.SURFACE: expiry + write(c.KEY_EXPIRY),
         Kind.RISK: read(c.KEY_PAGE, PAGE_WORDS) + underlying + expiry + write(c.KEY_PAGE),
@@ -130,7 +132,7 @@ def of_kinds() -> dict[int, int]:
         Kind.SET_SIGNER: touched,
         Kind.TRANSFER: 2 * touched + pages,
         Kind.WITHDRAW: pays,
-        Kind.BID: 2 * touched + 2 * pages,
+        Kind.BID: 2 * touched + of_two,
     }
     params = len(Params().words()) // WORD
     common = (

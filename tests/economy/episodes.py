@@ -18,14 +18,13 @@ from sequencer.proof.exit import closing_value
 from sequencer.protocol import constants as c
 from tests.economy.books import Violation
 from tests.economy.leaving import payouts, value
-from tests.economy.moves import KNOWN, MOVES, PLANS
+from tests.economy.moves import MOVES, PLANS
 from tests.economy.people import Crowd, Keeper, Nature
 from tests.economy.world import Setting, World
 
 TODAY: Final = 20_000
 STEPS_MIN, STEPS_MAX = 800, 3_000  # of an episode
 WEATHERS: Final = ("calm", "slow", "jumps", "crash", "aimed", "aimed", "driven", "driven")
-ALL_MOVES: Final = MOVES | KNOWN
 PROBE_TURNS, AUDIT_TURNS = 4, 16
 FREEZE_TOLERANCE = 1_000_000  # 1 USD
 PROGRESS_S = 10.0
@@ -73,7 +72,7 @@ def draw(seed: int, episode: int, only: tuple[str, ...] = ()) -> Script:
     if rng.random() < 0.3:  # many expiries of few options, so that pages are many
         setting.expiries = tuple((which, 1 + 2 * k) for k in range(14) for which in (0, 1))
         setting.strikes = (1.0,)
-    names = [name for name in only or MOVES for _ in range(ALL_MOVES[name][1])]
+    names = [name for name in only or MOVES for _ in range(MOVES[name][1])]
     chosen = list(rng.choice(PLANS)) if not only and rng.random() < 0.6 else []
     for _ in range(rng.randrange(0 if chosen else 2, 4 if chosen else 8)):
         chosen.insert(rng.randrange(len(chosen) + 1), rng.choice(names))
@@ -92,7 +91,7 @@ def play(script: Script) -> Played:
     nature = Nature(world, Random(f"{script.seed}/{script.episode}/nature"), script.weather)
     keeper = Keeper(world, Random(f"{script.seed}/{script.episode}/keeper"))
     crowd = Crowd(world, Random(f"{script.seed}/{script.episode}/crowd"))
-    running: list[Iterator[None]] = [ALL_MOVES[name][0](world, Random(own)) for name, own in script.moves]
+    running: list[Iterator[None]] = [MOVES[name][0](world, Random(own)) for name, own in script.moves]
     turn = 0
     while world.steps < script.steps and not world.frozen:
         turn += 1

@@ -545,10 +545,8 @@ MOVES: Final[dict[str, tuple[Move, int]]] = {  # name -> (move, weight)
     "late_settlement": (late_settlement, 1),
     "freeze": (freeze, 1),
     "noise": (noise, 2),
+    "selective_marks": (selective_marks, 1),
 }
-
-# What still pays, and SECURITY says so (Known limits): drawn only by name.
-KNOWN: Final[dict[str, tuple[Move, int]]] = {"selective_marks": (selective_marks, 1)}
 
 # What has paid somewhere, once: backbones that an episode's other moves come between.
 PLANS: Final[tuple[tuple[str, ...], ...]] = (

@@ -12,6 +12,8 @@ from sequencer.protocol.state import expiry_time
 from tests.economy.truth import step
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.economy.world import World
 
 FEED_MOVE, FEED_S = 0.0003, 100
@@ -151,6 +153,17 @@ class Keeper:
                 world.do(Kind.FIX, underlying=key >> 16, day=key & 0xFFFF)
 
     def _risks(self) -> None:
+        """In waves, so that the pages of an account are marked together."""
+        world, truth = self.world, self.world.truth
+        due = list(self._due())
+        apart = world.params.mark_skew_max_s // 2
+        for page_id, page in list(world.state.pages.items()):
+            is_behind = due and truth.time - page.time > apart and page.time
+            omitted = world.is_omitted("RISK", f"RISK {page_id}", f"FEED {page_id >> 23}")
+            if page_id in due or (is_behind and not omitted):
+                world.risk(page_id)
+
+    def _due(self) -> Iterator[int]:
         world, truth = self.world, self.world.truth
         for page_id, page in list(world.state.pages.items()):
             basis = world.books.basis.get(page_id)
@@ -163,7 +176,7 @@ class Keeper:
                 continue
             moved = basis is None or basis.gap(truth, key) > REMARK_MOVE
             if moved or truth.time - basis.time > REMARK_S or page.marked < len(page.terms):
-                world.risk(page_id)
+                yield page_id
 
     def _liquidations(self) -> None:
         world, state = self.world, self.world.state

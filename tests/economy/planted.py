@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from sequencer.protocol import cash, exposure, liquidation, margin, reports
+from sequencer.protocol import cash, exposure, freshness, liquidation, margin, reports
 from sequencer.protocol.constants import Reason
 
 if TYPE_CHECKING:
@@ -41,6 +41,17 @@ def offsets(patch: pytest.MonkeyPatch) -> None:
 def lowest_report(patch: pytest.MonkeyPatch) -> None:
     """The lowest of the feeds' numbers rules, whoever has said it."""
     patch.setattr(reports, "_sure", lambda ordered, _: (ordered[0], ordered[0]))
+
+
+def ages_alone(patch: pytest.MonkeyPatch) -> None:
+    """Marks are old by their age alone, wherever the index and the account's other pages are."""
+    patch.setattr(freshness, "_has_moved", lambda *_: False)
+    patch.setattr(freshness, "pages_apart", lambda *_: ([], []))
+
+    def is_stale(state: State, sums: Any) -> bool:
+        return bool(sums.newest) and sums.oldest + state.params.risk_age_max_s < state.globals.time
+
+    patch.setattr(freshness, "is_stale", is_stale)
 
 
 def loans(patch: pytest.MonkeyPatch) -> None:
@@ -91,6 +102,7 @@ PLANTED: Final[dict[str, tuple[Patch, tuple[str, ...], tuple[str, ...]]]] = {
     "points_alone": (points_alone, ("margin", "awake"), ("between_points",)),
     "offsets": (offsets, ("margin", "awake"), ("mirror", "drain")),
     "lowest_report": (lowest_report, ("mark",), ("lie",)),
+    "ages_alone": (ages_alone, ("hole", "gain"), ("selective_marks",)),
     "loans": (loans, ("hole", "gain"), ("mirror", "drain", "noise")),
     "dear_auction": (dear_auction, ("hole",), ("mirror", "drain", "worst_bid", "late_liquidators")),
     "no_takers": (no_takers, ("untakeable",), ("mirror", "drain", "borrow")),

@@ -196,7 +196,7 @@ def test_charge__is_worth_what_a_withdrawal_pays_and_never_more(
     g.pool, g.deficit = money, deficit
     account = Account(bytes(20))
     for fee in fees:
-        if fee > g.pool:
+        if fee >= g.pool:
             continue
         before, held, cash = ratio(g), g.treasury + g.fund, account.cash
         total, claims = g.pool + g.fund + g.treasury, account.cash - g.deficit - g.pool

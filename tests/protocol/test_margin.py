@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
+from sequencer.protocol import freshness, margin
 from sequencer.protocol.entries import NEVER, Account, Page
 from sequencer.protocol.state import State
 
@@ -36,6 +36,8 @@ def world(
 ) -> tuple[State, list[int]]:
     """Four pages of two instruments each; a call and a put of one strike on three of them."""
     state = State(DOMAIN, params(), (0, 1))
+    for underlying in state.underlyings.values():
+        underlying.index = index
     for page_id, terms in zip(PAGES, TERMS, strict=True):
         page = state.pages[page_id] = Page()
         page.index, page.forward, page.time = index, index + 7, time + (page_id & 127)
@@ -208,6 +210,35 @@ def test_is_stale__rests_on_the_oldest_page() -> None:
     state.globals.time += 1
     assert margin.is_stale(state, account)
     margin.move(account, state.pages[8], instruments[0], -1)
+    margin.refresh(state, account)
+    assert not margin.is_stale(state, account)
+
+
+def test_is_stale__when_the_index_has_moved_since_a_page_was_marked() -> None:
+    state, instruments = world([(1, [0] * 16)] * 8, index=1_000_000)
+    account = Account(bytes(20))
+    account.positions = {instruments[0]: 1, instruments[6]: -1}
+    for underlying, limit in ((0, 1_005_025), (0, 995_025), (1, 1_005_025)):
+        for index, is_stale in ((limit, False), (limit + (1 if limit > 10**6 else -1), True)):
+            state.underlyings[underlying].index = index
+            margin.refresh(state, account)
+            assert margin.is_stale(state, account) is is_stale
+            assert bool(freshness.unfit_pages(state, account)) is is_stale
+        state.underlyings[underlying].index = 1_000_000
+
+
+def test_is_stale__when_another_page_was_marked_later() -> None:
+    state, instruments = world([(1, [0] * 16)] * 8)
+    account = Account(bytes(20))
+    account.positions = {instruments[0]: 1, instruments[6]: -1}
+    for late, is_stale in ((60, False), (61, True)):
+        state.pages[PAGES[3]].time = state.pages[PAGES[0]].time + late
+        account.epoch = NEVER
+        margin.refresh(state, account)
+        assert margin.is_stale(state, account) is is_stale
+        assert freshness.pages_apart(state, account) == ([], [PAGES[0]] if is_stale else [])
+    state.pages[PAGES[3]].time = c.MARKED_FOR_GOOD
+    account.epoch = NEVER
     margin.refresh(state, account)
     assert not margin.is_stale(state, account)
 
