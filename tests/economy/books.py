@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
+from sequencer.protocol import freshness, margin
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Account
 from sequencer.protocol.state import expiry_time
@@ -337,6 +337,8 @@ class Books:
         world = self.world
         state = world.state
         self.initial_of, self.fresh = {}, set()
+        # A hole that has closed since it was seen must be seen again.
+        self.due = {number: min(hole, max(-self.value[number], 0.0)) for number, hole in self.due.items()}
         quiet = world.truth.time - max(self.awake_since or 2**40, self.jumped) >= AWAKE_S
         for number, account in state.accounts.items():
             if not account.positions:
@@ -435,12 +437,11 @@ class Books:
     def _sell(self, number: int) -> str:
         world = self.world
         account = world.state.accounts[number]
+        if freshness.unfit_pages(world.state, account):  # anyone may have marks made anew, where they can be
+            for page_id in sorted({one >> 5 for one in account.positions}):
+                world.risk(page_id)
         if not account.auction_start:
             out = world.do(Kind.LIQUIDATE, account=number)
-            if out.reason is Reason.RISK_STALE:  # anyone may have the marks made anew, where they can be
-                for page_id in sorted({one >> 5 for one in account.positions}):
-                    world.risk(page_id)
-                out = world.do(Kind.LIQUIDATE, account=number)
             if out.reason is Reason.HEALTHY:
                 return ""  # the marks do not say it yet
             if out.reason is not Reason.OK:
@@ -457,13 +458,9 @@ class Books:
             if out.reason is Reason.HEALTHY:
                 return ""
             if out.reason is not Reason.OK:
-                oldest = world.state.globals.time - world.params.risk_age_max_s
-                if all(world.state.pages[one >> 5].time < oldest for one in account.positions):
+                unfit = freshness.unfit_pages(world.state, account)
+                if {one >> 5 for one in account.positions} <= set(unfit):
                     return ""  # its other positions are sold, and nobody has a mark to sell these at
-                oldest = world.state.globals.time - world.params.risk_age_max_s
-                pages = {one >> 5 for one in account.positions}
-                if all(world.state.pages[page].time < oldest for page in pages):
-                    return ""  # what is left has no price, and nobody can give it one
                 early = world.truth.time - account.auction_start < world.params.auction_duration_s
                 return "" if early else f"BID: {out.reason.name}"
         return "BID: 200 do not end it"
