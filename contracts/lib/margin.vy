@@ -29,7 +29,7 @@ struct Sums:
     # of one account at the present pages
     worth: int256  # sum q x mark
     risk: int256  # IM without orders
-    is_stale: bool  # a page is old, or behind another (freshness.vy)
+    is_stale: bool  # a page is old, or behind another of its underlying (freshness.vy)
     is_behind: bool  # of `_cautious`: a page that is not old is behind another
     caution: int256  # IM of what stands on old pages, which `_cautious` has taken off equity and out of `risk`
 
@@ -69,9 +69,18 @@ def _refresh(account: entries.Account) -> Sums:
     """
     @notice What the account's positions come to at the present pages; reads those that the record has not read.
     """
+    return self._sums(account, 0)
+
+
+@internal
+def _sums(account: entries.Account, apart: uint256) -> Sums:
+    """
+    @notice As `_refresh`; pages of the underlyings in `apart` (bit n for underlying n) have an IM each, and hedge nothing.
+    """
     worth: int256 = 0
     risk: int256 = 0
-    oldest: uint256 = constants.U32_MAX  # of the pages that age
+    skew: uint256 = state._param(params.MARK_SKEW_MAX_S)
+    oldest: uint256 = constants.U32_MAX  # of the underlying's pages that age
     newest: uint256 = 0
     is_stale: bool = False
     gross_ppm: uint256 = state._param(params.SHORT_GROSS_PPM)
@@ -88,11 +97,16 @@ def _refresh(account: entries.Account) -> Sums:
                 one.net_short = exposure._net_short(one)
                 one.side_calls = 0
                 one.side_puts = 0
-            if packed >> 92 != last >> 92:  # the next underlying
+            number: uint256 = (packed >> 92) & 15
+            is_next: bool = packed >> 92 != last >> 92
+            if is_next or (i != 0 and (apart >> number) & 1 != 0):
                 risk = unsafe_add(risk, exposure._initial(one, state._params_of(last >> 92), gross_ppm))
                 one = empty(exposure.Exposure)
+            if is_next:
+                oldest = constants.U32_MAX
+                newest = 0
             page = state._page(packed >> 69)
-            if freshness._is_old((packed >> 92) & 15, page):
+            if freshness._is_old(number, page):
                 is_stale = True
             head = cmap._word_at(page)
             tables = (unsafe_add(head & 255, 7) >> 3) << 5
@@ -100,6 +114,8 @@ def _refresh(account: entries.Account) -> Sums:
             if time != freshness.MARKED_FOR_GOOD:
                 oldest = min(oldest, time)
                 newest = max(newest, time)
+                if newest > unsafe_add(oldest, skew):
+                    is_stale = True
             page = unsafe_add(page, 32)
             first = i
         last = packed
@@ -142,8 +158,6 @@ def _refresh(account: entries.Account) -> Sums:
                 one.calls = unsafe_add(one.calls, slope)
     if account.position_count != 0:
         risk = unsafe_add(risk, exposure._initial(one, state._params_of(last >> 92), gross_ppm))
-    if newest > unsafe_add(oldest, state._param(params.MARK_SKEW_MAX_S)):
-        is_stale = True
     return Sums(worth=worth, risk=risk, is_stale=is_stale, is_behind=False, caution=0)
 
 
@@ -160,7 +174,7 @@ def _at(table: uint256, row: uint256) -> uint256:
 def _cautious(account: entries.Account) -> Sums:
     """
     @notice As `_refresh`, but what stands on old pages counts for its value at the last marks less its own IM, and the rest
-            has its own IM.
+            has its own IM. Old pages of an underlying that were not marked together have an IM each.
     """
     sums: Sums = self._refresh(account)
     if not sums.is_stale:
@@ -177,7 +191,7 @@ def _cautious(account: entries.Account) -> Sums:
         else:
             fresh.positions[fresh.position_count] = position
             fresh.position_count = unsafe_add(fresh.position_count, 1)
-    old_sums: Sums = self._refresh(old)
+    old_sums: Sums = self._sums(old, freshness._underlyings_apart(old))
     sums.caution = old_sums.risk
     old_sums = self._refresh(fresh)
     sums.risk = old_sums.risk

@@ -51,6 +51,8 @@ class Exposure:
         "longs",
         "lots",
         "net",
+        "newest",
+        "oldest",
         "puts",
         "risk",
         "sides",
@@ -65,9 +67,9 @@ class Exposure:
         self.calls = 0
         self.gross = 0  # short lots x index
         self.sides: dict[int, tuple[int, int]] = {}  # expiry -> net short calls, puts; lots x index
-        # of the pages, but for those that are marked for good (freshness.py); none: 0 is the high one
-        self.index_low = c.U32_MAX
-        self.index_high = 0
+        # of the pages, but for those that are marked for good (freshness.py); none: index_high and newest are 0
+        self.index_low = self.oldest = c.U32_MAX
+        self.index_high = self.newest = 0
         self.risk: int | None = None  # IM, once margin.py has computed it
 
     def __eq__(self, other: object) -> bool:
@@ -83,6 +85,7 @@ class Exposure:
         if page.time != c.MARKED_FOR_GOOD:
             index = page.index
             self.index_low, self.index_high = min(self.index_low, index), max(self.index_high, index)
+            self.oldest, self.newest = min(self.oldest, page.time), max(self.newest, page.time)
         self.net = _plus(self.net, page.rows[row][1], delta)
         self.gross += (max(-held - delta, 0) - max(-held, 0)) * page.index
         expiry = instrument >> 12
@@ -113,6 +116,7 @@ class Exposure:
         twin.long_value, twin.puts, twin.calls = self.long_value, self.puts, self.calls
         twin.gross, twin.sides, twin.risk = self.gross, self.sides.copy(), None
         twin.index_low, twin.index_high = self.index_low, self.index_high
+        twin.oldest, twin.newest = self.oldest, self.newest
         twin.add(page, instrument, held, delta)
         own = uncovered(held + delta, mate_held) - uncovered(held, mate_held)
         if own:
@@ -154,29 +158,18 @@ class Exposure:
 
 
 class Sums:
-    """What an account's positions come to at the pages of one epoch (margin.py).
+    """What an account's positions come to at the pages of one epoch (margin.py)."""
 
-    `oldest`, `newest`: times of the pages, but for those that are marked for good; none: `newest` is 0.
-    """
-
-    __slots__ = ("exposures", "newest", "oldest", "value")
+    __slots__ = ("exposures", "value")
 
     def __init__(self) -> None:
         self.value = 0  # sum of lots x mark
-        self.oldest = c.U32_MAX
-        self.newest = 0
         self.exposures: dict[int, Exposure] = {}  # by underlying
-
-    def see(self, page: Marked) -> None:
-        """A position stands on this page."""
-        if page.time != c.MARKED_FOR_GOOD:
-            self.oldest, self.newest = min(self.oldest, page.time), max(self.newest, page.time)
 
     def copy(self) -> "Sums":
         """Shares the exposures, which nobody changes in place."""
         twin = Sums()
-        twin.value, twin.oldest, twin.newest = self.value, self.oldest, self.newest
-        twin.exposures = self.exposures.copy()
+        twin.value, twin.exposures = self.value, self.exposures.copy()
         return twin
 
     def __eq__(self, other: object) -> bool:

@@ -28,7 +28,6 @@ def refresh(state: State, account: Account) -> None:
         page = state.page_of(instrument)
         row = instrument & 31
         sums.value += quantity * page.rows[row][0]
-        sums.see(page)
         one = sums.exposures.get(instrument >> 28)
         if one is None:
             one = sums.exposures[instrument >> 28] = Exposure()
@@ -72,7 +71,6 @@ def move(account: Account, page: Page, instrument: int, delta: int) -> None:
     mate = mate_of(page, row)
     mate_held = 0 if mate is None else positions.get(instrument - row + mate, 0)
     sums.value += delta * page.rows[row][0]
-    sums.see(page)
     one = sums.exposures.get(instrument >> 28) or Exposure()
     sums.exposures[instrument >> 28] = one.moved(page, instrument, held, delta, mate or 0, mate_held)
 
@@ -128,29 +126,35 @@ def cautious(state: State, account: Account) -> tuple[int, int, int]:
     """Equity and IM of an account some of whose marks may be too old, and its equity at the last marks.
 
     What stands on old pages counts for its value at the last marks less its own IM; the rest has its own IM. An account
-    whose equity was IM when its marks grew old has IM still, whatever hedges what on these pages. Without old pages:
-    plain equity, and IM.
+    whose equity was IM when its marks grew old has IM still, whatever hedges what on these pages. But old pages of an
+    underlying that were not marked together hedge nothing: each has an IM of its own. Without old pages: plain equity,
+    and IM.
     """
-    is_old: dict[int, bool] = {}
-    old: dict[int, int] = {}
-    fresh: dict[int, int] = {}
-    for instrument, lots in sorted(account.positions.items()):
-        page_id = instrument >> 5
-        if page_id not in is_old:
-            is_old[page_id] = freshness.is_old(state, page_id, state.page_of(instrument))
-        (old if is_old[page_id] else fresh)[instrument] = lots
+    old: dict[int, Page] = {}
+    fresh: list[int] = []
+    for page_id in sorted({instrument >> 5 for instrument in account.positions}):
+        page = state.page_of(page_id << 5)
+        if freshness.is_old(state, page_id, page):
+            old[page_id] = page
+        else:
+            fresh.append(page_id)
     if not old:
         refresh(state, account)
         return equity(account), initial(state, account), equity(account)
+    groups: list[list[int]] = [fresh]
+    for number in sorted({page_id >> 23 for page_id in old}):
+        of_it = [page_id for page_id in old if page_id >> 23 == number]
+        is_apart = freshness.are_apart(state, [old[page_id] for page_id in of_it])
+        groups += [[page_id] for page_id in of_it] if is_apart else [of_it]
     worth = account.cash
     risks = []
-    for positions in (old, fresh):
+    for group in groups:
         part = Account(account.owner)
-        part.positions = positions
+        part.positions = {one: lots for one, lots in account.positions.items() if one >> 5 in group}
         refresh(state, part)
         worth += part.sums.value
         risks.append(initial(state, part))
-    return worth - risks[0], risks[1], worth
+    return worth - sum(risks[1:]), risks[0], worth
 
 
 def is_stale(state: State, account: Account) -> bool:

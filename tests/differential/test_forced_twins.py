@@ -224,11 +224,18 @@ def test_marks__that_risk_may_or_may_not_renew__are_told_apart_alike(
     assert world.globals.inbox_count == (not waits)
 
 
+@pytest.mark.parametrize("apart", ["", "index", "time"])
 @pytest.mark.parametrize("fresh", [0, 1, 5, 11])
 def test_account__with_some_marks_that_stay_old__is_valued_sold_and_pays_alike(
-    judge: Judge, fresh: int
+    judge: Judge, fresh: int, apart: str
 ) -> None:
     world = aged(1)
+    for place, (page_id, page) in enumerate(sorted(world.pages.items())):
+        if apart == "index":
+            page.index += page.index // 100 * (place % 3)
+        elif apart == "time":
+            page.time -= 61 * (place % 2)
+        world.touch(c.KEY_PAGE | page_id, page)
     g, underlying = world.globals, world.underlyings[0]
     underlying.time = g.time - world.params.feed_age_max_s - world.params.risk_age_max_s - 1
     world.touch(c.KEY_UNDERLYING, underlying)

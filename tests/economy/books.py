@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import freshness, margin
+from sequencer.protocol import freshness, margin, reports
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Account
 from sequencer.protocol.state import expiry_time
@@ -434,6 +434,22 @@ class Books:
             world.tail.extend(tail)
             world.steps, world.auditor.deposited = steps, deposited
 
+    def _is_silent(self, account: Account) -> bool:
+        """Whether feeds that an account's marks need have been silent for less than marks may be old."""
+        state, params = self.world.state, self.world.params
+        now, age_s = state.globals.time, params.risk_age_max_s
+        for page_id in freshness.unfit_pages(state, account):
+            index = now - state.underlyings[page_id >> 23].time
+            times = sorted(
+                (one.time if one else 0 for one in state.expiries[page_id >> 7].reports), reverse=True
+            )
+            surfaces = now - times[reports.quorum(params) - 1]
+            if params.feed_age_max_s < index <= params.feed_age_max_s + age_s:
+                return True
+            if params.surface_age_max_s < surfaces <= params.surface_age_max_s + age_s:
+                return True
+        return False
+
     def _sell(self, number: int) -> str:
         world = self.world
         account = world.state.accounts[number]
@@ -444,6 +460,8 @@ class Books:
             out = world.do(Kind.LIQUIDATE, account=number)
             if out.reason is Reason.HEALTHY:
                 return ""  # the marks do not say it yet
+            if out.reason is Reason.RISK_STALE and self._is_silent(account):
+                return ""  # feeds are silent, and not for long enough that marks may count without them
             if out.reason is not Reason.OK:
                 return f"LIQUIDATE: {out.reason.name}"
         for _ in range(200):

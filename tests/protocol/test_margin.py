@@ -230,17 +230,45 @@ def test_is_stale__when_the_index_has_moved_since_a_page_was_marked() -> None:
 def test_is_stale__when_another_page_was_marked_later() -> None:
     state, instruments = world([(1, [0] * 16)] * 8)
     account = Account(bytes(20))
-    account.positions = {instruments[0]: 1, instruments[6]: -1}
+    account.positions = {instruments[0]: 1, instruments[4]: -1, instruments[6]: -1}
+    state.pages[PAGES[3]].time += 1_000  # of another underlying: nothing offsets between them
     for late, is_stale in ((60, False), (61, True)):
-        state.pages[PAGES[3]].time = state.pages[PAGES[0]].time + late
+        state.pages[PAGES[2]].time = state.pages[PAGES[0]].time + late
         account.epoch = NEVER
         margin.refresh(state, account)
         assert margin.is_stale(state, account) is is_stale
         assert freshness.pages_apart(state, account) == ([], [PAGES[0]] if is_stale else [])
-    state.pages[PAGES[3]].time = c.MARKED_FOR_GOOD
+    state.pages[PAGES[2]].time = c.MARKED_FOR_GOOD
     account.epoch = NEVER
     margin.refresh(state, account)
     assert not margin.is_stale(state, account)
+
+
+@pytest.mark.parametrize(
+    ("index", "late", "hedges"), [(0, 0, True), (5_000, 60, True), (5_001, 0, False), (0, 61, False)]
+)
+def test_cautious__old_pages__hedge_each_other_when_they_were_marked_together(
+    index: int, late: int, hedges: bool
+) -> None:
+    state, instruments = world([(100, [-50] * 8 + [50] * 8)] * 8, index=1_000_000)
+    account = Account(bytes(20))
+    account.cash = 10_000
+    account.positions = {instruments[0]: 3, instruments[4]: -3}
+    early, other = state.pages[PAGES[0]], state.pages[PAGES[2]]
+    other.index, other.time = early.index + index, early.time + late
+    state.globals.time = early.time + late + state.params.risk_age_max_s + 1
+    equity, risk, worth = margin.cautious(state, account)
+    apart = []
+    for instrument, lots in account.positions.items():
+        leg = Account(bytes(20))
+        leg.positions = {instrument: lots}
+        margin.refresh(state, leg)
+        apart.append(margin.initial(state, leg))
+    margin.refresh(state, account)
+    together = margin.initial(state, account)
+    assert together < sum(apart)
+    assert (risk, worth) == (0, 10_000)
+    assert equity == worth - (together if hedges else sum(apart))
 
 
 def test_is_stale__without_positions__never() -> None:
