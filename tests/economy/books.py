@@ -35,7 +35,6 @@ PROBE = 9_999  # the account that tries whether somebody could bid
 AWAKE_S = 300  # after so long awake and without a jump, liquidators have no excuse
 TOGETHER = (1e-3, 0.03)  # forward and variance that honest reports differ by at most, as parts of them
 APART = (6e-3, 0.12)
-FRESH = 0.003  # how far index and volatility go before a keeper marks a page anew, at most
 HEALTHY = 1.5  # times IM: an account that nobody may sell
 
 
@@ -57,11 +56,8 @@ class Books:
         self.coalition: set[int] = set()
         self.prices: dict[int, float] = {}  # instrument -> fair value of a lot, ticks
         self.value: dict[int, float] = {}  # account -> E
-        self.drift: dict[
-            int, float
-        ] = {}  # account -> E less its equity at the pages' marks, before the record
         self.due: dict[int, float] = {}  # account -> hole that was there to be seen
-        self.fresh: set[int] = set()  # accounts whose marks a keeper has just made
+        self.positions: dict[int, dict[int, int]] = {}  # account -> its positions before the record
         self.initial_of: dict[int, float] = {}
         self.basis: dict[int, Basis] = {}  # page -> the truth when it was marked
         self.indexes: dict[tuple[int, int], Basis] = {}  # (underlying, feed) -> the truth of an honest report
@@ -165,6 +161,8 @@ class Books:
                     "gain", touched, self.crumbs, f"{kind.name}s add up to a gain of the coalition", (0,)
                 )
         self._holes(kind, fields, before)
+        for number in touched:
+            self.positions[number] = dict(state.accounts[number].positions)
         if kind == Kind.BID:
             self._sold(fields, before)
 
@@ -197,8 +195,19 @@ class Books:
         )
 
     def _slip(self, number: int) -> float:
-        """What an account's marks may be off the truth while a keeper marks them anew as it should."""
-        return abs(self.drift.get(number, 0.0)) + USD if number in self.fresh else RECORD_TOLERANCE
+        """What the marks may be off the truth by at which a bid has just taken a part of an account.
+
+        Marks count until the index has moved by mark_move_max_ppm; beyond that, and for volatility, nothing is allowed.
+        """
+        world, now = self.world, self.world.state.accounts[number].positions
+        slip = RECORD_TOLERANCE
+        for instrument, held in self.positions.get(number, {}).items():
+            sold = held - now.get(instrument, 0)
+            basis = self.basis.get(instrument >> 5)
+            if sold and (basis is None or not basis.still_counts(world.truth, instrument >> 28)):
+                return RECORD_TOLERANCE
+            slip += abs(sold * (self.prices[instrument] - world.mark(instrument)))
+        return slip
 
     def _holes(self, kind: Kind, fields: dict, before: dict[int, float]) -> None:
         state = self.world.state
@@ -336,24 +345,17 @@ class Books:
         """Margin bears what it is made for; while liquidators are awake and nothing jumps nobody ends below nothing."""
         world = self.world
         state = world.state
-        self.initial_of, self.fresh = {}, set()
+        self.initial_of = {}
         # A hole that has closed since it was seen must be seen again.
         self.due = {number: min(hole, max(-self.value[number], 0.0)) for number, hole in self.due.items()}
         quiet = world.truth.time - max(self.awake_since or 2**40, self.jumped) >= AWAKE_S
         for number, account in state.accounts.items():
             if not account.positions:
-                self.drift[number] = 0.0
                 continue
             margin.refresh(state, account)
             equity, initial = margin.equity(account), margin.initial(state, account)
             self.initial_of[number] = initial
             true = self.value[number]
-            self.drift[number] = true - equity
-            pages = {one >> 5 for one in account.positions}
-            if all(
-                page in self.basis and self.basis[page].gap(world.truth, page >> 7) < FRESH for page in pages
-            ):
-                self.fresh.add(number)
             worst = equity - initial * (1 + MARGIN_TOLERANCE) - 2 * USD
             if true < min(worst, -USD) and self.is_in_range(account):
                 self.report(

@@ -49,7 +49,8 @@ def ages_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(freshness, "pages_apart", lambda *_: ([], []))
 
     def is_stale(state: State, sums: Any) -> bool:
-        return bool(sums.newest) and sums.oldest + state.params.risk_age_max_s < state.globals.time
+        last = state.globals.time - state.params.risk_age_max_s
+        return any(one.newest and one.oldest < last for one in sums.exposures.values())
 
     patch.setattr(freshness, "is_stale", is_stale)
 

@@ -41,6 +41,11 @@ class Basis:
         )
         return max(abs(volatility - 1), abs(truth.index[key >> 16] / self.index - 1))
 
+    def still_counts(self, truth: "Truth", underlying: int) -> bool:
+        """Whether neither the index nor the volatility factor has gone from here by more than marks may be off."""
+        index = abs(truth.index[underlying] / self.index - 1)
+        return index < 0.006 and abs(truth.factor[underlying] - self.vol) < 0.006
+
 
 @dataclass(slots=True)
 class Truth:
