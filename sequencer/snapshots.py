@@ -187,11 +187,22 @@ def recover(folder: Path, log: Log, genesis: State) -> tuple[State, int]:
     From the newest snapshot that proves itself and stands where the log's entry before it ends; else from `genesis`.
     """
     state, offset = newest(folder, log, genesis)
+    try:
+        return state, _replay_from(state, offset, log)
+    except ReplayError as error:
+        if offset == 0:
+            raise
+        logger.warning("snapshot left out, its state does not go on as the log does: %s", error)
+    return genesis, _replay_from(genesis, 0, log)
+
+
+def _replay_from(state: State, offset: int, log: Log) -> int:
+    """Applies the log from `offset` on; how many entries."""
     replayed = 0
     for entry in log.read(offset):
         replay(state, entry)
         replayed += 1
-    return state, replayed
+    return replayed
 
 
 def _check_fits(state: State, offset: int, log: Log) -> None:

@@ -427,7 +427,7 @@ class SetMachine(RuleBasedStateMachine):
         self.is_vacant = False
         self.bonds = [ETHER, 0, 0, 0, 0, 0]
         self.led_until = [0] * 6
-        self.sign_at = self.epoch_at = boa.env.timestamp
+        self.sign_at = self.epoch_at = self.exchange.rollup.unserved_since()[0]
         self.turned = (0, 0)
         self.posts: list[tuple[int, int, int]] = []  # who, when, in what epoch
         self.epoch = 1

@@ -23,6 +23,15 @@ STANDBY = 7
 WRONG_BATCH = 2
 
 
+@pytest.fixture(autouse=True)
+def _loggers_are_heard() -> None:
+    """A test before may have configured logging, which disables the loggers that there are."""
+    for name in list(logging.root.manager.loggerDict):
+        if name == "sequencer" or name.startswith("sequencer."):
+            logging.getLogger(name).disabled = False
+            logging.getLogger(name).propagate = True
+
+
 @pytest.fixture(scope="module")
 def staged() -> Iterator[Stage]:
     with stage("pyevm", open_tape(None, 1)) as built:
