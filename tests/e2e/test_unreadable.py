@@ -24,7 +24,7 @@ WRONG_BATCH = 2
 
 
 @pytest.fixture(autouse=True)
-def _loggers_are_heard() -> None:
+def loggers_are_heard() -> None:
     """A test before may have configured logging, which disables the loggers that there are."""
     for name in list(logging.root.manager.loggerDict):
         if name == "sequencer" or name.startswith("sequencer."):
