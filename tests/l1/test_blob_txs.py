@@ -5,6 +5,7 @@ never both, blobs without a gap in the nonces, and a replacement at twice every 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -319,9 +320,7 @@ def test_roll_back__with_a_blob_of_before_stuck_in_the_pool__posts_again_behind_
     manager.send("rebond-1", at.sequencers, SEQUENCERS.encode("join"), 10**18, 300_000)
     again = [replace(make_batch(number), post_root=bytes([0xA0 + number]) * 32) for number in (1, 2, 3)]
     again = [replace(one, payload=one.post_root[:31] + one.payload[31:]) for one in again]
-    again[1:] = [
-        replace(one, pre_root=before_it.post_root) for before_it, one in zip(again, again[1:], strict=False)
-    ]
+    again[1:] = [replace(one, pre_root=before_it.post_root) for before_it, one in pairwise(again)]
     for step in (
         "bump stored",
         "intent stored",
