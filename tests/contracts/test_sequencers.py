@@ -489,6 +489,7 @@ class SetMachine(RuleBasedStateMachine):
                 self.queue.append(who)
             else:
                 self.sign_at = boa.env.timestamp  # whoever founds a set has all the time
+                self.turned = (self.sign_at, 0)
                 self.lead([who])
 
     @rule(who=st.integers(0, 5))
