@@ -48,7 +48,7 @@ def committed(name: str) -> Any:
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["digests", "genesis", "map", "numbers", "records", "payload"])
+@pytest.mark.parametrize("name", ["digests", "genesis", "map", "numbers", "rows", "records", "payload"])
 def test_file__equals_what_the_transition_says(name: str) -> None:
     path = FOLDER / f"{name}.json"
     if IS_UPDATE:

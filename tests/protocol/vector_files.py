@@ -21,7 +21,7 @@ from hostile import Adversary, populated
 
 from sequencer.genesis import genesis_state
 from sequencer.parameters import to_object
-from sequencer.protocol import batch, black76, cmap, codec, surface
+from sequencer.protocol import batch, black76, cmap, codec, risk_array, surface
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.transition import apply
@@ -86,6 +86,7 @@ def files() -> dict[str, Any]:
         "genesis": genesis(),
         "map": crit_bit_map(),
         "numbers": numbers(),
+        "rows": rows(),
         "records": run,
         "payload": payload(run),
     }
@@ -237,6 +238,36 @@ def at_the_edge(shape: surface.Surface, step: int) -> surface.Surface:
     steepest = 2 * 10**24 // (10**12 + abs(shape.rho_e12))
     shape = replace(shape, b_e12=min(shape.b_e12, steepest))
     return replace(shape, a_e12=step - surface.bend_e12(shape))
+
+
+def rows() -> list[dict[str, Any]]:
+    """Risk rows of both underlyings' default shocks: mark and 16 P&Ls, ticks."""
+    draw = Random(13)
+    out = []
+    for number in range(40):
+        underlying = number % 2
+        shocks = params().shocks(underlying)
+        forward = (INDEX, 300_000)[underlying] + draw.randint(-(10**4), 10**4)
+        strike = forward * draw.choice((50, 90, 100, 103, 200)) // 100
+        remaining_s = draw.choice((60, 21_600, 21_601, 86_400, 604_800, 2_592_000, 15_552_000))
+        variance = draw.randint(1, 10 ** draw.randint(3, 12))
+        is_put = bool(draw.getrandbits(1))
+        left = shocks.left(remaining_s)
+        mark, pnl = risk_array.scenarios(forward, strike, is_put, variance, shocks, left)
+        out.append(
+            {
+                "underlying": underlying,
+                "forward": forward,
+                "strike": strike,
+                "is_put": is_put,
+                "variance_e12": variance,
+                "remaining_s": remaining_s,
+                "left_ppm": list(left),
+                "mark": mark,
+                "pnl": list(pnl),
+            }
+        )
+    return out
 
 
 def day() -> dict[str, Any]:
