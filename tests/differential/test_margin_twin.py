@@ -68,8 +68,16 @@ def world_of(random: Random, is_wild: bool) -> tuple[State, Account]:
         )
         for _ in range(2)
     ]
-    given = params(short_gross_ppm=random.choice((0, 100, 20_000)), underlyings=tuple(own))
+    given = params(
+        short_gross_ppm=random.choice((0, 100, 20_000)),
+        mark_move_max_ppm=c.U32_MAX,  # no page is old, wherever its index is
+        mark_skew_max_s=c.U32_MAX,
+        underlyings=tuple(own),
+    )
     state = State(DOMAIN, given, (0, 1))
+    for number, one in state.underlyings.items():
+        one.index = 10**7
+        state.touch(c.KEY_UNDERLYING | number, one)
     state.globals.time = START
     instruments = []
     for underlying in random.choice(((0,), (1,), (0, 1))):

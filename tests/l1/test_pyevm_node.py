@@ -1,5 +1,7 @@
 """The embedded chain answers as other nodes do."""
 
+import time
+
 import pytest
 
 from sequencer.l1.chains import Chain
@@ -91,6 +93,11 @@ def test_transaction__by_its_place__is_the_one_by_its_hash(exchange: Exchange) -
     )
     call = exchange.rpc.call
     by_hash = call("eth_getTransactionByHash", mined.tx_hash)
+    for _ in range(100):  # a node may answer from its pool for a moment longer
+        if by_hash["blockHash"] is not None:
+            break
+        time.sleep(0.05)
+        by_hash = call("eth_getTransactionByHash", mined.tx_hash)
     place = by_hash["blockHash"], by_hash["transactionIndex"]
     assert call("eth_getTransactionByBlockHashAndIndex", *place) == by_hash
     assert call("eth_getTransactionByBlockHashAndIndex", place[0], "0x7") is None
