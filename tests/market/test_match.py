@@ -106,9 +106,20 @@ def test_id__of_a_filled_order__is_free_again() -> None:
     assert len(trades) == 2
 
 
-def test_blank_lines_and_unknown_fields__are_passed_over() -> None:
-    trades, summary = matched(b"\n", "  ", place(1, "sell", "10", "1", note="x"), b"\r\n")
+def test_blank_lines__are_passed_over() -> None:
+    trades, summary = matched(b"\n", "  ", place(1, "sell", "10", "1"), b"\r\n")
     assert (trades, summary.commands) == ([], 1)
+
+
+def test_live_id__is_refused_in_its_line_alone() -> None:
+    trades, summary = matched(
+        place(1, "sell", "10", "1"),
+        place(1, "buy", "10", "1"),
+        place(2, "buy", "10", "1"),
+        place(1, "sell", "11", "1"),
+    )
+    assert len(trades) == 1
+    assert (summary.refused, summary.placed, summary.resting) == ({"DUPLICATE_ID": 1}, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +129,26 @@ def test_blank_lines_and_unknown_fields__are_passed_over() -> None:
         (b'{"op":"cancel","id":"\xff"}', "", "not JSON"),
         ("[]", "", "must be a JSON object, not list"),
         ("7", "", "must be a JSON object, not int"),
-        ("{}", "op", 'must be "place" or "cancel"; it is missing'),
-        ('{"op":"amend","id":1}', "op", 'must be "place" or "cancel", not "amend"'),
+        (
+            "{}",
+            "op",
+            'must be one of "place", "cancel", "cancel_all", "amend", "reduce", "time"; it is missing',
+        ),
+        ('{"op":"modify","id":1}', "op", 'not "modify"'),
+        ('{"op":["place"],"id":1}', "op", 'not ["place"]'),
+        (
+            place(9, "buy", "1", "1", note="x"),
+            "note",
+            'is no field of "place", which has id, side, price, qty',
+        ),
+        ('{"op":"cancel","id":1,"qty":"1"}', "qty", 'is no field of "cancel", which has id, owner, time'),
+        ('{"op":"amend","id":1}', "qty", "one of them at least"),
+        ('{"op":"amend","id":1,"price":1.5}', "price", "in a string, not 1.5"),
+        ('{"op":"reduce","id":1,"by":"0"}', "by", "above 0"),
+        (place(9, "buy", "1", "1", expires=-1), "expires", "from 0 to 4294967295 (seconds), not -1"),
+        (place(9, "buy", "1", "1", time="60"), "time", 'seconds), not "60"'),
+        (place(9, "buy", "1", "1", self_trade="both"), "self_trade", '"cancel_resting" or "cancel_taker"'),
+        ('{"op":"cancel_all"}', "owner", "is missing"),
         ('{"op":"cancel"}', "id", "is missing"),
         ('{"op":"cancel","id":true}', "id", "must be an integer or a string, not true"),
         ('{"op":"cancel","id":1.5}', "id", "must be an integer or a string, not 1.5"),
@@ -139,7 +168,6 @@ def test_blank_lines_and_unknown_fields__are_passed_over() -> None:
         (place(9, "buy", "1", "0.000000001"), "qty", "8 after it"),
         (place(9, "buy", "1" * 13, "1"), "price", "at most 12 digits before the point"),
         (place(9, "buy", "1" * 5000, "1"), "price", "not of 5000 characters"),
-        (place(1, "buy", "1", "1"), "id", "1 belongs to an order that is still live"),
     ],
 )
 def test_bad_line__is_refused_by_line_field_and_limit(line: str | bytes, field: str, reason: str) -> None:
@@ -185,6 +213,31 @@ def test_command__at_a_bad_line__ends_with_status_2_after_the_trades_before_it(
     assert end.value.code == 2
     assert shown.out == '{"maker":1,"taker":2,"price":"100.00","qty":"1"}\n'
     assert "line 3: not JSON" in shown.err
+
+
+def test_command__tells_refused_lines_by_number_on_standard_error(tmp_path: Path) -> None:
+    file = tmp_path / "orders.jsonl"
+    file.write_text("\n".join([place(1, "sell", "100", "1"), place(1, "sell", "100", "1"), cancel(7)]))
+    result = CliRunner(mix_stderr=False).invoke(match_command, [str(file), "--json"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "line 2: refused, DUPLICATE_ID: 1 belongs to an order that is still live\n"
+    result = CliRunner(mix_stderr=False).invoke(match_command, [str(file), "--json", "--events"])
+    assert [json.loads(line)["event"] for line in result.stdout.splitlines()] == [
+        "rests",
+        "refused",
+        "refused",
+    ]
+    file.write_text("\n".join([place(1, "sell", "100", "1")] * 50))
+    result = CliRunner(mix_stderr=False).invoke(match_command, [str(file), "--exchange", "--json"])
+    assert len(result.stderr.splitlines()) == 21
+    assert "29 more lines refused" in result.stderr
+
+
+def test_command__help_says_what_differs_from_the_exchange() -> None:
+    shown = " ".join(CliRunner().invoke(match_command, ["--help"]).output.split())
+    assert "What differs from the exchange" in shown
+    for word in ("owner", "self_trade", "reduce_only", "expires", "multiples of 0.01", "unknown field"):
+        assert word in shown
 
 
 def test_command__without_the_file__ends_with_status_2() -> None:
