@@ -25,7 +25,7 @@ from rich.table import Table
 from sequencer.l1 import blobs
 from sequencer.l1.deploy import DeployConfig
 from sequencer.l1.follower import PostedBatch
-from sequencer.proof.replay import replay_batch
+from sequencer.proof.execution import Execution, HeaderFacts
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec, work
 from sequencer.protocol import constants as c
@@ -220,7 +220,8 @@ def slot_s(elements: int, in_blobs: bool, budget: int) -> tuple[int, float]:
     if in_blobs:
         for blob in batch.blobs():
             blobs.commitment_of(blob)
-    replay_batch(state, batch)
+    fault = Execution(state, HeaderFacts()).execute(batch, batch.batch_id)
+    assert fault is None, fault
     return batch.segments, time.process_time() - begun
 
 

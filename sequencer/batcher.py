@@ -107,7 +107,7 @@ class Batcher:
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, pre_root BLOB, post_root BLOB, "
             "segments INTEGER, records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, "
-            "inbox_hash BLOB, work INTEGER, payload BLOB, next_offset INTEGER, next_segment INTEGER)"
+            "inbox_hash BLOB, work INTEGER, payload BLOB, next_offset INTEGER, next_segment INTEGER, header_hash BLOB)"
         )
         at = self.cursor = self._end_cursor()
         if log.end < at.offset + (at.segment > 0):
@@ -193,19 +193,19 @@ class Batcher:
         """Whether a batch of so much work and so many bytes costs more than the Rollup's budget ever holds."""
         return work.of_batch(units, blob_count(size) if self._in_blobs else 0) > self._work_max
 
-    def adopt(self, posted: Batch) -> None:
-        """Keeps a batch that somebody has posted, whose records are the log's last entry.
+    def adopt(self, posted: Batch, header_hash: bytes) -> None:
+        """Keeps a batch that somebody has posted, whose records are the log's last entry. `header_hash`: L1's.
 
         Raises LogLost when it is not the next one.
         """
         if posted.batch_id != self.cursor.batch_id:
             raise LogLost(f"batch {posted.batch_id} is not {self.cursor.batch_id}")
         _check_continues(posted.first_seq, self.cursor)
-        self._store(posted, self._log.end, 0)
+        self._store(posted, self._log.end, 0, header_hash)
 
-    def _store(self, built: Batch, offset: int, segment: int) -> None:
+    def _store(self, built: Batch, offset: int, segment: int, header_hash: bytes | None = None) -> None:
         self._db.execute(
-            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 built.batch_id,
                 built.pre_root,
@@ -220,6 +220,7 @@ class Batcher:
                 built.payload,
                 offset,
                 segment,
+                header_hash,
             ),
         )
         self.cursor = Cursor(
@@ -260,6 +261,13 @@ class Batcher:
         """Root after a stored batch."""
         row = self._db.execute("SELECT post_root FROM batches WHERE id = ?", (batch_id,)).fetchone()
         return row[0] if row else None
+
+    def is_same(self, batch_id: int, header_hash: bytes, post_root: bytes) -> bool:
+        """Whether a stored batch is the one that L1 has: by its root, and by its header if it was adopted."""
+        row = self._db.execute(
+            "SELECT post_root, header_hash FROM batches WHERE id = ?", (batch_id,)
+        ).fetchone()
+        return row is not None and row[0] == post_root and row[1] in (None, header_hash)
 
     def is_as_logged(self, batch_id: int) -> bool:
         """Whether a stored batch is what the log gives, header and all."""

@@ -8,24 +8,26 @@ of a leader of before, beyond what L1 has, is cut off (kept as evidence in the l
 import contextlib
 import logging
 import sqlite3
+import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from sequencer.batcher import Batch, Batcher
-from sequencer.engine import ReplayError
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import FollowerError, L1Error
-from sequencer.l1.follower import Follower, PostedBatch, RolledBack
+from sequencer.l1.errors import FollowerError, L1Error, ReorgTooDeep
+from sequencer.l1.follower import Follower, InboxMessage, PostedBatch, RolledBack
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, standing
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
 from sequencer.log import Entry, LogError, LoggedSegment, LogLost, SqliteLog
-from sequencer.proof.replay import replay_batch
+from sequencer.proof.audit import Fault
+from sequencer.proof.execution import Execution, L1Facts
 from sequencer.protocol import codec
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
@@ -35,8 +37,20 @@ from sequencer.views import QueryError
 from sequencer.withdrawals import Withdrawals
 
 _OPEN: Final = (TxState.QUEUED, TxState.SENT, TxState.MINED)
+PLACES_KEPT: Final = (
+    64  # of the blocks that were read to: how far back a reorganisation is followed step by step
+)
+READ_AGAIN_S: Final = 30.0  # between readings of the whole chain for a batch of which there is no event
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """A batch that does not hold, as L1 had it."""
+
+    header_hash: bytes
+    fault: Fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +87,26 @@ class Standby:
         self._withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
         self._recovery = Recovery(self._snapshots, self.log, self.batcher, self._withdrawals)
         self._recovery.follow()
-        self.state = recover(self._snapshots, self.log, self._genesis())[0]
-        self._follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, config.confirmations)
+        self._messages: list[InboxMessage] = []
+        self._facts = L1Facts(rpc, at, lambda: self._messages)
+        self._run = self._recovered()
+        self._follower = self._new_follower()
         self._manager = TxManager(
             rpc, signer, config.folder / "l1.sqlite", TxConfig(confirmations=config.confirmations)
         )
-        self._from_block = at.deploy_block
-        self._wrong: tuple[int, bytes] | None = None  # id and header hash of a batch that does not hold
+        self._read_to: deque[tuple[int, str]] = deque(maxlen=PLACES_KEPT)  # blocks read to, and their hashes
+        self._read_again_s = 0.0  # monotonic: before that the whole chain is not read once more
+        self._wrong: _Wrong | None = None
         self._unsaved = 0
         self._work_saved = self.state.globals.work
         self._attempt = 0
         self.standing: Standing | None = None
         self.message = "starting"
+
+    @property
+    def state(self) -> State:
+        """The state after the last batch that was found right."""
+        return self._run.state
 
     def step(self) -> bool:
         """Follows L1 as far as it is deep enough; True once this sequencer leads and has all that was posted.
@@ -97,8 +119,9 @@ class Standby:
                 self.message = "waiting for the deployment to be deep enough"
                 return False
             on_l1 = int(ROLLUP.read(self._rpc, self._at.rollup, "next_batch", tag=safe))
+            self._walk_back()
             self._take_back(on_l1, safe)
-            self._follow(safe)
+            self._follow(on_l1, safe)
             is_level = self.batcher.cursor.batch_id == on_l1
             now = self.standing = standing(self._rpc, self._at, self.address)
             self._manager.poll()
@@ -109,7 +132,10 @@ class Standby:
             raise
         except (L1Error, LogError, sqlite3.Error, OSError) as error:
             if isinstance(error, LogError):  # the state is ahead of it
-                self.state = recover(self._snapshots, self.log, self._genesis())[0]
+                self._run = self._recovered()
+            if isinstance(error, ReorgTooDeep):  # what it remembers of the inbox is of another chain
+                self._follower = self._new_follower()
+                self._facts.forget()
             if str(error) != self.message:
                 # What cannot be read does not pass by itself: somebody has to hear of it.
                 level = logging.ERROR if isinstance(error, FollowerError) else logging.WARNING
@@ -127,8 +153,14 @@ class Standby:
         self._withdrawals.close()
         self.log.close()
 
-    def _genesis(self) -> State:
-        return genesis_state(_domain(self._at), self.config.params)
+    def _recovered(self) -> Execution:
+        """On the state that the folder holds."""
+        genesis = genesis_state(_domain(self._at), self.config.params)
+        return Execution(recover(self._snapshots, self.log, genesis)[0], self._facts)
+
+    def _new_follower(self) -> Follower:
+        at = self._at
+        return Follower(self._rpc, at.inbox, at.rollup, at.deploy_block, self.config.confirmations)
 
     def withdrawal(self, number: object) -> dict[str, Any]:
         """Proof of a withdrawal in a batch. Raises QueryError."""
@@ -139,11 +171,27 @@ class Standby:
 
     # --- following --------------------------------------------------------------------------------
 
+    def _walk_back(self) -> None:
+        """Forgets that blocks were read which are not in the chain any more: batches may stand there now."""
+        while self._read_to:
+            number, block_hash = self._read_to[-1]
+            block = self._rpc.block(number)
+            if block is not None and block["hash"] == block_hash:
+                return
+            self._read_to.pop()
+
     def _take_back(self, on_l1: int, safe: int) -> None:
-        """Cuts off what L1 does not have, or has taken back."""
+        """Cuts off what L1 does not have, or has taken back; a batch that was wrong and is another now is looked at."""
+        wrong = self._wrong
+        if wrong is not None:
+            batch_id = wrong.fault.batch_id
+            if batch_id >= on_l1 or self._on_l1(batch_id, safe)[0] != wrong.header_hash:
+                logger.warning("standby: the wrong batch %d stands no more", batch_id)
+                self._wrong = None
+                self._read_to.clear()
         cursor = self.batcher.cursor
         level = min(cursor.batch_id, on_l1)
-        while level > 1 and self._root_on_l1(level - 1, safe) != self.batcher.post_root(level - 1):
+        while level > 1 and not self.batcher.is_same(level - 1, *self._on_l1(level - 1, safe)):
             level -= 1
         events = self._recovery.fresh(self._follower.roll_backs(safe))
         has_more = cursor.segment > 0 or self.log.end > cursor.offset
@@ -153,34 +201,43 @@ class Standby:
 
     def _cut(self, batch_id: int, events: Sequence[RolledBack]) -> None:
         lost = self._recovery.cut(batch_id, events)
-        self.state = recover(self._snapshots, self.log, self._genesis())[0]
-        self._from_block, self._wrong = self._at.deploy_block, None
+        self._run = self._recovered()
+        self._wrong = None
+        self._read_to.clear()
         if lost:
             logger.warning("%d records from batch %d on are not on L1: they are cut off", lost, batch_id)
 
-    def _follow(self, safe: int) -> None:
-        """Executes the batches up to block `safe`."""
-        for one in self._follower.batches(self._from_block, safe, self.batcher.cursor.batch_id):
-            if self._wrong == (one.batch_id, one.header_hash):
+    def _follow(self, on_l1: int, safe: int) -> None:
+        """Executes the batches up to block `safe`, up to the first that is wrong; `on_l1`: the id that comes next."""
+        if self._wrong is not None:
+            return
+        self._messages = self._follower.messages_after(0)
+        end = self._rpc.block(safe)
+        first = self._read_to[-1][0] + 1 if self._read_to else self._at.deploy_block
+        for one in self._follower.batches(first, safe, self.batcher.cursor.batch_id):
+            batch_id = self.batcher.cursor.batch_id
+            if one.batch_id != batch_id or len(self._messages) < one.inbox_count:
+                return  # the chain has changed under the query, or logs are still to come: the next step looks again
+            fault = self._run.execute(one, batch_id)
+            if fault is not None:
+                logger.critical("standby: %s: nothing is built on it", fault)
+                self._wrong = _Wrong(one.header_hash, fault)
+                self._run = self._recovered()
                 return
-            if one.batch_id != self.batcher.cursor.batch_id:
-                break  # the chain has changed under the query: the next step looks again
-            try:
-                segments = replay_batch(self.state, one)
-            except ReplayError as error:
-                logger.critical("standby: %s: nothing is built on it", error)
-                self._wrong = one.batch_id, one.header_hash
-                self.state = recover(self._snapshots, self.log, self._genesis())[0]
-                return
-            self._keep(one, segments)
-        else:
-            self._from_block = safe + 1
+            self._keep(one, self._run.segments)
+        if end is not None and (not self._read_to or self._read_to[-1][0] < safe):
+            self._read_to.append((safe, str(end["hash"])))
+        if self.batcher.cursor.batch_id < on_l1 and time.monotonic() >= self._read_again_s:
+            self._read_again_s = time.monotonic() + READ_AGAIN_S
+            self._read_to.clear()
 
     def _keep(self, one: PostedBatch, segments: list[LoggedSegment]) -> None:
         """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
         self.log.append(Entry(one.first_seq, one.time_s, one.post_root, segments), self.log.end)
         head = (one.batch_id, one.pre_root, one.post_root, one.segments, one.records, one.first_seq)
-        self.batcher.adopt(Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload))
+        self.batcher.adopt(
+            Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload), one.header_hash
+        )
         self._withdrawals.prove(self.state, one.batch_id, one.post_root)
         self._unsaved += 1
         behind = self.state.globals.work - self._work_saved
@@ -188,8 +245,10 @@ class Standby:
             save(self._snapshots, self.state, self.log.end)
             self._unsaved, self._work_saved = 0, self.state.globals.work
 
-    def _root_on_l1(self, batch_id: int, tag: int) -> bytes:
-        return bytes(ROLLUP.read(self._rpc, self._at.rollup, "batch", batch_id, tag=tag)[1])
+    def _on_l1(self, batch_id: int, tag: int) -> tuple[bytes, bytes]:
+        """Header hash and post-root of a batch that L1 has."""
+        header_hash, post_root, _ = ROLLUP.read(self._rpc, self._at.rollup, "batch", batch_id, tag=tag)
+        return bytes(header_hash), bytes(post_root)
 
     # --- taking over ------------------------------------------------------------------------------
 
@@ -197,7 +256,8 @@ class Standby:
         """Takes over if it is time; what to say."""
         where = f"batch {self.batcher.cursor.batch_id - 1}"
         if self._wrong is not None:
-            return f"batch {self._wrong[0]} is wrong: waiting for its roll-back"
+            fault = self._wrong.fault
+            return f"batch {fault.batch_id} is wrong ({fault.kind}): waiting for its roll-back"
         if not is_level:
             return f"following, at {where}"
         if now.leads:

@@ -276,7 +276,7 @@ def replay(
     archive: Path | None,
     json_target: str | None,
 ) -> None:
-    """Rebuild the whole state from L1 data alone and compare every root."""
+    """Rebuild the whole state from L1 data alone, with every check of a watcher's."""
     from sequencer import parameters
     from sequencer.contracts import load
     from sequencer.engine import ReplayError
@@ -285,6 +285,7 @@ def replay(
     from sequencer.l1.errors import L1Error
     from sequencer.l1.follower import Follower, PostedBatch
     from sequencer.l1.rpc import Rpc
+    from sequencer.proof.execution import L1Facts
     from sequencer.proof.replay import replay as rebuild
     from sequencer.protocol import codec
 
@@ -301,7 +302,9 @@ def replay(
             domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
             with blobs_in(archive) as kept:
                 follower = Follower(rpc, at.inbox, at.rollup, at.deploy_block, 0, kept=kept)
-                rebuilt = rebuild(follower.batches(at.deploy_block), domain, params, shown)
+                messages = follower.messages_after(0)
+                facts = L1Facts(rpc, at, lambda: messages)
+                rebuilt = rebuild(follower.batches(at.deploy_block), domain, params, shown, facts)
         except (L1Error, ReplayError, ValueError) as error:
             raise fail(str(error)) from error
     g = rebuilt.state.globals

@@ -27,7 +27,8 @@ from sequencer.local.attempts import Attempts, AttemptsReport
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer, wait_for
 from sequencer.market.feeds import TapeSource
 from sequencer.market.tape import Trade, open_tape
-from sequencer.proof.replay import replay
+from sequencer.proof.execution import L1Facts
+from sequencer.proof.replay import Replayed, replay
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason
@@ -475,14 +476,13 @@ class Demo:
             self.progress("replay", batch.batch_id, last)
             report.segments += batch.segments
 
-        rebuilt = await asyncio.to_thread(
-            lambda: replay(
-                follower.batches(devnet.deployment.deploy_block),
-                devnet.service.domain,
-                devnet.config.params,
-                shown,
-            )
-        )
+        def rebuild() -> Replayed:
+            messages = follower.messages_after(0)
+            facts = L1Facts(devnet.chain.rpc, devnet.deployment, lambda: messages)
+            posted = follower.batches(devnet.deployment.deploy_block)
+            return replay(posted, devnet.service.domain, devnet.config.params, shown, facts)
+
+        rebuilt = await asyncio.to_thread(rebuild)
         report.replay_seconds = round(time.monotonic() - began, 3)
         report.replayed_root = "0x" + rebuilt.final_root.hex()
         report.records, report.batches = rebuilt.records, rebuilt.batches

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sequencer.l1.follower import PostedBatch
+from sequencer.log import LoggedSegment
 from sequencer.protocol import batch as batches
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -62,10 +63,14 @@ class Fault:
 
 
 class Audit:
-    """Checks batches in order. `message(i)`: record of inbox message i as L1 has it, None beyond its end."""
+    """Checks batches in order. `message(i)`: record of inbox message i as L1 has it, None beyond its end.
+
+    `segments`: of the batch that was checked last, as (root after it, all 32 bytes; records; GLOBAL's work after it).
+    """
 
     def __init__(self, state: State, message: Callable[[int], bytes | None]) -> None:
         self.state = state
+        self.segments: list[LoggedSegment] = []
         self._message = message
         self._inbox: tuple[int, int, str] | None = None  # segment, record, what is wrong
 
@@ -88,7 +93,7 @@ class Audit:
         wrong_form = check_form(batch, state.root())
         if wrong_form is not None:
             return wrong_form
-        self._inbox = None
+        self._inbox, self.segments = None, []
         record = 0
         segments = batches.decode(batch.payload, batch.segments)
         for number, segment in enumerate(segments):
@@ -132,6 +137,7 @@ class Audit:
             told.append(name_of(raw) + ("" if reason is Reason.OK else f" refused {reason.name}"))
         root = state.root()
         if root[: c.ELEMENT_BYTES] == segment.root:
+            self.segments.append((root, list(segment.records), state.globals.work))
             return None
         why = f"the root is not what the records give ({', '.join(told)})"
         return Fault(batch.batch_id, number, FaultKind.ROOT, first_record, root, segment.root, why)

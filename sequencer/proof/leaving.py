@@ -4,6 +4,7 @@ Anybody can run it for anybody: the money goes to the owners whoever sends. Ever
 it, so that it can be run again at any time, by several at once, and goes on where things stand. Amounts are 1e-6 USD.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -20,12 +21,16 @@ from sequencer.l1.follower import Follower, InboxMessage, Kept, PostedBatch
 from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.wallet import Wallet
+from sequencer.proof.audit import Fault
+from sequencer.proof.execution import L1Facts
 from sequencer.proof.exit import Proofs, closing_value, passed_expiries
 from sequencer.proof.replay import replay
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
+
+logger = logging.getLogger(__name__)
 
 STEPS: Final = ("now", "fix", "declare", "claim")
 
@@ -67,8 +72,9 @@ def exit_state(
 ) -> State:
     """The exit state: the last final one of a frozen rollup, from its posted batches. `kept`: see `Follower`.
 
-    Raises RuntimeError before the freeze or the end of the last window, ReplayError when a batch does not lead where
-    it says.
+    A batch that nobody has challenged in time is final whatever is wrong with it: that is logged, and it counts if its
+    records give its root. Raises RuntimeError before the freeze or the end of the last window, ReplayError when a batch
+    does not lead where it says.
     """
     if not inbox.frozen_at(rpc, at):
         when = utc(inbox.freezable_at(rpc, at))
@@ -89,7 +95,12 @@ def exit_state(
     def shown(batch: PostedBatch) -> None:
         progress("replay", batch.batch_id, last)
 
-    return replay(posted, domain, params, shown).state
+    def told(fault: Fault) -> None:
+        logger.error("%s: it was not challenged in time, and is final", fault)
+
+    messages = follower.messages_after(0)
+    facts = L1Facts(rpc, at, lambda: messages)
+    return replay(posted, domain, params, shown, facts, told).state
 
 
 class Leaving:

@@ -1,6 +1,6 @@
 """Rebuilds the exchange from L1 data alone: posted payloads and nothing of the sequencer's.
 
-Every record is applied again and every committed root compared (its top 248 bits inside a batch, all of it at the end).
+Every batch goes through all of the watcher's checks (`execution.py`).
 """
 
 from collections.abc import Callable, Iterable
@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from sequencer.engine import ReplayError
 from sequencer.genesis import genesis_state
 from sequencer.l1.follower import PostedBatch
-from sequencer.log import LoggedSegment
-from sequencer.protocol import batch as batches
-from sequencer.protocol.constants import ELEMENT_BYTES
+from sequencer.proof.audit import Fault
+from sequencer.proof.execution import Execution, Facts, HeaderFacts
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
-from sequencer.protocol.transition import apply
 
 
 @dataclass(slots=True)
@@ -33,51 +31,25 @@ def replay(
     domain: bytes,
     params: Params,
     progress: Callable[[PostedBatch], None] = lambda _batch: None,
+    facts: Facts | None = None,
+    is_final: Callable[[Fault], None] | None = None,
 ) -> Replayed:
-    """The state after all `posted` batches. Raises ReplayError at the first root or header that L1 does not hold."""
-    out = Replayed(genesis_state(domain, params))
-    state = out.state
+    """The state after all `posted` batches, the first of them batch 1. `facts`: L1's word; None: the headers'.
+
+    Raises ReplayError at the first batch that is wrong. `is_final`: all are, so that nobody can take them back: one
+    that is wrong and leads to its root all the same is told of and counts.
+    """
+    run = Execution(genesis_state(domain, params), facts or HeaderFacts())
+    out = Replayed(run.state)
     for one in posted:
-        replay_batch(state, one)
+        fault = run.execute(one, out.batches + 1)
+        if fault is not None:
+            if is_final is None or not run.is_led_to(one, fault):
+                raise ReplayError(str(fault))
+            is_final(fault)
         out.batches += 1
         out.records += one.records
         out.payload_bytes += len(one.payload)
         progress(one)
-    out.final_root = state.root()
+    out.final_root = run.state.root()
     return out
-
-
-def replay_batch(state: State, one: PostedBatch) -> list[LoggedSegment]:
-    """Applies a batch; its segments as (root after it, all 32 bytes; records; GLOBAL's work after it).
-
-    Raises ReplayError at the first root or header field that L1 does not hold; `state` is then of no more use.
-    """
-    where = f"batch {one.batch_id}"
-    if state.globals.seq != one.first_seq:
-        raise ReplayError(f"{where}: begins at seq {one.first_seq}, the state stands at {state.globals.seq}")
-    try:
-        segments = batches.decode(one.payload, one.segments)
-    except batches.BatchError as error:
-        raise ReplayError(f"{where}: {error}") from error
-    applied: list[LoggedSegment] = []
-    for number, segment in enumerate(segments):
-        for raw in segment.records:
-            apply(state, raw)
-        root = state.root()
-        if root[:ELEMENT_BYTES] != segment.root:
-            raise ReplayError(f"{where}, segment {number}: the root is not what the records give")
-        applied.append((root, list(segment.records), state.globals.work))
-    g = state.globals
-    if state.root() != one.post_root:
-        raise ReplayError(f"{where}: the post-root is not what the records give")
-    for name, held, claimed in (
-        ("records", g.seq - one.first_seq, one.records),
-        ("time", g.time, one.time_s),
-        ("inbox count", g.inbox_count, one.inbox_count),
-        ("inbox hash", g.inbox_hash, one.inbox_hash),
-        ("work", g.work, one.work),
-    ):
-        if held != claimed:
-            told, given = (f"0x{it.hex()}" if isinstance(it, bytes) else it for it in (claimed, held))
-            raise ReplayError(f"{where}: the header's {name} is {told}, the records give {given}")
-    return applied

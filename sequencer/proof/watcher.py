@@ -15,10 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sequencer.contracts import load
 from sequencer.engine import ReplayError
 from sequencer.genesis import genesis_state
-from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import (
     DeploymentError,
@@ -26,14 +24,14 @@ from sequencer.l1.errors import (
     L1Error,
     NodeBehind,
     ReorgTooDeep,
-    RpcReverted,
 )
 from sequencer.l1.follower import BLOCKS_PER_QUERY, InboxMessage, Kept, PostedBatch
-from sequencer.l1.inbox import ROLLUP, Deadlines, end_of
+from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.proof.archive import ARCHIVE_FILE, Archive, Row
-from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Audit, Fault, FaultKind
+from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Fault
 from sequencer.proof.challenger import Challenged, Challenger
+from sequencer.proof.execution import Execution, L1Facts
 from sequencer.proof.exit import marks_age_s
 from sequencer.proof.reader import Reader, Unread
 from sequencer.protocol import codec
@@ -109,15 +107,13 @@ class Watcher:
         self._params = params
         if "0x" + genesis_state(self._domain, params).root().hex() != deployment.genesis_root:
             raise DeploymentError("the parameters are not those that the Rollup was deployed with")
-        self._inbox = Contract(load("Inbox").abi)
         self._snapshots = folder / "snapshots"
         self._archive = Archive(folder / ARCHIVE_FILE)
         self._archive.bind(f"{deployment.rollup} on chain {deployment.chain_id}")
         self._kept = kept
         self._reader = Reader(rpc, deployment, self.config.confirmations, kept)
-        self._deadlines: Deadlines | None = None
         self._messages: list[InboxMessage] = []
-        self._hash_at: tuple[int, bytes] | None = None
+        self._facts = L1Facts(rpc, deployment, lambda: self._messages)
         self._head = (0, 0)  # number and time of L1's newest block
         self._done: list[Row] = []  # the batches that the state holds
         self._snapshot_at = self._snapshot_work = 0
@@ -131,7 +127,7 @@ class Watcher:
         self._times: dict[str, int] = {}  # of blocks with batches that are shown, by hash
         self._frozen_at = self._looked_at = self._alarms_raised = 0
         self._marks_seen_at = self._marks_age_s = 0
-        self._audit = Audit(genesis_state(self._domain, params), self._message)
+        self._run = Execution(genesis_state(self._domain, params), self._facts)
         standing = self._archive.standing()
         self._done = standing[: self._restore(standing)]
         self._publish()
@@ -139,7 +135,7 @@ class Watcher:
     @property
     def state(self) -> State:
         """The state after the last batch that was found right."""
-        return self._audit.state
+        return self._run.state
 
     @property
     def batches(self) -> int:
@@ -275,18 +271,9 @@ class Watcher:
             self._messages = self._reader.messages_after(0)
         except ReorgTooDeep as error:
             self._raise(str(error))
-            self._hash_at = None
+            self._facts.forget()
             self._reader = Reader(self._rpc, self.deployment, self.config.confirmations, self._kept)
             self._messages = self._reader.messages_after(0)
-
-    def _message(self, index: int) -> bytes | None:
-        return self._messages[index].record if index < len(self._messages) else None
-
-    def _inbox_hash(self, count: int) -> bytes:
-        if self._hash_at is None or self._hash_at[0] != count:
-            found = self._inbox.read(self._rpc, self.deployment.inbox, "hash_at", count)
-            self._hash_at = (count, bytes(found))
-        return self._hash_at[1]
 
     # --- the state --------------------------------------------------------------------------------
 
@@ -322,8 +309,7 @@ class Watcher:
         """Checks the next batch; after a fault the state is taken back to the last right one."""
         batch = self._archive.batch(row)
         batch_id = len(self._done) + 1
-        late = self._late_fault(batch)
-        fault = self._audit.check(batch, batch_id, self._inbox_hash(batch.inbox_count)) or late
+        fault = self._run.execute(batch, batch_id)
         if fault is None:
             self._done.append(row)
             block = self._rpc.block(batch.block_number)
@@ -340,24 +326,6 @@ class Watcher:
         self._snapshot()  # what a challenge needs is built from here
         return False
 
-    def _late_fault(self, batch: PostedBatch) -> Fault | None:
-        """Of a batch that should not have been posted any more, whatever is in it. The state stands before it."""
-        waiting = self._messages[self.state.globals.inbox_count :]
-        if not waiting:
-            return None
-        if self._deadlines is None:
-            self._deadlines = Deadlines(self._rpc, self.deployment)
-        try:
-            *_, posted_at_s, rolled_back_at_s = end_of(self._rpc, self.deployment, batch.batch_id)
-        except RpcReverted as error:  # or it was rolled back since, and a later look shows it
-            raise NodeBehind(self._rpc.url, f"batch {batch.batch_id} does not stand") from error
-        late = self._deadlines.first_late(waiting, posted_at_s, rolled_back_at_s)
-        if late is None:
-            return None
-        why = f"posted {posted_at_s - late.deadline_s} s past the deadline of inbox message {late.index}"
-        root = batch.post_root
-        return Fault(batch.batch_id, 0, FaultKind.LATE, 0, root, root, why, late.index)
-
     def _restore(self, rows: list[Row]) -> int:
         """Takes the state of the newest snapshot that one of `rows` ends with, else genesis; how many rows it holds."""
         state, count = genesis_state(self._domain, self._params), 0
@@ -370,7 +338,7 @@ class Watcher:
             if 0 < at <= len(rows) and rows[at - 1].post_root == found.root():
                 state, count = found, at
                 break
-        self._audit = Audit(state, self._message)
+        self._run = Execution(state, self._facts)
         self._snapshot_at, self._snapshot_work = count, state.globals.work
         return count
 
@@ -378,7 +346,7 @@ class Watcher:
         """Builds the state after `rows`, which were found right, anew."""
         count = self._restore(rows)
         for done, row in enumerate(rows[count:], start=count + 1):
-            self._audit.advance(self._archive.batch(row))
+            self._run.advance(self._archive.batch(row))
             self.progress("archive", done, len(rows))
         self._done = list(rows)
         if rows and self.state.root() != rows[-1].post_root:
@@ -392,7 +360,7 @@ class Watcher:
         copy = State.from_preimages(self._domain, iter(list(self.state.preimages())))
         if fault.kind not in FORM_KINDS:
             segments = fault.segment if fault.kind in SEGMENT_KINDS else None
-            Audit(copy, self._message).advance(self._archive.batch(self._fault_row), segments)
+            Execution(copy, self._facts).advance(self._archive.batch(self._fault_row), segments)
         return copy
 
     def _is_snapshot_due(self) -> bool:
@@ -449,7 +417,7 @@ class Watcher:
             logging.ERROR,
         )
         is_next = len(self._done) == len(self._archive.standing()) == batch.batch_id - 1
-        late = self._late_fault(batch) if is_next else None
+        late = self._run.late(batch) if is_next else None
         if late is not None:
             self._against = (late, batch, lambda: self.state)
 

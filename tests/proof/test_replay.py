@@ -9,6 +9,7 @@ from sequencer.batcher import Batcher
 from sequencer.engine import ReplayError
 from sequencer.l1.follower import PostedBatch
 from sequencer.log import SqliteLog
+from sequencer.proof.audit import Fault, FaultKind
 from sequencer.proof.replay import replay
 from sequencer.protocol import batch, codec
 from sequencer.protocol.constants import Kind
@@ -80,22 +81,23 @@ def test_replay__of_nothing__is_genesis() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"post_root": bytes(32)}, "batch 2: the post-root is not what the records give"),
-        ({"time_s": 1}, "batch 2: the header's time is 1, the records give "),
-        ({"records": 1}, "batch 2: the header's records is 1, the records give "),
-        ({"inbox_count": 0}, "batch 2: the header's inbox count is 0, the records give "),
-        ({"inbox_hash": bytes(32)}, "batch 2: the header's inbox hash is 0x0000.*, the records give 0x"),
-        ({"work": 1}, "batch 2: the header's work is 1, the records give "),
-        ({"first_seq": 0}, "batch 2: begins at seq 0, the state stands at "),
-        ({"segments": 1}, "batch 2: payload"),
-        ({"payload": b"\0" * 30}, "batch 2: payload: not a whole number of 31-byte elements"),
+        ({"post_root": bytes(32)}, "post_root: the post-root is not what the records give"),
+        ({"time_s": 1}, "time: the header says 1, the records give "),
+        ({"records": 1}, "records: the header says 1, the records give "),
+        ({"inbox_count": 0}, "inbox_count: the header says 0, the records give "),
+        ({"inbox_hash": bytes(32)}, "inbox: .*message"),
+        ({"work": 1}, "work: the header says 1, the records give "),
+        ({"first_seq": 0}, "order: it begins at seq 0, the state stands at "),
+        ({"segments": 1}, "bounds: it spans bytes"),
+        ({"payload": b"\0" * 30}, "bounds: it spans bytes"),
+        ({"batch_id": 7}, "order: it stands where batch 2 is next"),
     ],
 )
 def test_replay__stops_at_the_first_header_that_lies(
     posted: list[PostedBatch], change: dict[str, object], message: str
 ) -> None:
     posted[1] = dataclasses.replace(posted[1], **change)  # type: ignore[arg-type]
-    with pytest.raises(ReplayError, match=message):
+    with pytest.raises(ReplayError, match=rf"batch \d, segment \d+, {message}"):
         replay(posted, DOMAIN, PARAMS)
 
 
@@ -104,11 +106,42 @@ def test_replay__stops_at_the_first_segment_that_lies(posted: list[PostedBatch],
     payload = bytearray(posted[1].payload)
     payload[0 if place == "root" else -40] ^= 1
     posted[1] = dataclasses.replace(posted[1], payload=bytes(payload))
-    with pytest.raises(ReplayError, match=r"batch 2, segment \d+: the root is not what the records give"):
+    with pytest.raises(
+        ReplayError, match=r"batch 2, segment \d+, root: the root is not what the records give"
+    ):
         replay(posted, DOMAIN, PARAMS)
 
 
 def test_replay__without_a_batch_in_the_middle__says_so(posted: list[PostedBatch]) -> None:
     del posted[1]
-    with pytest.raises(ReplayError, match="batch 3: begins at seq"):
+    with pytest.raises(ReplayError, match="batch 3, segment 0, order: it stands where batch 2 is next"):
         replay(posted, DOMAIN, PARAMS)
+
+
+def heavy(posted: list[PostedBatch]) -> PostedBatch:
+    """Batch 2 with its first two segments as one, which is too heavy to be executed in one transaction."""
+    one = posted[1]
+    first, second, *rest = batch.decode(one.payload, one.segments)
+    both = batch.Segment(second.root, first.records + second.records)
+    return dataclasses.replace(one, segments=one.segments - 1, payload=batch.encode([both, *rest]))
+
+
+def test_replay__of_a_segment_that_is_too_heavy__is_refused_though_its_root_is_right(
+    posted: list[PostedBatch],
+) -> None:
+    posted[1] = heavy(posted)
+    with pytest.raises(ReplayError, match="batch 2, segment 0, weight: its records weigh"):
+        replay(posted, DOMAIN, PARAMS)
+
+
+def test_replay__of_final_batches__takes_what_leads_to_its_root_and_tells(
+    little: Little, posted: list[PostedBatch]
+) -> None:
+    posted[1] = dataclasses.replace(heavy(posted), work=1)
+    told: list[Fault] = []
+    rebuilt = replay(posted, DOMAIN, PARAMS, is_final=told.append)
+    assert rebuilt.final_root == little.state.root()
+    assert [(fault.batch_id, fault.kind) for fault in told] == [(2, FaultKind.WEIGHT)]
+    posted[2] = dataclasses.replace(posted[2], post_root=bytes(32))
+    with pytest.raises(ReplayError, match=r"batch 3, segment \d+, post_root"):
+        replay(posted, DOMAIN, PARAMS, is_final=told.append)
