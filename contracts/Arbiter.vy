@@ -113,6 +113,7 @@ APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes
 
 # Kinds by verifier, a bit a kind; what is in none goes to VerifierRisk, unknown kinds included.
 TRADE_KINDS: constant(uint256) = (1 << 32) | (1 << 33)  # PLACE, CONTINUE
+AMEND_KINDS: constant(uint256) = 1 << 45  # AMEND
 FORCED_KINDS: constant(uint256) = 1 << 5  # FORCED_ORDER
 ACCOUNT_KINDS: constant(uint256) = (
     (1 << 3) | (1 << 21) | (1 << 37) | (1 << 38)  # FORCED_WITHDRAW, SETTLE, TRANSFER, WITHDRAW
@@ -129,6 +130,7 @@ rollup: public(immutable(address))
 sequencers: public(immutable(address))  # of the rollup: they pay
 data_source: public(immutable(address))
 verifier_trade: public(immutable(address))
+verifier_amend: public(immutable(address))
 verifier_forced: public(immutable(address))
 verifier_account: public(immutable(address))
 verifier_auction: public(immutable(address))
@@ -182,6 +184,7 @@ def __init__(
     rollup_: address,
     data_source_: address,
     verifier_trade_: address,
+    verifier_amend_: address,
     verifier_forced_: address,
     verifier_account_: address,
     verifier_auction_: address,
@@ -193,6 +196,7 @@ def __init__(
     @param rollup_ Whose batches are judged.
     @param data_source_ Proves what their payloads say.
     @param verifier_trade_ Executes PLACE and CONTINUE.
+    @param verifier_amend_ Executes AMEND.
     @param verifier_forced_ Executes FORCED_ORDER.
     @param verifier_account_ Executes FORCED_WITHDRAW, WITHDRAW, TRANSFER and SETTLE.
     @param verifier_auction_ Executes FORCED_LIQUIDATE, FORCED_BID, LIQUIDATE and BID.
@@ -205,6 +209,7 @@ def __init__(
     assert data_source_.is_contract, "arbiter: data source is not a contract"
     assert (
         verifier_trade_.is_contract
+        and verifier_amend_.is_contract
         and verifier_forced_.is_contract
         and verifier_account_.is_contract
         and verifier_auction_.is_contract
@@ -216,6 +221,7 @@ def __init__(
     sequencers = staticcall IRollup(rollup_).sequencers()
     data_source = data_source_
     verifier_trade = verifier_trade_
+    verifier_amend = verifier_amend_
     verifier_forced = verifier_forced_
     verifier_account = verifier_account_
     verifier_auction = verifier_auction_
@@ -605,6 +611,8 @@ def _verifier(kind: uint256) -> address:
     """
     if (TRADE_KINDS >> kind) & 1 == 1:
         return verifier_trade
+    if (AMEND_KINDS >> kind) & 1 == 1:
+        return verifier_amend
     if (FORCED_KINDS >> kind) & 1 == 1:
         return verifier_forced
     if (ACCOUNT_KINDS >> kind) & 1 == 1:

@@ -27,6 +27,7 @@ SOURCES = {
     "TestToken": "test/TestToken.vy",
     "Vault": "Vault.vy",
     "VerifierAccount": "VerifierAccount.vy",
+    "VerifierAmend": "VerifierAmend.vy",
     "VerifierAuction": "VerifierAuction.vy",
     "VerifierForced": "VerifierForced.vy",
     "VerifierLedger": "VerifierLedger.vy",

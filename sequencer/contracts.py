@@ -21,6 +21,7 @@ NAMES: Final = (
     "TestToken",
     "Vault",
     "VerifierAccount",
+    "VerifierAmend",
     "VerifierAuction",
     "VerifierForced",
     "VerifierLedger",

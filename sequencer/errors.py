@@ -71,7 +71,8 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.INSTRUMENT_EXPIRED: "The instrument has expired.",
     Reason.QUANTITY: "The quantity must be at least one lot, 0.0001 contract.",
     Reason.PRICE: "The price must be at least one tick, 0.01 USD.",
-    Reason.FLAGS: "The flags contradict each other: post-only goes with GTC alone, and unused bits are zero.",
+    Reason.FLAGS: "The flags contradict each other: post-only goes with GTC alone, and unused bits are zero."
+    " Those of an amendment must be the order's own.",
     Reason.FEE_ABOVE_MAX: "The sequencing fee stands above the order's fee_max; raise it, or wait for the backlog.",
     Reason.RESTRICTED: "Only cancels, reduce-only orders, liquidations and withdrawals are taken now.",
     Reason.HALTED: "No order is taken now; trading resumes on a fresh, calm index.",
@@ -84,6 +85,8 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.SELF_TRADE: "The order met an order of its own account.",
     Reason.UNKNOWN_ORDER: "No such order rests: it has traded, was cancelled, has expired, or its key is wrong.",
     Reason.NOT_OWNER_OF_ORDER: "The order belongs to another account.",
+    Reason.ORDER_DEAD: "The order is dead: cancelled with all others, past its time, of an expired instrument, or with"
+    " nothing left to reduce; it can only be cancelled.",
     Reason.ORDER_ALIVE: "The order is alive; only dead ones can be swept.",
     Reason.AMOUNT: "The amount is zero or beyond what can be held.",
     Reason.POOL: "The accounts' pool cannot pay this out now.",

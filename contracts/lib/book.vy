@@ -49,6 +49,24 @@ def _price(key: uint256) -> uint256:
 
 @internal
 @pure
+def _account(entry: uint256) -> uint256:
+    """
+    @notice Whose order it is.
+    """
+    return (entry >> 112) & constants.U32_MAX
+
+
+@internal
+@pure
+def _filled(entry: uint256) -> uint256:
+    """
+    @notice Lots of a resting order that have traded.
+    """
+    return entry >> 144
+
+
+@internal
+@pure
 def _reserve(entry: uint256) -> uint256:
     """
     @notice What a resting order has reserved: rate x remaining quantity, below 2^72.

@@ -105,7 +105,7 @@ SIGNED: constant(uint256) = (
     | (1 << kind.WITHDRAW)
     | (1 << kind.BID)
 )  # 93 bytes
-LONG: constant(uint256) = (1 << kind.SURFACE) | (1 << kind.SET_SIGNER)  # 124 bytes, signed
+LONG: constant(uint256) = (1 << kind.SURFACE) | (1 << kind.SET_SIGNER) | (1 << kind.AMEND)  # 124 bytes, signed
 OF_INBOX: constant(uint256) = (
     (1 << kind.DEPOSIT)
     | (1 << kind.FORCED_WITHDRAW)
@@ -118,7 +118,12 @@ OF_CANCELS: constant(uint256) = (
     (1 << kind.SWEEP) | (1 << kind.CANCEL) | (1 << kind.CANCEL_ALL) | (1 << kind.SET_SIGNER)
 )
 OF_TAKERS: constant(uint256) = (
-    (1 << kind.PLACE) | (1 << kind.PROCEED) | (1 << kind.TRANSFER) | (1 << kind.WITHDRAW) | (1 << kind.BID)
+    (1 << kind.PLACE)
+    | (1 << kind.PROCEED)
+    | (1 << kind.TRANSFER)
+    | (1 << kind.WITHDRAW)
+    | (1 << kind.BID)
+    | (1 << kind.AMEND)
 )
 
 # bytes of kind and fields, one byte a kind: of kinds below 32, and of the others
@@ -149,6 +154,7 @@ USED_HIGH: constant(uint256) = (
     | (25 << 8 * (kind.TRANSFER - 32))
     | (21 << 8 * (kind.WITHDRAW - 32))
     | (27 << 8 * (kind.BID - 32))
+    | (38 << 8 * (kind.AMEND - 32))
 )
 HALF_ORDER: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
 
@@ -198,7 +204,7 @@ def _decode(length: uint256) -> (uint256, uint256):
     if of_kind >= 32:
         used = USED_HIGH >> (unsafe_sub(of_kind, 32) << 3)
     used &= 255
-    if used < body and self._field(used, unsafe_sub(body, used)) != 0:  # at most 30 bytes
+    if used < body and self._field(used, unsafe_sub(body, used)) != 0:  # at most 31 bytes
         return of_kind, reason.MALFORMED
     return of_kind, reason.OK
 
@@ -207,11 +213,14 @@ def _decode(length: uint256) -> (uint256, uint256):
 @view
 def _record_class(of_kind: uint256) -> uint256:
     """
-    @notice Class of a well-formed record inside its tick: 0 system, 1 cancels, 2 post-only, 3 all that can take.
+    @notice Class of a well-formed record inside its tick: 0 system, 1 cancels, 2 orders that cannot take, 3 all that can.
     """
     if OF_CANCELS >> of_kind & 1 == 1:
         return constants.CLASS_CANCEL
-    if of_kind == kind.PLACE and self._field(9, 1) & constants.FLAG_POST_ONLY != 0:
+    if of_kind == kind.PLACE or of_kind == kind.AMEND:
+        if self._field(9, 1) & constants.FLAG_POST_ONLY != 0:
+            return constants.CLASS_POST_ONLY
+    if of_kind == kind.AMEND and self._field(10, 4) == self._field(19, 4):  # no new price: it crosses nothing
         return constants.CLASS_POST_ONLY
     return constants.CLASS_TAKER if OF_TAKERS >> of_kind & 1 == 1 else constants.CLASS_SYSTEM
 

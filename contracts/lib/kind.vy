@@ -33,3 +33,4 @@ SET_SIGNER: constant(uint256) = 36  # 0x24
 TRANSFER: constant(uint256) = 37  # 0x25
 WITHDRAW: constant(uint256) = 38  # 0x26
 BID: constant(uint256) = 39  # 0x27
+AMEND: constant(uint256) = 45  # 0x2d

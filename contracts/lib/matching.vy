@@ -49,6 +49,7 @@ struct Taker:
     quantity: uint256  # what remains, lots
     expires: uint256
     seq: uint256
+    filled: uint256  # lots that have traded
 
 
 struct Plan:
@@ -102,6 +103,7 @@ def _place(domain: bytes32) -> uint256:
             quantity=quantity,
             expires=expires,
             seq=state.seq,
+            filled=0,
         ),
         account,
         fee_max,
@@ -123,6 +125,7 @@ def _forced_order() -> uint256:
         quantity=codec._field(14, 5),
         expires=codec._field(19, 4),
         seq=state.seq,
+        filled=0,
     )
     why: uint256 = self._check_form(taker.flags, taker.price, taker.quantity)
     if why != reason.OK:
@@ -164,7 +167,7 @@ def _check_form(flags: uint256, price: uint256, quantity: uint256) -> uint256:
 def _enter(given: Taker, account: entries.Account, fee_max: uint256, is_forced: bool) -> uint256:
     """
     @notice An order that its account may send: the rules of the queue, of its instrument and of its account; then it trades.
-    @param account With the nonce used, which counts when the order holds.
+    @param account With the nonce used, which counts when the order holds, and without the order in whose place this one comes.
     """
     taker: Taker = given
     instrument: uint256 = taker.instrument
@@ -223,6 +226,7 @@ def _proceed() -> uint256:
         quantity=word & constants.U40_MAX,
         expires=(word >> 72) & constants.U32_MAX,
         seq=(word >> 176) & constants.U40_MAX,
+        filled=word >> 216,
     )
     start: bytes32 = cmap.root
     page: uint256 = state._page(taker.instrument >> 5)
@@ -269,7 +273,7 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
         if steps == constants.STEPS_MAX:
             plan.more = True
             break
-        number: uint256 = entry >> 112
+        number: uint256 = book._account(entry)
         place: uint256 = 0
         for i: uint256 in range(plan.count, bound=4):
             if plan.accounts[i].number == number:
@@ -304,7 +308,8 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
             plan.accounts[place].orders = unsafe_sub(plan.accounts[place].orders, 1)  # it was counted
             cmap._remove(key, path)
         else:
-            cmap._replace(key, unsafe_sub(entry, quantity), path)  # less than what rests
+            left: uint256 = unsafe_sub(entry, quantity)  # less than what rests
+            cmap._replace(key, unsafe_add(left, quantity << 144), path)  # what has traded of an order is a uint40
         if verdict == fills.FILLS:
             delta: int256 = margin._lots(quantity)
             if side == constants.SELL:
@@ -321,6 +326,7 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
             plan.fee_amounts[count] = fills._trading_fee(page, price, quantity, params.TAKER_FEE_PPM)
             plan.fee_count = unsafe_add(count, 1)
             plan.taker.quantity = unsafe_sub(plan.taker.quantity, quantity)
+            plan.taker.filled = unsafe_add(plan.taker.filled, quantity)  # of a uint40
             plan.has_filled = True
     if (given.flags >> constants.FLAG_TIF_SHIFT) & 3 == constants.TIF_FOK and plan.taker.quantity != 0:
         return reason.FOK_UNFILLED
@@ -385,7 +391,8 @@ def _finish(plan: Plan) -> uint256:
     common: uint256 = quantity | (plan.taker.expires << 72) | (flags << 104) | (plan.taker.account << 112)
     if rests:
         key: uint256 = book._order_key(instrument, side, plan.taker.price, plan.taker.seq)
-        cmap._insert(key, common | (rate << 40))
+        cmap._insert(key, common | (rate << 40) | (plan.taker.filled << 144))
     if is_pending:
-        state.taker = common | (plan.taker.price << 40) | (instrument << 144) | (plan.taker.seq << 176)
+        common |= (instrument << 144) | (plan.taker.seq << 176) | (plan.taker.filled << 216)
+        state.taker = common | (plan.taker.price << 40)
     return reason.OK

@@ -49,6 +49,21 @@ def _find_order(instrument: uint256, side: uint256, price: uint256, seq: uint256
 
 
 @internal
+@view
+def _is_dead(owner: entries.Account, key: uint256, entry: uint256, instrument: uint256, side: uint256) -> bool:
+    """
+    @notice Whether SWEEP may take a resting order out, at whatever marks there are.
+    """
+    expires: uint256 = (entry >> 72) & constants.U32_MAX
+    return (
+        key & constants.U40_MAX < owner.order_floor
+        or (expires != 0 and state.time >= expires)
+        or state.time >= state._instrument_expiry_time(instrument)
+        or fills._is_idle(owner, instrument, side, entry)
+    )
+
+
+@internal
 def _remove(owner: entries.Account, key: uint256, entry: uint256, path: uint256) -> entries.Account:
     """
     @notice Takes the order out, frees its reserve unless CANCEL_ALL has freed it, and what its leaf holds.
@@ -88,7 +103,7 @@ def _cancel(domain: bytes32) -> uint256:
     key, entry, path = self._find_order(instrument, side, price, seq)
     if path == 0:
         return reason.UNKNOWN_ORDER
-    if entry >> 112 != number:
+    if book._account(entry) != number:
         return reason.NOT_OWNER_OF_ORDER
     found.nonce_floor, found.nonce_bitmap = auth._use_nonce(found.nonce_floor, found.nonce_bitmap, nonce)
     found = self._remove(found, key, entry, path)
@@ -159,14 +174,8 @@ def _sweep() -> uint256:
     key, entry, path = self._find_order(instrument, side, codec._field(6, 4), codec._field(10, 5))
     if path == 0:
         return reason.UNKNOWN_ORDER
-    owner: entries.Account = state._account(entry >> 112)
-    is_dead: bool = (
-        key & constants.U40_MAX < owner.order_floor
-        or state.time >= state._instrument_expiry_time(instrument)
-        or fills._is_idle(owner, instrument, side, entry)
-    )
-    expires: uint256 = (entry >> 72) & constants.U32_MAX
-    if not is_dead and (expires == 0 or state.time < expires):
+    owner: entries.Account = state._account(book._account(entry))
+    if not self._is_dead(owner, key, entry, instrument, side):
         return reason.ORDER_ALIVE
     owner = self._remove(owner, key, entry, path)
     cash: uint256 = convert(convert(max(owner.cash, 0), bytes32), uint256)

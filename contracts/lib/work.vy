@@ -55,6 +55,7 @@ HIGH: constant(uint256) = (
     | (75 << 8 * (kind.TRANSFER - 32))
     | (72 << 8 * (kind.WITHDRAW - 32))
     | (255 << 8 * (kind.BID - 32))
+    | (38 << 8 * (kind.AMEND - 32))
 )
 
 

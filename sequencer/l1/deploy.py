@@ -40,6 +40,7 @@ CONTRACTS: Final = (
     "rollup",
     "data_source",
     "verifier_trade",
+    "verifier_amend",
     "verifier_forced",
     "verifier_account",
     "verifier_auction",
@@ -51,6 +52,7 @@ CONTRACTS: Final = (
 DATA_SOURCES: Final = {"calldata": "DataSourceCalldata", "blob": "DataSourceBlob"}
 VERIFIERS: Final = (
     "VerifierTrade",
+    "VerifierAmend",
     "VerifierForced",
     "VerifierAccount",
     "VerifierAuction",
@@ -119,6 +121,7 @@ class Deployment:
     rollup: str
     data_source: str
     verifier_trade: str
+    verifier_amend: str
     verifier_forced: str
     verifier_account: str
     verifier_auction: str
@@ -244,11 +247,12 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         rollup=rollup_at,
         data_source=data_source_at,
         verifier_trade=verifiers_at[0],
-        verifier_forced=verifiers_at[1],
-        verifier_account=verifiers_at[2],
-        verifier_auction=verifiers_at[3],
-        verifier_ledger=verifiers_at[4],
-        verifier_risk=verifiers_at[5],
+        verifier_amend=verifiers_at[1],
+        verifier_forced=verifiers_at[2],
+        verifier_account=verifiers_at[3],
+        verifier_auction=verifiers_at[4],
+        verifier_ledger=verifiers_at[5],
+        verifier_risk=verifiers_at[6],
         arbiter=arbiter_at,
         exit=exit_at,
         sequencer=config.sequencer,

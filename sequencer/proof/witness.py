@@ -199,9 +199,14 @@ class Tracer(State):
         self._planned[_key(order)] = None
         self._events.append(("remove", _key(order)))
 
-    def trace_reduce(self, order: Order, quantity: int) -> None:
+    def trace_fill(self, order: Order, quantity: int) -> None:
         """Noted."""
-        self._events.append(("reduce", _key(order), order_value(order) - quantity))
+        self._events.append(("reduce", _key(order), order_value(order) - quantity + (quantity << 144)))
+
+    def shrink_order(self, order: Order, quantity: int) -> None:
+        """Noted."""
+        super().shrink_order(order, quantity)
+        self._events.append(("reduce", _key(order), order_value(order)))
 
     def trace_back(self) -> None:
         """Noted."""

@@ -34,7 +34,7 @@ IDLE_LEVELS_MIN: Final = 64
 
 
 class Order:
-    """A resting order. `quantity` is what remains (lots, > 0 while it rests); the rest stays as placed.
+    """A resting order. `quantity` is what remains (lots, > 0 while it rests), `filled` what has traded of it.
 
     `expires` in seconds (0: never), `reserve_rate` in price ticks per lot, `flags` 8 bits.
     """
@@ -42,6 +42,7 @@ class Order:
     __slots__ = (
         "account",
         "expires",
+        "filled",
         "flags",
         "instrument",
         "price",
@@ -62,6 +63,7 @@ class Order:
         expires: int = 0,
         reserve_rate: int = 0,
         flags: int = 0,
+        filled: int = 0,
     ) -> None:
         self.account = account
         self.instrument = instrument
@@ -72,6 +74,7 @@ class Order:
         self.expires = expires
         self.reserve_rate = reserve_rate
         self.flags = flags
+        self.filled = filled
 
     def __repr__(self) -> str:
         side = "ask" if self.side else "bid"
@@ -290,35 +293,38 @@ def split_key(key: int) -> tuple[int, int, int, int]:
 
 
 def order_value(order: Order) -> int:
-    """Leaf value of an order, 144 bits: quantity, reserve rate at bit 40, expiry 72, flags 104, account 112.
+    """Leaf value of an order, 184 bits: quantity, then at bits 40 reserve rate, 72 expiry, 104 flags, 112 account,
+    144 filled.
 
-    Raises ValueError if a field is out of its range (40, 32, 32, 8 and 32 bits).
+    Raises ValueError if a field is out of its range (40, 32, 32, 8, 32 and 40 bits).
     """
     quantity = order.quantity
     reserve_rate = order.reserve_rate
     expires = order.expires
     flags = order.flags
     account = order.account
-    if quantity >> 40 or reserve_rate >> 32 or expires >> 32 or flags >> 8 or account >> 32:
+    filled = order.filled
+    if quantity >> 40 or reserve_rate >> 32 or expires >> 32 or flags >> 8 or account >> 32 or filled >> 40:
         raise ValueError(f"book: {order!r} does not fit its leaf")
-    return account << 112 | flags << 104 | expires << 72 | reserve_rate << 40 | quantity
+    return filled << 144 | account << 112 | flags << 104 | expires << 72 | reserve_rate << 40 | quantity
 
 
-def split_value(value: int) -> tuple[int, int, int, int, int]:
-    """(quantity, reserve rate, expiry, flags, account) of a leaf value. Raises ValueError beyond 144 bits."""
-    if value >> 144:
+def split_value(value: int) -> tuple[int, int, int, int, int, int]:
+    """(quantity, reserve rate, expiry, flags, account, filled) of a leaf value. Raises ValueError beyond 184 bits."""
+    if value >> 184:
         raise ValueError(f"book: {value:#x} is no order value")
     return (
         value & QUANTITY_MAX,
         value >> 40 & PRICE_MAX,
         value >> 72 & PRICE_MAX,
         value >> 104 & 0xFF,
-        value >> 112,
+        value >> 112 & PRICE_MAX,
+        value >> 144,
     )
 
 
 def order_from(key: int, value: int) -> Order:
     """The order of a leaf: inverse of `order_key` and `order_value`, with their errors."""
     instrument, side, price, seq = split_key(key)
-    quantity, reserve_rate, expires, flags, account = split_value(value)
-    return Order(account, instrument, side, price, seq, quantity, expires, reserve_rate, flags)
+    quantity, reserve_rate, expires, flags, account, filled = split_value(value)
+    return Order(account, instrument, side, price, seq, quantity, expires, reserve_rate, flags, filled)

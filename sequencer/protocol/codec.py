@@ -197,6 +197,16 @@ def _layouts() -> dict[int, Layout]:
             (("account", u32), ("target", u32), ("fraction", u16), ("cash_max", i64), *tail),
             True,
         ),
+        (
+            Kind.AMEND,
+            (
+                *(("account", u32), ("instrument", u32), ("flags", u8), ("price", u32), ("seq", u40)),
+                *(("new_price", u32), ("quantity", u40)),
+                *tail,
+                ("fee_max", u16),
+            ),
+            True,
+        ),
     )
     return {kind: Layout(kind, fields, signed) for kind, fields, signed in table}
 
@@ -301,9 +311,12 @@ def sign(raw: bytes, domain: bytes, private_key: bytes) -> bytes:
 
 
 def record_class(record: Record) -> int:
-    """Class of a record inside its tick: 0 system, 1 cancels, 2 post-only, 3 all that can take."""
-    if record.kind == Kind.PLACE and record.fields[2] & c.FLAG_POST_ONLY:
+    """Class of a record inside its tick: 0 system, 1 cancels, 2 orders that cannot take, 3 all that can."""
+    fields = record.fields
+    if record.kind == Kind.PLACE and fields[2] & c.FLAG_POST_ONLY:
         return c.CLASS_POST_ONLY
+    if record.kind == Kind.AMEND and (fields[2] & c.FLAG_POST_ONLY or fields[3] == fields[5]):
+        return c.CLASS_POST_ONLY  # at the price at which it rests, an order crosses nothing
     return c.LAYOUT[record.kind][1]
 
 

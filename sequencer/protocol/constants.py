@@ -117,6 +117,7 @@ class Kind(IntEnum):
     SEAL = 0x2A
     OPEN = 0x2B
     VOID = 0x2C
+    AMEND = 0x2D
 
 
 # What L1 sends through its Inbox. They belong at a tick's head, and count there whatever becomes of them.
@@ -162,6 +163,7 @@ class Reason(IntEnum):
     UNKNOWN_ORDER = 35
     NOT_OWNER_OF_ORDER = 36
     ORDER_ALIVE = 37
+    ORDER_DEAD = 38  # what is dead can only be cancelled or swept
     AMOUNT = 40
     POOL = 41  # the pool of all accounts cannot pay this out
     SIGNERS_FULL = 42
@@ -190,7 +192,7 @@ class Reason(IntEnum):
     RISK_DUE = 81  # of a forced record: its marks are old and RISK can renew them; it has not counted, and comes again
 
 
-# kind -> (bytes, class, weight); PLACE's class depends on its post-only flag
+# kind -> (bytes, class, weight); the class of PLACE and AMEND depends on their fields (codec.record_class)
 LAYOUT: Final[dict[int, tuple[int, int, int]]] = {
     Kind.TICK: (31, 0, 1),
     Kind.DEPOSIT: (31, 0, 2),
@@ -216,4 +218,5 @@ LAYOUT: Final[dict[int, tuple[int, int, int]]] = {
     Kind.TRANSFER: (93, 3, 31),
     Kind.WITHDRAW: (93, 3, 31),
     Kind.BID: (93, 3, 31),
+    Kind.AMEND: (124, 3, 31),
 }

@@ -39,10 +39,18 @@ def _signed(value: int, bits: int) -> int:
 class Taker:
     """An order that is on its way through the book: between PLACE and the last CONTINUE, or inside one of them."""
 
-    __slots__ = ("account", "expires", "flags", "instrument", "price", "quantity", "seq")
+    __slots__ = ("account", "expires", "filled", "flags", "instrument", "price", "quantity", "seq")
 
     def __init__(
-        self, account: int, instrument: int, flags: int, price: int, quantity: int, expires: int, seq: int
+        self,
+        account: int,
+        instrument: int,
+        flags: int,
+        price: int,
+        quantity: int,
+        expires: int,
+        seq: int,
+        filled: int = 0,
     ) -> None:
         self.account = account
         self.instrument = instrument
@@ -51,6 +59,7 @@ class Taker:
         self.quantity = quantity  # what remains, lots
         self.expires = expires
         self.seq = seq
+        self.filled = filled  # lots that have traded of it
 
     def word(self) -> int:
         """The pending taker as GLOBAL's word 4."""
@@ -62,6 +71,7 @@ class Taker:
             | self.account << 112
             | self.instrument << 144
             | self.seq << 176
+            | self.filled << 216
         )
 
     @classmethod
@@ -75,6 +85,7 @@ class Taker:
             account=word >> 112 & _U32,
             instrument=word >> 144 & _U32,
             seq=word >> 176 & _U40,
+            filled=word >> 216,
         )
 
 

@@ -20,10 +20,12 @@ from sequencer.protocol.state import State, instrument_expiry_time
 class Plan:
     """What one record would do. `accounts` are copies; `steps` are (maker's order, lots filled, whether it leaves)."""
 
-    __slots__ = ("accounts", "ended", "fees", "fills", "more", "steps", "taker")
+    __slots__ = ("accounts", "before", "ended", "fees", "fills", "leaving", "more", "steps", "taker")
 
-    def __init__(self, taker: Taker, account: Account) -> None:
+    def __init__(self, taker: Taker, before: Account, account: Account) -> None:
         self.taker = taker
+        self.before = before  # the taker's account without this order, its sums fresh
+        self.leaving: Order | None = None  # the order that an AMEND puts this one in the place of
         self.accounts: dict[int, Account] = {taker.account: account}
         self.steps: list[tuple[Order, int, bool]] = []
         self.fills: list[Fill] = []
@@ -59,12 +61,19 @@ def check_form(flags: int, price: int, quantity: int) -> Reason:
 
 
 def enter(
-    state: State, taker: Taker, found: Account, nonce: int | None, fee_max: int, out: Outcome
+    state: State,
+    taker: Taker,
+    found: Account,
+    nonce: int | None,
+    fee_max: int,
+    out: Outcome,
+    leaving: Order | None = None,
 ) -> Reason:
     """An order that its account may send: the rules of the queue, of its instrument and of its account; then it trades.
 
     `nonce` is used when the order holds; None: it comes from L1, which needs none. Then the backlog refuses nothing,
-    and raises the fee to `fee_max` at most: the sequencer could fill it up with orders of its own.
+    and raises the fee to `fee_max` at most: the sequencer could fill it up with orders of its own. `leaving` is the
+    account's order in whose place this one comes; `found` is the account without it.
     """
     instrument, flags, quantity = taker.instrument, taker.flags, taker.quantity
     g = state.globals
@@ -100,7 +109,8 @@ def enter(
     account = found.clone()
     if nonce is not None:
         use_nonce(account, nonce)
-    plan = Plan(taker, account)
+    plan = Plan(taker, found, account)
+    plan.leaving = leaving
     if fee:
         plan.fees.append((taker.account, fee))
     reason = _walk(state, plan, page)
@@ -126,7 +136,7 @@ def proceed(state: State, out: Outcome) -> Reason:
     found = state.owner(taker.account)
     margin.refresh(state, found)
     state.globals.work += work.POSITION * len(found.positions)
-    plan = Plan(Taker.from_word(taker.word()), found.clone())
+    plan = Plan(Taker.from_word(taker.word()), found, found.clone())
     # A post-only order that meets a live one after it has swept ends here, as one whose margin breaks.
     if _walk(state, plan, page) or _finish(state, plan, page, 0, out):
         state.trace_back()
@@ -232,7 +242,7 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
     if leaves:
         state.trace_remove(order)
     else:
-        state.trace_reduce(order, quantity)
+        state.trace_fill(order, quantity)
     plan.fills.append(
         Fill(
             instrument,
@@ -248,6 +258,7 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
         )
     )
     taker.quantity -= quantity
+    taker.filled += quantity
     return True
 
 
@@ -287,6 +298,7 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
             taker.expires,
             rate,
             flags,
+            taker.filled,
         )
     fees = sum(amount for _, amount in plan.fees)
     if fees > state.globals.pool:
@@ -298,14 +310,16 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
     if account.reserved > c.U64_MAX or account.orders > c.U32_MAX:
         return Reason.MARGIN
     if margin.free(state, account) < own_fees:
-        before = state.accounts[taker.account]  # its sums are fresh: nothing has been committed
-        if not flags & c.FLAG_REDUCE_ONLY or rested or not margin.recovers(state, before, account, own_fees):
+        is_closing = flags & c.FLAG_REDUCE_ONLY and not rested
+        if not is_closing or not margin.recovers(state, plan.before, account, own_fees):
             return Reason.MARGIN
 
     params = state.params
+    if plan.leaving is not None:
+        state.remove_order(plan.leaving)
     for order, quantity, leaves in plan.steps:
         if not leaves:
-            state.reduce_order(order, quantity)
+            state.fill_order(order, quantity)
             continue
         state.remove_order(order)
         if quantity < order.quantity:

@@ -24,7 +24,7 @@ def cancel(state: State, record: Record, out: Outcome) -> Reason:
     if order.account != number:
         return Reason.NOT_OWNER_OF_ORDER
     use_nonce(found, nonce)
-    _remove(state, found, order)
+    remove(state, found, order)
     state.put_account(number, found)
     out.removed.append(order)
     return Reason.OK
@@ -78,13 +78,9 @@ def sweep(state: State, record: Record, out: Outcome) -> Reason:
     if order is None:
         return Reason.UNKNOWN_ORDER
     owner = state.owner(order.account)
-    time = state.globals.time
-    is_dead = (
-        order.seq < owner.order_floor or time >= instrument_expiry_time(instrument) or is_idle(owner, order)
-    )
-    if not is_dead and (order.expires == 0 or time < order.expires):
+    if not is_dead(state, owner, order):
         return Reason.ORDER_ALIVE
-    _remove(state, owner, order)
+    remove(state, owner, order)
     out.fee = min(state.params.order_hold, max(owner.cash, 0), state.globals.pool)
     insurance.charge(state, owner, out.fee, 0)
     state.put_account(order.account, owner)
@@ -92,7 +88,18 @@ def sweep(state: State, record: Record, out: Outcome) -> Reason:
     return Reason.OK
 
 
-def _remove(state: State, owner: Account, order: Order) -> None:
+def is_dead(state: State, owner: Account, order: Order) -> bool:
+    """Whether SWEEP may take a resting order out, at whatever marks there are."""
+    time = state.globals.time
+    return (
+        order.seq < owner.order_floor
+        or (order.expires != 0 and time >= order.expires)
+        or time >= instrument_expiry_time(order.instrument)
+        or is_idle(owner, order)
+    )
+
+
+def remove(state: State, owner: Account, order: Order) -> None:
     """Takes `order` out and frees its reserve, unless CANCEL_ALL has freed it, and what its leaf holds."""
     if order.seq >= owner.order_floor:
         owner.reserved -= order.reserve_rate * order.quantity

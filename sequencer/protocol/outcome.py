@@ -50,10 +50,22 @@ class Outcome:
 
     `pending`: the taker still crosses, CONTINUE must follow. `amount`: cash that a DEPOSIT credited, a WITHDRAW will
     pay, a BID paid (negative: received), a SETTLE paid to the account, a COLLECT collected. `number`: the new
-    instrument, withdrawal, account or settlement price.
+    instrument, withdrawal, account or settlement price. `amended`: the order that an AMEND has changed; it has
+    left unless it is smaller and keeps its place.
     """
 
-    __slots__ = ("amount", "fee", "fills", "number", "pending", "reason", "removed", "rested", "seq")
+    __slots__ = (
+        "amended",
+        "amount",
+        "fee",
+        "fills",
+        "number",
+        "pending",
+        "reason",
+        "removed",
+        "rested",
+        "seq",
+    )
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
@@ -61,6 +73,7 @@ class Outcome:
         self.fills: list[Fill] = []
         self.rested: Order | None = None
         self.removed: list[Order] = []  # resting orders that died: cancelled, dead when met, self-trade
+        self.amended: Order | None = None
         self.pending = False
         self.fee = 0
         self.amount = 0

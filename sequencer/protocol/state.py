@@ -129,8 +129,16 @@ class State:
         self.books[order.instrument].remove(order)
         self.map.delete(order_key(order.instrument, order.side, order.price, order.seq))
 
-    def reduce_order(self, order: Order, quantity: int) -> None:
-        """Takes `quantity` lots, fewer than remain, off a resting order."""
+    def fill_order(self, order: Order, quantity: int) -> None:
+        """`quantity` lots of a resting order have traded, fewer than remain."""
+        order.filled += quantity
+        self._take_off(order, quantity)
+
+    def shrink_order(self, order: Order, quantity: int) -> None:
+        """Takes `quantity` lots, fewer than remain, off a resting order, which keeps its place."""
+        self._take_off(order, quantity)
+
+    def _take_off(self, order: Order, quantity: int) -> None:
         self.books[order.instrument].reduce(order, quantity)
         self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
 
@@ -176,8 +184,8 @@ class State:
     def trace_remove(self, order: Order) -> None:
         """The transition plans to take a resting order out."""
 
-    def trace_reduce(self, order: Order, quantity: int) -> None:
-        """The transition plans to take lots off a resting order."""
+    def trace_fill(self, order: Order, quantity: int) -> None:
+        """The transition plans to trade lots of a resting order, which stays."""
 
     def trace_back(self) -> None:
         """The transition gives up what it has planned, and goes on from the state before the record."""

@@ -4,7 +4,18 @@ Twin: the verifier contracts. A record that does not hold is a no-op with a reas
 and costs its work (work.py).
 """
 
-from sequencer.protocol import cash, forced, liquidation, market, matching, orders, queue, settlement, work
+from sequencer.protocol import (
+    amend,
+    cash,
+    forced,
+    liquidation,
+    market,
+    matching,
+    orders,
+    queue,
+    settlement,
+    work,
+)
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import Record, decode, record_class
 from sequencer.protocol.constants import Kind, Reason
@@ -74,6 +85,8 @@ def _dispatch(state: State, record: Record, out: Outcome) -> Reason:
     match record.kind:
         case Kind.PLACE:
             return matching.place(state, record, out)
+        case Kind.AMEND:
+            return amend.amend(state, record, out)
         case Kind.CANCEL:
             return orders.cancel(state, record, out)
         case Kind.CANCEL_ALL:

@@ -51,6 +51,7 @@ WORK: Final[dict[int, int]] = {
     Kind.TRANSFER: 75,
     Kind.WITHDRAW: 72,
     Kind.BID: 255,
+    Kind.AMEND: 38,
 }
 
 

@@ -160,7 +160,7 @@ def built(
     pristine: Exchange, sequencer: Any, trader: Any, other_trader: Any, stranger: Any
 ) -> Iterator[Scene]:
     with boa.env.anchor():
-        yield build(sequencer, [trader, other_trader], Believer, (deploy_stub("StubVerifier"),) * 6)
+        yield build(sequencer, [trader, other_trader], Believer, (deploy_stub("StubVerifier"),) * 7)
 
 
 @pytest.fixture
@@ -729,6 +729,7 @@ def test_money__is_taken_from_the_sequencers_alone(scene: Scene, stranger: Any) 
 def test_kinds__go_to_their_verifiers(sequencer: Any, trader: Any, other_trader: Any) -> None:
     """Where one stub stands every witness is believed, where the other stands none."""
     trade = {Kind.PLACE, Kind.CONTINUE}
+    amend = {Kind.AMEND}
     forced = {Kind.FORCED_ORDER}
     account = {Kind.FORCED_WITHDRAW, Kind.SETTLE, Kind.TRANSFER, Kind.WITHDRAW}
     auction = {Kind.FORCED_LIQUIDATE, Kind.FORCED_BID, Kind.LIQUIDATE, Kind.BID}
@@ -736,10 +737,10 @@ def test_kinds__go_to_their_verifiers(sequencer: Any, trader: Any, other_trader:
         *(Kind.DEPOSIT, Kind.FORCED_CANCEL_ALL, Kind.COLLECT, Kind.SWEEP),
         *(Kind.CANCEL, Kind.CANCEL_ALL, Kind.SET_SIGNER),
     }
-    rest = {*range(256)} - trade - forced - account - auction - ledger
-    for place, kinds in enumerate((trade, forced, account, auction, ledger, rest)):
+    rest = {*range(256)} - trade - amend - forced - account - auction - ledger
+    for place, kinds in enumerate((trade, amend, forced, account, auction, ledger, rest)):
         with boa.env.anchor():
-            verifiers = [deploy_stub("NoVerifier")] * 6
+            verifiers = [deploy_stub("NoVerifier")] * 7
             verifiers[place] = deploy_stub("StubVerifier")
             exchange = deploy_exchange(sequencer, verifiers=tuple(verifiers))
             found = {kind for kind in range(256) if believes(exchange, sequencer, kind)}

@@ -62,6 +62,7 @@ class Corners:
                 self.steep_surfaces,
                 self.wide_marks,
                 self.many_makers,
+                self.amendments,
             ]
             self.random.shuffle(scenes)
             for scene in scenes:
@@ -315,6 +316,62 @@ class Corners:
                 yield waits
             yield codec.encode(Kind.CONTINUE), None
         yield from self.by("long", Kind.CANCEL_ALL, nonce_floor=0)
+
+    def amend(
+        self, role: str, instrument: int, side: int, total: int | None, price: int | None
+    ) -> Iterator[Drawn]:
+        """Another total (None: one lot more) or price for the best order that `role` has on a side."""
+        number, state = self.exchange.numbers[role], self.exchange.state
+        book = state.books.get(instrument)
+        order = next((one for one in book.orders(side) if one.account == number), None) if book else None
+        if order is None:
+            return
+        fields = {"instrument": instrument, "flags": order.flags, "price": order.price, "seq": order.seq}
+        fields["quantity"] = order.filled + order.quantity + 1 if total is None else total
+        fields["new_price"] = order.price if price is None else price
+        yield from self.by(role, Kind.AMEND, **fields, fee_max=FEE_MAX)
+
+    def amendments(self) -> Iterator[Drawn]:
+        """Filled in part, then less, as much, more; into a deep book; with old marks, in a halt, of dead orders."""
+        day = self.today() + 14
+        yield from self.market(day, self._index(0))
+        instrument = self.random.choice(self.listed(day))
+        mark, draw = max(self.exchange.mark(instrument), 20), self.random
+        side = draw.choice((c.BUY, c.SELL))
+        flags = draw.choice((0, 0, c.FLAG_POST_ONLY, c.FLAG_STP_TAKER))
+        ioc = c.TIF_IOC << c.FLAG_TIF_SHIFT
+        yield from self.place("long", instrument, side, mark, 9, flags)
+        yield from self.place("third", instrument, side, mark, 9)
+        yield from self.place("short", instrument, 1 - side, mark, draw.randint(1, 4), ioc)
+        for total, price in (
+            (7, None),
+            (7, None),
+            (8, mark),
+            (None, None),
+            (12, mark + 1),
+            (draw.randint(1, 5), None),
+        ):
+            yield from self.amend("long", instrument, side, total, price)
+        for number in range(draw.choice((3, 9))):
+            yield from self.place(
+                draw.choice(TRADERS[1:]), instrument, 1 - side, mark + 8 - 16 * side, number + 1
+            )
+        yield from self.place("long", instrument, side, mark - 9 + 18 * side, 9, flags)
+        yield from self.amend("long", instrument, side, draw.choice((5, 40)), mark + 9 - 18 * side)
+        while self.exchange.state.globals.taker is not None:
+            yield from self.amend("third", instrument, side, None, None)
+            yield codec.encode(Kind.CONTINUE), None
+        yield from self.place("third", instrument, side, mark - 2 + 4 * side, 9)
+        later = self.exchange.state.globals.time + self.exchange.state.params.risk_age_max_s + 1
+        yield from self.system(Kind.TICK, time=later)
+        for total in (8, None):
+            yield from self.amend("third", instrument, side, total, None)
+        yield from self.report(later, self._index(0) * draw.choice((100, 112, 135)) // 100)
+        for total in (6, None):
+            yield from self.amend("third", instrument, side, total, None)
+        yield from self.by("third", Kind.CANCEL_ALL, nonce_floor=0)
+        for total in (1, None):
+            yield from self.amend("third", instrument, side, total, None)
 
     def _index(self, underlying: int) -> int:
         return self.exchange.state.underlyings[underlying].index or INDEX

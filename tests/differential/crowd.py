@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _KINDS: Final = (
     (Kind.PLACE, 100),
     (Kind.CANCEL, 8),
+    (Kind.AMEND, 30),
     (Kind.CANCEL_ALL, 4),
     (Kind.SWEEP, 8),
     (Kind.LIQUIDATE, 10),

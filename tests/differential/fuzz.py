@@ -43,6 +43,7 @@ VERIFIER_OF: Final = {
     **dict.fromkeys(LAYOUTS, "VerifierAccount"),
     **dict.fromkeys(TRADE, "VerifierTrade"),
     **dict.fromkeys(AUCTION, "VerifierAuction"),
+    Kind.AMEND: "VerifierAmend",
     Kind.FORCED_ORDER: "VerifierForced",
     **dict.fromkeys(LEDGER, "VerifierLedger"),
     **dict.fromkeys(RISK, "VerifierRisk"),

@@ -133,6 +133,7 @@ def of_kinds() -> dict[int, int]:
         Kind.TRANSFER: 2 * touched + pages,
         Kind.WITHDRAW: pays,
         Kind.BID: 2 * touched + of_two,
+        Kind.AMEND: order + trade,
     }
     params = len(Params().words()) // WORD
     common = (

@@ -29,6 +29,7 @@ _KINDS = (
     (Kind.PLACE, 70),
     (Kind.CONTINUE, 3),
     (Kind.CANCEL, 6),
+    (Kind.AMEND, 8),
     (Kind.CANCEL_ALL, 2),
     (Kind.SWEEP, 4),
     (Kind.LIQUIDATE, 5),
@@ -230,6 +231,25 @@ class Adversary:
         return {"account": 1, "instrument": self._instrument(), "side": 0, "price": 5, "seq": 5}
 
     _cancel = _order
+
+    def _amend(self) -> dict[str, int]:
+        """Less or more of an order, at its price or at another that may cross."""
+        fields = self._order()
+        known = self.exchange.state.find_order(
+            fields["instrument"], fields.pop("side") & 1, fields["price"], fields["seq"]
+        )
+        filled, left = (known.filled, known.quantity) if known else (0, 9)
+        draw = self.random
+        total = filled + left + draw.choice((0, -1, -1, -left, -left // 2, 1, left, draw.randint(1, 30_000)))
+        near = draw.choice((1, 2, 3, fields["price"] // 50, fields["price"] // 2))
+        move = draw.choice((0, 0, 0, near, -near))
+        return {
+            **fields,
+            "flags": known.flags if known and draw.random() < 0.96 else draw.randrange(256),
+            "new_price": min(max(fields["price"] + move, 0), c.U32_MAX),
+            "quantity": max(total, draw.choice((0, 1, 1, 1, 1))),
+            "fee_max": draw.choice((65_535, 65_535, 65_535, 1, 0)),
+        }
 
     def _sweep(self) -> dict[str, int]:
         fields = self._order()

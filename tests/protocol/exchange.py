@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "twins"))
 from auditor import Auditor
 
 if TYPE_CHECKING:
+    from sequencer.protocol.book import Order
     from sequencer.protocol.entries import Account
     from sequencer.protocol.outcome import Outcome
 
@@ -257,6 +258,32 @@ class Exchange:
     def cancel(self, role: str, instrument: int, side: int, price: int, seq: int, **how: int) -> Outcome:
         return self.submit(Kind.CANCEL, role, instrument=instrument, side=side, price=price, seq=seq, **how)
 
+    def amend(
+        self,
+        role: str,
+        order: Order,
+        quantity: int,
+        price: int | None = None,
+        *,
+        fee_max: int = FEE_MAX,
+        **how: int,
+    ) -> Outcome:
+        """A new total, or a new price too, for a resting order; `how`: what else the record shall say."""
+        fields = {
+            "instrument": order.instrument,
+            "flags": order.flags,
+            "price": order.price,
+            "seq": order.seq,
+        }
+        return self.submit(
+            Kind.AMEND,
+            role,
+            quantity=quantity,
+            new_price=order.price if price is None else price,
+            fee_max=fee_max,
+            **{**fields, **how},
+        )
+
     def cancel_all(self, role: str, nonce_floor: int = 0) -> Outcome:
         return self.submit(Kind.CANCEL_ALL, role, nonce_floor=nonce_floor)
 
@@ -306,6 +333,7 @@ def outline(out: Outcome) -> tuple[object, ...]:
         [tuple(getattr(fill, name) for name in fill.__slots__) for fill in out.fills],
         None if out.rested is None else _order(out.rested),
         [_order(order) for order in out.removed],
+        None if out.amended is None else _order(out.amended),
         out.pending,
         out.fee,
         out.amount,

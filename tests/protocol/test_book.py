@@ -221,11 +221,11 @@ def test_order_key__has_the_documented_layout() -> None:
     assert order_key(5, ASK, 100, 9) == 4 << 252 | 5 << 73 | 1 << 72 | 100 << 40 | 9
     assert order_key(5, BID, 100, 9) == 4 << 252 | 5 << 73 | (2**32 - 1 - 100) << 40 | 9
     assert book_prefix(5, ASK) == 4 << 252 | 5 << 73 | 1 << 72
-    order = Order(3, 5, ASK, 100, 9, quantity=11, expires=13, reserve_rate=17, flags=19)
-    assert order_value(order) == 3 << 112 | 19 << 104 | 13 << 72 | 17 << 40 | 11
+    order = Order(3, 5, ASK, 100, 9, quantity=11, expires=13, reserve_rate=17, flags=19, filled=23)
+    assert order_value(order) == 23 << 144 | 3 << 112 | 19 << 104 | 13 << 72 | 17 << 40 | 11
 
 
-@given(WORD32, SIDES, WORD32, WORD40, WORD40, WORD32, WORD32, st.integers(0, 255), WORD32)
+@given(WORD32, SIDES, WORD32, WORD40, WORD40, WORD32, WORD32, st.integers(0, 255), WORD32, WORD40)
 def test_leaf__of_any_order__can_be_read_back(
     instrument: int,
     side: int,
@@ -236,12 +236,13 @@ def test_leaf__of_any_order__can_be_read_back(
     expires: int,
     flags: int,
     account: int,
+    filled: int,
 ) -> None:
-    order = Order(account, instrument, side, price, seq, quantity, expires, rate, flags)
+    order = Order(account, instrument, side, price, seq, quantity, expires, rate, flags, filled)
     key, value = order_key(instrument, side, price, seq), order_value(order)
     assert key & ~ORDER_LOW_MASK == book_prefix(instrument, side)
     assert split_key(key) == (instrument, side, price, seq)
-    assert split_value(value) == (quantity, rate, expires, flags, account)
+    assert split_value(value) == (quantity, rate, expires, flags, account, filled)
     read = order_from(key, value)
     assert [getattr(read, name) for name in Order.__slots__] == [
         getattr(order, name) for name in Order.__slots__
@@ -265,7 +266,7 @@ def test_order_key__beyond_a_field__is_refused(fields: tuple[int, int, int, int]
         order_key(*fields)
 
 
-@pytest.mark.parametrize("name", ["quantity", "reserve_rate", "expires", "flags", "account"])
+@pytest.mark.parametrize("name", ["quantity", "reserve_rate", "expires", "flags", "account", "filled"])
 def test_order_value__beyond_a_field__is_refused(name: str) -> None:
     order = Order(1, 1, 0, 1, 1, 1)
     setattr(order, name, 2**40)
@@ -281,6 +282,6 @@ def test_split_key__of_another_leaf__is_refused(key: int) -> None:
 
 def test_split_value_and_prefix__beyond_their_bits__are_refused() -> None:
     with pytest.raises(ValueError, match="is no order value"):
-        split_value(1 << 144)
+        split_value(1 << 184)
     with pytest.raises(ValueError, match="book: no prefix"):
         book_prefix(1, 2)

@@ -216,5 +216,14 @@ def test_record_class__of_a_post_only_place__is_before_takers() -> None:
         assert codec.record_class(record) == expected
 
 
+def test_record_class__of_an_amend__is_before_takers_when_it_cannot_take() -> None:
+    base = dict.fromkeys((name for name, _ in LAYOUTS[Kind.AMEND].fields), 1)
+    for flags, new_price, expected in ((0, 1, 2), (0, 2, 3), (c.FLAG_POST_ONLY, 2, 2)):
+        raw = codec.encode(Kind.AMEND, **{**base, "flags": flags, "new_price": new_price})
+        record = codec.decode(raw, DOMAIN)
+        assert isinstance(record, Record)
+        assert codec.record_class(record) == expected
+
+
 def test_inbox_hash__is_the_documented_one() -> None:
     assert codec.inbox_hash(bytes(32), bytes(31)) == keccak(bytes(32) + bytes(31) + b"\0")

@@ -52,7 +52,7 @@ def word(data: bytes, index: int) -> int:
 
 TAKER_BITS = {
     "quantity": (0, 39), "price": (40, 71), "expires": (72, 103), "flags": (104, 111),
-    "account": (112, 143), "instrument": (144, 175), "seq": (176, 215),
+    "account": (112, 143), "instrument": (144, 175), "seq": (176, 215), "filled": (216, 255),
 }  # fmt: skip
 GLOBAL_BITS = {
     0: {

@@ -75,6 +75,18 @@ SIGNED: Final[dict[Kind, dict[str, int | bytes]]] = {
     Kind.TRANSFER: {"account": 3, "to": 4, "amount": 2**63, "nonce": 11, "expires": 0},
     Kind.WITHDRAW: {"account": 3, "amount": 1, "nonce": 12, "expires": 0},
     Kind.BID: {"account": 3, "target": 4, "fraction": 64, "cash_max": -(2**62), "nonce": 13, "expires": 0},
+    Kind.AMEND: {
+        "account": 3,
+        "instrument": FAR << 12 | 5,
+        "flags": 0x19,
+        "price": 345_063,
+        "seq": 2**39,
+        "new_price": 345_064,
+        "quantity": 2**40 - 1,
+        "nonce": 14,
+        "expires": 1_728_036_060,
+        "fee_max": 65_535,
+    },
 }
 
 
