@@ -145,13 +145,20 @@ class ConnectionFailed(FairstrikeError):
 
 @dataclass(slots=True)
 class OutcomeUnknown(FairstrikeError):
-    """The request went out and no answer came back; it may or may not have been applied."""
+    """The request went out and no answer came back; it may or may not have been applied.
+
+    Of a record that a Trader has sent: its account, nonce and bytes, by which `Trader.outcome` asks what became of it.
+    """
 
     what: str
     reason: str
+    account: int | None = None
+    nonce: int | None = None
+    record: bytes | None = None
 
     def __str__(self) -> str:
-        return f"the outcome of {self.what} is unknown: {self.reason}"
+        which = "" if self.nonce is None else f" of account {self.account} with nonce {self.nonce}"
+        return f"the outcome of {self.what}{which} is unknown: {self.reason}"
 
 
 @dataclass(slots=True)

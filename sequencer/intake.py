@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from sequencer.engine import Submission, class_of
+from sequencer.outcomes import key_of
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 
@@ -82,6 +83,12 @@ class Intake:
             self._buckets.clear()  # bounded: strangers' numbers must not fill the memory
         self._buckets[account] = (tokens - 1.0, submission.arrived_ns)
         return True
+
+    def holds(self, account: int, nonce: int) -> bool:
+        """Whether a record of this account with this nonce waits."""
+        of = account.to_bytes(4, "big")
+        key = of + nonce.to_bytes(4, "big")
+        return any(one.raw[1:5] == of and key_of(one.raw) == key for one in self._waiting)
 
     def take(self, most: int) -> list[Submission]:
         """The oldest submissions, at most `most`."""

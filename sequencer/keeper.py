@@ -5,6 +5,7 @@ has its own bound in a pass, so that none can crowd out another; what is left go
 for: `keeper_index` and `keeper_looks` say where there is something to do.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,6 +19,8 @@ from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.entries import Account
 from sequencer.protocol.state import State, expiry_time
+
+logger = logging.getLogger(__name__)
 
 Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
 
@@ -54,7 +57,7 @@ class Keeper:
     config: KeeperConfig = field(default_factory=KeeperConfig)
     wanted: list[Terms] = field(default_factory=list)
     liquidator: Liquidator | None = None
-    feed_error: str = ""
+    feed_errors: dict[int, str] = field(default_factory=dict)  # by source, while it fails
     index: Index = field(init=False)
     _surfaces_wait: dict[tuple[int, int], SurfaceReport] = field(default_factory=dict)
     _risk_work: tuple[int, int] = (0, 0)  # units that RISK may still cost, and as of when
@@ -68,15 +71,23 @@ class Keeper:
         self.state = state
         self.index = Index(state, self.config.risk_move_ppm, self.config.risk_refresh_s)
 
+    @property
+    def feed_error(self) -> str:
+        """What is wrong with the sources that fail now; empty when none does."""
+        return "; ".join(self.feed_errors[number] for number in sorted(self.feed_errors))
+
     def pass_one(self, now_s: int) -> list[bytes]:
         """Reports, listings, surfaces, marks and settlement prices, for the tick at `now_s`."""
         reports: list[Report] = []
-        for source in self.sources:
+        for number, source in enumerate(self.sources):
             try:
                 reports += source.poll(now_s)
-                self.feed_error = ""
+                self.feed_errors.pop(number, None)
             except FeedError as error:  # a feed that fails is silent; the index goes stale by rule
-                self.feed_error = str(error)
+                self.feed_errors[number] = str(error)
+            except Exception as error:  # whatever a source does, the exchange goes on
+                logger.exception("feed source %d", number)
+                self.feed_errors[number] = f"{type(error).__name__}: {error}"
         out = self._signed(report for report in reports if isinstance(report, IndexReport))
         moved = {
             report.underlying: report.price_ticks for report in reports if isinstance(report, IndexReport)

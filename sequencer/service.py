@@ -35,8 +35,9 @@ from sequencer.l1_worker import Deposed, L1Config, L1Worker, Notice, look
 from sequencer.liquidator import Liquidator
 from sequencer.log import LogError, LogLost, SqliteLog
 from sequencer.market.feeds import FeedSource
+from sequencer.outcomes import TICKS_READ, Outcomes
 from sequencer.protocol import codec
-from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
+from sequencer.protocol.constants import INBOX_KINDS, U32_MAX, Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.rollback import Recovery, Report
@@ -173,6 +174,8 @@ class Service:
         self.keeper = Keeper(state, sources or [], feed_keys or [], keeps, wanted or [], liquidator)
         self.views = Views(state, self._status)
         self.views.redone, self.views.acknowledged_as = self.log.redone, self.log.acknowledged_as
+        self.outcomes = Outcomes()
+        self._load_outcomes()
         self.intake = Intake(config.intake)
         self.driver = Driver(
             self.engine, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
@@ -289,6 +292,9 @@ class Service:
             self.config.folder / "snapshots", self.log, genesis_state(self.domain, self.config.params)
         )
 
+    def _load_outcomes(self) -> None:
+        self.outcomes.load(self.log.read(max(0, self.log.end - TICKS_READ)))
+
     # --- submissions ------------------------------------------------------------------------------
 
     def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
@@ -349,11 +355,14 @@ class Service:
         accepted = []
         for result in tick.results:
             ok = result.reason is Reason.OK
+            reply = result.submission.reply
             if ok:
                 accepted.append(result)
-            reply = result.submission.reply
+                body = self.views.ack(result, tick.number)
+                self.outcomes.note(result.submission.raw, result.outcomes[0].seq, body)
+            else:
+                body = errors.refusal(result.reason)
             if isinstance(reply, _Reply):
-                body = self.views.ack(result, tick.number) if ok else errors.refusal(result.reason)
                 replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
         events = self.views.events(accepted + tick.system)
         tick.told = _Told(replies, events, len(tick.results) - len(accepted))
@@ -401,6 +410,7 @@ class Service:
         self.keeper.adopt(state)
         self.keeper.wanted = list(self._wanted)  # what it took for listed may not be any more
         self.views.adopt(state)
+        self.outcomes.drop_from(state.globals.seq)
 
     async def submit(self, raw: bytes, signer: bytes | None) -> Any:
         """A record from inside the process (keeper, demo): its Result, when durable."""
@@ -460,6 +470,8 @@ class Service:
             return system_info(self.config.deployment, self.domain, self.chain_id, self.verifying_contract)
         if method == "withdrawal":
             return self._withdrawal(params)
+        if method == "outcome":
+            return self._outcome(params)
         handler = self.views.methods.get(method)
         if handler is None:
             raise QueryError("method", "must be one of " + ", ".join(sorted(self.views.methods)), method)
@@ -471,6 +483,15 @@ class Service:
         if proof is None:
             raise QueryError("number", "must be that of a withdrawal in a stored batch", number)
         return {**proof, "posted": proof["batch_id"] <= self.last_posted}
+
+    def _outcome(self, params: dict[str, Any]) -> dict[str, Any]:
+        number, nonce = params.get("account"), params.get("nonce")
+        account = self.state.accounts.get(number) if isinstance(number, int) else None
+        if account is None or not isinstance(number, int):
+            raise QueryError("account", "must be an account's number", number)
+        if not isinstance(nonce, int) or not 0 <= nonce < U32_MAX:
+            raise QueryError("nonce", f"must be an integer from 0 to {U32_MAX - 1}", nonce)
+        return self.outcomes.find(account, number, nonce, self.intake.holds)
 
     def _status(self) -> dict[str, Any]:
         worker = self.worker
@@ -702,6 +723,7 @@ class Service:
             self._adopt(state)
             self.engine = self.driver.engine = Engine(state)
             self.rolled_back = report
+            self._load_outcomes()
             self.views.roll_back(report.first_seq, report.fills)
             self.ipc.broadcast(
                 self.views.roll_back_events(report.batch_id, report.first_seq, changed, report.redone)

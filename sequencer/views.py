@@ -5,6 +5,7 @@ Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -33,7 +34,7 @@ class QueryError(Exception):
     """A query that cannot be answered: `field` and what it must be."""
 
     def __init__(self, field: str, limit: str, got: object = None) -> None:
-        super().__init__(f"{field} {limit}")
+        super().__init__(f"{field}: {limit}")
         self.field = field
         self.limit = limit
         self.got = got
@@ -325,7 +326,7 @@ class Views:
         instrument = self.find(params)
         state = self.state
         page = state.pages[instrument >> 5]
-        underlying, _, _, _ = instrument_terms(state, instrument)
+        underlying, day, _, _ = instrument_terms(state, instrument)
         book = state.books.get(instrument)
         bid = book.best_price(c.BUY) if book else None
         ask = book.best_price(c.SELL) if book else None
@@ -338,7 +339,14 @@ class Views:
             "marked_at": page.time if instrument & 31 < page.marked else 0,
             "best_bid": None if bid is None else usd(bid),
             "best_ask": None if ask is None else usd(ask),
+            "expiry": instrument_expiry_time(instrument),
+            "settlement": self._settlement(underlying, day),
         }
+
+    def _settlement(self, underlying: int, day: int) -> str | None:
+        """The index that an expiry was settled at; None before that."""
+        expiry = self.state.expiries.get(underlying << 16 | day)
+        return usd(expiry.settlement) if expiry is not None and expiry.settled else None
 
     def recent_trades(self, params: dict[str, Any]) -> list[Trade]:
         """Latest trades, newest first."""
@@ -346,8 +354,8 @@ class Views:
         if not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise QueryError("limit", "must be an integer from 1 to 1000", limit)
         wanted = self.name(self.find(params)) if "instrument" in params else None
-        found = [trade for trade in reversed(self.trades) if wanted is None or trade.instrument == wanted]
-        return found[:limit]
+        found = (trade for trade in reversed(self.trades) if wanted is None or trade.instrument == wanted)
+        return list(islice(found, limit))
 
     def status(self, _params: dict[str, Any]) -> dict[str, Any]:
         """Where the exchange stands: sequence, tick, root, state of the queue, money."""

@@ -6,18 +6,16 @@
     await trader.cancel(order)
 
 Records leave as binary frames. A lost connection is made anew, and subscriptions with it; requests that were on their
-way raise `OutcomeUnknown`, because nobody knows whether they arrived. Exceptions: errors.py.
+way raise `OutcomeUnknown`, because nobody knows whether they arrived: `Trader.outcome` asks the exchange. A line that
+brings nothing, not even the answer to a ping, counts as lost. Exceptions: errors.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import itertools
 import json
-import random
-import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,9 +23,12 @@ from typing import Any, Final
 import msgspec
 from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
+from sequencer.api.backoff import Backoff
+from sequencer.api.http_client import HttpClient
+from sequencer.api.nonces import Nonces
 from sequencer.api.subscription import Event, Subscription
-from sequencer.api.trader import Nonces, PlacedOrder, Trader, load_key
-from sequencer.errors import ConnectionFailed, OutcomeUnknown, RpcFailed, from_error
+from sequencer.api.trader import PlacedOrder, Trader, load_key
+from sequencer.errors import BadRequest, ConnectionFailed, OutcomeUnknown, RpcFailed, from_error
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+CHANNELS_AT_ONCE: Final = 100
+GAP: Final = "gap"  # the channel on which a gateway says that events were dropped
 
 
 # --- connections --------------------------------------------------------------------------------
@@ -82,12 +85,22 @@ class _Waiting:
 
 
 class Client:
-    """A connection to a gateway that comes back by itself. Make it with `Client.connect`."""
+    """A connection to a gateway that comes back by itself. Make it with `Client.connect`.
 
-    def __init__(self, url: str, connect_timeout_s: float = 5.0, answer_timeout_s: float = 60.0) -> None:
+    `ping_s`: the gateway is pinged after so long without a byte; after as long again without answer the line is dead.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        connect_timeout_s: float = 5.0,
+        answer_timeout_s: float = 60.0,
+        ping_s: float = 10.0,
+    ) -> None:
         self.url = url
         self._connect_timeout_s = connect_timeout_s
         self._answer_timeout_s = answer_timeout_s
+        self._ping_s = ping_s
         self._transport: WSTransport | None = None
         self._up = asyncio.Event()
         self._pending: dict[int, _Waiting] = {}
@@ -96,6 +109,7 @@ class Client:
         self._keeper: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
         self._last_failure = "not connected yet"
+        self._closed = False
 
     @classmethod
     async def connect(cls, url: str, **settings: float) -> Client:
@@ -117,6 +131,7 @@ class Client:
 
     async def close(self) -> None:
         """Ends the connection and every subscription."""
+        self._closed = True
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -139,16 +154,22 @@ class Client:
         kind = Kind(record[0]).name if record and record[0] in c.LAYOUT else "a record"
         transport = await self._ready()
         number, answer = self._expect(kind)
-        transport.send(WSMsgType.BINARY, number.to_bytes(8, "big") + record)
-        ack: dict[str, Any] = await self._answer(number, answer)
+        frame = number.to_bytes(8, "big") + record
+        ack: dict[str, Any] = await self._answer(number, answer, transport, WSMsgType.BINARY, frame)
         return ack
 
     async def subscribe(self, *channels: str) -> Subscription:
-        """Events of `book.<instrument>`, `trades`, `trades.<instrument>`, `ticker.<instrument>`, `account.<number>`."""
+        """Events of `book.<instrument>`, `trades`, `trades.<instrument>`, `ticker.<instrument>`, `account.<number>`.
+
+        Channels that cannot be had are in the subscription's `refused`; when none can, the first one's error is raised.
+        """
         subscription = Subscription(frozenset())
 
         def began(result: Any) -> None:  # before the next frame is looked at
             subscription.channels = frozenset(result["channels"])
+            subscription.refused = {
+                str(one["channel"]): str(one["message"]) for one in result.get("refused", ())
+            }
             self._subscriptions[subscription] = None
 
         await self._request("subscribe", {"channels": list(channels)}, began)
@@ -156,7 +177,7 @@ class Client:
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Ends a subscription."""
-        del self._subscriptions[subscription]
+        self._subscriptions.pop(subscription, None)
         subscription.end()
         others = frozenset[str]().union(*(one.channels for one in self._subscriptions))
         gone = sorted(subscription.channels - others)
@@ -171,6 +192,10 @@ class Client:
         if document.get("method") == "event":
             params = document["params"]
             event = Event(params["channel"], params["data"])
+            if event.channel == GAP:
+                for subscription in self._subscriptions:
+                    subscription.put(Event("", event.data, is_gap=True))
+                return
             family = event.channel.partition(".")[0]
             for subscription in self._subscriptions:
                 if event.channel in subscription.channels or family in subscription.channels:
@@ -195,39 +220,73 @@ class Client:
 
     async def _keep(self) -> None:
         """Connects, again and again."""
-        wait_s = 0.05
+        backoff = Backoff()
         first = True
         while True:
+            self._down.clear()
             try:
-                self._down.clear()
-                transport, _ = await ws_connect(
-                    lambda *_: _Listener(self), self.url, max_frame_size=ANSWER_BYTES_MAX
-                )
-            except (OSError, WSError) as error:
+                transport = await self._connect()
+            except (OSError, WSError, TimeoutError) as error:
                 self._last_failure = str(error) or type(error).__name__
             else:
-                wait_s = 0.05
                 if not transport.is_disconnected:
                     self._transport = transport
                     self._up.set()
-                    if not first:
-                        await self._subscribe_again()
-                    first = False
-                    await self._down.wait()
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311  # spreads reconnects, no secret
-            wait_s = min(2 * wait_s, 2.0)
+                    if first or await self._subscribe_again():
+                        backoff.worked()
+                        first = False
+                        await self._down.wait()
+                    else:
+                        self._drop(transport)
+            await asyncio.sleep(backoff.next_s())
 
-    async def _subscribe_again(self) -> None:
+    async def _connect(self) -> WSTransport:
+        async with asyncio.timeout(self._connect_timeout_s):
+            transport, _ = await ws_connect(
+                lambda *_: _Listener(self),
+                self.url,
+                websocket_handshake_timeout=self._connect_timeout_s,
+                max_frame_size=ANSWER_BYTES_MAX,
+                enable_auto_ping=True,
+                auto_ping_idle_timeout=self._ping_s,
+                auto_ping_reply_timeout=self._ping_s,
+            )
+        return transport
+
+    def _drop(self, transport: WSTransport) -> None:
+        """Ends a connection on which subscriptions could not be made anew; `lost` hears of it."""
+        transport.disconnect(False)
+        self.lost(transport, "subscriptions could not be made again")
+
+    async def _subscribe_again(self) -> bool:
+        """Subscribes to what was subscribed. What cannot be had any more ends, by itself. False: try again later."""
         channels = sorted(frozenset[str]().union(*(one.channels for one in self._subscriptions)))
-        for start in range(0, len(channels), 100):
+        for start in range(0, len(channels), CHANNELS_AT_ONCE):
             try:
-                await self.call("subscribe", channels=channels[start : start + 100])
-            except (RpcFailed, OutcomeUnknown, ConnectionFailed):
-                if self._transport is not None:
-                    self._transport.disconnect()  # and try again
-                return
+                gone = await self._ask_for(channels[start : start + CHANNELS_AT_ONCE])
+            except (RpcFailed, OutcomeUnknown, ConnectionFailed) as error:
+                self._last_failure = str(error)
+                return False
+            for channel, why in gone.items():
+                for subscription in self._subscriptions:
+                    if channel in subscription.channels:
+                        subscription.end_channel(channel, why)
         for subscription in self._subscriptions:
             subscription.put(Event("", None, is_gap=True))
+        return True
+
+    async def _ask_for(self, channels: list[str]) -> dict[str, str]:
+        """Subscribes; the channels that cannot be had, and why."""
+        try:
+            result = await self.call("subscribe", channels=channels)
+        except BadRequest as refused:  # none of them, or a gateway that refuses all for one
+            if len(channels) == 1:
+                return {channels[0]: refused.message}
+            gone: dict[str, str] = {}
+            for channel in channels:
+                gone |= await self._ask_for([channel])
+            return gone
+        return {str(one["channel"]): str(one["message"]) for one in result.get("refused", ())}
 
     async def _wait_up(self) -> None:
         try:
@@ -241,11 +300,12 @@ class Client:
         transport = await self._ready()
         number, answer = self._expect(method, on_result)
         document = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-        transport.send(WSMsgType.TEXT, msgspec.json.encode(document))
-        return await self._answer(number, answer)
+        return await self._answer(number, answer, transport, WSMsgType.TEXT, msgspec.json.encode(document))
 
     async def _ready(self) -> WSTransport:
         while self._transport is None:
+            if self._closed:
+                raise ConnectionFailed(self.url, "the client was closed")
             await self._wait_up()
         return self._transport
 
@@ -257,12 +317,22 @@ class Client:
         self._pending[number] = _Waiting(what, answer, on_result)
         return number, answer
 
-    async def _answer(self, number: int, answer: asyncio.Future[Any]) -> Any:
+    async def _answer(
+        self,
+        number: int,
+        answer: asyncio.Future[Any],
+        transport: WSTransport,
+        kind: WSMsgType,
+        message: bytes,
+    ) -> Any:
+        """Sends `message` and waits for the answer to it."""
+        what = self._pending[number].what
         try:
+            transport.send(kind, message)
             async with asyncio.timeout(self._answer_timeout_s):
                 return await answer
         except TimeoutError:
-            raise OutcomeUnknown(f"request {number}", "no answer in time") from None
+            raise OutcomeUnknown(what, f"no answer in {self._answer_timeout_s:g} s") from None
         finally:
             self._pending.pop(number, None)
 
@@ -282,51 +352,3 @@ class Client:
         for waiting in pending.values():
             if not waiting.answer.done():
                 waiting.answer.set_exception(OutcomeUnknown(waiting.what, why))
-
-
-class HttpClient:
-    """Blocking calls over HTTP, one connection."""
-
-    def __init__(self, url: str, timeout_s: float = 60.0) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or parts.hostname is None:
-            raise ValueError(f"{url}: must be http://HOST:PORT")
-        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self.url = url
-        self._connection = make(parts.hostname, parts.port, timeout=timeout_s)
-        self._ids = itertools.count(1)
-
-    def __enter__(self) -> HttpClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the connection."""
-        self._connection.close()
-
-    def call(self, method: str, /, **params: Any) -> Any:
-        """Result of a method. Raises what errors.py draws."""
-        document = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
-        try:
-            if self._connection.sock is None:
-                self._connection.connect()
-        except OSError as error:
-            raise ConnectionFailed(self.url, str(error)) from None
-        try:
-            headers = {"Content-Type": "application/json"}
-            self._connection.request("POST", "/", json.dumps(document), headers)
-            answer = json.loads(self._connection.getresponse().read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self._connection.close()
-            raise OutcomeUnknown(method, str(error) or type(error).__name__) from None
-        if "result" not in answer:
-            failure = answer.get("error")
-            raise from_error(failure if isinstance(failure, dict) else {"message": str(failure)}, method)
-        return answer["result"]
-
-    def submit(self, record: bytes) -> dict[str, Any]:
-        """The ack of a signed record."""
-        ack: dict[str, Any] = self.call("submit", record="0x" + record.hex())
-        return ack

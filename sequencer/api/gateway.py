@@ -96,6 +96,7 @@ class Gateway:
         self._dirty: list[Peer] = []
         self._parked: list[Callable[[], None]] = []
         self._refreshed_at = float("-inf")
+        self._was_lost = False
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -134,7 +135,10 @@ class Gateway:
             else:
                 self._call(peer, sink, token, method, params)
         except UnknownInstrument as error:
-            self._retry_when_listed(peer, sink, token, data, error)
+            if self.ready:
+                self._retry_when_listed(peer, sink, token, data, error)
+            else:  # it may well be one that is listed
+                sink(token, False, _not_ready().body())
         except RequestError as error:
             sink(token if token != b"null" else error.id_json, False, error.body())
 
@@ -143,18 +147,21 @@ class Gateway:
     ) -> None:
         """The instrument may be newly listed: asks the sequencer, once a second at most, and tries again."""
         now = self._loop.time()
-        if not self.ready or (now < self._refreshed_at + 1.0 and not self._parked):
-            sink(token, False, error.body())
-            return
 
-        def again() -> None:
-            peer.outstanding -= 1
+        def once_more() -> None:
             try:
                 _, method, params = jsonrpc.parse_request(data)
-                self._call(peer, sink, token, method, params)
+                self._call(peer, sink, token, method, params, is_last=True)
             except RequestError as still:
                 sink(token, False, still.body())
 
+        def again() -> None:
+            peer.outstanding -= 1
+            once_more()
+
+        if now < self._refreshed_at + 1.0 and not self._parked:
+            once_more()
+            return
         try:
             self._check_load(peer)
         except RequestError as busy:
@@ -166,7 +173,16 @@ class Gateway:
             self._refreshed_at = now
             self._query(None, self._instruments_arrived, b"", "instruments", {})
 
-    def _call(self, peer: Peer, sink: Sink, token: bytes, method: str, raw_params: msgspec.Raw) -> None:
+    def _call(
+        self,
+        peer: Peer,
+        sink: Sink,
+        token: bytes,
+        method: str,
+        raw_params: msgspec.Raw,
+        is_last: bool = False,
+    ) -> None:
+        """Has a request answered. `is_last`: the list of instruments will not be looked up for it again."""
         signed = jsonrpc.SIGNED.get(method)
         if signed is not None:
             record = signed.record(jsonrpc.parse_params(raw_params), self.listed)
@@ -187,9 +203,23 @@ class Gateway:
             found = jsonrpc.typed_data(params, self.listed, exchange.chain_id, exchange.verifying_contract)
             sink(token, True, _json.encode(found))
         elif method in ("subscribe", "unsubscribe"):
-            names = jsonrpc.channels(jsonrpc.parse_params(raw_params), self.listed)
+            names, refused = jsonrpc.channels(jsonrpc.parse_params(raw_params), self.listed)
+            for _, error in refused:
+                if isinstance(error, UnknownInstrument) and not is_last:
+                    raise error
             self._subscribe(peer, names, on=method == "subscribe")
-            sink(token, True, _json.encode({"channels": names}))
+            answer: dict[str, object] = {"channels": names}
+            if refused:
+                answer["refused"] = [
+                    {
+                        "channel": channel,
+                        "code": int(error.code),
+                        "message": error.message,
+                        "data": error.data,
+                    }
+                    for channel, error in refused
+                ]
+            sink(token, True, _json.encode(answer))
         else:
             shown = jsonrpc.shown(method)
             raise RequestError(
@@ -326,6 +356,15 @@ class Gateway:
                     if name is channel or channel not in peer.channels:  # once, to who asked twice
                         peer.queue(frame)
 
+    def publish_gap(self, why: str) -> None:
+        """Tells every subscriber that events before this one may be missing."""
+        frame = text_frame(
+            b'{"jsonrpc":"2.0","method":"event","params":{"channel":"gap","data":{"reason":%b}}}'
+            % _json.encode(why)
+        )
+        for peer in dict.fromkeys(peer for peers in self.subscribers.values() for peer in peers):
+            peer.queue(frame)
+
     def wrote_to(self, peer: Peer) -> None:
         """`peer` has frames to flush at the end of this turn of the loop."""
         if not self._dirty:
@@ -379,6 +418,8 @@ class Gateway:
         self.exchange = exchange
         self._domain = exchange.domain()
         self.ready = True
+        if self._was_lost:
+            self.publish_gap("the connection to the sequencer was lost and made again")
         logger.info("ready: chain %d, contract %s", exchange.chain_id, exchange.verifying_contract)
 
     async def _ask(self, method: str) -> bytes:
@@ -415,6 +456,7 @@ class Gateway:
         """The sequencer has gone: what was forwarded has an unknown outcome, the rest was not accepted."""
         logger.warning("the connection to the sequencer was lost: %s", reason)
         self.ready = False
+        self._was_lost = True
         self._link = None
         self._forward()
         for rid, pending in list(self._pending.items()):

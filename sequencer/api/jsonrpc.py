@@ -423,6 +423,7 @@ QUERIES: Final[dict[str, tuple[Field, ...]]] = {
     "status": (),
     "order": (_SEQ,),
     "orders": (_ACCOUNT,),
+    "outcome": (_ACCOUNT, _integer("nonce", _U32 - 1)),
     "withdrawal": (_integer("number", _U32),),
     "margin_statement": (_ACCOUNT,),
     "system_info": (),
@@ -431,8 +432,10 @@ QUERIES: Final[dict[str, tuple[Field, ...]]] = {
 METHODS: Final = ("submit", *SIGNED, "typed_data", *QUERIES, "subscribe", "unsubscribe")
 
 
-def read_fields(fields: tuple[Field, ...], params: dict[str, Any], listed: Instruments) -> dict[str, Any]:
-    """Values by name, defaults filled in, an instrument's name replaced by its number."""
+def read_fields(
+    fields: tuple[Field, ...], params: dict[str, Any], listed: Instruments | None
+) -> dict[str, Any]:
+    """Values by name, defaults filled in, an instrument's name replaced by its number (if `listed` is given)."""
     values: dict[str, Any] = {}
     taken = 0
     for field in fields:
@@ -461,14 +464,19 @@ def read_fields(fields: tuple[Field, ...], params: dict[str, Any], listed: Instr
             if name not in known:
                 raise invalid(str(shown(name)), "absent: the fields are " + ", ".join(known), value)
     instrument = values.get("instrument")
-    if type(instrument) is str:
+    if type(instrument) is str and listed is not None:
         values["instrument"] = listed.number_of(instrument)
     return values
 
 
 def query_params(method: str, params: dict[str, Any], listed: Instruments) -> dict[str, Any]:
-    """Params of a query as they go to the sequencer: instruments as numbers, addresses as lower-case hex."""
-    values = read_fields(QUERIES[method], params, listed)
+    """Params of a query as they go to the sequencer: instruments as numbers, addresses as lower-case hex.
+
+    A name that is not among `listed` goes as it is: the sequencer knows all that were ever listed.
+    """
+    values = read_fields(QUERIES[method], params, None)
+    if type(values.get("instrument")) is str:
+        values["instrument"] = listed.numbers.get(values["instrument"], values["instrument"])
     if method == "account" and len(values) != 1:
         raise invalid("account", "given, or owner, and not both", params.get("account"))
     if "owner" in values:
@@ -558,13 +566,25 @@ _CHANNEL_LIMIT: Final = (
 )
 
 
-def channels(params: dict[str, Any], listed: Instruments) -> list[str]:
-    """Channels of subscribe and unsubscribe as events name them: instruments by name."""
+def channels(params: dict[str, Any], listed: Instruments) -> tuple[list[str], list[tuple[str, RequestError]]]:
+    """Channels of subscribe and unsubscribe as events name them (instruments by name), and those that are refused.
+
+    Raises when there is none to subscribe to.
+    """
     asked = params.get("channels")
     if set(params) - {"channels"} or type(asked) is not list or not 0 < len(asked) <= CHANNELS_MAX:
         got = len(asked) if type(asked) is list else asked
         raise invalid("channels", f"an array of 1 to {CHANNELS_MAX} channels", got)
-    return [_channel(one, listed) for one in asked]
+    good: list[str] = []
+    refused: list[tuple[str, RequestError]] = []
+    for one in asked:
+        try:
+            good.append(_channel(one, listed))
+        except RequestError as error:
+            refused.append((str(shown(one)), error))
+    if not good:
+        raise refused[0][1]
+    return good, refused
 
 
 def _channel(text: object, listed: Instruments) -> str:
@@ -608,7 +628,7 @@ class Instruments:
 
 
 def _unknown_instrument(got: object) -> UnknownInstrument:
-    limit = "the number or the name of a listed instrument"
+    limit = "the number or the name of an instrument that is listed and has not expired"
     return UnknownInstrument(
         Code.INVALID_PARAMS, f"instrument: must be {limit}", field="instrument", limit=limit, got=shown(got)
     )

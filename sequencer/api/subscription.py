@@ -1,10 +1,10 @@
-"""Events of some channels, as who has asked for them reads them."""
+"""Subscription: iterates over the events of the subscribed channels."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,18 +14,27 @@ _CLOSED: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a subscription yields. `is_gap`: events before this one may have been missed (`data` is None then)."""
+    """What a subscription yields.
+
+    `is_gap`: events before this one may have been missed (`data` is None, or says why). `is_end`: the channel brings
+    nothing more, for the reason in `data` (its instrument is not known any more, say); the other channels go on.
+    """
 
     channel: str
     data: Any
     is_gap: bool = False
+    is_end: bool = False
 
 
 class Subscription:
-    """Events of some channels, as an async iterator. Unread, it forgets the oldest and says so by a gap."""
+    """Events of some channels, as an async iterator. Unread, it forgets the oldest and says so by a gap.
+
+    `refused`: channels that were asked for and cannot be had, each with the reason.
+    """
 
     def __init__(self, channels: frozenset[str], kept_max: int = EVENTS_KEPT_MAX) -> None:
         self.channels = channels
+        self.refused: Mapping[str, str] = {}
         self._events: deque[Event | object] = deque()
         self._kept_max = kept_max
         self._arrived = asyncio.Event()
@@ -37,6 +46,11 @@ class Subscription:
             self._events.append(Event("", None, is_gap=True))
         self._events.append(event)
         self._arrived.set()
+
+    def end_channel(self, channel: str, why: str) -> None:
+        """Called by the client: `channel` brings nothing more."""
+        self.channels -= {channel}
+        self.put(Event(channel, why, is_end=True))
 
     def end(self) -> None:
         """Ends the iteration after what has arrived."""

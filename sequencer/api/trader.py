@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import random
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from sequencer.api.jsonrpc import (
     QUANTITY_DECIMALS,
     to_units,
 )
+from sequencer.api.nonces import Nonces
 from sequencer.api.subscription import Subscription
 from sequencer.errors import ConnectionFailed, NonceRefused, OutcomeUnknown, RpcFailed
 from sequencer.protocol import codec
@@ -75,77 +76,6 @@ def load_key(source: str, password: Callable[[], str] | None = None) -> bytes:
     return key
 
 
-class Nonces:
-    """Nonces of one account: each is handed out once; a refused record gives its nonce back.
-
-    The lowest free one goes first, so that the floor moves on. What is in flight stays within NONCE_WINDOW of the
-    lowest nonce that is not known to be used.
-    """
-
-    def __init__(self) -> None:
-        self._floor = 0
-        self._taken: set[int] = set()  # used or on their way, at or above the floor
-        self._used: set[int] = set()
-        self._lost: set[int] = set()  # on their way when the connection was lost
-        self._next = 0  # none below is free
-        self._freed = asyncio.Event()
-        self.is_shared = False  # another signer uses the same account: draw at random
-
-    def reset(self, floor: int, bitmap: int) -> None:
-        """Takes over what the exchange says. What is on its way stays taken; what was lost there is decided by it."""
-        in_flight = self._taken - self._used - self._lost
-        self._lost.clear()
-        self._floor = self._next = floor
-        self._used = {floor + bit for bit in range(c.NONCE_WINDOW) if bitmap >> bit & 1}
-        self._taken = self._used | {nonce for nonce in in_flight if nonce >= floor}
-        self._freed.set()
-
-    async def take(self) -> int:
-        """A free nonce of the window; waits for one."""
-        while True:
-            end = self._floor + c.NONCE_WINDOW
-            if self.is_shared:
-                free = [nonce for nonce in range(self._floor, end) if nonce not in self._taken]
-                nonce = random.choice(free) if free else end  # noqa: S311  # spreads, no secret
-            else:
-                nonce = self._next
-                while nonce in self._taken:
-                    nonce += 1
-                self._next = nonce
-            if nonce < end:
-                self._taken.add(nonce)
-                return nonce
-            self._freed.clear()
-            await self._freed.wait()
-
-    def use(self, nonce: int) -> None:
-        """The record that carried `nonce` was applied."""
-        if nonce < self._floor:
-            return
-        self._used.add(nonce)
-        while self._floor in self._used:
-            self._used.discard(self._floor)
-            self._taken.discard(self._floor)
-            self._floor += 1
-        self._next = max(self._next, self._floor)
-        self._freed.set()
-
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether the fate of a nonce is unknown: `reset` decides it."""
-        return bool(self._lost)
-
-    def lose(self, nonce: int) -> None:
-        """Nobody knows whether the record that carried `nonce` was applied."""
-        self._lost.add(nonce)
-
-    def give_back(self, nonce: int) -> None:
-        """The record that carried `nonce` was refused."""
-        self._taken.discard(nonce)
-        self._next = max(min(self._next, nonce), self._floor)
-        self._freed.set()
-
-
 @dataclass(frozen=True, slots=True)
 class PlacedOrder:
     """An order that was accepted: its key, and the ack (fills, what rests, fee)."""
@@ -170,7 +100,8 @@ class Trader:
         self.client = client
         self.number = account
         self.address = address_of(public_key_of(key))
-        self.nonces = Nonces()
+        self.nonces = Nonces(self._settle_doubt)
+        self._asking = asyncio.Lock()
         self._key = key
         self._domain = domain
         self._instruments: dict[str, int] = {}
@@ -194,8 +125,40 @@ class Trader:
 
     async def refresh(self) -> None:
         """Learns the account's nonces anew: at the start, and after an unknown outcome."""
+        async with self._asking:
+            await self._ask_nonces()
+
+    async def _settle_doubt(self) -> None:
+        """One asks for all who wait."""
+        async with self._asking:
+            if self.nonces.is_doubtful:
+                await self._ask_nonces()
+
+    async def _ask_nonces(self) -> None:
+        doubtful = self.nonces.doubtful  # what is lost from now on the answer may not know
         found = await self.account()
-        self.nonces.reset(found["nonce_floor"], int(found["nonce_bitmap"], 16))
+        self.nonces.reset(found["nonce_floor"], int(found["nonce_bitmap"], 16), doubtful)
+
+    async def outcome(self, unknown: OutcomeUnknown, patience_s: float = 10.0) -> dict[str, Any]:
+        """What became of the record of an OutcomeUnknown that this trader has raised.
+
+        `status`: "applied" (`ack` is its acknowledgement), "replaced" (another record has used its nonce, so that it
+        never will be applied), "unused" (not applied; final once its `expires` has passed, or another record has taken
+        the nonce), "forgotten" (the nonce is used, too long ago to tell by which record) or "waiting" (still so after
+        `patience_s`). Raises ValueError for what is no record of an account.
+        """
+        if unknown.nonce is None or unknown.record is None:
+            raise ValueError(f"{unknown.what}: no record of an account with a nonce")
+        until = time.monotonic() + patience_s
+        while True:
+            found: dict[str, Any] = await self.client.call(
+                "outcome", account=self.number, nonce=unknown.nonce
+            )
+            if found["status"] == "applied" and found["record"] != "0x" + unknown.record.hex():
+                return {**found, "status": "replaced", "ack": None}
+            if found["status"] != "waiting" or time.monotonic() >= until:
+                return found
+            await asyncio.sleep(0.1)
 
     async def subscribe(self, *channels: str) -> Subscription:
         """Own orders and fills, and `channels`."""
@@ -285,13 +248,18 @@ class Trader:
         After an unknown outcome the next record asks for the account's nonces first.
         """
         for tries_left in reversed(range(NONCE_TRIES)):
-            if self.nonces.is_doubtful:
-                await self.refresh()
             nonce = await self.nonces.take()
+            record = None
             try:
-                record = codec.encode(kind, account=self.number, nonce=nonce, **fields)
-                ack = await self.client.submit(codec.sign(record, self._domain, self._key))
-            except (OutcomeUnknown, asyncio.CancelledError):
+                unsigned = codec.encode(kind, account=self.number, nonce=nonce, **fields)
+                record = codec.sign(unsigned, self._domain, self._key)
+                ack = await self.client.submit(record)
+            except OutcomeUnknown as unknown:
+                self.nonces.lose(nonce)
+                raise OutcomeUnknown(
+                    unknown.what, unknown.reason, account=self.number, nonce=nonce, record=record
+                ) from None
+            except asyncio.CancelledError:
                 self.nonces.lose(nonce)
                 raise
             except NonceRefused as refused:

@@ -8,6 +8,7 @@ parameters times 1e12.
 from __future__ import annotations
 
 import json
+import random
 import time
 import urllib.error
 import urllib.request
@@ -77,7 +78,10 @@ class FeedSource(Protocol):
     """What a feed asks for news."""
 
     def poll(self, now_s: int) -> list[Report]:
-        """Reports since the last poll, the latest of each index and expiry. FeedError: see the class."""
+        """Reports since the last poll, the latest of each index and expiry. FeedError: see the class.
+
+        A source that has failed raises its error again at each poll until it works, also when it was not asked anew.
+        """
         ...
 
 
@@ -226,7 +230,8 @@ class HttpSource:
     """Reports from an address: GET answers a JSON array of them, or an object with it under `reports`.
 
     Blocking for at most about twice `timeout_s`: poll it from a thread. After a failure it waits 1, 2, 4 ...
-    seconds, up to `backoff_s_max`.
+    seconds, up to `backoff_s_max`, each shortened by up to a quarter at random. Waits are of `monotonic`, whatever
+    the exchange's clock does.
     """
 
     def __init__(
@@ -249,12 +254,15 @@ class HttpSource:
         self.backoff_s_max = backoff_s_max
         self._monotonic = monotonic
         self._guard = Guard(limits or Limits())
-        self._next_s = 0
+        self._next_s = float("-inf")
         self._failures = 0
+        self._error = ""
 
     def poll(self, now_s: int) -> list[Report]:
-        """Reports of one request; none, without a request, before the interval or the back-off is over."""
-        if now_s < self._next_s:
+        """Reports of one request. Without a request, before the interval or the back-off ends: none, or the failure."""
+        if self._monotonic() < self._next_s:
+            if self._error:
+                raise FeedError(self._error)
             return []
         try:
             value = _json(self._get(), self.url)
@@ -264,12 +272,15 @@ class HttpSource:
                 raise FeedError(f"{self.url}: reports: an array is needed")
             reports = [parse_report(item, f"{self.url} [{at}]") for at, item in enumerate(value)]
             admitted = self._guard.admit(reports, now_s)
-        except FeedError:
-            self._next_s = now_s + min(1 << min(self._failures, 30), self.backoff_s_max)
+        except FeedError as error:
+            wait_s = min(1 << min(self._failures, 30), self.backoff_s_max)
+            self._next_s = self._monotonic() + wait_s * random.uniform(0.75, 1.0)  # noqa: S311  # spreads, no secret
             self._failures += 1
+            self._error = str(error)
             raise
         self._failures = 0
-        self._next_s = now_s + self.interval_s
+        self._error = ""
+        self._next_s = self._monotonic() + self.interval_s
         return admitted
 
     def _get(self) -> bytes:
@@ -283,6 +294,9 @@ class HttpSource:
                     body += chunk
                     if len(body) > self.bytes_max or self._monotonic() > deadline:
                         break
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise FeedError(f"{self.url}: {error}") from None
         except (OSError, HTTPException) as error:
             raise FeedError(f"{self.url}: {error}") from error
         if len(body) > self.bytes_max:

@@ -209,31 +209,65 @@ def server() -> Iterator[Server]:
 
 
 def test_http_source_takes_reports_once(server: Server) -> None:
-    source = HttpSource(server.url)
+    since = [0.0]
+    source = HttpSource(server.url, monotonic=lambda: since[0])
     server.body = json.dumps([document(INDEX), document(surface_report())]).encode()
     assert source.poll(NOW) == [INDEX, surface_report()]
     assert source.poll(NOW) == []
     assert server.asked == 1
     newer = IndexReport(0, NOW + 1, 4_700_001)
     server.body = json.dumps({"reports": [document(newer)]}).encode()
+    since[0] = 1.0
     assert source.poll(NOW + 1) == [newer]
 
 
+def test_http_source__when_the_clock_jumps__keeps_its_interval(server: Server) -> None:
+    since = [0.0]
+    source = HttpSource(server.url, monotonic=lambda: since[0])
+    source.poll(NOW)
+    source.poll(NOW + 86_400)  # ahead: not asked again at once
+    assert server.asked == 1
+    since[0] = 1.0
+    source.poll(NOW + 86_400)
+    assert server.asked == 2
+    since[0] = 2.0
+    source.poll(NOW)  # and back: asked as ever, not in a day
+    assert server.asked == 3
+
+
+def test_http_source__of_a_dead_feed__is_in_error_at_every_poll_until_it_works(server: Server) -> None:
+    since = [0.0]
+    source = HttpSource(server.url, monotonic=lambda: since[0])
+    server.status = 503
+    for step in range(140):
+        since[0] = step / 10
+        with pytest.raises(FeedError, match="503"):
+            source.poll(NOW + step // 10)
+    assert server.asked < 10
+    server.status = 200
+    since[0] = 100.0
+    assert source.poll(NOW + 100) == []
+    since[0] = 100.5
+    assert source.poll(NOW + 100) == []
+
+
 def test_http_source_backs_off_and_recovers(server: Server) -> None:
-    source = HttpSource(server.url, backoff_s_max=4)
+    since = [0.0]
+    source = HttpSource(server.url, backoff_s_max=4, monotonic=lambda: since[0])
     server.status = 503
     asked = []
-    for now in range(NOW, NOW + 14):
+    for second in range(14):
         before = server.asked
-        try:
-            assert source.poll(now) == []
-        except FeedError as error:
-            assert "503" in str(error)  # noqa: PT017
+        since[0] = float(second)
+        with pytest.raises(FeedError, match="503"):
+            source.poll(NOW + second)
         asked.append(server.asked - before)
     assert asked == [1, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0]
     server.status = 200
     server.body = json.dumps([document(IndexReport(0, NOW + 15, 1_000))]).encode()
+    since[0] = 15.0
     assert len(source.poll(NOW + 15)) == 1
+    since[0] = 16.0
     assert source.poll(NOW + 16) == []
     assert server.asked == 7  # the interval is one second again
 
@@ -260,7 +294,7 @@ def test_http_source_neither_redirects_nor_waits(server: Server) -> None:
         HttpSource(server.url).poll(NOW)
     assert server.asked == 1
     server.status, server.headers = 200, {}
-    clock = iter([0.0, 3.0, 3.0, 3.0])
+    clock = iter([0.0, 0.0, 3.0, 3.0, 3.0, 3.0])
     with pytest.raises(FeedError, match=r"answer took longer than 2\.0 s"):
         HttpSource(server.url, monotonic=lambda: next(clock)).poll(NOW)
     with pytest.raises(ValueError, match="http"):

@@ -1,0 +1,98 @@
+"""Nonces of one account: each is handed out once; one whose fate is unknown is asked about before it is used again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+
+from sequencer.protocol import constants as c
+
+
+class Nonces:
+    """Each nonce is handed out once; a refused record gives its nonce back.
+
+    The lowest free one goes first, so that the floor moves on. What is in flight stays within NONCE_WINDOW of the
+    lowest nonce that is not known to be used. While some are doubtful `take` awaits `settle`, which asks the exchange
+    and calls `reset`, or raises: then so does `take`, so that nobody waits for nonces that nobody would free.
+    """
+
+    def __init__(self, settle: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._settle = settle
+        self._floor = 0
+        self._taken: set[int] = set()  # used or on their way, at or above the floor
+        self._used: set[int] = set()
+        self._lost: set[int] = set()  # on their way when the connection was lost
+        self._next = 0  # none below is free
+        self._changed = asyncio.Event()
+        self.is_shared = False  # another signer uses the same account: draw at random
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the fate of a nonce is unknown: `reset` decides it."""
+        return bool(self._lost)
+
+    @property
+    def doubtful(self) -> frozenset[int]:
+        """The nonces whose fate is unknown."""
+        return frozenset(self._lost)
+
+    def reset(self, floor: int, bitmap: int, decided: Iterable[int] | None = None) -> None:
+        """Takes over what the exchange says. What is on its way stays taken; what was lost there is decided by it.
+
+        `decided`: the doubtful ones of the time when it was asked (None: all); what was lost since stays doubtful.
+        """
+        known = self._lost & set(self._lost if decided is None else decided)
+        in_flight = self._taken - self._used - known
+        self._lost -= known
+        self._floor = self._next = floor
+        self._used = {floor + bit for bit in range(c.NONCE_WINDOW) if bitmap >> bit & 1}
+        self._taken = self._used | {nonce for nonce in in_flight if nonce >= floor}
+        self._lost = {nonce for nonce in self._lost if nonce >= floor}
+        self._changed.set()
+
+    async def take(self) -> int:
+        """A free nonce of the window; waits for one. Raises what `settle` raises."""
+        while True:
+            if self._lost and self._settle is not None:
+                await self._settle()
+            nonce = self._free()
+            if nonce is not None:
+                self._taken.add(nonce)
+                return nonce
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _free(self) -> int | None:
+        end = self._floor + c.NONCE_WINDOW
+        if self.is_shared:
+            free = [nonce for nonce in range(self._floor, end) if nonce not in self._taken]
+            return random.choice(free) if free else None  # noqa: S311  # spreads, no secret
+        nonce = self._next
+        while nonce in self._taken:
+            nonce += 1
+        self._next = nonce
+        return nonce if nonce < end else None
+
+    def use(self, nonce: int) -> None:
+        """The record that carried `nonce` was applied."""
+        if nonce < self._floor:
+            return
+        self._used.add(nonce)
+        while self._floor in self._used:
+            self._used.discard(self._floor)
+            self._taken.discard(self._floor)
+            self._floor += 1
+        self._next = max(self._next, self._floor)
+        self._changed.set()
+
+    def lose(self, nonce: int) -> None:
+        """Nobody knows whether the record that carried `nonce` was applied."""
+        self._lost.add(nonce)
+        self._changed.set()  # whoever waits for a nonce asks the exchange
+
+    def give_back(self, nonce: int) -> None:
+        """The record that carried `nonce` was refused."""
+        self._taken.discard(nonce)
+        self._next = max(min(self._next, nonce), self._floor)
+        self._changed.set()
