@@ -51,7 +51,8 @@ from sequencer.standby import StandbyConfig
 from sequencer.standby_service import StandbyService
 
 KEY_VARIABLE = "FAIRSTRIKE_SEQUENCER_KEY"
-PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # the name of a variable
+OLD_PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # as it was called here before
+PASSWORD_VARIABLE = "FAIRSTRIKE_PASSWORD"  # noqa: S105  # the name of a variable
 FEED_KEYS_VARIABLE = "FAIRSTRIKE_FEED_KEYS"
 HAND_OVER_TIMEOUT_S = 600.0
 
@@ -243,7 +244,8 @@ def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
 
     try:
         if keystore is not None:
-            return key_from_keystore(keystore, os.environ[PASSWORD_VARIABLE])
+            name = PASSWORD_VARIABLE if PASSWORD_VARIABLE in os.environ else OLD_PASSWORD_VARIABLE
+            return key_from_keystore(keystore, os.environ[name])
         if KEY_VARIABLE in os.environ:
             return key_from_environment(KEY_VARIABLE)
     except KeyError:
@@ -285,7 +287,7 @@ def listing(path: Path | None) -> list[Terms]:
 def feed_source(feed: str, wanted: list[Terms]) -> list[FeedSource]:
     """The source that `--feed` names."""
     if feed.startswith("flat:"):
-        from sequencer.local.bench import FlatSource
+        from sequencer.market.flat import FlatSource
 
         try:
             return [FlatSource(wanted, round(float(feed[5:]) * 100))]

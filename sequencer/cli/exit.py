@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from sequencer.cli.archive import blobs_in, with_archive
+from sequencer.cli.options import key_of, l1_url_of, on_l1, with_keystore, with_params
 from sequencer.cli.output import bars, fail, people, show, show_rows, usd, write_json
-from sequencer.cli.trade import _key, _with_key, l1_url_of, on_l1, with_params
 
 STEPS = ("now", "fix", "declare", "claim", "all")
 LINES_SHOWN = 50  # of the statement, to people; JSON has them all
@@ -22,7 +22,7 @@ LINES_SHOWN = 50  # of the statement, to people; JSON has them all
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
 )
-@_with_key
+@with_keystore
 @with_archive
 @on_l1
 @with_params
@@ -56,7 +56,7 @@ def exit_command(
     from sequencer.proof.statement import statement
 
     needs_key = not (dry_run and everybody)
-    signer = Signer(_key(keystore, devnet_key)) if needs_key else None
+    signer = Signer(key_of(keystore, devnet_key)) if needs_key else None
 
     def told(row: Row) -> None:
         paid = f", {usd(row.paid)} USD" if row.paid else ""

@@ -6,8 +6,19 @@ from typing import Any
 
 import click
 
+from sequencer.cli.options import (
+    API,
+    ask,
+    in_order,
+    key_of,
+    l1_url_of,
+    on_l1,
+    print_result,
+    wallet_of,
+    with_json,
+    with_keystore,
+)
 from sequencer.cli.output import CASH, PRICE, QUANTITY, SIGNED_CASH, fail
-from sequencer.cli.trade import API, _ask, _key, _print, _wallet, _with_json, _with_key, l1_url_of, on_l1
 
 
 @click.group()
@@ -28,19 +39,19 @@ def _send(
     from sequencer.l1.inbox import INBOX
     from sequencer.l1.rpc import Rpc
 
-    with _wallet(deployment, l1_url, key) as wallet:
+    with wallet_of(deployment, l1_url, key) as wallet:
         index = send(wallet)
         at, rpc = Deployment.load(deployment), Rpc(l1_url_of(deployment, l1_url))
         deadline = int(INBOX.read(rpc, at.inbox, "deadline_at", index))
         rpc.close()
-    _print(what, {"inbox_index": index, "deadline": deadline}, as_json)
+    print_result(what, {"inbox_index": index, "deadline": deadline}, as_json)
 
 
 @force.command()
 @click.argument("amount")
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def withdraw(
     amount: str,
     l1_url: str | None,
@@ -55,38 +66,42 @@ def withdraw(
     units = 0 if amount == "all" else to_units(CASH.convert(amount, None, None), CASH_DECIMALS)
     if units == 0 and amount != "all":
         raise fail("AMOUNT must be above 0, or `all`")
-    key = _key(keystore, devnet_key)
+    key = key_of(keystore, devnet_key)
     _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_withdraw(units))
 
 
 @force.command("cancel-all")
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def cancel_all(
     l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
 ) -> None:
     """Force the end of every resting order of the account."""
-    key = _key(keystore, devnet_key)
+    key = key_of(keystore, devnet_key)
     _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_cancel_all())
 
 
 @force.command()
-@click.argument("side", type=click.Choice(["buy", "sell"]))
 @click.argument("instrument")
+@click.argument("side")
 @click.argument("quantity", type=QUANTITY)
 @click.argument("price", type=PRICE)
 @click.option("--tif", type=click.Choice(["GTC", "IOC", "FOK"]), default="GTC", show_default=True)
 @click.option("--reduce-only", is_flag=True)
 @click.option(
-    "--api", default=API, show_default=True, help="any gateway; asked only for an instrument's number"
+    "--api",
+    default=API,
+    show_default=True,
+    envvar="FAIRSTRIKE_API",
+    help="any gateway; asked only for an instrument's number",
 )
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def order(
-    side: str,
     instrument: str,
+    side: str,
     quantity: str,
     price: str,
     tif: str,
@@ -98,16 +113,17 @@ def order(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Force an order: SIDE INSTRUMENT QUANTITY PRICE; INSTRUMENT by name or, without a gateway, by number."""
+    """Force an order: INSTRUMENT SIDE QUANTITY PRICE; INSTRUMENT by name or, without a gateway, by number."""
     from sequencer.api.jsonrpc import PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
     from sequencer.protocol import constants as c
     from sequencer.protocol.state import instrument_expiry_time
 
-    key = _key(keystore, devnet_key)
+    instrument, side = in_order(instrument, side)
+    key = key_of(keystore, devnet_key)
     if instrument.isdecimal():
         number = int(instrument)
     else:
-        listed = _ask(api, "instruments", expired=True)
+        listed = ask(api, "instruments", expired=True)
         found = next((one["number"] for one in listed if one["instrument"] == instrument), None)
         if found is None:
             raise fail(f"{instrument}: no such instrument is listed")
@@ -126,8 +142,8 @@ def order(
 @force.command()
 @click.argument("account", type=click.IntRange(1, 2**32 - 1))
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def liquidate(
     account: int,
     l1_url: str | None,
@@ -137,7 +153,7 @@ def liquidate(
     devnet_key: int | None,
 ) -> None:
     """Force the liquidation of ACCOUNT, which may be anybody's: its auction starts or ends, its hole is measured."""
-    key = _key(keystore, devnet_key)
+    key = key_of(keystore, devnet_key)
     _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_liquidate(account))
 
 
@@ -146,8 +162,8 @@ def liquidate(
 @click.argument("fraction", type=click.IntRange(1, 256))
 @click.option("--cash-max", type=SIGNED_CASH, help="USD to pay at most; negative: to receive at least")
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def bid(
     target: int,
     fraction: int,
@@ -162,13 +178,13 @@ def bid(
     from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
 
     most = 2**63 - 1 if cash_max is None else to_units(cash_max, CASH_DECIMALS)
-    key = _key(keystore, devnet_key)
+    key = key_of(keystore, devnet_key)
     _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_bid(target, fraction, most))
 
 
 @force.command()
 @on_l1
-@_with_json
+@with_json
 def status(l1_url: str | None, deployment: Path, as_json: bool) -> None:
     """What waits in the inbox and until when, and whether the rollup is frozen."""
     import contextlib
@@ -193,17 +209,17 @@ def status(l1_url: str | None, deployment: Path, as_json: bool) -> None:
             raise fail(str(error)) from error
     if not as_json:
         result["waiting"] = len(result["waiting"])  # type: ignore[arg-type]  # a list, just made
-    _print("inbox", result, as_json)
+    print_result("inbox", result, as_json)
 
 
 @force.command()
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def freeze(
     l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
 ) -> None:
     """Freeze the exchange for good: a message is overdue, or the sequencer has been silent too long."""
-    with _wallet(deployment, l1_url, _key(keystore, devnet_key)) as wallet:
+    with wallet_of(deployment, l1_url, key_of(keystore, devnet_key)) as wallet:
         mined = wallet.freeze()
-    _print("frozen", {"tx": mined.tx_hash, "gas": mined.gas_used}, as_json)
+    print_result("frozen", {"tx": mined.tx_hash, "gas": mined.gas_used}, as_json)

@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from sequencer.cli.archive import blobs_in, with_archive
+from sequencer.cli.options import l1_url_of, on_l1, with_params
 from sequencer.cli.output import bars, fail, people, show, usd, write_json
-from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
 ATTEMPTS_MAX = 10_000
+L1_PORT = 8545
 CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node"
 
 
@@ -50,10 +51,15 @@ def _check_data(chain: str, data: str) -> None:
     help="of the API, on 127.0.0.1; 0: a free one",
 )
 @click.option(
+    "--l1-port",
+    type=click.IntRange(0, 65_535),
+    help=f"of the chain, on 127.0.0.1; 0: a free one  [default: {L1_PORT}, or a free one with --port 0]",
+)
+@click.option(
     "--feed",
-    default="flat:46000",
+    default="flat:BTC=46000,ETH=2500",
     show_default=True,
-    help="flat:USD, file:PATH (JSONL reports) or http(s)://... (docs/OPERATIONS.md)",
+    help="flat:USD (BTC), flat:BTC=USD,ETH=USD, file:PATH (JSONL reports) or http(s)://... (docs/OPERATIONS.md)",
 )
 @with_params
 @_with_data
@@ -62,16 +68,22 @@ def up(
     chain: str,
     folder: Path,
     port: int,
+    l1_port: int | None,
     feed: str,
     params_path: Path | None,
     data: str,
     json_target: str | None,
 ) -> None:
-    """Everything on one machine: chain, contracts, sequencer, gateway, feeds, keeper. Ends with Ctrl-C."""
+    """Everything on one machine: chain, contracts, sequencer, gateway, feeds, keeper. Ends with Ctrl-C.
+
+    Lists options on BTC and ETH, and says what to type into a wallet to see the chain.
+    """
     from sequencer.l1.errors import L1Error
     from sequencer.local.up import UpError, run_up
 
     _check_data(chain, data)
+    if l1_port is None:
+        l1_port = L1_PORT if port else 0
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -82,9 +94,11 @@ def up(
         def ready(info: dict[str, Any]) -> None:
             write_json(json_target, info)
             if json_target != "-":
+                wallet = info.pop("wallet")
                 show("Fairstrike is up; Ctrl-C ends it", info)
+                show("for a wallet (MetaMask: add a network by hand; import the key)", wallet)
 
-        await run_up(chain, folder, port, feed, ready, stop, params_path, data)
+        await run_up(chain, folder, port, feed, ready, stop, params_path, data, l1_port)
 
     try:
         _run(main())

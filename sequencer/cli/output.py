@@ -1,5 +1,6 @@
 """How commands speak: tables and bars for people on standard error or a terminal, JSON for programs on standard out."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,25 +14,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sequencer.api.jsonrpc import CASH_DECIMALS, PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
+from sequencer.api.jsonrpc import CASH_DECIMALS, FEE_MAX_DECIMALS, PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
 
 people = Console(stderr=True)
 WIDTH: Final = 120  # of tables that go to a file or a pipe
-NAMES: Final = (
-    "number",
-    "chain_id",
-    "time",
-    "seq",
-    "account",
-    "tick",
-    "expiry",
-    "expires",
-    "start",
-    "at",
-    "deadline",
-    "floor",
+COUNTS: Final = (
+    *("records", "orders", "fills", "trades", "batches", "segments", "accounts", "instruments", "commands"),
+    *("gas", "gas_used", "bytes", "liquidations", "withdrawals", "expiries", "attempts", "events"),
+    *("per_second", "per_s", "ticks", "lots"),
 )
-"""Last words of the names of integers that are no amounts: shown without separators."""
+"""Last words of the names of integers that are grouped for people. Numbers that name something never are."""
 
 
 class Amount(click.ParamType):
@@ -56,14 +48,36 @@ class Amount(click.ParamType):
 
 PRICE: Final = Amount("price", PRICE_DECIMALS)
 QUANTITY: Final = Amount("quantity", QUANTITY_DECIMALS)
+FEE_MAX: Final = Amount("amount", FEE_MAX_DECIMALS)
 CASH: Final = Amount("amount", CASH_DECIMALS)
 SIGNED_CASH: Final = Amount("amount", CASH_DECIMALS, is_signed=True)
 
 
+UNITS_S: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+LATER_MAX_S: Final = 10 * 366 * 86_400
+
+
+class Duration(click.ParamType):
+    """Days, hours, minutes and seconds, such as 3d2h or 600s; the command gets seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """`value` in seconds, 1 to LATER_MAX_S; else click's error."""
+        if isinstance(value, int):
+            return value
+        parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", str(value))
+        numbers = [int(one or 0) for one in parts.groups()] if parts else []
+        seconds = sum(number * unit for number, unit in zip(numbers, UNITS_S.values(), strict=False))
+        if not 0 < seconds <= LATER_MAX_S:
+            self.fail(f"must be like 7d, 3d2h or 600s, at most 3660d, not {value!r}", param, ctx)
+        return seconds
+
+
 def plain(value: Any) -> Any:
-    """Decimals as JSON numbers: exact digits are in the text form."""
+    """Decimals as JSON strings, every digit of them and no exponent."""
     if isinstance(value, Decimal):
-        return float(value)
+        return f"{value:f}"
     if isinstance(value, dict):
         return {key: plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -88,12 +102,17 @@ def write_json(target: str | None, value: Any) -> None:
 
 def show(title: str, rows: dict[str, Any]) -> None:
     """A two-column table for people."""
+    _print(title, table_of(rows))
+
+
+def table_of(rows: dict[str, Any]) -> Table:
+    """A table of two columns."""
     table = Table(show_header=False)
     table.add_column()
     table.add_column(overflow="fold")  # a root is of use as a whole only
     for name, value in rows.items():
-        table.add_row(name, _cell(name, value))
-    _print(title, table)
+        table.add_row(name, cell(name, value))
+    return table
 
 
 def show_rows(title: str, rows: list[dict[str, Any]]) -> None:
@@ -101,9 +120,20 @@ def show_rows(title: str, rows: list[dict[str, Any]]) -> None:
     if not rows:
         sys.stdout.write(f"{title}: none\n")
         return
-    table = Table(*rows[0])
+    _print(title, table_of_rows("", rows))
+
+
+def table_of_rows(title: str, rows: list[dict[str, Any]]) -> Table:
+    """A table of alike rows; a field that only some of them have is empty in the others."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*names, title=title or None, title_justify="left")
     for row in rows:
-        table.add_row(*(_cell(name, value) for name, value in row.items()))
+        table.add_row(*(cell(name, row[name]) if name in row else "" for name in names))
+    return table
+
+
+def show_table(title: str, table: Table) -> None:
+    """A table that somebody has made."""
     _print(title, table)
 
 
@@ -115,13 +145,16 @@ def _print(title: str, table: Table) -> None:
     console.print(table)
 
 
-def _cell(name: str, value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and not name.endswith(NAMES):
-        return f"{value:,}"
+def cell(name: str, value: Any) -> str:
+    """A value of field `name` as people read it."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}" if name.endswith(COUNTS) else str(value)
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_cell(key, one)}" for key, one in value.items())
+        return ", ".join(f"{key} {cell(key, one)}" for key, one in value.items())
     if isinstance(value, list):
-        return "\n".join(_cell("", one) for one in value) or "none"
+        return "\n".join(cell("", one) for one in value) or "none"
     return "none" if value is None else str(value)
 
 

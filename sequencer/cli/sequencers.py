@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from sequencer.cli.options import key_of, l1_url_of, on_l1, print_result, wallet_of, with_json, with_keystore
 from sequencer.cli.output import fail
-from sequencer.cli.trade import _key, _print, _wallet, _with_json, _with_key, l1_url_of, on_l1
 
 
 @click.group()
@@ -17,7 +17,7 @@ def sequencer() -> None:
 
 @sequencer.command()
 @on_l1
-@_with_json
+@with_json
 @click.option("--address", help="also show this one's bond and turn")
 def status(l1_url: str | None, deployment: Path, as_json: bool, address: str | None) -> None:
     """Who leads, since when it is silent, and who waits."""
@@ -44,7 +44,7 @@ def status(l1_url: str | None, deployment: Path, as_json: bool, address: str | N
     if address is not None:
         result["bond_wei"] = str(now.bond_wei)
         result["takes_over_at"] = None if now.takes_over_at == NEVER else now.takes_over_at
-    _print("sequencers", result, as_json)
+    print_result("sequencers", result, as_json)
 
 
 def _send(
@@ -55,21 +55,21 @@ def _send(
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.sequencers import CALL_GAS, SEQUENCERS, standing
 
-    with _wallet(deployment, l1_url, key) as wallet:
+    with wallet_of(deployment, l1_url, key) as wallet:
         at = Deployment.load(deployment)
         if value is None:
             with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
                 now = standing(rpc, at, wallet.address)
             value = max(0, now.bond_min_wei - now.bond_wei)
         mined = wallet.transact(name, at.sequencers, SEQUENCERS.encode(name), value, CALL_GAS)
-    _print(name, {"member": wallet.address, "value_wei": str(value), "tx": mined.tx_hash}, as_json)
+    print_result(name, {"member": wallet.address, "value_wei": str(value), "tx": mined.tx_hash}, as_json)
 
 
 @sequencer.command()
 @click.option("--bond", type=click.IntRange(min=0), help="wei  [default: what is missing of the least]")
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def join(
     bond: int | None,
     l1_url: str | None,
@@ -79,26 +79,26 @@ def join(
     devnet_key: int | None,
 ) -> None:
     """Bond, and wait at the end of the queue; who joins an empty set leads. Then: fairstrike node --standby."""
-    _send("join", deployment, l1_url, _key(keystore, devnet_key), as_json, bond)
+    _send("join", deployment, l1_url, key_of(keystore, devnet_key), as_json, bond)
 
 
 @sequencer.command()
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def leave(
     l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
 ) -> None:
     """Leave the queue. The leader hands over first: fairstrike node --hand-over."""
-    _send("leave", deployment, l1_url, _key(keystore, devnet_key), as_json)
+    _send("leave", deployment, l1_url, key_of(keystore, devnet_key), as_json)
 
 
 @sequencer.command()
 @on_l1
-@_with_key
-@_with_json
+@with_keystore
+@with_json
 def withdraw(
     l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
 ) -> None:
     """Take the bond back, once all that was posted is final."""
-    _send("withdraw_bond", deployment, l1_url, _key(keystore, devnet_key), as_json)
+    _send("withdraw_bond", deployment, l1_url, key_of(keystore, devnet_key), as_json)

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from sequencer.cli.archive import blobs_in, with_archive
+from sequencer.cli.options import l1_url_of, on_l1, with_params
 from sequencer.cli.output import bars, fail, people, show, write_json
-from sequencer.cli.trade import l1_url_of, on_l1, with_params
 
 STATUS_FOLDER = Path("var/watch")
 WRONG = 2  # exit status of --once when a batch is wrong
@@ -65,7 +65,7 @@ def watch(
 ) -> None:
     """Rebuild the exchange from L1, compare every root, and say, or challenge, what is wrong. Ends with Ctrl-C."""
     from sequencer import parameters
-    from sequencer.cli.trade import _key
+    from sequencer.cli.options import key_of
     from sequencer.engine import ReplayError
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
@@ -83,7 +83,7 @@ def watch(
             params = parameters.of_deployment(at, params_path)
             challenger = None
             if challenge:
-                challenger = Challenger(rpc, at, Signer(_key(keystore, devnet_key)), folder)
+                challenger = Challenger(rpc, at, Signer(key_of(keystore, devnet_key)), folder)
             config = WatchConfig(confirmations=confirmations, late_s=late_s, poll_s=poll_s)
             kept = stack.enter_context(blobs_in(archive))
             with bars() as progress:

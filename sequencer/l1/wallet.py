@@ -81,8 +81,17 @@ class Wallet:
         """Number of the exchange account, 0 before the first deposit."""
         return int(self._vault.read(self._rpc, self._at.vault, "account_of", self.address))
 
-    def mint(self, amount: int) -> Mined:
-        return self.transact("mint", self._at.token, self._token.encode("mint", self.address, amount))
+    @property
+    def chain_id(self) -> int:
+        return self._at.chain_id
+
+    def ether_of(self, address: str) -> int:
+        """Wei of any address."""
+        return to_int(self._rpc.call("eth_getBalance", address, "latest"))
+
+    def mint(self, amount: int, to: str | None = None) -> Mined:
+        """Test tokens for oneself, or for `to`."""
+        return self.transact("mint", self._at.token, self._token.encode("mint", to or self.address, amount))
 
     def approve(self, amount: int) -> Mined:
         return self.transact("approve", self._at.token, self._token.encode("approve", self._at.vault, amount))

@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any
 
 from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.driver import DriverConfig
@@ -24,13 +24,13 @@ from sequencer.genesis import genesis_state
 from sequencer.intake import IntakeLimits
 from sequencer.keeper import Keeper, Terms
 from sequencer.local.devnet import Devnet, DevnetConfig, wait_for
-from sequencer.market.feeds import IndexReport, Report, SurfaceReport
+from sequencer.market.flat import FlatSource
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, keccak, public_key_of, recover, sign
 from sequencer.protocol.params import Params
-from sequencer.protocol.state import State, expiry_time
+from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
 INDEX_TICKS = 4_600_000
@@ -41,43 +41,6 @@ NONCES_AHEAD = 128
 RECOVERIES = 4_000
 ENGINE_ORDERS = 4_000
 Progress = Any
-
-
-class FlatSource:
-    """A feed for load tests: a constant index every second, and flat surfaces at 65 % of the wanted expiries."""
-
-    REFRESH_S: Final = 600  # well below surface_age_max_s
-
-    def __init__(self, wanted: list[Terms], index_ticks: int = INDEX_TICKS) -> None:
-        self._days = sorted({(underlying, day) for underlying, day, _, _ in wanted})
-        self.index_ticks = index_ticks
-        self._surfaces_s = -self.REFRESH_S
-
-    def poll(self, now_s: int) -> list[Report]:
-        """One index report; the surfaces each REFRESH_S, until they expire."""
-        out: list[Report] = [IndexReport(0, now_s, self.index_ticks)]
-        if now_s >= self._surfaces_s + self.REFRESH_S:
-            self._surfaces_s = now_s
-            for underlying, day in self._days:
-                years = (expiry_time(day) - now_s) / (365 * c.DAY_S)
-                if years <= 0:
-                    continue
-                variance = int(0.65**2 * years * 1e12)
-                out.append(
-                    SurfaceReport(
-                        underlying,
-                        day,
-                        now_s,
-                        self.index_ticks,
-                        self.index_ticks,
-                        variance,
-                        0,
-                        0,
-                        0,
-                        10**11,
-                    )
-                )
-        return out
 
 
 def options(now_s: int) -> list[Terms]:

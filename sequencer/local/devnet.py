@@ -59,7 +59,8 @@ def devnet_signer(index: int) -> Signer:
 class DevnetConfig:
     """How to build one. `folder` None: a temporary one, gone at the end. `genesis_time_s` of the chain, None = now.
 
-    `data`: where batches lie, "calldata" or, on anvil, "blob".
+    `data`: where batches lie, "calldata" or, on anvil, "blob". `port` of the API, 0 = a free one; `l1_port` of a chain
+    that is started, None = a free one.
     """
 
     chain: str = "pyevm"
@@ -75,6 +76,7 @@ class DevnetConfig:
     takeover_s: int = 225
     confirmations: int = 1
     port: int = 0
+    l1_port: int | None = None
     service: dict[str, object] = field(default_factory=dict)
 
 
@@ -109,7 +111,12 @@ class Devnet:
             self.folder = Path(self._temporary.name)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.chain = await asyncio.to_thread(
-            lambda: start(self.config.chain, genesis_time_s=self.config.genesis_time_s, log_dir=self.folder)
+            lambda: start(
+                self.config.chain,
+                genesis_time_s=self.config.genesis_time_s,
+                port=self.config.l1_port,
+                log_dir=self.folder,
+            )
         )
         try:
             await self._build()

@@ -17,8 +17,8 @@ from sequencer.api.trader import Trader
 from sequencer.clock import ManualClock
 from sequencer.development import devnet_params
 from sequencer.driver import DriverConfig
-from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
+from sequencer.market.flat import FlatSource
 from sequencer.proof.exit import closing_value
 from sequencer.proof.leaving import Leaving, Row, exit_state, freeze
 from sequencer.proof.statement import Statement, statement
@@ -160,7 +160,7 @@ class ExitDrill:
         await traders[OTHER].place(near + 1, "buy", "10.00", "1")
         await traders[MAKER].place(far + 2, "sell", "5000.00", "0.2")
         await traders[OTHER].withdraw("1234.560001")
-        self._source.index_ticks = self.config.index
+        self._source.indices[0] = self.config.index
         await devnet.service.advance(MOVED_S)
         await devnet.set_chain_time(START_S + 60)
         await devnet.post_all()

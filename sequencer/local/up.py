@@ -19,18 +19,21 @@ from sequencer import parameters
 from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
 from sequencer.clock import SystemClock
 from sequencer.development import FEEDS, devnet_params
+from sequencer.genesis import UNDERLYINGS
 from sequencer.keeper import Terms
 from sequencer.l1.deploy import Deployment
-from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, Report
+from sequencer.market.flat import FlatSource
 from sequencer.protocol.constants import DAY_S, U32_MAX
+from sequencer.protocol.market import strike_step
 from sequencer.protocol.params import Params
 
 OWN_CHAINS: Final = ("pyevm", "anvil", "hardhat")
 LISTED_DAYS: Final = (1, 2, 3, 7, 14, 28)
 STRIKES_EACH_SIDE: Final = 6
+TICKS_PER_USD: Final = 100
 TRADER_CASH: Final = 1_000_000_000_000
 TRADERS: Final = (1, 2, 3)
 LIQUIDATORS: Final = (8, 9)  # one that is full can take nothing more
@@ -56,22 +59,37 @@ class _Primed:
         return reports or self._source.poll(now_s)
 
 
-def grid(now_s: int, index_ticks: int, step_ticks: int = 100_000) -> list[Terms]:
-    """A first listing: six expiries, strikes of 1,000 USD around the index, calls and puts."""
-    middle = index_ticks // step_ticks * step_ticks
-    strikes = [middle + i * step_ticks for i in range(-STRIKES_EACH_SIDE, STRIKES_EACH_SIDE + 1)]
+def grid(now_s: int, index_ticks: int, underlying: int = 0) -> list[Terms]:
+    """A first listing: six expiries, round strikes around the index that the exchange lists, calls and puts."""
+    step = _step(index_ticks)
+    middle = index_ticks // step * step
+    rules = devnet_params().of(underlying)
+    strikes = [middle + i * step for i in range(-STRIKES_EACH_SIDE, STRIKES_EACH_SIDE + 1)]
     return [
-        (0, now_s // DAY_S + days, strike, is_put)
+        (underlying, now_s // DAY_S + days, strike, is_put)
         for days in LISTED_DAYS
         for strike in strikes
-        if strike > 0
+        if strike > 0 and strike % strike_step(strike, rules) == 0
         for is_put in (False, True)
     ]
 
 
-async def _first_index(source: FeedSource, clock: SystemClock) -> tuple[int, list[Report]]:
-    """The first index of BTC that a source brings, and all that came until then. Raises UpError when none comes."""
+def _step(index_ticks: int) -> int:
+    """Between strikes: the greatest of 1, 2, 5 times a power of ten that is at most 2.5 % of the index; 1 USD."""
+    bound = index_ticks // 40
+    power = 1
+    while power * 10 <= bound:
+        power *= 10
+    return max(next(one for one in (5 * power, 2 * power, power) if one <= max(bound, 1)), TICKS_PER_USD)
+
+
+async def _first_indices(source: FeedSource, clock: SystemClock) -> tuple[dict[int, int], list[Report]]:
+    """The first index of each underlying that a source brings with BTC's, and all that came until then.
+
+    Raises UpError when BTC's does not come.
+    """
     reports: list[Report] = []
+    indices: dict[int, int] = {}
     why = "it brings none"
     for _ in range(INDEX_WAIT_S * 5):
         try:
@@ -79,26 +97,42 @@ async def _first_index(source: FeedSource, clock: SystemClock) -> tuple[int, lis
         except FeedError as error:
             why = str(error)
         for report in reports:
-            if isinstance(report, IndexReport) and report.underlying == 0:
-                return report.price_ticks, reports
+            if isinstance(report, IndexReport):
+                indices[report.underlying] = report.price_ticks
+        if 0 in indices:
+            return indices, reports
         await asyncio.sleep(0.2)
     raise UpError(f"--feed: no index of BTC in {INDEX_WAIT_S} s: {why}")
+
+
+def flat_indices(feed: str) -> dict[int, int]:
+    """Indices in ticks of `flat:46000` (BTC) or `flat:BTC=46000,ETH=2500`. Raises UpError."""
+    indices: dict[int, int] = {}
+    for part in feed.removeprefix("flat:").split(","):
+        name, has_name, text = part.rpartition("=")
+        try:
+            number = UNDERLYINGS.index(name.strip().upper() if has_name else UNDERLYINGS[0])
+            ticks = to_units(text, PRICE_DECIMALS)
+        except ValueError:
+            number = ticks = 0
+        if not 0 < ticks <= U32_MAX or number in indices:
+            raise UpError(
+                f"--feed {feed}: flat: must be followed by a price in USD, such as flat:46000, or by one for each of "
+                f"{', '.join(UNDERLYINGS)}, such as flat:BTC=46000,ETH=2500"
+            )
+        indices[number] = ticks
+    return indices
 
 
 async def _feed(
     feed: str, clock: SystemClock, ending: contextlib.ExitStack
 ) -> tuple[FeedSource, list[Terms]]:
-    """The source that `feed` names, and what to list around its index. Raises UpError."""
+    """The source that `feed` names, and what to list around its indices. Raises UpError."""
     kind, _, rest = feed.partition(":")
     if kind == "flat":
-        try:
-            index_ticks = to_units(rest, PRICE_DECIMALS)
-        except ValueError:
-            index_ticks = 0
-        if not 0 < index_ticks <= U32_MAX:
-            raise UpError(f"--feed {feed}: flat: must be followed by a price in USD, such as flat:46000")
-        wanted = grid(clock.now_s(), index_ticks)
-        return FlatSource(wanted, index_ticks), wanted
+        indices = flat_indices(feed)
+        wanted = _grids(clock, indices)
+        return FlatSource(wanted, indices), wanted
     if kind == "file":
         if not Path(rest).is_file():
             raise UpError(f"--feed {feed}: no such file")
@@ -109,8 +143,14 @@ async def _feed(
         raise UpError(f"--feed must be flat:USD, file:PATH or a URL, got {feed!r}")
     background = BackgroundSource(source)
     ending.callback(background.close)
-    index_ticks, reports = await _first_index(background, clock)
-    return _Primed(background, reports), grid(clock.now_s(), index_ticks)
+    indices, reports = await _first_indices(background, clock)
+    return _Primed(background, reports), _grids(clock, indices)
+
+
+def _grids(clock: SystemClock, indices: dict[int, int]) -> list[Terms]:
+    return [
+        terms for number, ticks in sorted(indices.items()) for terms in grid(clock.now_s(), ticks, number)
+    ]
 
 
 @contextlib.contextmanager
@@ -133,14 +173,14 @@ def _set_aside(folder: Path) -> None:
         folder.rename(before)
 
 
-def _check_port(port: int) -> None:
-    """Raises UpError when somebody listens there: the gateway's answer could then be another one's."""
+def _check_port(port: int, option: str, what: str) -> None:
+    """Raises UpError when somebody listens there: an answer could then be another one's."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise UpError(f"port {port}: {error.strerror}; give another --port") from None
+            raise UpError(f"port {port}, of {what}: {error.strerror}; give another {option}") from None
 
 
 async def run_up(
@@ -152,15 +192,18 @@ async def run_up(
     stop: asyncio.Event,
     params_path: Path | None = None,
     data: str = "calldata",
+    l1_port: int = 0,
 ) -> None:
-    """Runs until `stop` is set, with batches in `data` where it deploys.
+    """Runs until `stop` is set, with batches in `data` where it deploys; a chain of its own listens on `l1_port`.
 
     Raises UpError, ValueError for bad parameters, and what Devnet raises.
     """
     clock = SystemClock()
     with contextlib.ExitStack() as ending:
         ending.enter_context(_only_one(folder))
-        _check_port(port)
+        _check_port(port, "--port", "the API")
+        if chain in OWN_CHAINS:
+            _check_port(l1_port, "--l1-port", "L1")
         source, wanted = await _feed(feed, clock, ending)
         if chain in OWN_CHAINS:
             _set_aside(folder / "devnet")
@@ -170,6 +213,7 @@ async def run_up(
             folder=folder / "devnet",
             params=_params(folder / "devnet" / "deployment.json", params_path),
             port=port,
+            l1_port=l1_port or None,
             service={"batch_interval_s": 5.0},
         )
         devnet = Devnet(config, clock, [source], wanted)
@@ -228,6 +272,7 @@ async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> Non
         "deployment": str(devnet.folder / "deployment.json"),
         "feeds": FEEDS,
         "accounts": accounts,
+        "wallet": wallet_settings(devnet.chain.url, devnet.deployment.chain_id),
     }
     (devnet.folder / "up.json").write_bytes(msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n")
     ready(info)
@@ -235,6 +280,18 @@ async def _serve(devnet: Devnet, ready: Callable[[dict[str, Any]], None]) -> Non
         await asyncio.sleep(2.0)
         if devnet.config.chain in OWN_CHAINS:
             await asyncio.to_thread(devnet.chain.mine, 1)
+
+
+def wallet_settings(l1_url: str, chain_id: int) -> dict[str, Any]:
+    """What to type into a wallet to see L1: a network, and a key that everybody knows."""
+    return {
+        "network_name": "Fairstrike devnet",
+        "rpc_url": l1_url,
+        "chain_id": chain_id,
+        "currency": "ETH",
+        "test_address": devnet_signer(TRADERS[0]).address,
+        "test_key": "0x" + devnet_key(TRADERS[0]).hex(),
+    }
 
 
 async def _marked(devnet: Devnet) -> None:

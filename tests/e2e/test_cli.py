@@ -1,38 +1,23 @@
 """The command line as people and programs use it: every answer from a process of its own, or from click's runner."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from inspect import signature
 from math import log, sqrt
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from sequencer.cli import main
 from sequencer.market.quant import price_option
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from up_support import alive, an_option, answer, clean_up, retry, run, start_up, up  # noqa: F401  # a fixture
+
 YEAR_S = 365 * 86_400
-READY_S = 150.0
-
-
-def run(*args: str, stdin: str | bytes | None = None) -> Result:
-    separate = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}  # click < 8.2
-    return CliRunner(**separate).invoke(main, args, input=stdin, env={"FAIRSTRIKE_KEY": ""})
-
-
-def answer(*args: str, stdin: str | bytes | None = None) -> Any:
-    """The JSON of a command that succeeds; nothing else may stand on standard output."""
-    result = run(*args, stdin=stdin)
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 # --- quants --------------------------------------------------------------------------------------
@@ -54,18 +39,18 @@ def test_price__any_option__is_the_cores_and_the_textbooks(kind, forward, strike
         "--json",
     )  # fmt: skip
     core = price_option(kind, forward, strike, iv, seconds)
-    assert got["mark"] == float(core["mark"])
+    assert got["mark"] == f"{core['mark']:f}"
     assert got["mark_ticks"] == core["mark_ticks"]
-    assert got["scenarios"] == [float(one) for one in core["scenarios"]]
+    assert got["scenarios"] == [f"{one:f}" for one in core["scenarios"]]
     f, k = float(forward), float(strike)
     volatility = float(iv.removesuffix("%")) / (100 if iv.endswith("%") else 1)
     s = volatility * sqrt(seconds / YEAR_S)
     d1 = log(f / k) / s + s / 2
     sign = 1 if kind == "call" else -1
     mark = sign * (f * norm.cdf(sign * d1) - k * norm.cdf(sign * (d1 - s)))
-    assert got["mark"] == pytest.approx(mark, abs=1e-4)
-    assert got["delta"] == pytest.approx(sign * norm.cdf(sign * d1), abs=1e-4)
-    assert got["vega"] == pytest.approx(f * norm.pdf(d1) * sqrt(seconds / YEAR_S) / 100, abs=1e-4)
+    assert float(got["mark"]) == pytest.approx(mark, abs=1e-4)
+    assert float(got["delta"]) == pytest.approx(sign * norm.cdf(sign * d1), abs=1e-4)
+    assert float(got["vega"]) == pytest.approx(f * norm.pdf(d1) * sqrt(seconds / YEAR_S) / 100, abs=1e-4)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--iv", "much"), ("--forward", "-1"), ("--strike", "1e400")])
@@ -90,6 +75,10 @@ def test_margin__a_short_put_from_standard_input__is_worst_scenario_and_floor():
     got = answer("margin", "-", "--json", stdin=portfolio())
     one = price_option("put", "46219.79", "45000", "0.67", 86_400)
     scenarios = [-1.5 * float(pnl) for pnl in one["scenarios"]]
+    got = {name: float(got[name]) for name in ("initial_margin", "maintenance_margin", "equity")} | {
+        "scenarios": [float(one) for one in got["scenarios"]],
+        "worst_scenario": got["worst_scenario"],
+    }
     assert got["scenarios"] == pytest.approx(scenarios)
     assert got["worst_scenario"] == min(range(16), key=scenarios.__getitem__)
     floor = 1.5 * 46219.79 * 0.01
@@ -148,13 +137,20 @@ def test_help__of_each_command__shows_its_options():
         (["account", "1", "--api", "http://127.0.0.1:1"], "no connection to http://127.0.0.1:1"),
         (["withdraw", "1", "--devnet-key", "1", "--api", "nowhere"], "must be http://"),
         (["withdraw", "0", "--devnet-key", "1"], "a multiple of 0.000001"),
-        (["order", "place", "buy", "X", "0.00001", "1", "--devnet-key", "1"], "a multiple of 0.0001"),
+        (["order", "place", "X", "buy", "0.00001", "1", "--devnet-key", "1"], "a multiple of 0.0001"),
         (["deposit", "abc"], "a decimal number"),
         (["deposit", "1", "--devnet-key", "1", "--deployment", "/nowhere/deployment.json"], "give --l1"),
         (["replay", "--l1", "http://127.0.0.1:1", "--deployment", "/nowhere"], "not a deployment"),
         (["margin", "/nowhere"], "No such file"),
         (["up", "--feed", "smoke:1"], "--feed must be"),
         (["up", "--feed", "flat:much"], "a price in USD"),
+        (["up", "--feed", "flat:BTC=46000,DOGE=1"], "one for each of BTC, ETH"),
+        (["chain", "later", "7d"], "`fairstrike devchain later 7d` now"),
+        (["chain", "run"], "`fairstrike devchain run` now"),
+        (["order", "place", "X", "hold", "1", "1", "--devnet-key", "1"], "SIDE must be buy or sell"),
+        (["signer", "grant", "0x12", "--devnet-key", "1"], "must be an address"),
+        (["faucet", "--ether", "0"], "above 0"),
+        (["faucet", "0x" + "11" * 20, "--devnet-key", "1"], "not both"),
         (["up", "--feed", "file:/nowhere"], "no such file"),
         (["up", "--chain", "http://127.0.0.1:1"], "no answer from http://127.0.0.1:1"),
     ],
@@ -171,121 +167,24 @@ def test_command__that_cannot_run__says_why_in_words(args, says, tmp_path, monke
 # --- the exchange on one machine -----------------------------------------------------------------
 
 
-@dataclass
-class Up:
-    """A running `fairstrike up`."""
-
-    process: subprocess.Popen[str]
-    info: dict[str, Any]
-    children: set[int]
-
-    def call(self, *args: str) -> Any:
-        return answer(*args, "--api", self.info["api"], "--json")
-
-    def on_l1(self) -> list[str]:
-        return ["--l1", self.info["l1"], "--deployment", self.info["deployment"]]
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-def children_of(parent: int) -> set[int]:
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent and fields[0] != "Z":
-            found.add(int(path.parent.name))
-    return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def start_up(folder: Path, *args: str) -> Up:
-    """Starts `up --json -` and waits for its one object."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from sequencer.cli import main; main()", "up", "--json", "-", "--port", "0",
-         "--folder", str(folder), *args],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    text = ""
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        line = process.stdout.readline()
-        text += line
-        if line == "}\n":
-            return Up(process, json.loads(text), children_of(process.pid))
-        if not line:
-            break
-    process.kill()
-    assert process.stderr is not None
-    raise AssertionError(f"up did not start: {text} {process.stderr.read()}")
-
-
-def clean_up(up: Up) -> None:
-    if up.process.poll() is None:
-        up.process.kill()
-        up.process.wait()
-    for stream in (up.process.stdout, up.process.stderr):
-        assert stream is not None
-        stream.close()
-    for pid in up.children:
-        if alive(pid):
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    if sys.platform != "linux":
-        pytest.skip("children are counted in /proc")
-    one = start_up(tmp_path)
-    yield one
-    clean_up(one)
-
-
-def retry(what: Any, until: Any, seconds: float = 90.0) -> Any:
-    """`what()` again and again until `until(its result)`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        got = what()
-        if until(got):
-            return got
-        assert time.monotonic() < deadline, got
-        time.sleep(0.1)
-
-
-def an_option(up: Up) -> str:
-    listed = up.call("instruments")
-    return next(one["instrument"] for one in listed if one["strike"] == "46000.00" and one["type"] == "call")
-
-
 @pytest.mark.slow
-def test_up__a_trading_day_from_the_shell__ends_cleanly(up, tmp_path):
+def test_up__a_trading_day_from_the_shell__ends_cleanly(up, tmp_path):  # noqa: F811
     seller, buyer = ["--devnet-key", "1"], ["--devnet-key", "2"]
     name = an_option(up)
 
     # trade
     mark = retry(lambda: up.call("book", name), lambda got: float(got["mark"]) > 0)["mark"]
     ask = f"{float(mark) + 20:.2f}"
-    placed = up.call("order", "place", "sell", name, "0.5", ask, *seller)
+    placed = up.call("order", "place", name, "sell", "0.5", ask, *seller)
     assert placed["order"]["quantity"] == "0.5000"
-    bought = up.call("order", "place", "buy", name, "0.1", ask, "--tif", "IOC", *buyer)
+    bought = up.call("order", "place", name, "buy", "0.1", ask, "--tif", "IOC", *buyer)
     assert [(fill["price"], fill["quantity"]) for fill in bought["fills"]] == [(ask, "0.1000")]
     rests = up.call("order", "list", *seller)
     assert [(one["seq"], one["quantity"]) for one in rests] == [(placed["seq"], "0.4000")]
     assert up.call("book", name)["asks"] == [[ask, "0.4000", 1]]
     up.call("order", "cancel", name, "sell", ask, str(placed["seq"]), *seller)
     assert up.call("order", "list", *seller) == []
-    up.call("order", "place", "buy", name, "1", "1.00", "--post-only", *buyer)
+    up.call("order", "place", name, "buy", "1", "1.00", "--post-only", *buyer)
     up.call("order", "cancel-all", *buyer)
     assert up.call("order", "list", *buyer) == []
     again = run("order", "cancel", name, "sell", ask, str(placed["seq"]), "--api", up.info["api"], *seller)
@@ -357,14 +256,19 @@ def opened_owner(opened: Result) -> str:
 
 
 @pytest.mark.slow
-def test_up__a_second_one_in_the_folder_and_on_the_port__is_refused_and_disturbs_nothing(up, tmp_path):
+def test_up__a_second_one_in_the_folder_and_on_the_port__is_refused_and_disturbs_nothing(up, tmp_path):  # noqa: F811
     second = run("up", "--folder", str(tmp_path), "--port", "0")
     assert second.exit_code == 1
     assert "another `fairstrike up` runs" in second.stderr
     port = up.info["api"].rpartition(":")[2]
-    third = run("up", "--folder", str(tmp_path / "other"), "--port", port)
+    third = run("up", "--folder", str(tmp_path / "other"), "--port", port, "--l1-port", "0")
     assert third.exit_code == 1
-    assert f"port {port}" in third.stderr
+    assert f"port {port}, of the API" in third.stderr
+    l1_port = up.info["l1"].rpartition(":")[2]
+    fourth = run("up", "--folder", str(tmp_path / "other"), "--port", "0", "--l1-port", l1_port)
+    assert fourth.exit_code == 1
+    assert f"port {l1_port}, of L1" in fourth.stderr
+    assert "give another --l1-port" in fourth.stderr
     assert up.call("status")["accounts"] == 5
     assert up.end(signal.SIGINT) == 0
     assert not any(alive(pid) for pid in up.children)
@@ -379,7 +283,7 @@ def test_up__killed_on_a_chain_that_goes_on__comes_back_with_the_order(tmp_path)
         try:
             name = an_option(first)
             retry(lambda: first.call("book", name), lambda got: float(got["mark"]) > 0)
-            placed = first.call("order", "place", "buy", name, "0.3", "10.00", "--devnet-key", "1")
+            placed = first.call("order", "place", name, "buy", "0.3", "10.00", "--devnet-key", "1")
             first.end(signal.SIGKILL)
         finally:
             clean_up(first)
@@ -404,8 +308,8 @@ def test_up__with_parameters_of_its_own__is_replayed_and_watched_with_them(tmp_p
         try:
             name = an_option(first)
             retry(lambda: first.call("book", name), lambda got: float(got["mark"]) > 0)
-            first.call("order", "place", "sell", name, "0.1", "1000.00", "--devnet-key", "1")
-            bought = first.call("order", "place", "buy", name, "0.1", "1000.00", "--devnet-key", "2")
+            first.call("order", "place", name, "sell", "0.1", "1000.00", "--devnet-key", "1")
+            bought = first.call("order", "place", name, "buy", "0.1", "1000.00", "--devnet-key", "2")
             assert bought["fills"][0]["taker_fee"] == "4.600000"  # 0.1 % of 0.1 x 46,000
             wanted = first.call("status")["seq"]
             rebuilt = retry(

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from sequencer.api.client import Client
 from sequencer.api.trader import Trader
 from sequencer.cli import main
-from sequencer.cli.chain import Duration
+from sequencer.cli.output import Duration
 from sequencer.clock import ManualClock
 from sequencer.contracts import load
 from sequencer.driver import DriverConfig

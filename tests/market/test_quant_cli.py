@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from sequencer.cli import main
-from sequencer.cli.output import CASH, PRICE, QUANTITY, plain, show, show_rows, write_json
+from sequencer.cli.output import CASH, PRICE, QUANTITY, cell, plain, show, show_rows, write_json
 
 OPTION = [
     "--type",
@@ -59,7 +59,7 @@ def test_price__for_people__shows_the_worked_example():
 
 def test_price__json__is_one_object_and_nothing_else():
     got = json.loads(run("price", *OPTION, "--json").stdout)
-    assert got["mark"] == 183.6228068549
+    assert got["mark"] == "183.6228068549"
     assert len(got["scenarios"]) == 16
 
 
@@ -69,8 +69,8 @@ def test_margin__for_people__shows_the_same_as_json():
         rows(run("margin", "-", stdin=text).stdout),
         json.loads(run("margin", "-", "--json", stdin=text).stdout),
     )
-    assert float(shown["initial_margin"]) == got["initial_margin"] == 7054.4779
-    assert [float(shown[str(i)]) for i in range(16)] == got["scenarios"]
+    assert shown["initial_margin"] == got["initial_margin"] == "7054.4779"
+    assert [shown[str(i)] for i in range(16)] == got["scenarios"]
 
 
 def test_margin__from_a_file__is_as_from_standard_input(tmp_path):
@@ -118,7 +118,26 @@ def test_show_rows__none__says_so(capsys):
     assert "2.00" in out
 
 
-def test_plain__decimals_anywhere__are_numbers():
+def test_plain__decimals_anywhere__are_strings_of_every_digit():
     from decimal import Decimal
 
-    assert plain({"a": [Decimal("1.5"), (Decimal(2),)]}) == {"a": [1.5, [2.0]]}
+    given = {"a": [Decimal("1.50"), (Decimal("1E-18"),)], "b": Decimal("-1E+3")}
+    assert plain(given) == {"a": ["1.50", ["0.000000000000000001"]], "b": "-1000"}
+
+
+def test_cell__numbers_that_name_something__are_never_grouped():
+    for name in (
+        "seq",
+        "number",
+        "account",
+        "to",
+        "maker_seq",
+        "batch_id",
+        "inbox_index",
+        "block",
+        "marked_at",
+        "x",
+    ):
+        assert cell(name, 1_234_567) == "1234567"
+        assert cell("row", {name: 1_234_567}) == f"{name} 1234567"
+    assert cell("records", 1_234_567) == "1,234,567"

@@ -85,10 +85,11 @@ def test_start__with_the_wrong_key_or_none__is_refused_without_showing_it(
     )
     keystore = tmp_path / "key.json"
     keystore.write_text(json.dumps(Account.encrypt(other, "word", kdf="pbkdf2", iterations=2)))
-    variable = "FAIRSTRIKE_KEYSTORE_PASSWORD"
+    variable = "FAIRSTRIKE_PASSWORD"
     assert f"its password is taken from {variable}, which is not set" in refused(world, keystore=keystore)
     assert "the sequencer's key: " in refused(world, {variable: "wrong"}, keystore=keystore)
     assert "leads in epoch 1" in refused(world, {variable: "word"}, keystore=keystore)
+    assert "leads in epoch 1" in refused(world, {"FAIRSTRIKE_KEYSTORE_PASSWORD": "word"}, keystore=keystore)
 
 
 @pytest.mark.parametrize(

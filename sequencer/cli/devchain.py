@@ -1,43 +1,22 @@
 """A development chain by itself, and its clock: for drills, where a chain outlives its exchange and days must pass."""
 
 import contextlib
-import re
 import signal
 import threading
 from pathlib import Path
 
 import click
 
-from sequencer.cli.output import fail, people
-from sequencer.cli.trade import DEPLOYMENT, _print, _with_json, l1_url_of
-
-UNITS_S = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-LATER_MAX_S = 10 * 366 * 86_400
-
-
-class Duration(click.ParamType):
-    """Days, hours, minutes and seconds, such as 3d2h or 600s; the command gets seconds."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`value` in seconds, 1 to LATER_MAX_S; else click's error."""
-        if isinstance(value, int):
-            return value
-        parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", str(value))
-        numbers = [int(one or 0) for one in parts.groups()] if parts else []
-        seconds = sum(number * unit for number, unit in zip(numbers, UNITS_S.values(), strict=False))
-        if not 0 < seconds <= LATER_MAX_S:
-            self.fail(f"must be like 7d, 3d2h or 600s, at most 3660d, not {value!r}", param, ctx)
-        return seconds
+from sequencer.cli.options import DEPLOYMENT, l1_url_of, print_result, with_json
+from sequencer.cli.output import Duration, fail, people
 
 
 @click.group()
-def chain() -> None:
+def devchain() -> None:
     """A development chain by itself, and its clock."""
 
 
-@chain.command()
+@devchain.command()
 @click.argument("name", type=click.Choice(["pyevm", "anvil", "hardhat"]), default="pyevm")
 @click.option("--port", type=click.IntRange(1, 65_535), default=8545, show_default=True, help="on 127.0.0.1")
 def run(name: str, port: int) -> None:
@@ -62,11 +41,11 @@ def run(name: str, port: int) -> None:
         raise fail(str(error)) from error
 
 
-@chain.command()
+@devchain.command()
 @click.argument("duration", type=Duration())
 @click.option("--l1", "l1_url", help="JSON-RPC URL of the chain  [default: that of `fairstrike up`]")
 @click.option("--deployment", type=click.Path(path_type=Path), default=DEPLOYMENT, show_default=True)
-@_with_json
+@with_json
 def later(duration: int, l1_url: str | None, deployment: Path, as_json: bool) -> None:
     """Let DURATION (7d, 3d2h, 600s) pass on a development chain: it mines a block that much later."""
     from sequencer.clock import utc
@@ -81,4 +60,4 @@ def later(duration: int, l1_url: str | None, deployment: Path, as_json: bool) ->
             now_s = attached.set_time(attached.head_time_s() + duration)
         except L1Error as error:
             raise fail(f"{url}: not a development chain's clock: {error}") from error
-    _print("L1", {"time": now_s, "utc": utc(now_s)}, as_json)
+    print_result("L1", {"time": now_s, "utc": utc(now_s)}, as_json)
