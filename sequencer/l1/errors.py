@@ -27,7 +27,9 @@
         └── Undecodable            what a node says that a contract has said cannot be decoded
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from sequencer.l1.transport import shown
 
 
 class L1Error(Exception):
@@ -52,8 +54,14 @@ class RpcError(L1Error):
 
 @dataclass(slots=True)
 class RpcUnavailable(RpcError):
+    """`url` is shown without what may be a secret of it; `too_large`: asking for less may help."""
+
     url: str
     reason: str
+    too_large: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.url = shown(self.url)
 
     def __str__(self) -> str:
         return f"no answer from {self.url}: {self.reason}"
