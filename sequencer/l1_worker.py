@@ -8,9 +8,11 @@ import logging
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sequencer.batcher import read_stored
 from sequencer.l1.deploy import Deployment
@@ -21,8 +23,12 @@ from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, leader, standing
 from sequencer.l1.signing import Signer
+from sequencer.l1.transport import without_secrets
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
+
+RESTART_FIRST_S: Final = 1.0
+RESTART_MAX_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +37,14 @@ logger = logging.getLogger(__name__)
 class L1Config:
     """`confirmations` before a deposit or a roll-back counts or a batch is settled; `poll_s` between looks.
 
-    `rebond`: when the bond was slashed and nobody leads, the sequencer's key bonds again by itself.
+    `rebond`: when the bond was slashed and nobody leads, the sequencer's key bonds again by itself. `timeout_s`: for a
+    whole answer of the node; a line that swallows bytes is noticed after it.
     """
 
     confirmations: int = 1
     poll_s: float = 0.5
     rebond: bool = False
+    timeout_s: float = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,7 @@ class L1Worker:
         self.paused = False  # no batch is offered; deposits are still followed
         self.last_error = ""
         self.looks = 0  # at L1, that came to their end
+        self.restarts = 0  # of the thread, after what nobody has foreseen
         self.posted = 0
         self.gas_used = 0
         self.blob_gas_used = 0
@@ -157,7 +166,27 @@ class L1Worker:
         self.wake()
 
     def _run(self) -> None:
-        rpc = Rpc(self._url)
+        """Follows L1 until the end. What nobody has foreseen ends one life of this thread, loudly, and begins the next:
+        all that it knows is on L1 and on the disk.
+        """
+        wait_s = RESTART_FIRST_S
+        while not self._ended.is_set():
+            began_s = time.monotonic()
+            try:
+                self._live()
+            except Exception as error:  # noqa: BLE001  # whatever it is: nothing may be posted for want of a thread
+                self.restarts += 1
+                if time.monotonic() - began_s > RESTART_MAX_S:
+                    wait_s = RESTART_FIRST_S
+                text = without_secrets(repr(error), self._url)
+                self.last_error = f"the L1 thread has failed ({text}) and starts again in {wait_s:.0f} s"
+                where = without_secrets(traceback.format_exc(), self._url)
+                logger.critical("%s\n%s", self.last_error, where)
+                self._ended.wait(wait_s)
+                wait_s = min(2 * wait_s, RESTART_MAX_S)
+
+    def _live(self) -> None:
+        rpc = Rpc(self._url, timeout_s=self._config.timeout_s)
         try:
             manager = self._open(rpc)
             if manager is not None:
@@ -165,10 +194,6 @@ class L1Worker:
                     self._follow(rpc, manager)
                 finally:
                     manager.close()
-        except Exception as error:
-            self.last_error = f"the L1 thread has ended: {error!r}"
-            logger.critical(self.last_error, exc_info=error)
-            raise
         finally:
             rpc.close()
 

@@ -2,19 +2,21 @@
 
 Beacon nodes keep blobs for 18 days. A slot follows from its block's time. anvil serves the same path from its own
 address, does not say how long a slot is, and takes a block's number for one: where the environment variable
-FAIRSTRIKE_BEACON names no node, L1's own is asked.
+FAIRSTRIKE_BEACON names no node, L1's own is asked. That a node is an anvil is asked each time: a beacon node behind a
+gateway may answer 404 for a moment.
 """
 
-import urllib.error
-import urllib.request
+import http.client
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from sequencer.l1 import blobs
 from sequencer.l1.errors import BlobsUnavailable, RpcUnavailable
 from sequencer.l1.rpc import to_bytes, to_hex
+from sequencer.l1.transport import HttpConnection, without_secrets
 
 TIMEOUT_S: Final = 30.0
 BEACON_VARIABLE: Final = "FAIRSTRIKE_BEACON"
@@ -23,13 +25,12 @@ T = TypeVar("T")
 
 
 class Beacon:
-    """One node's blobs. `url`: where `/eth/v1/...` is served."""
+    """One node's blobs. `url`: where `/eth/v1/...` is served. `may_be_anvil`: it is L1's own node."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, may_be_anvil: bool = True) -> None:
         self._url = url.rstrip("/")
-        self._clock: tuple[int, int] | None = (
-            None  # genesis time and seconds a slot; (0, 0): slots are block numbers
-        )
+        self._may_be_anvil = may_be_anvil
+        self._clock: tuple[int, int] | None = None  # genesis time and seconds a slot, once a node has said it
 
     def blobs(self, block_number: int, block_time_s: int, hashes: Sequence[bytes]) -> tuple[bytes, ...]:
         """Blobs of a block by their versioned hashes, in that order.
@@ -57,16 +58,20 @@ class Beacon:
     def _slot(self, block_number: int, block_time_s: int) -> int:
         if self._clock is None:
             spec, genesis = self._get("/eth/v1/config/spec"), self._get("/eth/v1/beacon/genesis")
-            if spec is None:  # anvil
-                self._clock = (0, 0)
-            else:
-                self._clock = self._field(
-                    lambda: (int(genesis["data"]["genesis_time"]), int(spec["data"]["SECONDS_PER_SLOT"])),
-                    "genesis_time and SECONDS_PER_SLOT",
+            if spec is None and self._may_be_anvil:
+                return block_number
+            if spec is None or genesis is None:
+                raise RpcUnavailable(
+                    self._url, "HTTP 404 for the length of its slots: is this a beacon node?"
                 )
+            genesis_s, slot_s = self._field(
+                lambda: (int(genesis["data"]["genesis_time"]), int(spec["data"]["SECONDS_PER_SLOT"])),
+                "genesis_time and SECONDS_PER_SLOT",
+            )
+            if slot_s <= 0:
+                raise RpcUnavailable(self._url, f"SECONDS_PER_SLOT: {slot_s}: not a beacon node's answer")
+            self._clock = genesis_s, slot_s
         genesis_s, slot_s = self._clock
-        if not slot_s:
-            return block_number
         slot, rest_s = divmod(block_time_s - genesis_s, slot_s)
         if slot < 0 or rest_s:
             raise RpcUnavailable(
@@ -81,17 +86,28 @@ class Beacon:
         try:
             return read()
         except (KeyError, TypeError, ValueError) as error:
-            raise RpcUnavailable(self._url, f"{what}: not a beacon node's answer: {error!r:.80}") from error
+            raise self._unavailable(f"{what}: not a beacon node's answer: {error!r:.80}") from None
+
+    def _unavailable(self, reason: str) -> RpcUnavailable:
+        return RpcUnavailable(self._url, without_secrets(reason, self._url))
 
     def _get(self, path: str) -> Any:
         """An answer, None where there is none."""
-        request = urllib.request.Request(self._url + path, headers={"Accept": "application/json"})  # noqa: S310  # the operator's URL
+        connection = HttpConnection(self._url)
+        parts = urlsplit(self._url)
+        query = (
+            parts.query and ("&" if "?" in path else "?") + parts.query
+        )  # where some providers want their key
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  # likewise
-                return msgspec.json.decode(response.read())
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
+            status, body = connection.request(
+                "GET", None, {"Accept": "application/json"}, TIMEOUT_S, parts.path.rstrip("/") + path + query
+            )
+            if status == 404:
                 return None
-            raise RpcUnavailable(self._url, f"{path[:60]}: HTTP {error.code}") from error
-        except (OSError, msgspec.DecodeError) as error:
-            raise RpcUnavailable(self._url, f"{type(error).__name__}: {error}") from error
+            if status != 200:
+                raise self._unavailable(f"{path[:60]}: HTTP {status}")
+            return msgspec.json.decode(body)
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
+            raise self._unavailable(f"{type(error).__name__}: {error}") from None
+        finally:
+            connection.close()

@@ -19,14 +19,15 @@ from sequencer.l1.errors import (
     NodeBehind,
     PayloadMismatch,
     ReorgTooDeep,
+    RpcError,
     RpcRejected,
 )
 from sequencer.l1.payload import payload_in
-from sequencer.l1.rpc import Rpc, to_bytes, to_int
+from sequencer.l1.rpc import LOG_BLOCKS_MAX, Rpc, to_bytes, to_int
 from sequencer.protocol.batch import data_root
 from sequencer.protocol.codec import inbox_hash
 
-BLOCKS_PER_QUERY: Final = 2_000
+BLOCKS_PER_QUERY: Final = LOG_BLOCKS_MAX
 RECORD_BYTES: Final = 31
 EMPTY_HASH: Final = bytes(32)
 ASK_AGAIN_S: Final = (0.05, 0.2, 0.8)  # between answers of a node that is a moment behind
@@ -133,7 +134,8 @@ class Follower:
     ) -> None:
         self._rpc = rpc
         self._kept = kept
-        self._beacon = Beacon(beacon_url or os.environ.get(BEACON_VARIABLE) or rpc.url)
+        asked = beacon_url or os.environ.get(BEACON_VARIABLE) or rpc.url
+        self._beacon = Beacon(asked, may_be_anvil=asked == rpc.url)
         self._inbox = inbox
         self._rollup = rollup
         self._deploy_block = deploy_block
@@ -184,23 +186,21 @@ class Follower:
         self._walk_back()
         safe = self._rpc.block_number() - self._confirmations
         first = self._checkpoints[-1].number + 1 if self._checkpoints else self._deploy_block
-        while first <= safe:
-            last = min(first + BLOCKS_PER_QUERY - 1, safe)
-            query = {
-                "address": self._inbox,
-                "topics": [self._message.topic],
-                "fromBlock": hex(first),
-                "toBlock": hex(last),
-            }
-            end_tag = hex(last)
-            end_first, logs, end, before = self._rpc.batch_strict(
-                [
-                    ("eth_getBlockByNumber", (end_tag, False)),
-                    ("eth_getLogs", (query,)),
-                    ("eth_getBlockByNumber", (end_tag, False)),
-                    ("eth_getBlockByNumber", (hex(max(first - 1, 0)), False)),
-                ]
-            )
+        for part in self._rpc.log_ranges(first, safe):
+            query = {"address": self._inbox, "topics": [self._message.topic]} | part.bounds
+            end_tag = hex(part.last)
+            try:
+                end_first, logs, end, before = self._rpc.batch_strict(
+                    [
+                        ("eth_getBlockByNumber", (end_tag, False)),
+                        ("eth_getLogs", (query,)),
+                        ("eth_getBlockByNumber", (end_tag, False)),
+                        ("eth_getBlockByNumber", (hex(max(part.first - 1, 0)), False)),
+                    ]
+                )
+            except RpcError as error:
+                part.refused(error)
+                continue
             known = self._checkpoints[-1].hash if self._checkpoints else None
             if end is None or before is None or end_first is None or end_first["hash"] != end["hash"]:
                 return  # the chain has changed under the query: the next call walks back
@@ -208,8 +208,8 @@ class Follower:
                 return
             fresh = self._decode(logs)
             self._messages += fresh
-            self._checkpoints.append(_Checkpoint(last, end["hash"], len(self._messages)))
-            first = last + 1
+            self._checkpoints.append(_Checkpoint(part.last, end["hash"], len(self._messages)))
+            part.took()
 
     def _decode(self, logs: list[dict[str, Any]]) -> list[InboxMessage]:
         """Messages of logs that follow those known; each must continue the index and the running hash."""
@@ -271,14 +271,8 @@ class Follower:
         last_block = self._rpc.block_number() - self._confirmations if to_block is None else to_block
         expected: int | None = None
         rolled_back, _ = self._rollbacks(from_block, last_block)
-        for first in range(from_block, last_block + 1, BLOCKS_PER_QUERY):
-            query = {
-                "address": self._rollup,
-                "topics": [self._posted.topic],
-                "fromBlock": hex(first),
-                "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
-            }
-            for log in self._logs(query)[0]:
+        for logs, _ in self._logs((self._posted.topic,), from_block, last_block):
+            for log in logs:
                 batch_id = int(self._posted.decode(log)["batch_id"])
                 if batch_id < first_id or _is_void(log, batch_id, rolled_back):
                     continue
@@ -304,12 +298,27 @@ class Follower:
             self._looked_to = (last_block, end)
         return list(self._events)
 
-    def _logs(self, query: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
-        """Logs of a query, and the hash of its last block: asked for together, so that neither is without the other.
+    def _logs(
+        self, topics: tuple[str, ...], from_block: int, last_block: int
+    ) -> Iterator[tuple[list[dict[str, Any]], str]]:
+        """The Rollup's logs of some blocks after the other, and the hash of the last of these: asked for together, so
+        that neither is without the other.
 
         A node that is behind answers for the blocks that it has, as if there were no more. Raises NodeBehind when that
         does not pass.
         """
+        for part in self._rpc.log_ranges(from_block, last_block):
+            try:
+                found = self._logs_of(
+                    {"address": self._rollup, "topics": [list(topics)]} | part.bounds, part.last
+                )
+            except RpcError as error:
+                part.refused(error)
+                continue
+            part.took()
+            yield found
+
+    def _logs_of(self, query: dict[str, Any], last: int) -> tuple[list[dict[str, Any]], str]:
         end = ("eth_getBlockByNumber", (query["toBlock"], False))
         for wait_s in (*ASK_AGAIN_S, None):
             before, logs, after = self._rpc.batch([end, ("eth_getLogs", (query,)), end])
@@ -319,25 +328,19 @@ class Follower:
                 return list(logs), str(after["hash"])
             if wait_s is not None:
                 self._rpc.sleep(wait_s)
-        raise NodeBehind(self._rpc.url, f"no block {to_int(query['toBlock'])}, or not the same one twice")
+        raise NodeBehind(self._rpc.url, f"no block {last}, or not the same one twice")
 
     def _rollbacks(self, from_block: int, last_block: int) -> tuple[list[tuple[int, int, RolledBack]], str]:
         """(block, log index, event) of every roll-back; the hash of `last_block`."""
-        found, end = [], ""
-        for first in range(from_block, last_block + 1, BLOCKS_PER_QUERY):
-            query = {
-                "address": self._rollup,
-                "topics": [self._rolled_back.topic],
-                "fromBlock": hex(first),
-                "toBlock": hex(min(first + BLOCKS_PER_QUERY - 1, last_block)),
-            }
-            logs, end = self._logs(query)
+        found, last = [], ""
+        for logs, end in self._logs((self._rolled_back.topic,), from_block, last_block):
+            last = end
             for log in logs:
                 event = self._rolled_back.decode(log)
                 batch_id, (block, index) = int(event["batch_id"]), _place(log)
                 key = f"{log['transactionHash']}:{batch_id}"
                 found.append((block, index, RolledBack(key, batch_id, int(event["slashed"]), block)))
-        return found, end
+        return found, last
 
     def _posted_batch(self, log: dict[str, Any]) -> PostedBatch:
         """Raises PayloadMismatch and BlobsUnavailable when the event can be read and the payload cannot."""

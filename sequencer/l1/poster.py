@@ -34,7 +34,7 @@ from sequencer.protocol import work
 from sequencer.protocol.constants import ELEMENT_BYTES
 
 BACKOFF_FIRST_S: Final = 0.25
-BACKOFF_MAX_S: Final = 30.0
+BACKOFF_MAX_S: Final = 4.0
 # measured over payloads from 93 bytes to the largest, with room for a cold first write and the inbox's hash
 EXECUTION_GAS_FIXED: Final = 150_000
 EXECUTION_GAS_PER_BYTE: Final = 7

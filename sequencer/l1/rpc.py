@@ -33,9 +33,26 @@ BLOB_FEE_OF_CALLS: Final = 10**12  # wei; nobody pays it, but a node may want it
 TEXT_CHARS_MAX: Final = 300  # of a node's error that are kept
 RATE_CODES: Final = (429, -32005, -32029, -32097)
 # Words of providers that want fewer requests, not smaller ones.
-RATE_WORDS: Final = ("rate limit", "ratelimit", "rate-limit", "too many requests", "per second", "compute units", "quota")
+RATE_WORDS: Final = (
+    "rate limit",
+    "ratelimit",
+    "rate-limit",
+    "too many requests",
+    "per second",
+    "compute units",
+    "quota",
+)
 # Besu, geth and providers: what was asked for at once was too much; some of them with a code of RATE_CODES.
-SIZE_WORDS: Final = ("range", "batch", "too large", "response size", "results", "blocks", "logs", "too many requests in")
+SIZE_WORDS: Final = (
+    "range",
+    "batch",
+    "too large",
+    "response size",
+    "results",
+    "blocks",
+    "logs",
+    "too many requests in",
+)
 
 
 def to_int(value: str) -> int:
@@ -97,6 +114,7 @@ class _Limit:
         """`size` was refused; False when it cannot be less."""
         self._good = 0
         if size <= 1:
+            self.now = self._most  # it was not for the size
             return False
         self.now = max(1, min(self.now, size) // 2)
         return True
@@ -277,7 +295,9 @@ class Rpc:
                 return None
             raise
         if not isinstance(answers_, list):  # one error for all: of whom takes no batches, or none so large
-            refusal = self._result("a batch", (), answers_ | {"id": None} if isinstance(answers_, dict) else answers_, 0)
+            refusal = self._result(
+                "a batch", (), answers_ | {"id": None} if isinstance(answers_, dict) else answers_, 0
+            )
             if self._batch.halve(len(calls)):
                 return None
             raise self._unavailable(f"a batch: {refusal}")
@@ -304,7 +324,7 @@ class Rpc:
                 fresh = self._connection is None or not self._connection.is_open
                 try:
                     return msgspec.json.decode(self._exchange(body))
-                except (OSError, http.client.HTTPException, ValueError) as error:
+                except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
                     self.close()
                     if not fresh and attempt == 1:
                         continue  # the node has closed an idle connection: no reason to wait
@@ -349,7 +369,10 @@ class LogRange:
 
     def refused(self, error: RpcError) -> None:
         """Asks for half of them, where that may help; else raises `error`."""
-        may_help = isinstance(error, RpcRejected) or (isinstance(error, RpcUnavailable) and error.too_large)
+        if isinstance(error, RpcRejected):
+            may_help = error.method == "eth_getLogs"
+        else:
+            may_help = isinstance(error, RpcUnavailable) and error.too_large
         if not may_help or not self._limit.halve(self.last - self.first + 1):
             raise error
 

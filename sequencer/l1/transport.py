@@ -1,7 +1,7 @@
 """One HTTP request at a time over a kept-alive connection: a deadline for the whole of it, a bound on the answer.
 
-A timeout of a socket is a timeout of each read: a body that drips escapes it for ever. Here every read gets what is left
-of the request's time. An answer that ends before its length does is no answer.
+A timeout of a socket is a timeout of each read: a body that drips escapes it for ever. Here every read gets what is
+left of the request's time. An answer that ends before its length does is no answer.
 """
 
 import base64
@@ -62,35 +62,53 @@ def without_secrets(text: str, url: str) -> str:
 class _Timed(io.RawIOBase):
     """Reads of a socket, each within what is left of the request's time."""
 
-    def __init__(self, sock: socket.socket, left_s: Callable[[], float]) -> None:
+    def __init__(self, of: "_Socket") -> None:
         super().__init__()
-        self._sock = sock
-        self._left_s = left_s
+        self._of = of
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(self._left_s())
-        return self._sock.recv_into(buffer)
+        sock = self._of.sock
+        sock.settimeout(self._of.left_s())
+        return sock.recv_into(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._of.let_go()
 
 
 class _Socket:
-    """What http.client needs of a socket, with the request's deadline upon it."""
+    """What http.client needs of a socket, with the request's deadline upon it. As a socket does, it stays open behind
+    `close` for as long as somebody reads its file.
+    """
 
     def __init__(self, sock: socket.socket, left_s: Callable[[], float]) -> None:
-        self._sock = sock
-        self._left_s = left_s
+        self.sock = sock
+        self.left_s = left_s
+        self._readers = 0
+        self._is_closed = False
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Timed(self._sock, self._left_s))
+        self._readers += 1
+        return io.BufferedReader(_Timed(self))
+
+    def let_go(self) -> None:
+        """A file is closed."""
+        self._readers -= 1
+        if self._is_closed and self._readers <= 0:
+            self.sock.close()
 
     def sendall(self, data: bytes) -> None:
-        self._sock.settimeout(self._left_s())  # for all of it
-        self._sock.sendall(data)
+        self.sock.settimeout(self.left_s())  # for all of it
+        self.sock.sendall(data)
 
     def close(self) -> None:
-        self._sock.close()
+        self._is_closed = True
+        if self._readers <= 0:
+            self.sock.close()
 
 
 class HttpConnection:
@@ -120,8 +138,8 @@ class HttpConnection:
         timeout_s: float,
         path: str | None = None,
     ) -> tuple[int, bytes]:
-        """Status and body, both whole, within `timeout_s`; `path` None: the URL's own. Raises OSError (TimeoutError, AnswerTooLarge) or
-        HTTPException; the connection is closed then.
+        """Status and body, both whole, within `timeout_s`; `path` None: the URL's own. Raises OSError (TimeoutError,
+        AnswerTooLarge), HTTPException or ValueError; the connection is closed then.
         """
         try:
             return self._request(method, body, headers, timeout_s, path)
@@ -137,27 +155,31 @@ class HttpConnection:
         if path is None:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if self._connection is None:
-            self._connection = self._connect(parts.scheme, parts.hostname or "127.0.0.1", parts.port, timeout_s)
+            self._connection = self._connect(
+                parts.scheme, parts.hostname or "127.0.0.1", parts.port, timeout_s
+            )
         if parts.username is not None:
             given = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             headers = {**headers, "Authorization": "Basic " + base64.b64encode(given).decode()}
         self._connection.request(method, path, body, headers)
-        response = self._connection.getresponse()
-        answer = response.read(ANSWER_BYTES_MAX + 1)
-        if len(answer) > ANSWER_BYTES_MAX:
-            raise AnswerTooLarge(f"the answer has more than {ANSWER_BYTES_MAX} bytes")
-        if response.length:  # `read` with an amount says nothing of an end that came early
-            raise http.client.IncompleteRead(answer, response.length)
-        if response.will_close:
-            self.close()
-        return response.status, answer
+        with self._connection.getresponse() as response:
+            answer = response.read(ANSWER_BYTES_MAX + 1)
+            if len(answer) > ANSWER_BYTES_MAX:
+                raise AnswerTooLarge(f"the answer has more than {ANSWER_BYTES_MAX} bytes")
+            if response.length:  # `read` with an amount says nothing of an end that came early
+                raise http.client.IncompleteRead(answer, response.length)
+            if response.will_close:
+                self.close()
+            return response.status, answer
 
-    def _connect(self, scheme: str, host: str, port: int | None, timeout_s: float) -> http.client.HTTPConnection:
+    def _connect(
+        self, scheme: str, host: str, port: int | None, timeout_s: float
+    ) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
         connection = kind(host, port, timeout=timeout_s)
         connection.connect()
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sock = _Socket(connection.sock, self._left_s)  # type: ignore[assignment]  # what http.client uses of it
+        connection.sock = _Socket(connection.sock, self._left_s)  # all that http.client uses of one
         return connection
 
     def _left_s(self) -> float:

@@ -136,10 +136,10 @@ class Challenger:
         """After a challenge that failed: takes a third from who has made the same one on a younger commitment."""
         event = arbiter().event("Challenged")
         batch = "0x" + made.batch_id.to_bytes(32, "big").hex()
-        query = {"address": self._at.arbiter, "topics": [event.topic, batch], "toBlock": "latest"}
+        query = {"address": self._at.arbiter, "topics": [event.topic, batch]}
         head = self._rpc.block_number()
-        query["fromBlock"] = hex(max(self._at.deploy_block, head - self._reveal_blocks))
-        for log in reversed(self._rpc.call("eth_getLogs", query)):
+        first = max(self._at.deploy_block, head - self._reveal_blocks)
+        for log in reversed(self._rpc.logs(query, first, head)):
             told = event.decode(log)
             if told["challenge_id"] != made.challenge_id:
                 continue
@@ -206,14 +206,10 @@ class Challenger:
             query = {
                 "address": self._at.arbiter,
                 "topics": [event.topic, None, address],
-                "fromBlock": hex(self._at.deploy_block),
-                "toBlock": "latest",
             }
             try:
-                logs = self._rpc.call("eth_getLogs", query)
-            except (
-                RpcError
-            ):  # a node that answers for fewer blocks: the rewards can still be collected by hand
+                logs = self._rpc.logs(query, self._at.deploy_block, self._rpc.block_number())
+            except RpcError:  # the rewards can still be collected by hand
                 return {}
             for log in logs:
                 number = int(event.decode(log)["reward"])

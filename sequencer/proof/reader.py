@@ -5,6 +5,7 @@ A batch whose payload cannot be read, for whatever reason, is no end of the read
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import BlobsUnavailable, PayloadMismatch
@@ -29,22 +30,19 @@ class Reader(Follower):
 
     def events(self, first: int, last: int) -> Iterator[tuple[PostedBatch | RolledBack | Unread, int]]:
         """(event, log index) of the blocks `first` to `last`."""
-        query = {
-            "address": self._rollup,
-            "topics": [[self._posted.topic, self._rolled_back.topic]],
-            "fromBlock": hex(first),
-            "toBlock": hex(last),
-        }
-        for log in self._logs(query)[0]:
-            index = to_int(log["logIndex"])
-            if log["topics"][0] != self._posted.topic:
-                batch_id = int(self._rolled_back.decode(log)["batch_id"])
-                yield RolledBack(batch_id, to_int(log["blockNumber"]), log["blockHash"]), index
-                continue
-            try:
-                yield self._posted_batch(log), index
-            except (PayloadMismatch, BlobsUnavailable) as error:
-                yield Unread(self._without_payload(log), str(error)), index
+        topics = (self._posted.topic, self._rolled_back.topic)
+        for logs, _ in self._logs(topics, first, last):
+            for log in logs:
+                yield self._event(log), to_int(log["logIndex"])
+
+    def _event(self, log: dict[str, Any]) -> PostedBatch | RolledBack | Unread:
+        if log["topics"][0] != self._posted.topic:
+            batch_id = int(self._rolled_back.decode(log)["batch_id"])
+            return RolledBack(batch_id, to_int(log["blockNumber"]), log["blockHash"])
+        try:
+            return self._posted_batch(log)
+        except (PayloadMismatch, BlobsUnavailable) as error:
+            return Unread(self._without_payload(log), str(error))
 
     def is_gone(self, unread: Unread, last_block: int) -> bool:
         """Whether a batch has been rolled back since, by `last_block`."""

@@ -10,7 +10,6 @@ from typing import Any, Final
 from sequencer.contracts import load
 from sequencer.l1.abi import Contract, Event
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.follower import BLOCKS_PER_QUERY
 from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.proof.exit import closing_value
@@ -163,14 +162,7 @@ def _logs(
 ) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
     """(name, fields, log) of a contract's events from block `first` on, in order."""
     by_topic = {event.topic: event for event in events}
-    last = rpc.block_number()
-    for start in range(first, last + 1, BLOCKS_PER_QUERY):
-        query = {
-            "address": address,
-            "topics": [list(by_topic)],
-            "fromBlock": hex(start),
-            "toBlock": hex(min(start + BLOCKS_PER_QUERY - 1, last)),
-        }
-        for log in rpc.call("eth_getLogs", query):
-            event = by_topic[log["topics"][0]]
-            yield event.name, event.decode(log), log
+    query = {"address": address, "topics": [list(by_topic)]}
+    for log in rpc.logs(query, first, rpc.block_number()):
+        event = by_topic[log["topics"][0]]
+        yield event.name, event.decode(log), log

@@ -105,13 +105,18 @@ def _element(draw: random.Random) -> bytes:
 
 @contextmanager
 def beacon(folder: Path) -> Iterator[tuple[str, list[bytes]]]:
-    """A beacon node as anvil's, which serves every slot the blobs of the list; its URL."""
+    """A beacon node with a slot a second, which serves every slot the blobs of the list; its URL."""
     held: list[bytes] = []
+    said = {
+        "/eth/v1/config/spec": {"SECONDS_PER_SLOT": "1"},
+        "/eth/v1/beacon/genesis": {"genesis_time": "0"},
+    }
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = msgspec.json.encode({"data": ["0x" + one.hex() for one in held]})
-            self.send_response(200 if "/beacon/blobs/" in self.path else 404)
+            data = said.get(self.path) or ["0x" + one.hex() for one in held]
+            body = msgspec.json.encode({"data": data})
+            self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -140,3 +140,27 @@ def test_node__without_slots__is_asked_by_the_blocks_number(node: Node, blob: by
     del node.answers["/eth/v1/config/spec"]
     node.answers |= {slot(5): {"data": ["0x" + blob.hex()]}}
     assert Beacon(node.url).blobs(5, 1_641_000_000, [name_of(blob)]) == (blob,)
+
+
+def test_node__that_says_404_for_a_moment__is_not_taken_for_an_anvil_for_ever(
+    node: Node, blob: bytes
+) -> None:
+    spec = node.answers.pop("/eth/v1/config/spec")
+    node.answers[slot(77)] = {"data": ["0x" + blob.hex()]}
+    at_s = GENESIS_S + 77 * SLOT_S
+    own, other = Beacon(node.url), Beacon(node.url, may_be_anvil=False)
+    with pytest.raises(BlobsUnavailable, match="slot 5"):
+        own.blobs(5, at_s, [name_of(blob)])
+    with pytest.raises(RpcUnavailable, match="is this a beacon node"):
+        other.blobs(5, at_s, [name_of(blob)])
+    node.answers["/eth/v1/config/spec"] = spec
+    assert own.blobs(5, at_s, [name_of(blob)]) == (blob,)
+    assert other.blobs(5, at_s, [name_of(blob)]) == (blob,)
+
+
+def test_error__shows_no_key_of_the_url(node: Node) -> None:
+    node.answers = {}
+    with pytest.raises(RpcUnavailable) as caught:
+        Beacon(node.url + "/v1/sEcReTkEy123", may_be_anvil=False).blobs(5, GENESIS_S, [b"\1" * 32])
+    assert "sEcReTkEy123" not in str(caught.value)
+    assert node.asked[0] == "/v1/sEcReTkEy123/eth/v1/config/spec"
