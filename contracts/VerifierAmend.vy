@@ -49,7 +49,7 @@ initializes: matching[
     queue := queue,
     state := state
 ]
-initializes: orders[auth := auth, cmap := cmap, insurance := insurance, state := state]
+initializes: orders[auth := auth, cmap := cmap, insurance := insurance, margin := margin, state := state]
 initializes: amend[
     auth := auth, cmap := cmap, insurance := insurance, matching := matching, orders := orders, state := state
 ]

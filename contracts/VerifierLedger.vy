@@ -32,7 +32,7 @@ initializes: freshness[state := state]
 initializes: forced[freshness := freshness, reports := reports, state := state]
 initializes: margin[freshness := freshness, state := state]
 initializes: cash[auth := auth, cmap := cmap, forced := forced, insurance := insurance, margin := margin, state := state]
-initializes: orders[auth := auth, cmap := cmap, insurance := insurance, state := state]
+initializes: orders[auth := auth, cmap := cmap, insurance := insurance, margin := margin, state := state]
 initializes: transition[cmap := cmap, state := state]
 
 DOMAIN: immutable(bytes32)  # EIP-712 domain separator under which records are signed

@@ -4,6 +4,8 @@ It applies first and leaves out what is a no-op, so that a refusal comes before 
 number nor a byte on L1; what stays is logged, and only then acknowledged. No clock, no I/O: time comes with the tick.
 """
 
+from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sequencer.log import Entry, LoggedSegment
@@ -69,6 +71,7 @@ class Engine:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.sweeps: Callable[[int], list[bytes]] = lambda _time: []  # SWEEPs of the orders that are dead now
         self._segments: list[LoggedSegment] = []
         self._records: list[bytes] = []
         self._weight = 0
@@ -105,23 +108,28 @@ class Engine:
             system_results.append(result)
             kept += _is_kept(raw, result.outcomes[0])
             self._continue(result)
-        results: list[Result] = []
         submissions.sort(key=_class)
-        for submission in submissions:
-            if submission.raw[:1] in _SYSTEM_ALONE:
-                results.append(Result(submission, [_refused(state.globals.seq, Reason.UNKNOWN_KIND)]))
-                continue
-            result = Result(submission, [self._try(submission.raw, submission.signer)])
-            results.append(result)
-            if result.reason is Reason.OK:
-                kept += 1
-                self._continue(result)
+        before_takers = bisect_right(submissions, c.CLASS_CANCEL, key=_class)
+        results = [self._submit(one) for one in submissions[:before_takers]]
+        for raw in self.sweeps(time):  # what has died in this tick must not stand in a taker's way
+            system_results.append(Result(Submission(raw, None), [self._try(raw, None)]))
+            kept += system_results[-1].reason is Reason.OK
+        results += [self._submit(one) for one in submissions[before_takers:]]
+        kept += sum(result.reason is Reason.OK for result in results)
         number = state.globals.tick
         if not kept:
             state.globals = before
             return Tick(number, None, results, system_results, waiting)
         root = self._close()
         return Tick(number, Entry(first_seq, time, root, self._segments), results, system_results, waiting)
+
+    def _submit(self, submission: Submission) -> Result:
+        if submission.raw[:1] in _SYSTEM_ALONE:
+            return Result(submission, [_refused(self.state.globals.seq, Reason.UNKNOWN_KIND)])
+        result = Result(submission, [self._try(submission.raw, submission.signer)])
+        if result.reason is Reason.OK:
+            self._continue(result)
+        return result
 
     def _mark(self, raw: bytes) -> list[Result]:
         """RISK for the pages that a message of L1 waits for; those that held."""

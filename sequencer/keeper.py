@@ -43,7 +43,7 @@ class KeeperConfig:
     looks_max: int = 2_048  # accounts valued
     liquidations_max: int = 256
     settlements_max: int = 256
-    sweeps_max: int = 256
+    sweeps_max: int = 512  # a second, however many ticks it has
     auctions_max: int = 512  # portfolios that the liquidator looks at
 
 
@@ -61,6 +61,7 @@ class Keeper:
     index: Index = field(init=False)
     _surfaces_wait: dict[tuple[int, int], SurfaceReport] = field(default_factory=dict)
     _risk_work: tuple[int, int] = (0, 0)  # units that RISK may still cost, and as of when
+    _swept: tuple[int, int] = (0, 0)  # the second of the last sweeps, and how many it has had
 
     def __post_init__(self) -> None:
         """Makes the indexes of `state`."""
@@ -128,9 +129,20 @@ class Keeper:
         ]
         for key, number in index.expiries.holders(index.looks, config.settlements_max):
             out.append(codec.encode(Kind.SETTLE, underlying=key >> 16, day=key & 0xFFFF, account=number))
-        for instrument, side, price, seq in index.orders.dead(now_s, config.sweeps_max):
-            out.append(codec.encode(Kind.SWEEP, instrument=instrument, side=side, price=price, seq=seq))
-        return out
+        return out + self.sweeps(now_s)
+
+    def sweeps(self, now_s: int) -> list[bytes]:
+        """Dead orders, as the state stands at `now_s`: for every tick, before anybody can meet them."""
+        if now_s != self._swept[0]:
+            self._swept = now_s, 0
+        orders, (_, swept) = self.index.orders, self._swept
+        orders.update()
+        found = orders.dead(now_s, self.config.sweeps_max - swept)
+        self._swept = now_s, swept + len(found)
+        return [
+            codec.encode(Kind.SWEEP, instrument=instrument, side=side, price=price, seq=seq)
+            for instrument, side, price, seq in found
+        ]
 
     def bids(self, now_s: int) -> list[Submission]:
         """Bids of the liquidator for the portfolios that are on auction, the most under-margined first."""

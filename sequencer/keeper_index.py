@@ -1,25 +1,22 @@
-"""What the keeper would otherwise have to search for: pages to mark, expiries to fix and to settle, dead orders.
+"""What the keeper would otherwise have to search for: pages to mark, expiries to fix and to settle. Dead orders:
+`keeper_dead`.
 
 All of it is kept beside the state, made when the keeper gets one, and brought up to date by `State.changes` before a
 pass: the work is that of what has changed. Nothing here decides what is true; a record that should not be is refused.
 """
 
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush, nsmallest
+from heapq import heappop, heappush, nsmallest
 from itertools import islice
 from typing import Final
 
+from sequencer.keeper_dead import DeadOrders
 from sequencer.keeper_looks import Looks
 from sequencer.protocol import constants as c
-from sequencer.protocol.book import Order
 from sequencer.protocol.entries import Account, Expiry, Page, Underlying
-from sequencer.protocol.state import Changes, State, expiry_time, instrument_expiry_time
+from sequencer.protocol.state import State, expiry_time
 
 _NUMBER: Final = (1 << c.TYPE_SHIFT) - 1
-LOOKED_AT: Final = 16  # entries of orders that are gone already, for each that a pass may propose
-CLEAN_MIN: Final = 1_024  # entries that a heap of orders may have without being cleaned
-
-OrderKey = tuple[int, int, int, int]  # instrument, side, price, seq
 
 
 class PagesDue:
@@ -138,70 +135,6 @@ class Expiries:
                             return
 
 
-class DeadOrders:
-    """Resting orders of expired instruments, and orders past their own time."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._known: dict[int, None] = {}  # instruments that have ever had an order
-        self._expiring: list[tuple[int, int]] = []  # (time, instrument)
-        self._expired: dict[int, None] = {}
-        self._timed: list[tuple[int, OrderKey]] = []
-        self._lapsed: dict[OrderKey, None] = {}
-        self._room = CLEAN_MIN
-        for instrument, book in state.books.items():
-            self._know(instrument)
-            for side in (c.BUY, c.SELL):
-                for order in book.orders(side):
-                    self.rested(order)
-
-    def rested(self, order: Order) -> None:
-        """An order has come to rest."""
-        instrument = order.instrument
-        self._know(instrument)
-        if 0 < order.expires < instrument_expiry_time(instrument):
-            heappush(self._timed, (order.expires, (instrument, order.side, order.price, order.seq)))
-            if len(self._timed) >= self._room:  # as many again have come: those that are gone leave
-                self._timed = [one for one in self._timed if self._rests(one[1])]
-                heapify(self._timed)
-                self._room = max(CLEAN_MIN, 2 * len(self._timed))
-
-    def _know(self, instrument: int) -> None:
-        if instrument not in self._known:
-            self._known[instrument] = None
-            heappush(self._expiring, (instrument_expiry_time(instrument), instrument))
-
-    def _rests(self, key: OrderKey) -> bool:
-        return self._state.find_order(*key) is not None
-
-    def _is_alone(self, key: OrderKey) -> bool:
-        """Whether it still rests, and does not go with its book."""
-        return key[0] not in self._expired and self._rests(key)
-
-    def dead(self, now_s: int, count: int) -> list[OrderKey]:
-        """Up to `count` of them, at most half of them past their own time."""
-        while self._expiring and self._expiring[0][0] <= now_s:
-            self._expired[heappop(self._expiring)[1]] = None
-        self._lapsed = {key: None for key in self._lapsed if self._is_alone(key)}
-        for _ in range(LOOKED_AT * count):
-            if not self._timed or self._timed[0][0] > now_s or len(self._lapsed) >= count // 2:
-                break
-            _, key = heappop(self._timed)
-            if self._is_alone(key):
-                self._lapsed[key] = None
-        out = list(self._lapsed)
-        for instrument in list(self._expired):
-            book = self._state.books[instrument]
-            if not len(book):
-                del self._expired[instrument]
-            for side in (c.BUY, c.SELL):
-                room = count - len(out)
-                out += ((instrument, side, one.price, one.seq) for one in islice(book.orders(side), room))
-            if len(out) >= count:
-                break
-        return out
-
-
 class Index:
     """All of it for one state."""
 
@@ -210,9 +143,8 @@ class Index:
         self.looks = Looks(state)
         self.pages = PagesDue(risk_move_ppm, risk_refresh_s, state.params.mark_skew_max_s // 2)
         self.expiries = Expiries()
-        self.orders = DeadOrders(state)
-        state.flush()
-        state.changes = Changes()
+        self._changes, changes = state.watch(2)
+        self.orders = DeadOrders(state, changes)
         for page_id, page in state.pages.items():
             self._changed(c.KEY_PAGE | page_id, page)
         for key, expiry in state.expiries.items():
@@ -224,14 +156,9 @@ class Index:
 
     def update(self) -> None:
         """Takes in what has changed in the state."""
-        self.state.flush()
-        changes = self.state.changes
-        assert changes is not None  # they are this index's
-        self.state.changes = Changes()
-        for key, entry in changes.entries.items():
+        self.state.flush_entries()
+        for key, entry in self._changes.take().entries.items():
             self._changed(key, entry)
-        for order in changes.orders:
-            self.orders.rested(order)
 
     def _changed(self, key: int, entry: object) -> None:
         number = key & _NUMBER

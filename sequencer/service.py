@@ -172,6 +172,7 @@ class Service:
         if (at := config.deployment) is not None:
             keeps = replace(keeps, risk_work_per_s=at.work_per_s // 2, risk_work_max=at.work_max // 2)
         self.keeper = Keeper(state, sources or [], feed_keys or [], keeps, wanted or [], liquidator)
+        self.engine.sweeps = self.keeper.sweeps
         self.views = Views(state, self._status)
         self.views.redone, self.views.acknowledged_as = self.log.redone, self.log.acknowledged_as
         self.outcomes = Outcomes()
@@ -528,9 +529,9 @@ class Service:
     # --- keeper -----------------------------------------------------------------------------------
 
     def _keeper_records(self, now_s: int) -> list[bytes]:
-        """The keeper looks once a second of the exchange's time."""
+        """The keeper looks once a second of the exchange's time, at what orders have died in every tick."""
         if now_s == self._keeper_looked_s:
-            return []
+            return self.keeper.sweeps(now_s)
         self._keeper_looked_s = now_s
         out = self.keeper.pass_one(now_s) + self.keeper.pass_two(now_s)
         for bid in self.keeper.bids(now_s):
@@ -722,6 +723,7 @@ class Service:
             changed = await asyncio.to_thread(_changed_accounts, self.state, state)
             self._adopt(state)
             self.engine = self.driver.engine = Engine(state)
+            self.engine.sweeps = self.keeper.sweeps
             self.rolled_back = report
             self._load_outcomes()
             self.views.roll_back(report.first_seq, report.fills)

@@ -21,6 +21,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, QueueState, Reason
 from sequencer.protocol.entries import Account
+from sequencer.protocol.orders import is_dead
 from sequencer.protocol.outcome import Fill
 from sequencer.protocol.queue import sequencing_fee
 from sequencer.protocol.state import State, instrument_expiry_time
@@ -82,7 +83,6 @@ class Views:
         self.redone: Callable[[int], Redone | None] = lambda _seq: None
         self.acknowledged_as: Callable[[int], int] = lambda place: place
         self._names: dict[int, str] = {}
-        self._open: dict[int, dict[int, Order]] = {}  # account -> seq -> order; the dead are dropped when met
         self.adopt(state)
         self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
             "account": self.account,
@@ -101,11 +101,7 @@ class Views:
         self.state = state
         while self.trades and self.trades[-1].seq >= state.globals.seq:
             self.trades.pop()
-        self._open, self._names = {}, {}
-        for book in state.books.values():
-            for side in (c.BUY, c.SELL):
-                for order in book.orders(side):
-                    self._open.setdefault(order.account, {})[order.seq] = order
+        self._names = {}
 
     def name(self, instrument: int) -> str:
         """Name of a listed instrument, remembered."""
@@ -226,10 +222,8 @@ class Views:
     def orders(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Live orders of an account, the oldest first."""
         number, _ = self._account(params)
-        held = self._open.get(number, {})
-        for seq in [seq for seq, order in held.items() if not self._is_alive(order)]:
-            del held[seq]
-        return [self.order(order) for order in held.values()]
+        held = self.state.orders_of.get(number, {})
+        return [self.order(held[seq]) for seq in sorted(held) if self._is_alive(held[seq])]
 
     def order_by_seq(self, params: dict[str, Any]) -> dict[str, Any]:
         """The order of this sequence number that rests, or the record that a roll-back has made void."""
@@ -254,16 +248,34 @@ class Views:
         }
 
     def _resting(self, seq: int) -> Order | None:
-        for held in self._open.values():
+        for held in self.state.orders_of.values():
             order = held.get(seq)
             if order is not None and self._is_alive(order):
                 return order
         return None
 
     def _is_alive(self, order: Order) -> bool:
-        if self.state.find_order(order.instrument, order.side, order.price, order.seq) is not order:
-            return False
-        return order.seq >= self.state.accounts[order.account].order_floor
+        """Whether it can still trade. A dead one that SWEEP has not taken out yet is shown to nobody."""
+        return not is_dead(self.state, self.state.accounts[order.account], order)
+
+    def _living(self, instrument: int) -> Callable[[Order], bool]:
+        """`_is_alive` for the orders of one book, which has what they share computed once."""
+        state = self.state
+        accounts, time = state.accounts, state.globals.time
+        if time >= instrument_expiry_time(instrument):
+            return lambda _order: False
+        page = state.pages[instrument >> 5]
+        need = page.rows[instrument & 31][0] + margin.short_need(state, page, instrument)
+
+        def is_alive(order: Order) -> bool:
+            account = accounts[order.account]
+            if order.flags & c.FLAG_REDUCE_ONLY:
+                return not is_dead(state, account, order)
+            if order.seq < account.order_floor or 0 < order.expires <= time:
+                return False
+            return order.side == c.BUY or need <= order.price + order.reserve_rate
+
+        return is_alive
 
     def order(self, order: Order) -> dict[str, Any]:
         """A resting order; (number, side, price, seq) is its key for CANCEL."""
@@ -288,8 +300,12 @@ class Views:
     def depth(self, instrument: int, depth: int) -> dict[str, Any]:
         """See `book`."""
         book = self.state.books.get(instrument)
+        lives = self._living(instrument)
         sides = [
-            [[usd(price), contracts(quantity), count] for price, quantity, count in book.depth(side, depth)]
+            [
+                [usd(price), contracts(quantity), count]
+                for price, quantity, count in book.depth(side, depth, lives)
+            ]
             if book
             else []
             for side in (c.BUY, c.SELL)
@@ -328,8 +344,11 @@ class Views:
         page = state.pages[instrument >> 5]
         underlying, day, _, _ = instrument_terms(state, instrument)
         book = state.books.get(instrument)
-        bid = book.best_price(c.BUY) if book else None
-        ask = book.best_price(c.SELL) if book else None
+        lives = self._living(instrument)
+        bid, ask = (
+            next((one.price for one in book.orders(side) if lives(one)), None) if book else None
+            for side in (c.BUY, c.SELL)
+        )
         return {
             "instrument": self.name(instrument),
             "number": instrument,
@@ -408,8 +427,9 @@ class Views:
             body["amount"] = cash(first.amount)
         if first.number or first.amount:
             body["number"] = first.number
-        if first.removed:
-            body["removed"] = [one.seq for outcome in result.outcomes for one in outcome.removed]
+        removed = [one.seq for outcome in result.outcomes for one in outcome.removed]
+        if removed:
+            body["removed"] = removed
         return _json(body)
 
     def _rested(self, order: Order) -> bytes:
@@ -467,7 +487,6 @@ class Views:
                     changed[fill.instrument] = None
                 if outcome.rested is not None:
                     rested = outcome.rested
-                    self._open.setdefault(rested.account, {})[rested.seq] = rested
                     changed[rested.instrument] = None
                     out.append(
                         (

@@ -88,6 +88,32 @@ def test_taker__that_meets_more_than_one_record_can_fill__goes_on_in_continues()
     assert little.replayed().root() == little.state.root()
 
 
+def test_dead_orders_of_a_tick__are_swept_before_its_takers_and_count_against_none() -> None:
+    """Of CANCEL_ALL in the same tick, and of the second that the tick brings."""
+    little = Little()
+    little.engine.sweeps = little.keeper.sweeps
+    fok, post = c.TIF_FOK << c.FLAG_TIF_SHIFT, c.FLAG_POST_ONLY
+    little.run([little.place(0, c.SELL, MID - 20 - number) for number in range(5)])
+    expires = little.now + 3  # the second of the takers
+    dying = [little.place(1, c.SELL, MID - 10 - number, expires=expires) for number in range(5)]
+    little.run([*dying, little.rest(2, c.SELL, MID + 10)])
+    little.run([])
+    tick = little.run(
+        [
+            little.place(3, c.BUY, MID + 10, 10, fok),
+            little.place(3, c.BUY, MID + 5, 1, post),
+            little.signed(Kind.CANCEL_ALL, 0, nonce_floor=0),
+        ]
+    )
+    assert reasons(tick) == [Reason.OK] * 3
+    assert [one.submission.raw[0] for one in tick.system] == [Kind.SWEEP] * 10
+    assert {one.reason for one in tick.system} == {Reason.OK}
+    rested, filled = tick.results[1].outcomes, tick.results[2].outcomes
+    assert [outcome.rested is not None for outcome in rested] == [True]
+    assert [len(outcome.fills) for outcome in filled] == [1]
+    assert little.replayed().root() == little.state.root()
+
+
 def test_segments__close_before_their_weight_passes_what_a_challenge_carries() -> None:
     little = Little()
     little.run([*little.orders(40), little.signed(Kind.CANCEL_ALL, 0, nonce_floor=0)])

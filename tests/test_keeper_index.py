@@ -6,16 +6,18 @@ from pathlib import Path
 from random import Random
 
 from sequencer.keeper import Keeper
-from sequencer.keeper_index import CLEAN_MIN, DeadOrders, Index, OrderKey
+from sequencer.keeper_dead import OrderKey
+from sequencer.keeper_index import Index
 from sequencer.keeper_looks import shortfall
 from sequencer.protocol import constants as c
-from sequencer.protocol.book import Order
+from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.matching import is_idle
 from sequencer.protocol.state import State, expiry_time, instrument_expiry_time
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "differential"))
 from crowd import Crowd
-from exchange import CALM, INDEX, NEAR, Exchange, examples
+from exchange import CALM, INDEX, NEAR, examples
 from hostile import populated
 
 ALL = 1 << 40
@@ -74,14 +76,29 @@ class Scans:
         }
 
     def dead(self) -> set[OrderKey]:
-        now = self.state.globals.time
-        return {
-            (instrument, side, order.price, order.seq)
-            for instrument, book in self.state.books.items()
-            for side in (c.BUY, c.SELL)
-            for order in book.orders(side)
-            if now >= instrument_expiry_time(instrument) or 0 < order.expires <= now
+        return {key for kind in self.dead_by_kind().values() for key in kind}
+
+    def dead_by_kind(self) -> dict[str, set[OrderKey]]:
+        now, state = self.state.globals.time, self.state
+        found: dict[str, set[OrderKey]] = {
+            kind: set() for kind in ("lapsed", "expired", "floored", "idle", "unbacked")
         }
+        for instrument, book in state.books.items():
+            page = state.pages[instrument >> 5]
+            for side in (c.BUY, c.SELL):
+                for order in book.orders(side):
+                    account = state.accounts[order.account]
+                    kinds = {
+                        "lapsed": 0 < order.expires <= now,
+                        "expired": now >= instrument_expiry_time(instrument),
+                        "floored": order.seq < account.order_floor,
+                        "idle": is_idle(account, order),
+                        "unbacked": not margin.is_backed(state, page, account, order),
+                    }
+                    for kind, is_so in kinds.items():
+                        if is_so:
+                            found[kind].add((instrument, side, order.price, order.seq))
+        return found
 
     def short(self) -> set[int]:
         return {number for number, one in self.state.accounts.items() if shortfall(self.state, one) > 0}
@@ -110,10 +127,12 @@ def compare(index: Index, scans: Scans) -> Counter[str]:
     pairs = list(index.expiries.holders(index.looks, ALL))
     assert len(pairs) == len(set(pairs))
     assert set(pairs) == scans.to_settle()
+    index.orders.update()
     dead = index.orders.dead(now, ALL)
     assert len(dead) == len(set(dead))
     assert set(dead) == scans.dead()
-    return Counter(due=len(due), settle=len(pairs), dead=len(dead), auctions=len(auctions))
+    kinds = {kind: len(keys) for kind, keys in scans.dead_by_kind().items()}
+    return Counter(due=len(due), settle=len(pairs), auctions=len(auctions), **kinds)
 
 
 def run(seed: int) -> Counter[str]:
@@ -147,7 +166,8 @@ def test_index__after_every_record__is_what_a_scan_finds() -> None:
     found: Counter[str] = Counter()
     for seed in range(examples(6)):
         found += run(seed)
-    assert min(found[one] for one in ("due", "settle", "dead", "auctions")) > 0, found
+    kinds = ("due", "settle", "auctions", "lapsed", "expired", "floored", "idle", "unbacked")
+    assert min(found[one] for one in kinds) > 0, found
 
 
 def test_pages__come_in_waves_so_that_those_of_an_account_are_marked_together() -> None:
@@ -215,44 +235,3 @@ def test_keeper__whose_records_come_late_in_any_order_or_never__catches_up() -> 
     for seed in range(examples(6)):
         held += late(seed)
     assert held.keys() >= {Kind.RISK, Kind.LIQUIDATE, Kind.SWEEP, Kind.SETTLE, Kind.FIX}, held
-
-
-def test_orders__that_were_cancelled__leave_the_index_before_their_time() -> None:
-    exchange = Exchange(audits=False, **CALM)
-    (instrument,) = exchange.open((NEAR, INDEX, 0))
-    state = exchange.state
-    orders = DeadOrders(state)
-    for seq in range(20 * CLEAN_MIN):
-        order = Order(1, instrument, c.SELL, INDEX, seq, 1, state.globals.time + 60, 0, 0)
-        state.insert_order(order)
-        orders.rested(order)
-        if seq % 64:
-            state.remove_order(order)
-    assert len(orders._timed) <= 2 * CLEAN_MIN
-    found = orders.dead(state.globals.time + 60, 2_000)
-    assert len(found) == 20 * CLEAN_MIN // 64
-
-
-def test_dead_orders__come_in_parts_and_none_keeps_the_other_kind_back() -> None:
-    exchange = Exchange(audits=False, **CALM)
-    near, later = exchange.open((NEAR, INDEX, 0), (NEAR + 1, INDEX, 0))
-    state = exchange.state
-    orders = DeadOrders(state)
-    expiry = expiry_time(NEAR)
-    for seq in range(100):
-        for instrument, expires in ((near, 0), (later, expiry)):
-            order = Order(1, instrument, c.SELL, INDEX + instrument % 2, 2 * seq + instrument % 2, 1, expires)
-            state.insert_order(order)
-            orders.rested(order)
-    assert orders.dead(expiry - 1, 10) == []
-    taken = 0
-    while found := orders.dead(expiry, 10):
-        assert len(found) <= 10
-        taken += len(found)
-        if taken == 10:
-            assert Counter(one[0] for one in found) == {near: 5, later: 5}
-        for key in found:
-            resting = state.find_order(*key)
-            assert resting is not None
-            state.remove_order(resting)
-    assert taken == 200

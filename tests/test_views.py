@@ -1,6 +1,7 @@
 """What people see of the state: exact decimals, answers that agree with the state, errors that name the field."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -48,10 +49,23 @@ class Desk:
         return tick.results
 
     def place(
-        self, account: int, side: int, price: int, lots: int, flags: int = 0, instrument: int = CALL
+        self,
+        account: int,
+        side: int,
+        price: int,
+        lots: int,
+        flags: int = 0,
+        instrument: int = CALL,
+        expires: int = 0,
     ) -> Result:
         self.nonce += 1
-        fields = {"price": price, "quantity": lots, "nonce": self.nonce, "expires": 0, "fee_max": 10_000}
+        fields = {
+            "price": price,
+            "quantity": lots,
+            "nonce": self.nonce,
+            "expires": expires,
+            "fee_max": 10_000,
+        }
         record = signed(
             Kind.PLACE, KEYS[account], account=account, instrument=instrument, flags=side | flags, **fields
         )
@@ -174,6 +188,70 @@ def test_orders__after_cancel_all__are_none_though_dead_ones_still_lie_in_the_bo
     desk.submit(signed(Kind.CANCEL_ALL, KEYS[MAKER], account=MAKER, nonce_floor=0, nonce=50, expires=0))
     assert desk.views.orders({"account": MAKER}) == []
     assert len(desk.views.orders({"account": TAKER})) == 1
+
+
+def _floored(desk: Desk) -> None:
+    desk.place(MAKER, c.BUY, 19_000, 10_000)
+    desk.submit(signed(Kind.CANCEL_ALL, KEYS[MAKER], account=MAKER, nonce_floor=0, nonce=50, expires=0))
+
+
+def _lapsed(desk: Desk) -> None:
+    desk.place(MAKER, c.BUY, 19_000, 10_000, expires=NOW + 1)
+    desk.engine.run(NOW + 1, [codec.encode(Kind.DEPOSIT, owner=b"\3" * 20, account=3, amount=10**7)], [])
+
+
+def _idle(desk: Desk) -> None:
+    desk.place(TAKER, c.BUY, 20_000, 10_000)
+    desk.place(MAKER, c.SELL, 20_000, 10_000)
+    desk.place(MAKER, c.BUY, 19_000, 10_000, c.FLAG_REDUCE_ONLY)
+    desk.place(TAKER, c.SELL, 19_500, 10_000)
+    desk.place(MAKER, c.BUY, 19_500, 10_000, c.TIF_IOC << c.FLAG_TIF_SHIFT | c.FLAG_REDUCE_ONLY)
+
+
+def _unbacked(desk: Desk) -> None:
+    desk.place(MAKER, c.SELL, 120_000, 10_000)
+    desk.engine.run(
+        NOW + 1,
+        [
+            signed(Kind.FEED, FEED_KEY, underlying=0, feed=0, time=NOW + 1, price=6_900_000),
+            codec.encode(Kind.RISK, underlying=0, day=DAY, page=0),
+        ],
+        [],
+    )
+
+
+def _expired(desk: Desk) -> None:
+    desk.place(MAKER, c.SELL, 120_000, 10_000)
+    desk.engine.run(
+        DAY * 86_400 + 8 * 3_600, [codec.encode(Kind.DEPOSIT, owner=b"\3" * 20, account=3, amount=10**7)], []
+    )
+
+
+@pytest.mark.parametrize("die", [_floored, _lapsed, _idle, _unbacked, _expired])
+def test_dead_order__that_nobody_has_swept__is_shown_nowhere(desk: Desk, die: Callable[[Desk], None]) -> None:
+    die(desk)
+    views, state = desk.views, desk.engine.state
+    ((_, order),) = state.orders_of[MAKER].items()
+    assert state.find_order(CALL, order.side, order.price, order.seq) is order  # its leaf stands
+    book, ticker = views.book({"instrument": CALL}), views.ticker({"instrument": CALL})
+    assert (book["bids"], book["asks"]) == ([], [])
+    assert (ticker["best_bid"], ticker["best_ask"]) == (None, None)
+    assert views.orders({"account": MAKER}) == []
+    with pytest.raises(QueryError):
+        views.order_by_seq({"seq": order.seq})
+    sweep = {"instrument": CALL, "side": order.side, "price": order.price, "seq": order.seq}
+    tick = desk.engine.run(state.globals.time, [codec.encode(Kind.SWEEP, **sweep)], [])
+    assert [one.reason for one in tick.system] == [Reason.OK]
+
+
+def test_dead_orders__leave_the_live_ones_of_their_level_to_be_seen(desk: Desk) -> None:
+    desk.place(MAKER, c.BUY, 19_000, 10_000, expires=NOW + 1)
+    desk.place(MAKER, c.BUY, 19_000, 20_000)
+    desk.place(TAKER, c.BUY, 18_000, 30_000)
+    assert desk.views.book({"instrument": CALL})["bids"][0] == ["190.00", "3.0000", 2]
+    desk.engine.run(NOW + 1, [codec.encode(Kind.DEPOSIT, owner=b"\3" * 20, account=3, amount=10**7)], [])
+    assert desk.views.book({"instrument": CALL})["bids"] == [["190.00", "2.0000", 1], ["180.00", "3.0000", 1]]
+    assert [one["quantity"] for one in desk.views.orders({"account": MAKER})] == ["2.0000"]
 
 
 def test_instruments__at_expiry__are_left_out_unless_asked_for(desk):

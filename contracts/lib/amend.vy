@@ -76,7 +76,7 @@ def _amend(domain: bytes32) -> uint256:
         return reason.NOT_OWNER_OF_ORDER
     if (entry >> 104) & 255 != flags:  # they say what class the record is of
         return reason.FLAGS
-    if orders._is_dead(account, key, entry, instrument, side):
+    if orders._has_ended(account, key, entry, instrument, side):
         return reason.ORDER_DEAD
     account.nonce_floor, account.nonce_bitmap = auth._use_nonce(account.nonce_floor, account.nonce_bitmap, nonce)
     filled: uint256 = book._filled(entry)

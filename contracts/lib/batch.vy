@@ -71,7 +71,7 @@ WEIGHTS: constant(uint256) = (
     (1 << 5) | (2 << 10) | (3 << 80) | (3 << 85)  # TICK, DEPOSIT, FEED, SURFACE
     | (31 << 15) | (3 << 20) | (31 << 25) | (31 << 30) | (31 << 40)  # FORCED_WITHDRAW, _CANCEL_ALL, _ORDER, _LIQUIDATE, _BID
     | (31 << 90) | (4 << 95) | (2 << 100) | (31 << 105)  # RISK, LIST, FIX, SETTLE
-    | (31 << 110) | (2 << 115) | (4 << 120) | (31 << 160)  # LIQUIDATE, COLLECT, SWEEP, PLACE
+    | (31 << 110) | (2 << 115) | (5 << 120) | (31 << 160)  # LIQUIDATE, COLLECT, SWEEP, PLACE
     | (31 << 165) | (4 << 170) | (3 << 175) | (3 << 180)  # CONTINUE, CANCEL, CANCEL_ALL, SET_SIGNER
     | (31 << 185) | (31 << 190) | (31 << 195) | (31 << 225)  # TRANSFER, WITHDRAW, BID, AMEND
 )

@@ -17,6 +17,7 @@ from . import constants
 from . import entries
 from . import fills
 from . import insurance
+from . import margin
 from . import params
 from . import reason
 from . import state
@@ -24,6 +25,7 @@ from . import state
 uses: auth
 uses: cmap
 uses: insurance
+uses: margin
 uses: state
 
 CANCEL_TYPE: constant(bytes32) = keccak256(
@@ -50,7 +52,7 @@ def _find_order(instrument: uint256, side: uint256, price: uint256, seq: uint256
 
 @internal
 @view
-def _is_dead(owner: entries.Account, key: uint256, entry: uint256, instrument: uint256, side: uint256) -> bool:
+def _has_ended(owner: entries.Account, key: uint256, entry: uint256, instrument: uint256, side: uint256) -> bool:
     """
     @notice Whether SWEEP may take a resting order out, at whatever marks there are.
     """
@@ -163,19 +165,23 @@ def _end_all(account: entries.Account):
 @internal
 def _sweep() -> uint256:
     """
-    @notice SWEEP: anyone may have a dead order taken out: cancelled by floor, past its time, of an expired instrument, or
-            reduce-only with nothing left to reduce. Its account pays for the record, out of cash that is there.
+    @notice SWEEP: anyone may have a dead order taken out; one that has not ended, but is not backed at the last marks, too.
+            Its account pays for the record, out of cash that is there.
     """
     instrument: uint256 = codec._field(1, 4)
     key: uint256 = 0
     entry: uint256 = 0
     path: uint256 = 0
     side: uint256 = codec._field(5, 1)
-    key, entry, path = self._find_order(instrument, side, codec._field(6, 4), codec._field(10, 5))
+    price: uint256 = codec._field(6, 4)
+    key, entry, path = self._find_order(instrument, side, price, codec._field(10, 5))
     if path == 0:
         return reason.UNKNOWN_ORDER
     owner: entries.Account = state._account(book._account(entry))
-    if not self._is_dead(owner, key, entry, instrument, side):
+    is_dead: bool = self._has_ended(owner, key, entry, instrument, side)
+    if not is_dead and side == constants.SELL:
+        is_dead = not margin._is_backed(state._page(instrument >> 5), owner, instrument, side, price, entry)
+    if not is_dead:
         return reason.ORDER_ALIVE
     owner = self._remove(owner, key, entry, path)
     cash: uint256 = convert(convert(max(owner.cash, 0), bytes32), uint256)

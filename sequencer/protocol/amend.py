@@ -32,7 +32,7 @@ def amend(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.NOT_OWNER_OF_ORDER
     if order.flags != flags:  # they say what class the record is of
         return Reason.FLAGS
-    if orders.is_dead(state, found, order):
+    if orders.has_ended(state, found, order):
         return Reason.ORDER_DEAD
     if quantity <= order.filled or (new_price == price and quantity <= order.filled + order.quantity):
         return _shrink(state, found, order, quantity, nonce, fee_max, out)

@@ -13,7 +13,7 @@ its first price.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from sequencer.protocol.constants import KEY_ORDER
@@ -224,17 +224,19 @@ class Book:
                 return
             yield from levels[-rank if opposite else rank].values()
 
-    def depth(self, side: int, levels: int) -> list[tuple[int, int, int]]:
-        """The best `levels` levels of `side`, best first: (price in ticks, quantity in lots, orders)."""
+    def depth(
+        self, side: int, levels: int, counts: Callable[[Order], bool] = lambda _order: True
+    ) -> list[tuple[int, int, int]]:
+        """The best `levels` levels of `side`, best first: (price in ticks, lots, orders) of those that count."""
         ranks = self._ranks[side]
         rows: list[tuple[int, int, int]] = []
         for rank in reversed(ranks):
             if len(rows) >= levels:
                 break
             price = -rank if side else rank
-            level = self._levels[side][price]
+            level = [order for order in self._levels[side][price].values() if counts(order)]
             if level:
-                rows.append((price, sum(order.quantity for order in level.values()), len(level)))
+                rows.append((price, sum(order.quantity for order in level), len(level)))
         return rows
 
 

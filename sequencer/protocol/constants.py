@@ -209,7 +209,7 @@ LAYOUT: Final[dict[int, tuple[int, int, int]]] = {
     Kind.SETTLE: (31, 0, 31),
     Kind.LIQUIDATE: (31, 0, 31),
     Kind.COLLECT: (31, 0, 2),
-    Kind.SWEEP: (31, 1, 4),
+    Kind.SWEEP: (31, 1, 5),
     Kind.PLACE: (93, 3, 31),
     Kind.CONTINUE: (31, 3, 31),
     Kind.CANCEL: (93, 1, 4),

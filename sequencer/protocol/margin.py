@@ -200,8 +200,13 @@ def is_backed(state: State, page: Page, account: Account, order: Order) -> bool:
         return True
     need = page.rows[order.instrument & 31][0] - order.price
     if not (order.flags & c.FLAG_REDUCE_ONLY and is_covered(account)):
-        need -= -short_risk(state, page, order.instrument) * state.params.maintenance_ppm // c.PPM
+        need += short_need(state, page, order.instrument)
     return need <= order.reserve_rate
+
+
+def short_need(state: State, page: Page, instrument: int) -> int:
+    """Ticks per lot that a sell must have reserved beside its loss against the mark: maintenance of its risk."""
+    return -(-short_risk(state, page, instrument) * state.params.maintenance_ppm // c.PPM)
 
 
 def short_risk(state: State, page: Page, instrument: int) -> int:

@@ -1,6 +1,6 @@
 """CANCEL, CANCEL_ALL, SET_SIGNER, SWEEP: what an account does with its orders and keys, short of placing one."""
 
-from sequencer.protocol import auth, insurance
+from sequencer.protocol import auth, insurance, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.auth import authorise, use_nonce
 from sequencer.protocol.book import Order
@@ -70,7 +70,6 @@ def set_signer(state: State, record: Record) -> Reason:
 def sweep(state: State, record: Record, out: Outcome) -> Reason:
     """SWEEP: anyone may have a dead order taken out.
 
-    That is one cancelled by floor, past its time, of an expired instrument, or reduce-only with nothing left to reduce.
     Its account pays the record that its owner has left to others: what the leaf held, out of cash that is there.
     """
     instrument, side, price, seq = record.fields
@@ -89,11 +88,20 @@ def sweep(state: State, record: Record, out: Outcome) -> Reason:
 
 
 def is_dead(state: State, owner: Account, order: Order) -> bool:
-    """Whether SWEEP may take a resting order out, at whatever marks there are."""
+    """Whether a resting order can trade no more: it has ended, or is not backed at the last marks."""
+    if has_ended(state, owner, order):
+        return True
+    if order.side == c.BUY:
+        return False
+    return not margin.is_backed(state, state.page_of(order.instrument), owner, order)
+
+
+def has_ended(state: State, owner: Account, order: Order) -> bool:
+    """Whether it is dead at whatever marks: cancelled by floor, past its time or its instrument's, idle."""
     time = state.globals.time
     return (
         order.seq < owner.order_floor
-        or (order.expires != 0 and time >= order.expires)
+        or 0 < order.expires <= time
         or time >= instrument_expiry_time(order.instrument)
         or is_idle(owner, order)
     )

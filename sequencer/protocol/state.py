@@ -19,10 +19,10 @@ _BELOW_TYPE: Final = (1 << c.TYPE_SHIFT) - 1
 
 
 class Changes:
-    """What has changed in a state since its one reader last took it, for indexes that are kept beside the state.
+    """What has changed in a state since its reader last took it, for indexes that are kept beside the state.
 
-    `entries`: those that were written, by map key. `orders`: those that came to rest with a time to die, or as the
-    first of their instrument. Nothing in the transition reads it.
+    `entries`: those that were written, by map key. `orders`: those that came to rest. Nothing in the transition reads
+    it.
     """
 
     __slots__ = ("entries", "orders")
@@ -30,6 +30,12 @@ class Changes:
     def __init__(self) -> None:
         self.entries: dict[int, Account | Page | Underlying | Expiry] = {}
         self.orders: list[Order] = []
+
+    def take(self) -> "Changes":
+        """What has come since the last time, which is forgotten here."""
+        taken = Changes()
+        taken.entries, taken.orders, self.entries, self.orders = self.entries, self.orders, {}, []
+        return taken
 
 
 class State:
@@ -47,6 +53,7 @@ class State:
         "holders",
         "instruments",
         "map",
+        "orders_of",
         "pages",
         "params",
         "shocks",
@@ -71,7 +78,8 @@ class State:
         self.expiries: dict[int, Expiry] = {}
         self.instruments: dict[int, int] = {}  # terms key (below the type) -> instrument
         self.books: dict[int, Book] = {}
-        self.changes: Changes | None = None  # kept while somebody reads them
+        self.orders_of: dict[int, dict[int, Order]] = {}  # account -> seq -> resting order, dead ones too
+        self.changes: tuple[Changes, ...] = ()  # one for each reader
         self.epoch = 0  # counts changes of pages, so that valuations know their age
         self._touched: dict[int, Account | Page | Underlying | Expiry] = {}
         self.map.put(c.KEY_PARAMS, _value(params.words()))
@@ -80,6 +88,12 @@ class State:
             self.touch(c.KEY_UNDERLYING | underlying, self.underlyings[underlying])
 
     # --- writes ---------------------------------------------------------------------------------
+
+    def watch(self, readers: int) -> tuple[Changes, ...]:
+        """From now on notes what changes for so many readers, and for nobody else."""
+        self.flush_entries()
+        self.changes = tuple(Changes() for _ in range(readers))
+        return self.changes
 
     def touch(self, key: int, entry: Account | Page | Underlying | Expiry) -> None:
         """Says that `entry`, which stands at map key `key`, has changed."""
@@ -116,17 +130,27 @@ class State:
     def insert_order(self, order: Order) -> None:
         """Rests `order` in its book and in the map."""
         book = self.books.get(order.instrument)
-        is_first = book is None
         if book is None:
             book = self.books[order.instrument] = Book(order.instrument)
         book.insert(order)
-        if self.changes is not None and (is_first or order.expires):
-            self.changes.orders.append(order)
+        self._know(order)
+        for reader in self.changes:
+            reader.orders.append(order)
         self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
+
+    def _know(self, order: Order) -> None:
+        held = self.orders_of.get(order.account)
+        if held is None:
+            held = self.orders_of[order.account] = {}
+        held[order.seq] = order
 
     def remove_order(self, order: Order) -> None:
         """Takes `order` out of its book and out of the map."""
         self.books[order.instrument].remove(order)
+        held = self.orders_of[order.account]
+        held.pop(order.seq, None)
+        if not held:
+            del self.orders_of[order.account]
         self.map.delete(order_key(order.instrument, order.side, order.price, order.seq))
 
     def fill_order(self, order: Order, quantity: int) -> None:
@@ -196,14 +220,18 @@ class State:
         return book.get(side, price, seq) if book is not None and side <= c.SELL else None
 
     def flush(self) -> None:
-        """Hashes all touched entries into the map."""
+        """Hashes all touched entries into the map, and GLOBAL."""
+        self.flush_entries()
+        self.map.put(c.KEY_GLOBAL, _value(self.globals.words()))
+
+    def flush_entries(self) -> None:
+        """Hashes all touched entries into the map; the readers of changes have them then."""
         put = self.map.put
         for key, entry in self._touched.items():
             put(key, _value(entry.words()))
-        if self.changes is not None:
-            self.changes.entries.update(self._touched)
+        for reader in self.changes:
+            reader.entries.update(self._touched)
         self._touched.clear()
-        put(c.KEY_GLOBAL, _value(self.globals.words()))
 
     def root(self) -> bytes:
         """Root of the state as it is now (32 bytes)."""
@@ -267,6 +295,7 @@ class State:
                 raise ValueError(f"state: unknown key type {kind >> c.TYPE_SHIFT}")
         for order in sorted(orders, key=lambda one: one.seq):
             state.books.setdefault(order.instrument, Book(order.instrument)).insert(order)
+            state._know(order)
         items.sort()
         state.map = Map.build(items)
         return state

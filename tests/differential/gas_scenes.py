@@ -276,6 +276,6 @@ class DeepScript:
         yield Scene("", None, tick)
         sweeps = (
             codec.encode(Kind.SWEEP, instrument=NEAR << 12 | row, side=c.BUY, price=c.U32_MAX, seq=0)
-            for row in range(4, 12)
+            for row in range(4, 10)
         )
-        yield Scene("segment: 8 SWEEP", None, tuple(sweeps), opens=False)
+        yield Scene("segment: 6 SWEEP", None, tuple(sweeps), opens=False)

@@ -124,7 +124,7 @@ def of_kinds() -> dict[int, int]:
         Kind.SETTLE: expiry + touched + pages,
         Kind.LIQUIDATE: touched + pages + renewable,
         Kind.COLLECT: touched,
-        Kind.SWEEP: order + touched,
+        Kind.SWEEP: order + touched + read(c.KEY_PAGE, PAGE_WORDS),
         Kind.PLACE: trade,
         Kind.CONTINUE: trade,
         Kind.CANCEL: order + touched,

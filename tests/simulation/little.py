@@ -76,7 +76,8 @@ class Little:
         fields.setdefault("nonce", self.nonces[trader])
         if fields["nonce"] == self.nonces[trader]:
             self.nonces[trader] += 1
-        raw = codec.encode(kind, account=trader + 1, expires=0, **fields)
+        fields.setdefault("expires", 0)
+        raw = codec.encode(kind, account=trader + 1, **fields)
         return submission(codec.sign(raw, DOMAIN, key_of(trader)), owner_of(trader))
 
     def place(
