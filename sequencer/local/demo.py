@@ -417,7 +417,10 @@ class Demo:
         self._let_post(True)
         await devnet.post_all()
         if self.config.attempts:
+            await self._hold_posting()
             report.honesty = await asyncio.to_thread(self._challenge_all)
+            self._let_post(True)
+            await devnet.post_all()
         await asyncio.to_thread(
             lambda: devnet.chain.set_time(devnet.chain.head_time_s() + devnet.config.challenge_window_s + 1)
         )
@@ -438,6 +441,14 @@ class Demo:
             self._claimed.add(number)
         self.progress("claim", len(wanted), len(wanted))
         await self.client.close()
+
+    async def _hold_posting(self) -> None:
+        """Returns once no batch leaves any more: an idle leader's next TICK would count as a cost of the attempts."""
+        worker = self.devnet.service.worker
+        assert worker is not None
+        self._let_post(False)
+        looks = worker.looks  # one that has begun may post yet
+        await wait_for(lambda: worker.looks >= looks + 2, 60.0, "the sequencer's last look at L1")
 
     def _challenge_all(self) -> AttemptsReport:
         """A watcher that challenges, and challenges of what it finds right, while nothing is final."""
