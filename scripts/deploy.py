@@ -86,6 +86,7 @@ def genesis_of(given: str | None, params_path: Path | None) -> tuple[bytes, Para
     help="units of work, batches' budget",
 )
 @click.option("--work-max", default=DEFAULTS["work_max"], show_default=True, help="units that it holds")
+@click.option("--force", is_flag=True, help="write over the file of a deployment that is there")
 @click.option("--deposit-min", default=DEFAULTS["deposit_min"], show_default=True, help="1e-6 USD")
 @click.option(
     "--deposits-total-max", default=DEFAULTS["deposits_total_max"], show_default=True, help="1e-6 USD"
@@ -97,9 +98,17 @@ def cli(
     genesis_root: str | None,
     params_path: Path | None,
     bond: int | None,
+    force: bool,
     **settings: Any,
 ) -> None:
     """Deploy an exchange and write its deployment file."""
+    path = deployment_path()
+    if (
+        path.exists() and not force
+    ):  # before anything is sent: without its file an exchange is hard to find again
+        raise click.UsageError(
+            f"{path} holds a deployment: --force writes over it, FAIRSTRIKE_DEPLOYMENT names another file"
+        )
     if sequencer is None:
         if not is_devnet():
             raise click.UsageError("give --sequencer")
@@ -114,7 +123,6 @@ def cli(
         params,
         **settings,
     )
-    path = deployment_path()
     deployment.save(path)
     click.echo(f"data       {deployment.data}")
     for role in ("token", "inbox", "sequencers", "rollup", "vault", "sequencer"):

@@ -13,7 +13,15 @@ from itertools import islice
 from sequencer.engine import Submission
 from sequencer.keeper_index import Index
 from sequencer.liquidator import Liquidator
-from sequencer.market.feeds import FeedError, FeedSource, IndexReport, Report, SurfaceReport, sign_reports
+from sequencer.market.feeds import (
+    FeedError,
+    FeedSource,
+    IndexReport,
+    News,
+    Report,
+    SignedReport,
+    sign_reports,
+)
 from sequencer.protocol import codec, margin, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
@@ -23,6 +31,8 @@ from sequencer.protocol.state import State, expiry_time
 logger = logging.getLogger(__name__)
 
 Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
+FEED_BYTE = 2  # of a FEED or SURFACE record: the feed's number
+ALL_FEEDS = -1  # whose reports are signed here, with every key
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,7 @@ class Keeper:
     liquidator: Liquidator | None = None
     feed_errors: dict[int, str] = field(default_factory=dict)  # by source, while it fails
     index: Index = field(init=False)
-    _surfaces_wait: dict[tuple[int, int], SurfaceReport] = field(default_factory=dict)
+    _surfaces_wait: dict[tuple[int, int, int], News] = field(default_factory=dict)  # underlying, day, feed
     _risk_work: tuple[int, int] = (0, 0)  # units that RISK may still cost, and as of when
     _swept: tuple[int, int] = (0, 0)  # the second of the last sweeps, and how many it has had
 
@@ -79,7 +89,7 @@ class Keeper:
 
     def pass_one(self, now_s: int) -> list[bytes]:
         """Reports, listings, surfaces, marks and settlement prices, for the tick at `now_s`."""
-        reports: list[Report] = []
+        reports: list[News] = []
         for number, source in enumerate(self.sources):
             try:
                 reports += source.poll(now_s)
@@ -89,14 +99,16 @@ class Keeper:
             except Exception as error:  # whatever a source does, the exchange goes on
                 logger.exception("feed source %d", number)
                 self.feed_errors[number] = f"{type(error).__name__}: {error}"
-        out = self._signed(report for report in reports if isinstance(report, IndexReport))
-        moved = {
-            report.underlying: report.price_ticks for report in reports if isinstance(report, IndexReport)
-        }
-        for report in reports:
-            if isinstance(report, SurfaceReport):
-                # A surface of an expiry that is not listed yet waits for the listing.
-                self._surfaces_wait[report.underlying, report.day] = report
+        out: list[bytes] = []
+        moved: dict[int, int] = {}
+        for news in reports:
+            report = _content(news)
+            if isinstance(report, IndexReport):
+                out += self._signed([news])
+                moved[report.underlying] = report.price_ticks
+            else:  # a surface of an expiry that is not listed yet waits for the listing
+                feed = news.raw[FEED_BYTE] if isinstance(news, SignedReport) else ALL_FEEDS
+                self._surfaces_wait[report.underlying, report.day, feed] = news
         self.index.update()
         listed = self._listings(now_s)
         out += listed
@@ -104,15 +116,13 @@ class Keeper:
         for raw in listed:
             key = raw[1] << 16 | int.from_bytes(raw[2:4], "big")
             opening[key] = opening.get(key, 0) + 1
-        ready: list[Report] = []
-        for pair in sorted(self._surfaces_wait):
-            report = self._surfaces_wait[pair]
-            key = pair[0] << 16 | pair[1]
-            if now_s >= expiry_time(pair[1]):
-                del self._surfaces_wait[pair]
+        ready: list[News] = []
+        for one in sorted(self._surfaces_wait):
+            key = one[0] << 16 | one[1]
+            if now_s >= expiry_time(one[1]):
+                del self._surfaces_wait[one]
             elif (key in self.state.expiries or key in opening) and len(ready) < self.config.listings_max:
-                ready.append(report)
-                del self._surfaces_wait[pair]
+                ready.append(self._surfaces_wait.pop(one))
         out += self._signed(ready)
         out += self._fixes(now_s)
         out += self._risks(now_s, moved, opening)
@@ -150,11 +160,13 @@ class Keeper:
             return []
         return self.liquidator.bids(self.state, self._under_auction(), now_s)
 
-    def _signed(self, reports: Iterable[Report]) -> list[bytes]:
-        listed = list(reports)
-        out: list[bytes] = []
+    def _signed(self, news: Iterable[News]) -> list[bytes]:
+        """Records of reports: as their feed has signed them, else signed with every key that is here."""
+        listed = list(news)
+        out = [one.raw for one in listed if isinstance(one, SignedReport)]
+        bare = [one for one in listed if not isinstance(one, SignedReport)]
         for feed, key in enumerate(self.feed_keys):
-            out += sign_reports(listed, feed, key, self.state.domain)
+            out += sign_reports(bare, feed, key, self.state.domain)
         return out
 
     def _listings(self, now_s: int) -> list[bytes]:
@@ -209,3 +221,7 @@ class Keeper:
         for _, account in found:
             margin.refresh(self.state, account)
         return sorted(found, key=lambda one: margin.equity(one[1]) - margin.maintenance(self.state, one[1]))
+
+
+def _content(news: News) -> Report:
+    return news.report if isinstance(news, SignedReport) else news

@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,10 @@ import uvloop
 
 from sequencer import parameters
 from sequencer.batcher import read_stored
+from sequencer.cli.config import with_config
 from sequencer.clock import Clock, ManualClock, SystemClock
+from sequencer.development import FEEDS as FEEDS_OF_A_DEVNET
+from sequencer.development import devnet_params, feed_key
 from sequencer.driver import DriverConfig
 from sequencer.engine import ReplayError
 from sequencer.intake import IntakeLimits
@@ -44,7 +47,12 @@ from sequencer.l1_worker import Deposed, L1Config, deposed
 from sequencer.log import LogError
 from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedSource, FileSource, HttpSource
+from sequencer.market.flat import FlatSource, flat_indices
+from sequencer.market.public import DeribitSource
+from sequencer.market.signed import SignedSource
 from sequencer.market.tape import TapeError, parse_instrument
+from sequencer.protocol.codec import domain_separator
+from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.params import Params
 from sequencer.service import Service, ServiceConfig
 from sequencer.standby import StandbyConfig
@@ -55,6 +63,10 @@ OLD_PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # as it wa
 PASSWORD_VARIABLE = "FAIRSTRIKE_PASSWORD"  # noqa: S105  # the name of a variable
 FEED_KEYS_VARIABLE = "FAIRSTRIKE_FEED_KEYS"
 HAND_OVER_TIMEOUT_S = 600.0
+FEEDS = (
+    "signed:URL (a `fairstrike feed run`), or what this process signs itself, with the keys in "
+    f"{FEED_KEYS_VARIABLE}: file:PATH (JSON lines), http(s)://…, deribit:URL, flat:USD (drills)"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -259,17 +271,36 @@ def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
     raise NodeError(f"no key: give --keystore, or {KEY_VARIABLE} in the environment")
 
 
-def feed_keys(devnet: bool) -> list[bytes]:
-    """Private keys of the feeds that sign in this process: of the environment, else, on a devnet, the known ones."""
-    from sequencer.development import FEEDS, feed_key
+def feed_keys(devnet: bool, params: Params) -> list[bytes]:
+    """Private keys of the feeds that sign in this process, in PARAMS' order: of the environment, else a devnet's.
 
+    Raises NodeError where a key's form is wrong, or it is not the one that PARAMS has at that place.
+    """
     given = os.environ.get(FEED_KEYS_VARIABLE)
     if given is None:
-        return [feed_key(number) for number in range(FEEDS)] if devnet else []
-    try:
-        return [bytes.fromhex(one.strip().removeprefix("0x")).rjust(32, b"\0") for one in given.split(",")]
-    except ValueError:
-        raise NodeError(f"{FEED_KEYS_VARIABLE}: must be private keys in hex, with commas between") from None
+        if not devnet:
+            raise NodeError(
+                f"--feed: what it brings is to be signed here: set {FEED_KEYS_VARIABLE} to the feeds' private keys, "
+                "with commas between; or let each feed sign in its own process (`fairstrike feed run`), "
+                "and give --feed signed:URL"
+            )
+        return [feed_key(number) for number in range(FEEDS_OF_A_DEVNET)]
+    keys = []
+    for number, text in enumerate(given.split(",")):
+        try:
+            key = bytes.fromhex(text.strip().removeprefix("0x"))
+            address = address_of(public_key_of(key))
+        except ValueError:
+            raise NodeError(
+                f"{FEED_KEYS_VARIABLE}: key {number} (from 0) must be a private key, 64 hex digits"
+            ) from None
+        if number >= len(params.feed_keys) or address != params.feed_keys[number]:
+            there = "none" if number >= len(params.feed_keys) else "0x" + params.feed_keys[number].hex()
+            raise NodeError(
+                f"{FEED_KEYS_VARIABLE}: key {number} (from 0) is that of 0x{address.hex()}; PARAMS has {there} there"
+            )
+        keys.append(key)
+    return keys
 
 
 def listing(path: Path | None) -> list[Terms]:
@@ -284,30 +315,39 @@ def listing(path: Path | None) -> list[Terms]:
     return [(one.underlying, one.day, one.strike_ticks, one.is_put) for one in terms]
 
 
-def feed_source(feed: str, wanted: list[Terms]) -> list[FeedSource]:
-    """The source that `--feed` names."""
-    if feed.startswith("flat:"):
-        from sequencer.market.flat import FlatSource
+def feed_source(
+    feed: str, wanted: list[Terms], keys: Sequence[bytes] = (), domain: bytes = b""
+) -> FeedSource:
+    """The source that `--feed` names; `keys`, `domain`: of PARAMS and the exchange, for records signed elsewhere."""
+    kind, _, rest = feed.partition(":")
+    try:
+        if kind == "flat":
+            return FlatSource(wanted, flat_indices(rest))
+        if kind == "file":
+            return BackgroundSource(FileSource(rest))
+        if kind in ("http", "https"):
+            return BackgroundSource(HttpSource(feed))
+        if kind == "deribit":
+            return BackgroundSource(DeribitSource(rest))
+        if kind == "signed":
+            return BackgroundSource(SignedSource(rest, keys, domain))
+    except ValueError as error:
+        raise NodeError(f"--feed {feed}: {error}") from None
+    raise NodeError(f"--feed must be {FEEDS}, got {feed!r}")
 
-        try:
-            return [FlatSource(wanted, round(float(feed[5:]) * 100))]
-        except ValueError:
-            raise NodeError(f"--feed flat:USD needs a number, got {feed[5:]!r}") from None
-    if feed.startswith("file:"):
-        return [BackgroundSource(FileSource(feed[5:]))]
-    if feed.startswith(("http://", "https://")):
-        return [BackgroundSource(HttpSource(feed))]
-    if feed == "none":
-        return []
-    raise NodeError(f"--feed must be none, flat:USD, file:PATH or a URL, got {feed!r}")
+
+def feed_sources(
+    feeds: Sequence[str], wanted: list[Terms], at: Deployment, params: Params
+) -> list[FeedSource]:
+    """One source for each `--feed`."""
+    domain = domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
+    return [feed_source(feed, wanted, params.feed_keys, domain) for feed in feeds if feed != "none"]
 
 
 def checked_deployment(
     path: Path, l1_url: str, params_path: Path | None, devnet: bool
 ) -> tuple[Deployment, Params]:
     """The deployment and its parameters, if it was made for them. L1 is asked when it answers."""
-    from sequencer.development import devnet_params
-
     try:
         deployment = Deployment.load(path)
         with contextlib.closing(Rpc(l1_url, attempts=1)) as rpc, contextlib.suppress(RpcUnavailable):
@@ -322,6 +362,7 @@ def checked_deployment(
 
 
 @click.command()
+@with_config("node")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -343,12 +384,7 @@ def checked_deployment(
     type=click.Path(path_type=Path),
     help="JSON object: parameters of the deployment  [default: those in its file]",
 )
-@click.option(
-    "--feed",
-    default="none",
-    show_default=True,
-    help="none, flat:USD, file:PATH (JSONL reports) or http(s)://…",
-)
+@click.option("--feed", "feeds", multiple=True, help=f"where prices come from, once for each feed: {FEEDS}")
 @click.option(
     "--list", "list_path", type=click.Path(path_type=Path), help="JSON list: names of options to list"
 )
@@ -382,7 +418,7 @@ def main(
     devnet: bool,
     keystore: Path | None,
     params_path: Path | None,
-    feed: str,
+    feeds: tuple[str, ...],
     list_path: Path | None,
     confirmations: int,
     poll_s: float,
@@ -416,10 +452,19 @@ def main(
                 batch_payload_bytes=batch_bytes,
                 snapshot_ticks=snapshot_ticks,
             )
-            sources = feed_source(feed, wanted)
+            sources = feed_sources(feeds, wanted, at, params)
+            signs = any(not isinstance(one, BackgroundSource) or not one.is_signed for one in sources)
             clock = SystemClock() if manual_s is None else ManualClock(manual_s)
             config = NodeConfig(
-                *(service, socket_path, clock, signer, sources, feed_keys(devnet) if sources else [], wanted),
+                *(
+                    service,
+                    socket_path,
+                    clock,
+                    signer,
+                    sources,
+                    feed_keys(devnet, params) if signs else [],
+                    wanted,
+                ),
                 standby,
                 hand_over,
             )

@@ -1,6 +1,6 @@
 """The SDK: `Client` (WebSocket), `HttpClient` (blocking HTTP), and from trader.py `Trader`, which signs and trades.
 
-    client = await Client.connect("ws://127.0.0.1:8545/ws")
+    client = await Client.connect("ws://127.0.0.1:9545/ws")
     trader = await Trader.open(client, load_key("env:FAIRSTRIKE_KEY"))
     order = await trader.place("BTC-2JAN22-48000-C", "buy", "1500.00", "0.1")
     await trader.cancel(order)

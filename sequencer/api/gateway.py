@@ -22,6 +22,7 @@ import uvloop
 from sequencer.api import ipc, jsonrpc
 from sequencer.api.frontdoor import FrontDoor, Limits, Peer, response, text_frame
 from sequencer.api.jsonrpc import Instruments, RequestError, UnknownInstrument
+from sequencer.cli.config import with_config
 from sequencer.errors import Code
 from sequencer.protocol.codec import domain_separator
 
@@ -548,7 +549,8 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
 
 
 @click.command()
-@click.option("--listen", default="127.0.0.1:8545", show_default=True, help="HOST:PORT for clients.")
+@with_config("gateway")
+@click.option("--listen", default="127.0.0.1:9545", show_default=True, help="HOST:PORT for clients.")
 @click.option(
     "--sequencer", "address", required=True, help="Unix socket of the sequencer, or 127.0.0.1:PORT."
 )

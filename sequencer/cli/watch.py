@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sequencer.cli.archive import blobs_in, with_archive
+from sequencer.cli.config import with_config
 from sequencer.cli.options import l1_url_of, on_l1, with_params
 from sequencer.cli.output import bars, fail, people, show, write_json
 
@@ -17,6 +18,7 @@ WRONG = 2  # exit status of --once when a batch is wrong
 
 
 @click.command()
+@with_config("watch")
 @on_l1
 @with_params
 @with_archive

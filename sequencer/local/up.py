@@ -9,24 +9,22 @@ import contextlib
 import fcntl
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from sequencer import parameters
-from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
 from sequencer.clock import SystemClock
 from sequencer.development import FEEDS, devnet_params
-from sequencer.genesis import UNDERLYINGS
 from sequencer.keeper import Terms
 from sequencer.l1.deploy import Deployment
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.background import BackgroundSource
-from sequencer.market.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, Report
-from sequencer.market.flat import FlatSource
-from sequencer.protocol.constants import DAY_S, U32_MAX
+from sequencer.market.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, News
+from sequencer.market.flat import FlatSource, flat_indices
+from sequencer.protocol.constants import DAY_S
 from sequencer.protocol.market import strike_step
 from sequencer.protocol.params import Params
 
@@ -49,13 +47,13 @@ class UpError(Exception):
 class _Primed:
     """A source whose first reports have been taken already, to learn the index: they come with the next poll."""
 
-    def __init__(self, source: FeedSource, reports: list[Report]) -> None:
+    def __init__(self, source: FeedSource, reports: Sequence[News]) -> None:
         self._source = source
         self._reports = reports
 
-    def poll(self, now_s: int) -> list[Report]:
+    def poll(self, now_s: int) -> Sequence[News]:
         """See FeedSource."""
-        reports, self._reports = self._reports, []
+        reports, self._reports = self._reports, ()
         return reports or self._source.poll(now_s)
 
 
@@ -83,12 +81,12 @@ def _step(index_ticks: int) -> int:
     return max(next(one for one in (5 * power, 2 * power, power) if one <= max(bound, 1)), TICKS_PER_USD)
 
 
-async def _first_indices(source: FeedSource, clock: SystemClock) -> tuple[dict[int, int], list[Report]]:
+async def _first_indices(source: FeedSource, clock: SystemClock) -> tuple[dict[int, int], list[News]]:
     """The first index of each underlying that a source brings with BTC's, and all that came until then.
 
     Raises UpError when BTC's does not come.
     """
-    reports: list[Report] = []
+    reports: list[News] = []
     indices: dict[int, int] = {}
     why = "it brings none"
     for _ in range(INDEX_WAIT_S * 5):
@@ -105,32 +103,16 @@ async def _first_indices(source: FeedSource, clock: SystemClock) -> tuple[dict[i
     raise UpError(f"--feed: no index of BTC in {INDEX_WAIT_S} s: {why}")
 
 
-def flat_indices(feed: str) -> dict[int, int]:
-    """Indices in ticks of `flat:46000` (BTC) or `flat:BTC=46000,ETH=2500`. Raises UpError."""
-    indices: dict[int, int] = {}
-    for part in feed.removeprefix("flat:").split(","):
-        name, has_name, text = part.rpartition("=")
-        try:
-            number = UNDERLYINGS.index(name.strip().upper() if has_name else UNDERLYINGS[0])
-            ticks = to_units(text, PRICE_DECIMALS)
-        except ValueError:
-            number = ticks = 0
-        if not 0 < ticks <= U32_MAX or number in indices:
-            raise UpError(
-                f"--feed {feed}: flat: must be followed by a price in USD, such as flat:46000, or by one for each of "
-                f"{', '.join(UNDERLYINGS)}, such as flat:BTC=46000,ETH=2500"
-            )
-        indices[number] = ticks
-    return indices
-
-
 async def _feed(
     feed: str, clock: SystemClock, ending: contextlib.ExitStack
 ) -> tuple[FeedSource, list[Terms]]:
     """The source that `feed` names, and what to list around its indices. Raises UpError."""
     kind, _, rest = feed.partition(":")
     if kind == "flat":
-        indices = flat_indices(feed)
+        try:
+            indices = flat_indices(rest)
+        except ValueError as error:
+            raise UpError(f"--feed {feed}: {error}") from None
         wanted = _grids(clock, indices)
         return FlatSource(wanted, indices), wanted
     if kind == "file":

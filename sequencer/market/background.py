@@ -1,11 +1,12 @@
 """A source of prices on a thread of its own, so that a slow one holds nobody up."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from sequencer.market.feeds import FeedError, FeedSource, Report
+from sequencer.market.feeds import FeedError, FeedSource, News
+from sequencer.market.signed import SignedSource
 
 SILENT_S: Final = 30.0  # of one poll, after which the source counts as failing
 
@@ -19,9 +20,14 @@ class BackgroundSource:
         self._asked_at = 0.0
         self._error = ""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="feed")
-        self._polling: Future[list[Report]] | None = None
+        self._polling: Future[Sequence[News]] | None = None
 
-    def poll(self, now_s: int) -> list[Report]:
+    @property
+    def is_signed(self) -> bool:
+        """Whether what comes is signed already."""
+        return isinstance(self._source, SignedSource)
+
+    def poll(self, now_s: int) -> Sequence[News]:
         """What the poll before this one has brought, if it has ended. Raises its FeedError, until a poll works."""
         ended = self._polling
         if ended is not None and not ended.done():

@@ -12,7 +12,7 @@ import random
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from http.client import HTTPException
 from math import exp, sqrt
@@ -74,10 +74,21 @@ class SurfaceReport:
 Report = IndexReport | SurfaceReport
 
 
+@dataclass(frozen=True, slots=True)
+class SignedReport:
+    """A report that a feed's own process has signed: `raw` is its record."""
+
+    report: Report
+    raw: bytes
+
+
+News = Report | SignedReport
+
+
 class FeedSource(Protocol):
     """What a feed asks for news."""
 
-    def poll(self, now_s: int) -> list[Report]:
+    def poll(self, now_s: int) -> Sequence[News]:
         """Reports since the last poll, the latest of each index and expiry. FeedError: see the class.
 
         A source that has failed raises its error again at each poll until it works, also when it was not asked anew.
@@ -258,20 +269,14 @@ class HttpSource:
         self._failures = 0
         self._error = ""
 
-    def poll(self, now_s: int) -> list[Report]:
+    def poll(self, now_s: int) -> Sequence[News]:
         """Reports of one request. Without a request, before the interval or the back-off ends: none, or the failure."""
         if self._monotonic() < self._next_s:
             if self._error:
                 raise FeedError(self._error)
             return []
         try:
-            value = _json(self._get(), self.url)
-            if isinstance(value, dict):
-                value = value.get("reports")
-            if not isinstance(value, list):
-                raise FeedError(f"{self.url}: reports: an array is needed")
-            reports = [parse_report(item, f"{self.url} [{at}]") for at, item in enumerate(value)]
-            admitted = self._guard.admit(reports, now_s)
+            admitted = self._read(now_s)
         except FeedError as error:
             wait_s = min(1 << min(self._failures, 30), self.backoff_s_max)
             self._next_s = self._monotonic() + wait_s * random.uniform(0.75, 1.0)  # noqa: S311  # spreads, no secret
@@ -283,10 +288,20 @@ class HttpSource:
         self._next_s = self._monotonic() + self.interval_s
         return admitted
 
-    def _get(self) -> bytes:
+    def _read(self, now_s: int) -> Sequence[News]:
+        """What the address says now. Raises FeedError."""
+        value = _json(self._get(self.url), self.url)
+        if isinstance(value, dict):
+            value = value.get("reports")
+        if not isinstance(value, list):
+            raise FeedError(f"{self.url}: reports: an array is needed")
+        reports = [parse_report(item, f"{self.url} [{at}]") for at, item in enumerate(value)]
+        return self._guard.admit(reports, now_s)
+
+    def _get(self, url: str) -> bytes:
         deadline = self._monotonic() + self.timeout_s
         headers = {"Accept": "application/json"}
-        request = urllib.request.Request(self.url, headers=headers)  # noqa: S310  # scheme checked at the start
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310  # scheme checked at the start
         body = b""
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as answer:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
+from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
+from sequencer.genesis import UNDERLYINGS
 from sequencer.market.feeds import IndexReport, Report, SurfaceReport
 from sequencer.protocol import constants as c
 from sequencer.protocol.state import expiry_time
@@ -39,3 +41,22 @@ class FlatSource:
             variance = VOLATILITY_PERCENT**2 * 10**8 * left_s // (365 * c.DAY_S)
             out.append(SurfaceReport(underlying, day, now_s, ticks, ticks, variance, 0, 0, 0, 10**11))
         return out
+
+
+def flat_indices(text: str) -> dict[int, int]:
+    """Indices in ticks, by underlying, of `46000` (BTC) or `BTC=46000,ETH=2500`. Raises ValueError."""
+    indices: dict[int, int] = {}
+    for part in text.split(","):
+        name, has_name, price = part.rpartition("=")
+        try:
+            number = UNDERLYINGS.index(name.strip().upper() if has_name else UNDERLYINGS[0])
+            ticks = to_units(price, PRICE_DECIMALS)
+        except ValueError:
+            number = ticks = 0
+        if not 0 < ticks <= c.U32_MAX or number in indices:
+            raise ValueError(
+                "flat: must be followed by a price in USD, such as flat:46000, or by one for each of "
+                f"{', '.join(UNDERLYINGS)}, such as flat:BTC=46000,ETH=2500"
+            )
+        indices[number] = ticks
+    return indices

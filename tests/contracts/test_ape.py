@@ -110,7 +110,11 @@ def test_deploy__with_parameters__keeps_them_in_the_file(ape: Run, tmp_path: Pat
     params = devnet_params(taker_fee_ppm=77)
     assert at.genesis_root == "0x" + genesis_root(params).hex()
     assert parameters.of_deployment(at) == params
-    refused = ape("run", "deploy", "--network", TEST_CHAIN, "--params", str(path), ok=False)
+    before = (tmp_path / "deployment.json").read_bytes()
+    refused = ape("run", "deploy", "--network", TEST_CHAIN, "--params", str(path), genesis=None, ok=False)
+    assert "holds a deployment: --force writes over it" in refused.stderr
+    assert (tmp_path / "deployment.json").read_bytes() == before
+    refused = ape("run", "deploy", "--network", TEST_CHAIN, "--params", str(path), "--force", ok=False)
     assert f"--genesis-root is {GENESIS}, that of --params {at.genesis_root}" in refused.stderr
 
 

@@ -52,6 +52,6 @@ def test_poll__while_the_source_takes_its_time__comes_back_at_once() -> None:
 
 @pytest.mark.parametrize("feed", ["http://127.0.0.1:1/prices", "file:/nowhere/prices.jsonl"])
 def test_feed_of_a_node__that_may_be_slow__is_not_polled_by_its_loop(feed: str) -> None:
-    (source,) = feed_source(feed, [])
+    source = feed_source(feed, [])
     assert isinstance(source, BackgroundSource)
     source.close()

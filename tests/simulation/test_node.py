@@ -96,8 +96,8 @@ def test_start__with_the_wrong_key_or_none__is_refused_without_showing_it(
     ("changed", "told"),
     [
         ({"deployment": "/nowhere.json"}, "--deployment: /nowhere.json: not a deployment"),
-        ({"feed": "flat:much"}, "--feed flat:USD needs a number"),
-        ({"feed": "ftp://x"}, "--feed must be none, flat:USD, file:PATH or a URL"),
+        ({"feed": "flat:much"}, "--feed flat:much: "),
+        ({"feed": "ftp://x"}, "--feed must be signed:URL"),
         ({"list": "/nowhere.json"}, "--list /nowhere.json"),
         ({"batch-bytes": 200_000}, "payload_bytes must be in 1..122016"),
     ],

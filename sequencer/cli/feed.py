@@ -1,0 +1,205 @@
+"""`fairstrike feed`: the keys that sign prices, and the process that signs them."""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from sequencer.cli.config import with_config
+from sequencer.cli.options import DEPLOYMENT
+from sequencer.cli.output import fail, people, show, write_json
+from sequencer.market.feeds import FeedSource
+
+PASSWORD_VARIABLE = "FAIRSTRIKE_PASSWORD"  # noqa: S105  # the name of a variable
+KEY_VARIABLE = "FAIRSTRIKE_FEED_KEY"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@click.group()
+def feed() -> None:
+    """Prices: keys of feeds, and a feed as a process of its own."""
+
+
+def _password(twice: bool) -> str:
+    given = os.environ.get(PASSWORD_VARIABLE)
+    if given:
+        return given
+    return str(click.prompt("password of the key file", hide_input=True, confirmation_prompt=twice))
+
+
+@feed.command()
+@click.option("--count", type=click.IntRange(1, 5), default=3, show_default=True, help="how many feeds")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("var/feeds"),
+    show_default=True,
+    help="where feed-0.json, feed-1.json … go",
+)
+@click.option(
+    "--json", "json_target", help="write the addresses as an object to a file (- for standard output)"
+)
+def keygen(count: int, folder: Path, json_target: str | None) -> None:
+    """Make keys of feeds, each in a keystore file of its own, and print what PARAMS needs of them.
+
+    All get one password (FAIRSTRIKE_PASSWORD, else asked for). Nothing is written over.
+    """
+    from eth_account import Account
+
+    paths = [folder / f"feed-{number}.json" for number in range(count)]
+    there = [path for path in paths if path.exists()]
+    if there:
+        raise fail(f"{there[0]} is there already: a feed's key is not written over; give another --folder")
+    password = _password(twice=True)
+    addresses = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            key = secrets.token_bytes(32)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                json.dump(Account.encrypt(key, password), file)
+            addresses.append(str(Account.from_key(key).address))
+    except OSError as error:
+        raise fail(f"{error.filename or folder}: {error.strerror}") from None
+    result = {"feed_keys": addresses}
+    write_json(json_target, result)
+    if json_target != "-":
+        show("keys of feeds", {str(path): address for path, address in zip(paths, addresses, strict=True)})
+        people.print("for the file that `deploy --params` takes:", highlight=False)
+        click.echo(json.dumps(result))
+
+
+@feed.command()
+@with_config("feed")
+@click.option(
+    "--source",
+    required=True,
+    help="file:PATH (JSON lines), http(s)://… (an array of reports), deribit:URL (that API's shape), flat:USD (drills)",
+)
+@click.option("--deployment", type=click.Path(path_type=Path), default=DEPLOYMENT, show_default=True)
+@click.option(
+    "--keystore",
+    type=click.Path(path_type=Path),
+    help=f"key file  [default: {KEY_VARIABLE} in the environment]",
+)
+@click.option(
+    "--devnet-feed", type=click.IntRange(0, 2), help="sign with the well-known key of this feed of a devnet"
+)
+@click.option(
+    "--list",
+    "list_path",
+    type=click.Path(path_type=Path),
+    help="JSON list: names of options, for flat:USD alone",
+)
+@click.option("--listen", help="HOST:PORT  [default: 127.0.0.1, port 9650 + the feed's number]")
+@click.option(
+    "--public", is_flag=True, help="allow --listen beyond this machine; TLS is a reverse proxy's work"
+)
+def run(
+    source: str,
+    deployment: Path,
+    keystore: Path | None,
+    devnet_feed: int | None,
+    list_path: Path | None,
+    listen: str | None,
+    public: bool,
+) -> None:
+    """Sign what a source reports, and show the records to sequencers (`--feed signed:URL`). Ends with Ctrl-C."""
+    from sequencer import parameters
+    from sequencer.l1.deploy import Deployment
+    from sequencer.l1.errors import L1Error
+    from sequencer.market.signed import PORT, FeedProcess, serve
+    from sequencer.protocol import codec
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    secret, address = _key(keystore, devnet_feed)
+    try:
+        at = Deployment.load(deployment)
+        params = parameters.of_deployment(at, None)
+    except (L1Error, ValueError) as error:
+        raise fail(f"--deployment: {error}") from None
+    if address not in params.feed_keys:
+        raise fail(
+            f"0x{address.hex()} is no feed of this exchange; PARAMS has "
+            + ", ".join("0x" + one.hex() for one in params.feed_keys if any(one))
+        )
+    number = params.feed_keys.index(address)
+    host, port = _listen(listen, public, PORT + number)
+    domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
+    process = FeedProcess(source_of(source, list_path), number, secret, domain)
+    stop = threading.Event()
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, lambda *_: stop.set())
+    with contextlib.ExitStack() as stack:
+        try:
+            bound = stack.enter_context(serve(process, host, port))
+        except OSError as error:
+            raise fail(f"--listen {host}:{port}: {error.strerror}") from None
+        click.echo(
+            json.dumps({"feed": number, "address": "0x" + address.hex(), "url": f"http://{host}:{bound}"})
+        )
+        process.run(stop)
+
+
+def _key(keystore: Path | None, devnet_feed: int | None) -> tuple[bytes, bytes]:
+    """The private key and its address (20 bytes). Never shown."""
+    from sequencer.development import feed_key
+    from sequencer.protocol.hashing import address_of, public_key_of
+
+    if keystore is not None:
+        from eth_account import Account
+
+        try:
+            secret = bytes(Account.decrypt(keystore.read_text(), _password(twice=False)))
+        except OSError as error:
+            raise fail(f"--keystore {keystore}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
+            raise fail(f"--keystore {keystore}: no web3 key file, or another password") from None
+    elif devnet_feed is not None:
+        secret = feed_key(devnet_feed)
+    else:
+        try:
+            secret = bytes.fromhex(os.environ.get(KEY_VARIABLE, "").strip().removeprefix("0x"))
+        except ValueError:
+            secret = b"-"
+        if not secret:
+            raise fail(
+                f"no key: give --keystore FILE (`fairstrike feed keygen` makes it), or set {KEY_VARIABLE}"
+            )
+    try:
+        return secret, address_of(public_key_of(secret))
+    except ValueError:
+        raise fail(f"{keystore or KEY_VARIABLE}: must hold a private key, 64 hex digits") from None
+
+
+def _listen(listen: str | None, public: bool, default_port: int) -> tuple[str, int]:
+    if listen is None:
+        return "127.0.0.1", default_port
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal() or int(port) > 0xFFFF:
+        raise click.UsageError(f"--listen: must be HOST:PORT, got {listen!r}")
+    if host not in LOOPBACK and not public:
+        raise click.UsageError(f"--listen {listen}: beyond this machine only with --public")
+    return host, int(port)
+
+
+def source_of(source: str, list_path: Path | None) -> FeedSource:
+    """The source that a text names, on a thread of its own where it can be slow. Raises click's errors."""
+    from sequencer.node import NodeError, feed_source, listing
+
+    if source == "none" or source.startswith("signed:"):
+        raise fail(
+            f"--source {source}: a feed signs what is not signed: file:PATH, http(s)://…, deribit:URL, flat:USD"
+        )
+    try:
+        return feed_source(source, listing(list_path))
+    except NodeError as error:
+        raise fail(str(error).replace("--feed", "--source")) from None
