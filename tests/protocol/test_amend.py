@@ -300,6 +300,8 @@ def played(scene: dict[str, object], amends: bool) -> tuple[Exchange, Outcome] |
         exchange.deposit(role, 1_000_000)
     for side, price, lots in scene["book"]:  # type: ignore[attr-defined]
         exchange.place("maker", call, side, P + STEP * price, lots * CONTRACT)
+        while exchange.state.globals.taker is not None:
+            exchange.proceed()
     side, price, lots, flags = scene["own"]  # type: ignore[misc]
     order = exchange.place("taker", call, side, P + STEP * price, lots * CONTRACT, flags=flags).rested
     while exchange.state.globals.taker is not None:
