@@ -189,9 +189,7 @@ def class_of(raw: bytes) -> int:
     layout = c.LAYOUT.get(raw[0]) if raw else None
     if layout is None or len(raw) != layout[0]:
         return c.CLASS_TAKER
-    if raw[0] == Kind.PLACE and raw[9] & c.FLAG_POST_ONLY:
-        return c.CLASS_POST_ONLY
-    return layout[1]
+    return codec.class_of(raw)
 
 
 def _class(submission: Submission) -> int:

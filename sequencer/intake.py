@@ -15,7 +15,7 @@ from sequencer.protocol.constants import Kind
 
 QUEUE_FULL = 1100
 RATE_LIMITED = 1101
-_PLACE = bytes([Kind.PLACE])
+_ORDERS = (Kind.PLACE, Kind.AMEND)  # flags in byte 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,7 @@ class Intake:
         """Whether L1 is too far behind for this: first for new risk, then for all but cancels, at last for all."""
         raw = submission.raw
         if self.pressure < 2:
-            adds = raw[:1] == _PLACE and len(raw) > 9 and not raw[9] & c.FLAG_REDUCE_ONLY
-            return bool(self.pressure and adds)
+            return bool(self.pressure) and _adds_risk(raw)
         return self.pressure > 2 or submission.of_class > c.CLASS_CANCEL
 
     def _spend(self, submission: Submission) -> bool:
@@ -98,3 +97,10 @@ class Intake:
             waiting.clear()
             return taken
         return [waiting.popleft() for _ in range(most)]
+
+
+def _adds_risk(raw: bytes) -> bool:
+    """Whether a record may be an order that opens a position; an AMEND at its order's price mostly takes from one."""
+    if len(raw) < 23 or raw[0] not in _ORDERS or raw[9] & c.FLAG_REDUCE_ONLY:
+        return False
+    return raw[0] == Kind.PLACE or raw[10:14] != raw[19:23]

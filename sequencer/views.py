@@ -278,7 +278,7 @@ class Views:
         return is_alive
 
     def order(self, order: Order) -> dict[str, Any]:
-        """A resting order; (number, side, price, seq) is its key for CANCEL."""
+        """A resting order; (number, side, price, seq) is its key for CANCEL. Its total is quantity + filled."""
         return {
             "instrument": self.name(order.instrument),
             "number": order.instrument,
@@ -287,6 +287,10 @@ class Views:
             "quantity": contracts(order.quantity),
             "seq": order.seq,
             "expires": order.expires,
+            "filled": contracts(order.filled),
+            "post_only": bool(order.flags & c.FLAG_POST_ONLY),
+            "reduce_only": bool(order.flags & c.FLAG_REDUCE_ONLY),
+            "self_trade": "cancel_taker" if order.flags & c.FLAG_STP_TAKER else "cancel_resting",
         }
 
     def book(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -408,7 +412,10 @@ class Views:
         first = result.outcomes[0]
         fills = [fill for outcome in result.outcomes for fill in outcome.fills]
         rested = next((outcome.rested for outcome in result.outcomes if outcome.rested), None)
-        if not fills and rested is not None and not first.removed:
+        amended = first.amended
+        if amended is not None and amended not in first.removed:
+            rested = amended  # less of it, in its place
+        if not fills and rested is not None and not first.removed and amended is None:
             # the commonest ack, without a dict
             return b'{"seq":%d,"tick":%d,"fee":"%b","fills":[],"order":%b}' % (
                 first.seq,
@@ -427,6 +434,8 @@ class Views:
             body["amount"] = cash(first.amount)
         if first.number or first.amount:
             body["number"] = first.number
+        if amended is not None:
+            body["amended"] = amended.seq
         removed = [one.seq for outcome in result.outcomes for one in outcome.removed]
         if removed:
             body["removed"] = removed
@@ -434,7 +443,8 @@ class Views:
 
     def _rested(self, order: Order) -> bytes:
         return (
-            b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d}'
+            b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d,'
+            b'"filled":"%b","post_only":%b,"reduce_only":%b,"self_trade":"%b"}'
             % (
                 self.name(order.instrument).encode(),
                 order.instrument,
@@ -443,6 +453,10 @@ class Views:
                 contracts(order.quantity).encode(),
                 order.seq,
                 order.expires,
+                contracts(order.filled).encode(),
+                b"true" if order.flags & c.FLAG_POST_ONLY else b"false",
+                b"true" if order.flags & c.FLAG_REDUCE_ONLY else b"false",
+                b"cancel_taker" if order.flags & c.FLAG_STP_TAKER else b"cancel_resting",
             )
         )
 
@@ -485,8 +499,10 @@ class Views:
                     out.append((f"account.{fill.maker}", fill.maker, own))
                     out.append((f"account.{fill.taker}", fill.taker, own))
                     changed[fill.instrument] = None
-                if outcome.rested is not None:
-                    rested = outcome.rested
+                rested = outcome.rested
+                if outcome.amended is not None and outcome.amended not in outcome.removed:
+                    rested = outcome.amended  # less of it, in its place
+                if rested is not None:
                     changed[rested.instrument] = None
                     out.append(
                         (
@@ -538,7 +554,7 @@ class Views:
         assert isinstance(record, codec.Record)
         values = dict(zip((name for name, _ in codec.LAYOUTS[kind].fields), record.fields, strict=True))
         order = None
-        if kind in (Kind.PLACE, Kind.CANCEL):
+        if kind in (Kind.PLACE, Kind.CANCEL, Kind.AMEND):
             instrument, side = (
                 int(values["instrument"]),
                 int(values.get("side", 0)) | int(values.get("flags", 0)) & 1,
@@ -548,7 +564,7 @@ class Views:
                 "number": instrument,
                 "side": "sell" if side else "buy",
                 "price": usd(int(values["price"])),
-                "seq": int(values["seq"]) if kind is Kind.CANCEL else one.seq if one.reason else one.place,
+                "seq": int(values["seq"]) if kind is not Kind.PLACE else one.seq if one.reason else one.place,
             }
         out = {"seq": one.seq, "kind": kind.name, "nonce": values["nonce"], "order": order}
         if not one.reason:

@@ -46,8 +46,15 @@ def test_queue__is_bounded_and_takes_cancels_up_to_twice_its_bound() -> None:
 def test_queue__when_l1_is_too_far_behind__refuses_new_risk_first_and_cancels_last() -> None:
     intake = Intake()
     transfer = codec.encode(Kind.TRANSFER, account=1, to=2, amount=1, nonce=0, expires=0)
+    order = {"account": 1, "instrument": 1, "price": 5, "seq": 1, "quantity": 1, "nonce": 0, "expires": 0}
+    amended = lambda price, flags=0: Submission(  # noqa: E731
+        codec.encode(Kind.AMEND, **order, new_price=price, flags=flags, fee_max=1), None
+    )
     kinds = {
         "order": lambda: place(),
+        "order at another price": lambda: amended(6),
+        "closing order at another price": lambda: amended(6, c.FLAG_REDUCE_ONLY),
+        "less of an order": lambda: amended(5),
         "closing order": lambda: place(flags=c.FLAG_REDUCE_ONLY),
         "transfer": lambda: Submission(transfer, None),
         "nothing": lambda: Submission(b"", None),
@@ -57,7 +64,7 @@ def test_queue__when_l1_is_too_far_behind__refuses_new_risk_first_and_cancels_la
     for intake.pressure in range(4):
         taken[intake.pressure] = {name for name, make in kinds.items() if intake.offer(make()) == 0}
     assert taken[0] == set(kinds)
-    assert taken[1] == set(kinds) - {"order"}
+    assert taken[1] == set(kinds) - {"order", "order at another price"}
     assert taken[2] == {"cancel"}
     assert taken[3] == set()
 

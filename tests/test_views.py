@@ -131,6 +131,36 @@ def test_ack__of_a_taker__shows_its_fills_and_what_rests(desk):
     assert (got["order"]["price"], got["order"]["quantity"]) == ("210.00", "0.5000")
 
 
+def amended(desk, order, total, price=None, account=MAKER):
+    """An AMEND's ack and the events of the account's channel."""
+    desk.nonce += 1
+    fields = {"instrument": CALL, "flags": order.flags, "price": order.price, "seq": order.seq}
+    fields |= {"quantity": total, "new_price": order.price if price is None else price}
+    fields |= {"nonce": desk.nonce, "expires": 0, "fee_max": 10_000}
+    (result,) = desk.submit(signed(Kind.AMEND, KEYS[account], account=account, **fields))
+    assert result.reason is Reason.OK
+    told = [json.loads(body) for channel, _, body in desk.events if channel == f"account.{account}"]
+    return desk.ack(result), told
+
+
+def test_ack__of_an_amend__shows_the_order_as_it_is_then(desk):
+    order = desk.place(MAKER, c.SELL, 20_000, 10_000).outcomes[0].rested
+    desk.place(TAKER, c.BUY, 20_000, 4_000, c.TIF_IOC << 1)
+    got, told = amended(desk, order, 7_000)
+    row = desk.views.order(order)
+    assert (row["quantity"], row["filled"], row["seq"]) == ("0.3000", "0.4000", order.seq)
+    assert (got["amended"], got["order"], got.get("removed")) == (order.seq, row, None)
+    assert told == [{"order": row}]
+    got, told = amended(desk, order, 7_000, 21_000)
+    assert (got["amended"], got["removed"], got["order"]["seq"]) == (order.seq, [order.seq], got["seq"])
+    assert told == [{"order": got["order"]}, {"removed": row}]
+    assert desk.views.orders({"account": MAKER}) == [got["order"]]
+    new = desk.views.state.find_order(CALL, c.SELL, 21_000, got["seq"])
+    got, told = amended(desk, new, 4_000)
+    assert (got["order"], got["removed"], [list(one) for one in told]) == (None, [new.seq], [["removed"]])
+    assert desk.views.orders({"account": MAKER}) == []
+
+
 def test_ack__of_a_withdrawal__names_number_and_amount(desk):
     (result,) = desk.submit(
         signed(Kind.WITHDRAW, KEYS[TAKER], account=TAKER, amount=1_500_000, nonce=99, expires=0)

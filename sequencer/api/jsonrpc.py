@@ -36,6 +36,7 @@ FEE_MAX_DECIMALS: Final = 4
 CLIENT_KINDS: Final = frozenset(
     {
         Kind.PLACE,
+        Kind.AMEND,
         Kind.CANCEL,
         Kind.CANCEL_ALL,
         Kind.SET_SIGNER,
@@ -342,6 +343,13 @@ _ACCOUNT: Final = _integer("account", _U32)
 _TAIL: Final = (_integer("nonce", _U32 - 1), _integer("expires", _U32, default=0))
 _AMOUNT: Final = _decimal("amount", CASH_DECIMALS, 1, c.U64_MAX)
 _SEQ: Final = _integer("seq", c.U40_MAX)
+_LOTS: Final = _decimal("quantity", QUANTITY_DECIMALS, 1, c.U40_MAX)
+_FEE_MAX: Final = _decimal("fee_max", FEE_MAX_DECIMALS, 0, 2**16 - 1, "0.01")
+_HOW: Final = (
+    _flag("post_only"),
+    _flag("reduce_only"),
+    _choice("self_trade", {"cancel_resting": 0, "cancel_taker": 1}, "cancel_resting"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,17 +363,19 @@ class Signed:
         """The record; with `signed` False, without its signature."""
         values = read_fields((*self.fields, SIGNATURE) if signed else self.fields, params, listed)
         signature = values.pop("signature", None)
-        if self.kind is Kind.PLACE:
-            values = _place_fields(values)
+        if self.kind in (Kind.PLACE, Kind.AMEND):
+            values = _order_fields(values)
         return codec.encode(self.kind, signature, **values)
 
 
-def _place_fields(values: dict[str, Any]) -> dict[str, Any]:
-    flags = values.pop("side") | values.pop("tif") << c.FLAG_TIF_SHIFT
+def _order_fields(values: dict[str, Any]) -> dict[str, Any]:
+    flags = values.pop("side") | values.pop("tif", c.TIF_GTC) << c.FLAG_TIF_SHIFT
     flags |= c.FLAG_POST_ONLY * values.pop("post_only") | c.FLAG_REDUCE_ONLY * values.pop("reduce_only")
     flags |= c.FLAG_STP_TAKER * values.pop("self_trade")
     if flags & c.FLAG_POST_ONLY and flags >> c.FLAG_TIF_SHIFT & 3:
         raise invalid("post_only", "false unless tif is GTC", True)
+    if "seq" in values:
+        values.setdefault("new_price", values["price"])
     return values | {"flags": flags}
 
 
@@ -377,13 +387,22 @@ SIGNED: Final[dict[str, Signed]] = {
             _instrument(),
             _SIDE,
             _PRICE,
-            _decimal("quantity", QUANTITY_DECIMALS, 1, c.U40_MAX),
+            _LOTS,
             _choice("tif", {"GTC": c.TIF_GTC, "IOC": c.TIF_IOC, "FOK": c.TIF_FOK}, "GTC"),
-            _flag("post_only"),
-            _flag("reduce_only"),
-            _choice("self_trade", {"cancel_resting": 0, "cancel_taker": 1}, "cancel_resting"),
+            *_HOW,
             *_TAIL,
-            _decimal("fee_max", FEE_MAX_DECIMALS, 0, 2**16 - 1, "0.01"),
+            _FEE_MAX,
+        ),
+    ),
+    "order_amend": Signed(
+        Kind.AMEND,
+        (
+            *(_ACCOUNT, _instrument(), _SIDE, _PRICE, _SEQ),
+            _decimal("new_price", PRICE_DECIMALS, 1, c.U32_MAX, None),
+            _LOTS,
+            *_HOW,
+            *_TAIL,
+            _FEE_MAX,
         ),
     ),
     "order_cancel": Signed(Kind.CANCEL, (_ACCOUNT, _instrument(), _SIDE, _PRICE, _SEQ, *_TAIL)),

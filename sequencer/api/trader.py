@@ -78,7 +78,10 @@ def load_key(source: str, password: Callable[[], str] | None = None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PlacedOrder:
-    """An order that was accepted: its key, and the ack (fills, what rests, fee)."""
+    """An order that was accepted: its key, and the ack (fills, what rests, fee).
+
+    `quantity` is its total in lots, what has traded of it included; `flags` are those of PLACE.
+    """
 
     account: int
     instrument: int
@@ -86,6 +89,18 @@ class PlacedOrder:
     price: int
     seq: int
     ack: dict[str, Any]
+    quantity: int = 0
+    flags: int = 0
+
+    @classmethod
+    def of_row(cls, account: int, row: dict[str, Any]) -> PlacedOrder:
+        """An order as the queries `order` and `orders` show it."""
+        lots = [to_units(row[name], QUANTITY_DECIMALS) for name in ("quantity", "filled")]
+        flags = _SIDES[row["side"]] | _SELF_TRADES[row["self_trade"]]
+        flags |= c.FLAG_POST_ONLY * row["post_only"] | c.FLAG_REDUCE_ONLY * row["reduce_only"]
+        price = to_units(row["price"], PRICE_DECIMALS)
+        side = _SIDES[row["side"]]
+        return cls(account, row["number"], side, price, row["seq"], {"order": row}, sum(lots), flags)
 
     @property
     def rests(self) -> bool:
@@ -187,16 +202,56 @@ class Trader:
         flags |= c.FLAG_POST_ONLY * post_only | c.FLAG_REDUCE_ONLY * reduce_only
         flags |= _SELF_TRADES[self_trade]
         ticks = to_units(price, PRICE_DECIMALS)
+        lots = to_units(quantity, QUANTITY_DECIMALS)
         ack = await self.send(
             Kind.PLACE,
             instrument=number,
             flags=flags,
             price=ticks,
-            quantity=to_units(quantity, QUANTITY_DECIMALS),
+            quantity=lots,
             expires=expires,
             fee_max=to_units(fee_max, FEE_MAX_DECIMALS),
         )
-        return PlacedOrder(self.number, number, _SIDES[side], ticks, ack["seq"], ack)
+        return PlacedOrder(self.number, number, _SIDES[side], ticks, ack["seq"], ack, lots, flags)
+
+    async def order(self, seq: int) -> PlacedOrder:
+        """An own order that rests, by its sequence number; RequestRefused where none does."""
+        row = await self.client.call("order", seq=seq)
+        if row.get("status") != "rests":
+            raise ValueError(f"order {seq} does not rest: {row.get('message', row.get('status'))}")
+        return PlacedOrder.of_row(self.number, row)
+
+    async def amend(
+        self,
+        order: PlacedOrder,
+        *,
+        quantity: str | None = None,
+        price: str | None = None,
+        expires: int = 0,
+        fee_max: str = "0.01",
+    ) -> PlacedOrder:
+        """Another total (what has traded of it included) or price for a resting order; the order as it is then.
+
+        Less at the same price keeps the place. Else a new order takes its place at the end of the queue, with a
+        `seq` of its own, or, when it is refused (Refused), the old one stays as it was. A total that has traded
+        already ends the order. `expires` is the amendment's, not the order's.
+        """
+        ticks = order.price if price is None else to_units(price, PRICE_DECIMALS)
+        lots = order.quantity if quantity is None else to_units(quantity, QUANTITY_DECIMALS)
+        ack = await self.send(
+            Kind.AMEND,
+            instrument=order.instrument,
+            flags=order.flags & ~(3 << c.FLAG_TIF_SHIFT),
+            price=order.price,
+            seq=order.seq,
+            new_price=ticks,
+            quantity=lots,
+            expires=expires,
+            fee_max=to_units(fee_max, FEE_MAX_DECIMALS),
+        )
+        rests = ack["order"]
+        seq = order.seq if rests and rests["seq"] == order.seq else ack["seq"]
+        return PlacedOrder(self.number, order.instrument, order.side, ticks, seq, ack, lots, order.flags)
 
     async def cancel(self, order: PlacedOrder, expires: int = 0) -> dict[str, Any]:
         """Takes a resting order out; Refused (UNKNOWN_ORDER) when it has gone already."""

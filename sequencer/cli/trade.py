@@ -11,7 +11,7 @@ from sequencer.cli.output import FEE_MAX, PRICE, QUANTITY, fail
 
 @click.group()
 def order() -> None:
-    """Place, list and cancel orders."""
+    """Place, list, amend and cancel orders."""
 
 
 @order.command()
@@ -117,6 +117,35 @@ def cancel(
 
     result = trade(api, key_of(keystore, devnet_key), work)
     print_result("cancelled", result, as_json)
+
+
+@order.command()
+@click.argument("seq", type=click.IntRange(0, 2**40 - 1))
+@click.option("--quantity", type=QUANTITY, help="its new total, what has traded of it included")
+@click.option("--price", type=PRICE, help="its new price")
+@with_key
+@with_api
+def amend(
+    seq: int,
+    quantity: str | None,
+    price: str | None,
+    api: str,
+    as_json: bool,
+    keystore: Path | None,
+    devnet_key: int | None,
+) -> None:
+    """Give the resting order SEQ another total or price.
+
+    Less at the same price keeps its place in the queue; more, or another price, goes to the queue's end under a new
+    number. When that is refused, the order stays as it was.
+    """
+    if quantity is None and price is None:
+        raise click.UsageError("nothing to amend: give --quantity, --price, or both")
+
+    async def work(trader: Any) -> Any:
+        return (await trader.amend(await trader.order(seq), quantity=quantity, price=price)).ack
+
+    print_result("amended", trade(api, key_of(keystore, devnet_key), work), as_json)
 
 
 @order.command("cancel-all")

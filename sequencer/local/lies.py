@@ -492,6 +492,34 @@ def _last_root(batch: Batch) -> Batch:
     return replace(batch, payload=payload)
 
 
+def _fill_forgotten(scene: Scene) -> Outcome | None:
+    """The new total is taken for what shall remain: what has traded of the order trades again."""
+    out = scene.apply()
+    order = out.amended
+    if order is None or order in out.removed:
+        return None
+    _rewrite(scene, order, order.quantity + order.filled, order.seq)
+    return out
+
+
+def _raise_keeps_place(scene: Scene) -> Outcome | None:
+    """The order that is larger now stands where the old one stood."""
+    out = scene.apply()
+    if out.amended is None or out.rested is None:
+        return None
+    _rewrite(scene, out.rested, out.rested.quantity, out.amended.seq)
+    return out
+
+
+def _rewrite(scene: Scene, order: Order, quantity: int, seq: int) -> None:
+    """A resting order gets another quantity, with its reserve, and another place."""
+    scene.state.accounts[order.account].reserved += order.reserve_rate * (quantity - order.quantity)
+    scene.touch(order.account)
+    scene.state.remove_order(order)
+    order.quantity, order.seq = quantity, seq
+    scene.state.insert_order(order)
+
+
 def _last_offset(batch: Batch) -> Batch:
     """The last segment ends an element before the payload."""
     return replace(batch, payload=batch.payload + bytes(c.ELEMENT_BYTES))
@@ -525,6 +553,12 @@ LIES: Final[dict[str, Lie]] = {
     "wrong-fill-price": Lie("a fill is one tick dearer", "take", Kind.PLACE, _wrong_fill_price),
     "filled-after-cancel": Lie("a cancelled order trades", "after cancel", Kind.PLACE, _filled_after_cancel),
     "cancel-ignored": Lie("a cancelled order stays", "cancel", Kind.CANCEL, _cancel_ignored),
+    "amended-fill-forgotten": Lie(
+        "what has traded of an amended order trades again", "less", Kind.AMEND, _fill_forgotten
+    ),
+    "amended-raise-keeps-place": Lie(
+        "an order grows and keeps its place", "more", Kind.AMEND, _raise_keeps_place
+    ),
     "forged-signature": Lie("a stranger's order counts", "forged", Kind.PLACE, _forged_signature),
     "replayed-signature": Lie("an order is executed twice", "replay", Kind.PLACE, _replayed_signature),
     "nonce-kept": Lie("a used nonce stays good", "cancel", Kind.CANCEL, _nonce_kept),

@@ -183,7 +183,7 @@ class Play:
             self._tick("trade", [self._order(TAKER, instrument, trade.side | IOC, *quote)])
 
     def _book(self) -> None:
-        """Three orders deep: the taker eats two, the third is cancelled."""
+        """Three orders deep: the taker eats one and most of the second, which is amended; the third is cancelled."""
         put, mark = self._put()
         asks = [
             self._order(MAKER, put, c.SELL | c.FLAG_POST_ONLY, mark + 100 * level, LOTS)
@@ -197,7 +197,9 @@ class Play:
             [self._order(TAKER, put, c.BUY | IOC, mark + 200, LOTS // 8) for _ in range(2)],
         )
         self._tick("more deposits", self.inbox[OPENING:])
-        third = rested.results[-1].outcomes[0].rested
+        second, third = (one.outcomes[0].rested for one in rested.results[1:])
+        self._tick("less", [self._amend(second, LOTS - LOTS // 16)])
+        self._tick("more", [self._amend(second, LOTS)])
         self._tick("cancel", [self._cancel(third)])
         self._tick("after cancel", [self._order(TAKER, put, c.BUY | IOC, mark + 300, LOTS)])
 
@@ -291,6 +293,13 @@ class Play:
         found = find_instrument(self.state, trade.underlying, trade.day, trade.strike_ticks, True)
         assert found is not None
         return found, max(self.state.pages[found >> 5].rows[found & 31][0], 1_000)
+
+    def _amend(self, order: Order | None, total: int) -> bytes:
+        """Another total for an order of the maker; one that never came to be is asked for all the same."""
+        instrument, _ = self._put()
+        price, seq = (order.price, order.seq) if order is not None else (1, 0)
+        fields = {"instrument": instrument, "flags": c.SELL | c.FLAG_POST_ONLY, "price": price, "seq": seq}
+        return self._signed(Kind.AMEND, MAKER, **fields, new_price=price, quantity=total, fee_max=FEE_MAX)
 
     def _cancel(self, order: Order | None) -> bytes:
         """Cancels an order; one that never came to be is asked for all the same."""

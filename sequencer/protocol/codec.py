@@ -212,8 +212,7 @@ def _layouts() -> dict[int, Layout]:
 
 
 LAYOUTS: Final = _layouts()
-_PLACE: Final = LAYOUTS[Kind.PLACE]
-_PLACE_PADDING: Final = b"\0" * _PLACE.padding
+_ORDERS: Final = (Kind.PLACE, Kind.AMEND)  # whose flags stand in byte 9
 
 
 class Record:
@@ -310,14 +309,16 @@ def sign(raw: bytes, domain: bytes, private_key: bytes) -> bytes:
     return raw[: -c.SIGNATURE_BYTES] + sign_digest(digest, private_key)
 
 
-def record_class(record: Record) -> int:
-    """Class of a record inside its tick: 0 system, 1 cancels, 2 orders that cannot take, 3 all that can."""
-    fields = record.fields
-    if record.kind == Kind.PLACE and fields[2] & c.FLAG_POST_ONLY:
+def class_of(raw: bytes) -> int:
+    """Class inside its tick of a record of its kind's length: 0 system, 1 cancels, 2 orders that cannot take, 3 the
+    others.
+    """
+    kind = raw[0]
+    if kind in _ORDERS and raw[9] & c.FLAG_POST_ONLY:
         return c.CLASS_POST_ONLY
-    if record.kind == Kind.AMEND and (fields[2] & c.FLAG_POST_ONLY or fields[3] == fields[5]):
-        return c.CLASS_POST_ONLY  # at the price at which it rests, an order crosses nothing
-    return c.LAYOUT[record.kind][1]
+    if kind == Kind.AMEND and raw[10:14] == raw[19:23]:  # where it rests, an order crosses nothing
+        return c.CLASS_POST_ONLY
+    return c.LAYOUT[kind][1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,7 @@ class Reason(IntEnum):
     RISK_DUE = 81  # of a forced record: its marks are old and RISK can renew them; it has not counted, and comes again
 
 
-# kind -> (bytes, class, weight); the class of PLACE and AMEND depends on their fields (codec.record_class)
+# kind -> (bytes, class, weight); the class of PLACE and AMEND depends on their fields (codec.class_of)
 LAYOUT: Final[dict[int, tuple[int, int, int]]] = {
     Kind.TICK: (31, 0, 1),
     Kind.DEPOSIT: (31, 0, 2),

@@ -317,6 +317,7 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
     params = state.params
     if plan.leaving is not None:
         state.remove_order(plan.leaving)
+        out.removed.append(plan.leaving)
     for order, quantity, leaves in plan.steps:
         if not leaves:
             state.fill_order(order, quantity)

@@ -50,8 +50,8 @@ class Outcome:
 
     `pending`: the taker still crosses, CONTINUE must follow. `amount`: cash that a DEPOSIT credited, a WITHDRAW will
     pay, a BID paid (negative: received), a SETTLE paid to the account, a COLLECT collected. `number`: the new
-    instrument, withdrawal, account or settlement price. `amended`: the order that an AMEND has changed; it has
-    left unless it is smaller and keeps its place.
+    instrument, withdrawal, account or settlement price. `amended`: the order that an AMEND has changed; `removed`
+    has it, too, unless it is smaller and keeps its place.
     """
 
     __slots__ = (
@@ -72,7 +72,9 @@ class Outcome:
         self.reason = Reason.OK
         self.fills: list[Fill] = []
         self.rested: Order | None = None
-        self.removed: list[Order] = []  # resting orders that died: cancelled, dead when met, self-trade
+        self.removed: list[
+            Order
+        ] = []  # resting orders that left without a fill: cancelled, amended, dead when met, self-trade
         self.amended: Order | None = None
         self.pending = False
         self.fee = 0

@@ -17,7 +17,7 @@ from sequencer.protocol import (
     work,
 )
 from sequencer.protocol import constants as c
-from sequencer.protocol.codec import Record, decode, record_class
+from sequencer.protocol.codec import Record, class_of, decode
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
@@ -50,7 +50,7 @@ def _apply(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.TAKER_PENDING
     if kind == Kind.TICK:
         return queue.tick(state, record)
-    of_class = record_class(record)
+    of_class = class_of(record.raw)
     if of_class < g.last_class:
         return Reason.CLASS_ORDER
     if kind in c.INBOX_KINDS:

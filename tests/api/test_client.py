@@ -71,6 +71,40 @@ def test_place_trade_cancel_withdraw(exchange):
     trading(exchange, scenario)
 
 
+def test_amend__less_then_another_price__is_one_record_each(exchange):
+    async def scenario(client, maker, taker):
+        order = await maker.place(NAMES[0], "sell", "1500.00", "1", self_trade="cancel_taker")
+        await taker.place(NAMES[0], "buy", "1500", "0.25", tif="IOC")
+        less = await maker.amend(order, quantity="0.75")
+        assert (less.seq, less.ack["order"]["quantity"], less.ack["order"]["filled"]) == (
+            order.seq,
+            "0.5000",
+            "0.2500",
+        )
+        asked = await maker.order(order.seq)
+        assert (asked.seq, asked.price, asked.quantity, asked.flags) == (
+            order.seq,
+            order.price,
+            7_500,
+            order.flags,
+        )
+        dearer = await maker.amend(less, price="1510.00")
+        assert (dearer.ack["amended"], dearer.ack["removed"]) == (order.seq, [order.seq])
+        row = dearer.ack["order"]
+        assert (dearer.seq, row["price"], row["quantity"]) == (row["seq"], "1510.00", "0.5000")
+        assert row["self_trade"] == "cancel_taker"
+        with pytest.raises(Refused) as found:
+            await maker.amend(order, quantity="2")
+        assert found.value.reason is Reason.UNKNOWN_ORDER
+        with pytest.raises(MarginRefused):
+            await maker.amend(dearer, quantity="90000")
+        assert (await client.call("orders", account=MAKER)) == [row]
+        done = await maker.amend(dearer, quantity="0.25")
+        assert (done.ack["order"], done.ack["removed"], done.rests) == (None, [dearer.seq], False)
+
+    trading(exchange, scenario)
+
+
 def test_orders__more_than_the_nonce_window_at_once__all_go_through(exchange):
     async def scenario(client, maker, taker):
         orders = await asyncio.gather(

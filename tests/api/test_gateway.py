@@ -117,6 +117,19 @@ def test_order_cancel__by_fields__takes_the_order_out(exchange):
     assert ack["removed"] == [order["seq"]]
 
 
+def test_order_amend__by_fields__keeps_what_is_not_said(exchange):
+    order = exchange.submit(place())["order"]
+    fields = {key: order[key] for key in ("instrument", "side", "price", "seq", "post_only")} | {
+        "account": MAKER,
+        "nonce": 1,
+        "quantity": "0.0002",
+    }
+    typed = exchange.result("typed_data", method="order_amend", **fields)
+    assert typed["message"]["newPrice"] == typed["message"]["price"]
+    ack = exchange.result("order_amend", **fields, signature=wallet_signature(typed, KEYS[MAKER]))
+    assert (ack["amended"], ack["order"]) == (order["seq"], {**order, "quantity": "0.0002"})
+
+
 def test_typed_data__of_wide_numbers__has_them_as_strings():
     params = {"method": "withdraw", "account": 1, "amount": "18446744073709.551615", "nonce": 0}
     found = jsonrpc.typed_data(params, jsonrpc.Instruments(), CHAIN_ID, CONTRACT)

@@ -124,7 +124,7 @@ class Crowd(Adversary):
         raw, signer = self.formed(draw.choices(kinds, weights)[0])
         record = codec.decode(raw, state.domain, signer or bytes(20))
         assert isinstance(record, codec.Record)
-        if codec.record_class(record) < state.globals.last_class and draw.random() < 0.97:
+        if codec.class_of(raw) < state.globals.last_class and draw.random() < 0.97:
             return self.formed(Kind.TICK)
         return raw, signer
 

@@ -182,6 +182,12 @@ def test_up__a_trading_day_from_the_shell__ends_cleanly(up, tmp_path):  # noqa: 
     rests = up.call("order", "list", *seller)
     assert [(one["seq"], one["quantity"]) for one in rests] == [(placed["seq"], "0.4000")]
     assert up.call("book", name)["asks"] == [[ask, "0.4000", 1]]
+    less = up.call("order", "amend", str(placed["seq"]), "--quantity", "0.3", *seller)
+    assert (less["order"]["quantity"], less["order"]["filled"]) == ("0.2000", "0.1000")
+    more = up.call("order", "amend", str(placed["seq"]), "--quantity", "0.5", *seller)
+    assert (more["amended"], more["order"]["quantity"]) == (placed["seq"], "0.4000")
+    assert "give --quantity, --price, or both" in run("order", "amend", str(more["seq"]), *seller).stderr
+    placed = more
     up.call("order", "cancel", name, "sell", ask, str(placed["seq"]), *seller)
     assert up.call("order", "list", *seller) == []
     up.call("order", "place", name, "buy", "1", "1.00", "--post-only", *buyer)

@@ -84,6 +84,7 @@ def test_honest_day__is_right_to_the_end(tmp_path: Path) -> None:
             Kind.LIST,
             Kind.RISK,
             Kind.PLACE,
+            Kind.AMEND,
             Kind.CANCEL,
             Kind.WITHDRAW,
         ),

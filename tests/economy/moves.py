@@ -416,6 +416,33 @@ def left_order(world: World, rng: Random) -> Iterator[None]:
     yield from drain(world, rng)
 
 
+def amended(world: World, rng: Random) -> Iterator[None]:
+    """An order that keeps changing: larger than its account bears, smaller, across the spread, left for a friend."""
+    one, two = pair(world, rng)
+    listed = world.tradable()
+    if not listed:
+        return
+    instrument, side = rng.choice(listed), rng.randrange(2)
+    flags = rng.choice((0, 0, c.FLAG_POST_ONLY, c.FLAG_REDUCE_ONLY, c.FLAG_STP_TAKER))
+    price = max(world.mark(instrument) * rng.uniform(0.8, 1.2), 1)
+    order = world.place(one, instrument, side, price, rng.choice((100, 5_000, 50_000)), flags=flags).rested
+    for _ in range(rng.randrange(3, 12)):
+        if order is None:
+            return
+        total = max(round((order.filled + order.quantity) * rng.choice((0.1, 0.5, 1, 1, 2, 50))), 1)
+        move = rng.choice((1, 1, 0.7, 0.99, 1.01, 1.4))
+        out = world.submit(
+            Kind.AMEND, one, instrument=instrument, flags=order.flags, price=order.price, seq=order.seq,
+            new_price=min(max(round(order.price * move), 1), c.U32_MAX), quantity=min(total, c.U40_MAX), fee_max=65_535,
+        )  # fmt: skip
+        order = out.rested or order
+        if rng.random() < 0.5:
+            world.place(two, instrument, 1 - side, order.price, rng.choice((1, 100, 5_000)), c.TIF_IOC)
+        if rng.random() < 0.3:
+            yield
+    yield from drain(world, rng)
+
+
 def forced(world: World, rng: Random) -> Iterator[None]:
     """The same through L1."""
     for _ in range(rng.randrange(2, 8)):
@@ -539,6 +566,7 @@ MOVES: Final[dict[str, tuple[Move, int]]] = {  # name -> (move, weight)
     "fees": (fees, 1),
     "off_market": (off_market, 2),
     "left_order": (left_order, 2),
+    "amended": (amended, 2),
     "forced": (forced, 1),
     "trade_with_others": (trade_with_others, 3),
     "come_back": (come_back, 1),
@@ -563,4 +591,5 @@ PLANS: Final[tuple[tuple[str, ...], ...]] = (
     ("lie", "lie"),
     ("mirror", "silent_risk", "drain", "worst_bid"),
     ("left_order", "drain", "worst_bid"),
+    ("amended", "drain", "worst_bid"),
 )

@@ -108,7 +108,7 @@ class Exchange:
         raw = self.signed(kind, by or role, account=self.numbers[role], nonce=nonce, **fields)
         record = codec.decode(raw, DOMAIN)
         assert not isinstance(record, Reason)
-        if codec.record_class(record) < self.state.globals.last_class and self.state.globals.taker is None:
+        if codec.class_of(raw) < self.state.globals.last_class and self.state.globals.taker is None:
             self.tick(0)
         return self.apply(raw)
 

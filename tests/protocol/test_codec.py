@@ -208,21 +208,21 @@ def test_sign__of_an_unsigned_kind__is_refused() -> None:
         codec.typed_data(codec.encode(Kind.TICK, time=1), 1, CONTRACT)
 
 
-def test_record_class__of_a_post_only_place__is_before_takers() -> None:
+def test_class__of_a_post_only_place__is_before_takers() -> None:
     base = dict.fromkeys((name for name, _ in LAYOUTS[Kind.PLACE].fields), 1)
     for flags, expected in ((0, 3), (c.FLAG_POST_ONLY, 2), (c.FLAG_REDUCE_ONLY, 3)):
         record = codec.decode(codec.encode(Kind.PLACE, **{**base, "flags": flags}), DOMAIN)
         assert isinstance(record, Record)
-        assert codec.record_class(record) == expected
+        assert codec.class_of(record.raw) == expected
 
 
-def test_record_class__of_an_amend__is_before_takers_when_it_cannot_take() -> None:
+def test_class__of_an_amend__is_before_takers_when_it_cannot_take() -> None:
     base = dict.fromkeys((name for name, _ in LAYOUTS[Kind.AMEND].fields), 1)
     for flags, new_price, expected in ((0, 1, 2), (0, 2, 3), (c.FLAG_POST_ONLY, 2, 2)):
         raw = codec.encode(Kind.AMEND, **{**base, "flags": flags, "new_price": new_price})
         record = codec.decode(raw, DOMAIN)
         assert isinstance(record, Record)
-        assert codec.record_class(record) == expected
+        assert codec.class_of(record.raw) == expected
 
 
 def test_inbox_hash__is_the_documented_one() -> None:
