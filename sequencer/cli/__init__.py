@@ -8,6 +8,7 @@ import click
 _COMMANDS = {
     "up": "sequencer.cli.operate:up",
     "demo": "sequencer.cli.operate:demo",
+    "replay-market": "sequencer.cli.replay_market:replay_market",
     "fuzz": "sequencer.cli.fuzz:fuzz",
     "replay": "sequencer.cli.operate:replay",
     "watch": "sequencer.cli.watch:watch",

@@ -19,7 +19,8 @@ L1_PORT = 8545
 CHAIN_HELP = "pyevm (embedded), anvil, hardhat, or the URL of a development node"
 
 
-def _with_data(command: Callable[..., None]) -> Callable[..., None]:
+def with_data(command: Callable[..., None]) -> Callable[..., None]:
+    """The option that says where batches lie."""
     return click.option(
         "--data",
         type=click.Choice(["calldata", "blob"]),
@@ -29,7 +30,8 @@ def _with_data(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
-def _check_data(chain: str, data: str) -> None:
+def check_data(chain: str, data: str) -> None:
+    """Refuses blobs on a chain that serves none."""
     if data == "blob" and chain in ("pyevm", "hardhat"):
         raise fail(f"{chain} serves no blobs: take anvil")
 
@@ -62,7 +64,7 @@ def _check_data(chain: str, data: str) -> None:
     help="flat:USD (BTC), flat:BTC=USD,ETH=USD, file:PATH (JSONL reports) or http(s)://... (docs/OPERATIONS.md)",
 )
 @with_params
-@_with_data
+@with_data
 @click.option("--json", "json_target", help="write addresses and URLs to a file (- for standard output)")
 def up(
     chain: str,
@@ -81,7 +83,7 @@ def up(
     from sequencer.l1.errors import L1Error
     from sequencer.local.up import UpError, run_up
 
-    _check_data(chain, data)
+    check_data(chain, data)
     if l1_port is None:
         l1_port = L1_PORT if port else 0
 
@@ -101,7 +103,7 @@ def up(
         await run_up(chain, folder, port, feed, ready, stop, params_path, data, l1_port)
 
     try:
-        _run(main())
+        run_coroutine(main())
     except (UpError, L1Error, OSError, RuntimeError, ValueError) as error:
         raise fail(str(error)) from error
 
@@ -117,7 +119,7 @@ def up(
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
-@_with_data
+@with_data
 @click.option(
     "--batches",
     type=click.Choice(["hourly", "full", "backlog"]),
@@ -151,7 +153,7 @@ def demo(
     attempts: int,
 ) -> None:
     """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
-    _check_data(chain, data)
+    check_data(chain, data)
     if exits:
         if lie is not None or tape is not None:
             raise fail("--exit is a story of its own: it goes with neither --lie nor --tape")
@@ -162,18 +164,15 @@ def demo(
         return
     from sequencer.l1.errors import L1Error
     from sequencer.local.demo import Demo, DemoConfig, DemoFailed, as_json
-    from sequencer.market.tape import TRADES_FILE, TapeError
+    from sequencer.market.tape import TapeError
 
-    if tape is not None and not (tape / TRADES_FILE).is_file():
-        people.print(f"[yellow]no {tape / TRADES_FILE}: the seeded generator stands in[/yellow]")
-        tape = None
     run: Demo
     failed = ""
     with bars() as progress:
         config = DemoConfig(chain=chain, data=data, batches=batches, tape=tape, seed=seed, attempts=attempts)
         run = Demo(config, progress)
         try:
-            _run(run.run())
+            run_coroutine(run.run())
         except DemoFailed as error:
             failed = str(error)
         except (L1Error, TapeError) as error:
@@ -198,20 +197,19 @@ def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str |
     from sequencer.l1.errors import L1Error
     from sequencer.local.lie_demo import as_object, tell
     from sequencer.local.lies import LIES
-    from sequencer.market.tape import TRADES_FILE, TapeError
+    from sequencer.market.tape import TapeError
 
     if name == "list":
         click.echo("\n".join(LIES))
         return
     if name != "all" and name not in LIES:
         raise fail(f"no lie {name!r}: `fairstrike demo --lie list` names them all")
-    known = tape if tape is not None and (tape / TRADES_FILE).is_file() else None
     if name == "all":
-        _all_lies(chain, known, seed, json_target, data)
+        _all_lies(chain, tape, seed, json_target, data)
         return
     with bars() as progress:
         try:
-            report = tell(name, chain, known, seed, progress, data)
+            report = tell(name, chain, tape, seed, progress, data)
         except (L1Error, TapeError, RuntimeError) as error:
             raise fail(str(error)) from error
     write_json(json_target, as_object(report))
@@ -257,7 +255,7 @@ def _exit(chain: str, json_target: str | None, data: str) -> None:
     with bars() as progress:
         drill = ExitDrill(ExitConfig(chain, data), progress)
         try:
-            _run(drill.run())
+            run_coroutine(drill.run())
         except (L1Error, RuntimeError, TimeoutError) as error:
             raise fail(str(error)) from error
     report = as_json(drill.report)
@@ -372,7 +370,7 @@ def bench(orders: int, outstanding: int, accounts_max: int, json_target: str | N
         raise fail(failed)
 
 
-def _run(work: Any) -> None:
+def run_coroutine(work: Any) -> None:
     """Runs a coroutine on uvloop."""
     import uvloop
 

@@ -7,7 +7,7 @@ claimed on L1, and at the end the state is rebuilt from L1 alone and compared.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -384,7 +384,7 @@ class Demo:
     async def _run_on(self) -> None:
         """Runs the index on to `until_day`: expiries settle, the over-sold account is auctioned."""
         clock_s = self.devnet.service.clock.now_s()
-        end_s = expiry_time(self.config.until_day)
+        end_s = self._end_s()
         begun_s, batch_at_s = clock_s, clock_s + 6 * 3_600
         while clock_s < end_s:
             in_window = 0 <= expiry_time(clock_s // c.DAY_S) - clock_s <= c.TWAP_S + STRIDE_S
@@ -397,12 +397,32 @@ class Demo:
                 await self._batch(clock_s)
             self.progress("index", clock_s - begun_s, end_s - begun_s)
 
+    # --- what another day does otherwise ------------------------------------------------------------
+
+    def _end_s(self) -> int:
+        """When the index ends."""
+        return expiry_time(self.config.until_day)
+
+    def _leavers(self) -> Sequence[int]:
+        """Whose money is withdrawn, by their places in `traders`."""
+        return (*TAKERS, MAKERS[0])
+
+    def _checks(self) -> dict[str, bool]:
+        """What must hold at the end, beside what must at the end of any day."""
+        report = self.report
+        return {
+            "every_real_trade_at_its_price": report.real_trades == report.tape_trades,
+            "an_expiry_was_settled": report.settled_expiries >= 1,
+            "an_account_was_liquidated": report.liquidations >= 1 and report.auction_bids >= 1,
+            "withdrawals_claimed": report.withdrawals_claimed >= 2,
+        }
+
     # --- out --------------------------------------------------------------------------------------
 
     async def _withdraw_and_claim(self) -> None:
         devnet, report = self.devnet, self.report
         wanted: list[int] = []
-        for index in (*TAKERS, MAKERS[0]):
+        for index in self._leavers():
             trader = self.traders[index]
             account = devnet.service.state.accounts[trader.number]
             margin.refresh(devnet.service.state, account)
@@ -522,10 +542,7 @@ class Demo:
             "vault_equals_liabilities": report.vault_balance == report.l2_liabilities,
             "cash_equals_pool_and_deficit": cash == g.pool + g.deficit,
             "positions_net_to_zero": not any(net.values()),
-            "every_real_trade_at_its_price": report.real_trades == report.tape_trades,
-            "an_expiry_was_settled": report.settled_expiries >= 1,
-            "an_account_was_liquidated": report.liquidations >= 1 and report.auction_bids >= 1,
-            "withdrawals_claimed": report.withdrawals_claimed >= 2,
+            **self._checks(),
         }
         if report.honesty is not None:
             rollup = Contract(load("Rollup").abi)

@@ -44,24 +44,36 @@ def load_deribit_json(trades_path: Path | str, index_path: Path | str) -> Tape:
     error. Bars are stamped with their start: the open is the value at the stamp.
     """
     trades: dict[str, Trade] = {}
-    for where, row in _rows(Path(trades_path)):
-        _check_optional(row, where)
+    for where, row in trade_rows(Path(trades_path)):
         trade = trade_from_row(row, where)
         if trades.setdefault(trade.trade_id, trade) != trade:
             raise TapeError(f"{where}: trade_id: {trade.trade_id} came before with other contents")
-    points: dict[int, IndexPoint] = {}
-    for where, chart in _documents(Path(index_path)):
-        for point in _chart_points(_result(chart, where), where):
-            if points.setdefault(point.time_s, point) != point:
-                raise TapeError(f"{where}: open: the bar at {point.time_s} came before with another open")
+    points = chart_points(Path(index_path))
     if not trades or not points:
         empty = trades_path if not trades else index_path
         raise TapeError(f"{Path(empty).name}: result: nothing in it")
-    ordered = sorted(trades.values(), key=lambda trade: (trade.time_ms, _id_order(trade.trade_id)))
-    return make_tape(ordered, list(points.values()), f"recorded tape {Path(trades_path).name}")
+    ordered = sorted(trades.values(), key=lambda trade: (trade.time_ms, id_order(trade.trade_id)))
+    return make_tape(ordered, points, f"recorded tape {Path(trades_path).name}")
 
 
-def _id_order(trade_id: str) -> tuple[int, str]:
+def chart_points(path: Path) -> list[IndexPoint]:
+    """The bars of saved chart data: the open of each at its stamp. TapeError as `load_deribit_json`."""
+    points: dict[int, IndexPoint] = {}
+    for where, chart in _documents(path):
+        for point in _chart_points(_result(chart, where), where):
+            if points.setdefault(point.time_s, point) != point:
+                raise TapeError(f"{where}: open: the bar at {point.time_s} came before with another open")
+    return list(points.values())
+
+
+def trade_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Every trade of saved answers, with its place."""
+    for where, row in _rows(path):
+        _check_optional(row, where)
+        yield where, row
+
+
+def id_order(trade_id: str) -> tuple[int, str]:
     """Sorts `48079254` and `ETH-48079254` by their number: answers come newest first by default."""
     digits = trade_id.rpartition("-")[2]
     return (int(digits) if digits.isdecimal() else 0, trade_id)

@@ -12,6 +12,7 @@ import random
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from http.client import HTTPException
@@ -29,6 +30,7 @@ from sequencer.protocol.surface import ONE_E12, PARAMETER_MAX_E12, Surface
 
 MEMORY_S: Final = 7_200  # a trade's weight in a fit falls by e in this time
 IV_UNKNOWN: Final = 0.7  # of an expiry before any option of the tape has traded
+STRIKE_TRADES_KEPT: Final = 32  # of a strike in a fit
 LINE_BYTES_MAX: Final = 4_096
 
 _Underlying = Annotated[int, msgspec.Meta(ge=0, le=15)]
@@ -331,12 +333,34 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER: Final = urllib.request.build_opener(_NoRedirect)
 
 
+class _Smile:
+    """What is remembered of an expiry's trades: the last ones of each strike, and the last ones of all.
+
+    Bounded, so that a poll costs as much at the end of a long tape as at its beginning. Older trades weigh little in
+    a fit: those of the last hours decide.
+    """
+
+    __slots__ = ("by_strike", "last")
+
+    def __init__(self) -> None:
+        self.by_strike: dict[int, deque[Trade]] = {}
+        self.last: deque[Trade] = deque(maxlen=svi_fit.FORWARD_TRADES)
+
+    def add(self, trade: Trade) -> None:
+        """A trade, later than those before."""
+        kept = self.by_strike.get(trade.strike_ticks)
+        if kept is None:
+            kept = self.by_strike[trade.strike_ticks] = deque(maxlen=STRIKE_TRADES_KEPT)
+        kept.append(trade)
+        self.last.append(trade)
+
+
 class TapeSource:
     """The tape as a feed: its index as time passes, and surfaces fitted to the trades made so far.
 
     Every expiry of the tape is reported at the first poll and then each `refresh_s`, until it expires. One
     without usable trades yet is flat at the at-the-money volatility of the nearest expiry reported with it that
-    has some, else at IV_UNKNOWN.
+    has some, else at IV_UNKNOWN. A poll reads each trade once and costs the same however long the tape is.
     """
 
     def __init__(self, tape: Tape, underlying: int = 0, refresh_s: int = 60) -> None:
@@ -344,20 +368,19 @@ class TapeSource:
         self.underlying = underlying
         self.refresh_s = refresh_s
         self._days = sorted({item.day for item in tape.instruments if item.underlying == underlying})
-        self._trades: dict[int, list[Trade]] = {day: [] for day in self._days}
+        self._smiles: dict[int, _Smile] = {day: _Smile() for day in self._days}
         self._read_s = -1
+        self._read = 0  # trades of the tape that have been read
+        self._at = 0  # points of the index whose time has come
         self._index_s = -1
         self._reported_s: dict[int, int] = {}
 
     def poll(self, now_s: int) -> list[Report]:
         """The index when a newer one is known, then the surfaces due; nothing before the index begins."""
-        point = self.tape.index_at(now_s)
-        if point is None:
+        self._read_until(now_s)
+        if self._at == 0:
             return []
-        for trade in self.tape.trades_between(self._read_s, now_s):
-            if trade.underlying == self.underlying:
-                self._trades[trade.day].append(trade)
-        self._read_s = max(self._read_s, now_s)
+        point = self.tape.index[self._at - 1]
         reports: list[Report] = []
         if point.time_s > self._index_s:
             self._index_s = point.time_s
@@ -373,12 +396,28 @@ class TapeSource:
             self._reported_s |= dict.fromkeys(due, now_s)
         return reports
 
+    def _read_until(self, now_s: int) -> None:
+        """Goes on in the tape, which is sorted, to what is known at `now_s`; time that goes back reads nothing."""
+        if now_s <= self._read_s:
+            return
+        self._read_s = now_s
+        index, trades = self.tape.index, self.tape.trades
+        while self._at < len(index) and index[self._at].time_s <= now_s:
+            self._at += 1
+        while self._read < len(trades) and trades[self._read].time_ms <= now_s * 1000:
+            trade = trades[self._read]
+            if trade.underlying == self.underlying:
+                self._smiles[trade.day].add(trade)
+            self._read += 1
+
     def _surfaces(self, due: list[int], index_ticks: int, now_s: int) -> list[SurfaceReport]:
         surfaces: dict[int, tuple[int, Surface]] = {}
         for day in due:
-            forward = svi_fit.forward_of(self._trades[day], index_ticks)
+            smile = self._smiles[day]
+            forward = svi_fit.forward_of(smile.last, index_ticks)
+            kept = (trade for trades in smile.by_strike.values() for trade in trades)
             try:
-                fit = svi_fit.fit(_points(self._trades[day], now_s), forward, _years(day, now_s))
+                fit = svi_fit.fit(_points(kept, now_s), forward, _years(day, now_s))
             except svi_fit.FitError:
                 continue
             surfaces[day] = (forward, fit.surface)

@@ -12,8 +12,9 @@ what a smile in units of its own standard deviation can show, so that few points
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import erfc, exp, hypot, isfinite, log, sqrt
 from operator import mul
 from statistics import median
@@ -120,7 +121,7 @@ def fit(points: Iterable[SmilePoint], forward: float, years: float) -> Fit:
     return Fit(surface, len(smile), False, _error(surface, smile, forward, years))
 
 
-def forward_of(trades: Sequence[Trade], index_ticks: int) -> int:
+def forward_of(trades: Collection[Trade], index_ticks: int) -> int:
     """Forward in ticks of the one expiry that `trades` belong to; the index itself without evidence.
 
     A coin-quoted price and the volatility that its exchange took from it determine the forward: price =
@@ -129,7 +130,7 @@ def forward_of(trades: Sequence[Trade], index_ticks: int) -> int:
     recorded tape has them within five minutes for six of its eleven expiries, and they scatter far more.
     """
     ratios = []
-    for trade in trades[-FORWARD_TRADES:]:
+    for trade in islice(trades, max(len(trades) - FORWARD_TRADES, 0), None):
         remaining_s = expiry_s(trade.day) - trade.time_s
         if remaining_s > 0 and IV_MIN * 1e6 <= trade.iv_e6 <= IV_MAX * 1e6:
             ratio = _forward_ratio(trade, trade.iv_e6 / 1e6 * sqrt(remaining_s / YEAR_S))

@@ -40,7 +40,7 @@ BARS_DIR: Final = "btc-perp-1min"
 
 _NAME = re.compile(r"([A-Z0-9_]+)-(\d{1,2})([A-Z]{3})(\d{2})-(\d+(?:d\d+)?)-([CP])", re.ASCII)
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_CSV_NAMES: Final = {"q": "amount", "p": "price", "t": "timestamp"}  # trades.csv -> the API's names
+CSV_NAMES: Final = {"q": "amount", "p": "price", "t": "timestamp"}  # trades.csv -> the API's names
 
 
 def expiry_s(day: int) -> int:
@@ -140,14 +140,29 @@ class Tape:
 
 
 def open_tape(data_dir: Path | str | None, seed: int = 1) -> Tape:
-    """The recorded tape when `data_dir` is given and holds one, else the generator's.
+    """The recorded tape in `data_dir`; without one the generator's.
 
-    Raises TapeError when the trades are there but cannot be read: a damaged recording is not replaced in
-    silence.
+    Raises TapeError, which says what was expected and what was found: what somebody has given is not replaced.
     """
-    if data_dir is not None and (Path(data_dir) / TRADES_FILE).is_file():
-        return load_tape(data_dir)
-    return generate_tape(seed)
+    if data_dir is None:
+        return generate_tape(seed)
+    folder = Path(data_dir)
+    if not (folder / TRADES_FILE).is_file() or not any((folder / BARS_DIR).glob("*.csv")):
+        held = ", ".join(sorted(one.name for one in folder.iterdir())[:5]) if folder.is_dir() else ""
+        found = (held or "nothing") if folder.is_dir() else "a file" if folder.exists() else "no such folder"
+        raise TapeError(
+            f"{folder}: a folder with {TRADES_FILE} and {BARS_DIR}/*.csv is expected; found: {found} "
+            "(`fairstrike replay-market` takes a tape of one's own)"
+        )
+    tape = load_tape(folder)
+    first = tape.trades[0].time_s if tape.trades else 0
+    if first // DAY_S != START_S // DAY_S:
+        found = str(dt.datetime.fromtimestamp(first, dt.UTC).date()) if first else "none"
+        raise TapeError(
+            f"{folder / TRADES_FILE}: trades of 1 January 2022 are expected, the day of the demo's story; "
+            f"found: {found} (`fairstrike replay-market` takes any day)"
+        )
+    return tape
 
 
 def load_tape(data_dir: Path | str) -> Tape:
@@ -156,7 +171,7 @@ def load_tape(data_dir: Path | str) -> Tape:
     """
     trades_path = Path(data_dir) / TRADES_FILE
     trades = [
-        trade_from_row({_CSV_NAMES.get(name, name): value for name, value in row.items()}, where)
+        trade_from_row({CSV_NAMES.get(name, name): value for name, value in row.items()}, where)
         for where, row in _csv_rows(trades_path)
     ]
     bars = sorted((Path(data_dir) / BARS_DIR).glob("*.csv"))

@@ -178,9 +178,11 @@ def test_windows_meet_without_overlap(tape: Tape) -> None:
     assert tape.index_at(tape.index[0].time_s - 1) is None
 
 
-def test_open_tape_falls_back_only_when_nothing_is_recorded(tmp_path: Path) -> None:
+def test_open_tape_generates_only_when_nothing_is_given(tmp_path: Path) -> None:
     assert open_tape(None).source.startswith("seeded generator")
-    assert open_tape(tmp_path / "absent", seed=3) == generate_tape(3)
+    assert open_tape(None, seed=3) == generate_tape(3)
+    with pytest.raises(TapeError, match=r"absent: a folder with .* is expected; found: no such folder"):
+        open_tape(tmp_path / "absent", seed=3)
     assert open_tape(write(tmp_path)).source.startswith("recorded tape")
     (tmp_path / "deribit-trades-2022-01-01" / "trades.csv").write_text(TRADES_HEAD.replace("sell", "sold"))
     with pytest.raises(TapeError, match=r"^trades\.csv:2: direction: 'sold' is neither buy nor sell$"):
