@@ -83,6 +83,7 @@ class PosterStatus:
     gas_used: int
     bytes_posted: int
     blob_gas_used: int = 0
+    queued_bytes: int = 0  # of payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,8 @@ class Poster:
 
     def status(self) -> PosterStatus:
         """As of the last round; never waits for L1."""
+        with self._queue_lock:
+            queued_bytes = sum(len(one.batch.payload) for one in self._queue)
         return PosterStatus(
             state=self._state,
             reason=self._reason,
@@ -221,6 +224,7 @@ class Poster:
             gas_used=self._gas_used,
             bytes_posted=self._bytes_posted,
             blob_gas_used=self._blob_gas_used,
+            queued_bytes=queued_bytes,
         )
 
     def step(self) -> list[Posted]:
@@ -299,7 +303,8 @@ class Poster:
             self._in_flight = in_flight
             reachable = batch_id + 1
         self._backoff_s = 0.0
-        self._state, self._reason = (PosterState.POSTING if self._queue else PosterState.IDLE), ""
+        self._state = PosterState.POSTING if self._queue else PosterState.IDLE
+        self._reason = self._txmgr.metrics().problem
         return posted
 
     def _collect(self) -> list[Posted]:

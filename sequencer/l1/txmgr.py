@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sequencer.l1 import blobs
+from sequencer.l1 import fees as fee
 from sequencer.l1.errors import (
     RpcError,
     RpcRejected,
@@ -28,6 +29,8 @@ from sequencer.l1.errors import (
     TransactionFailed,
     TransactionTimeout,
 )
+from sequencer.l1.fees import FeeCaps, Market, ether, gwei, market
+from sequencer.l1.refusals import Refusal, meaning
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
 from sequencer.l1.txstore import Attempt, Intent, State, TxStore
@@ -41,34 +44,32 @@ FILLER_GAS: Final = 21_000
 FILLER_PAYLOAD: Final = bytes(ELEMENT_BYTES)  # one blob, where a nonce is to be filled among blobs
 SUSPICIONS_MAX: Final = 3
 
-_KNOWN: Final = ("already known", "already imported", "known transaction", "already exists")
-_USED: Final = ("nonce too low", "nonce has already been used", "invalid nonce: too low")
-_REFUSED: Final = (
-    "intrinsic gas too low",
-    "exceeds block gas limit",
-    "oversized data",
-    "requires at least",
-    "max initcode size",
-    "gas too high",
-    "gas floor",
-    "insufficient gas for floor",
+_CAPS: Final = FeeCaps()
+RETRY_FIRST_S: Final = 0.25  # before a refused transaction is sent again; doubled from time to time
+RETRY_MAX_S: Final = 4.0
+REFUSED_BUMPS_MAX: Final = (
+    4  # of what no node has taken, for reasons that nobody knows: money may not be what it wants
 )
-_OF_OTHER_SORT: Final = ("already reserved", "conflicting", "conflicts with existing")
-_TOO_CHEAP: Final = ("underpriced", "base fee", "basefee", "too low for the next block")
 
 
 @dataclass(frozen=True, slots=True)
 class TxConfig:
     """`confirmations` counts the block itself. Unmined for `stall_s`, a transaction's fee is bumped; every
-    `rebroadcast_s` it is sent again. Fees in wei a unit of gas: none is ever signed above `max_fee_cap`.
+    `rebroadcast_s` it is sent again. Fees in wei a unit of gas (see FeeCaps): none is ever signed above the caps.
     """
 
     confirmations: int = 1
     stall_s: float = 30.0
     rebroadcast_s: float = 10.0
-    max_fee_cap: int = 500 * 10**9
-    blob_fee_cap: int = 500 * 10**9
-    tip_min: int = 10**9
+    max_fee_cap: int = _CAPS.max_fee
+    blob_fee_cap: int = _CAPS.blob_fee
+    tip_cap: int = _CAPS.tip
+    tip_min: int = _CAPS.tip_min
+
+    @property
+    def caps(self) -> FeeCaps:
+        """All of them."""
+        return FeeCaps(self.max_fee_cap, self.tip_cap, self.blob_fee_cap, self.tip_min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,25 @@ class TxMetrics:
     gas_used: int
     l1_down: bool
     last_error: str
+    problem: str  # what keeps the next transaction from being mined, in words; empty: nothing that is known
+
+
+@dataclass(frozen=True, slots=True)
+class Funds:
+    """As last read, wei: what the key has; what a unit of gas may cost in a transaction of now."""
+
+    balance: int
+    gas_price: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A node's last word on an intent; sent again `again_s` (monotonic)."""
+
+    kind: Refusal
+    message: str
+    again_s: float
+    wait_s: float
 
 
 def bumped(fees: Fees, suggested: Fees) -> Fees:
@@ -132,6 +152,11 @@ class TxManager:
         self._rebroadcast_s: dict[int, float] = {}
         self._sidecars: dict[bytes, blobs.Sidecar] = {}
         self._sends = self._bumps = self._reorgs = self._gaps_filled = 0
+        self._refused: dict[int, _Refused] = {}
+        self._capped: set[int] = set()  # intents whose next bump would pass a cap
+        self._balance, self._base_fee = 0, 0
+        self._has_looked = False
+        self._problem = ""
         self._last_error = ""
         self._l1_down = False
 
@@ -195,7 +220,16 @@ class TxManager:
                 self._store.gas_used(),
                 self._l1_down,
                 self._last_error,
+                self._problem,
             )
+
+    def funds(self) -> Funds | None:
+        """None before the first round."""
+        with self._lock:
+            if not self._has_looked:
+                return None
+            offer = min(2 * self._base_fee + self._config.tip_min, self._config.max_fee_cap)
+            return Funds(self._balance, offer)
 
     # --- the round --------------------------------------------------------------------------------
 
@@ -221,17 +255,58 @@ class TxManager:
             self._chain_id = chain_id
 
     def _round(self) -> None:
-        head, used = (
-            to_int(value)
-            for value in self._rpc.batch_strict(
-                [("eth_blockNumber", ()), ("eth_getTransactionCount", (self._signer.address, "latest"))]
-            )
+        number, count, balance, block = self._rpc.batch_strict(
+            [
+                ("eth_blockNumber", ()),
+                ("eth_getTransactionCount", (self._signer.address, "latest")),
+                ("eth_getBalance", (self._signer.address, "latest")),
+                ("eth_getBlockByNumber", ("latest", False)),
+            ]
         )
+        head, used = to_int(number), to_int(count)
+        self._balance, self._base_fee = to_int(balance), to_int(block.get("baseFeePerGas") or "0x0")
+        self._has_looked = True
         self._heal_gaps(used)
         self._collect_receipts(head, used)
         self._advance()
         self._resend_and_bump(used)
+        self._problem = self._find_problem()
         self._store.drop_old_data()
+
+    def _find_problem(self) -> str:
+        """What keeps the next transaction from being mined."""
+        unmined = [one for one in self._store.open_intents() if one.state is not State.MINED]
+        if not unmined:
+            return ""
+        first, caps = unmined[0], self._config.caps
+        if self._base_fee > caps.max_fee:
+            return (
+                f"L1's base fee is {gwei(self._base_fee)}, above the cap of {gwei(caps.max_fee)}: "
+                f"{first.intent_id} waits until it falls"
+            )
+        needed = sum(self._cost(one) for one in unmined)
+        if needed > self._balance:
+            return (
+                f"the key {self._signer.address} has {ether(self._balance)}, and what waits may cost {ether(needed)}: "
+                f"{first.intent_id} waits until it gets more"
+            )
+        refused = self._refused.get(first.seq)
+        if refused is not None and refused.kind is not Refusal.OTHER_SORT:
+            return f"the node refuses {first.intent_id}: {refused.message}; it is sent again"
+        if first.seq in self._capped:
+            return (
+                f"{first.intent_id} is not mined, and a further bump would pass the fee cap "
+                f"({gwei(caps.max_fee)}, tip {gwei(caps.tip)}, blobs {gwei(caps.blob_fee)})"
+            )
+        return ""
+
+    def _cost(self, intent: Intent) -> int:
+        """The most that an intent may cost as it was last signed, wei."""
+        content = self._store.content(intent.seq)
+        if content is None or intent.nonce is None:
+            return 0
+        signed = [one for one in self._store.attempts(intent.nonce) if one.seq == intent.seq]
+        return fee.cost(content, signed[-1].fees) if signed else 0
 
     def _advance(self) -> None:
         """Nonce, first signature and first sending for what is queued, in order."""
@@ -252,7 +327,10 @@ class TxManager:
                 self._sign_first(intent, self._nonce_free(), fees[has_blobs])
         for intent in waiting:
             fresh = self._store.by_seq(intent.seq)
-            if fresh.state is State.QUEUED and not self._broadcast(fresh):
+            if fresh.state is not State.QUEUED:
+                continue
+            refused = self._refused.get(fresh.seq)
+            if (refused is not None and time.monotonic() < refused.again_s) or not self._broadcast(fresh):
                 return  # later nonces would only wait behind this one
 
     def _nonce_free(self) -> int:
@@ -303,16 +381,22 @@ class TxManager:
         except RpcReverted:
             pass  # hardhat mines a reverting transaction and reports the revert here
         except RpcRejected as error:
-            text = error.message.lower()
-            if any(part in text for part in _REFUSED):
+            kind = meaning(error.message)
+            if kind is Refusal.NEVER:
                 self._refuse(intent, error.message)
                 return False
-            if not any(part in text for part in (*_KNOWN, *_USED)):
-                if not any(part in text for part in _OF_OTHER_SORT):
-                    self._last_error = str(error)
-                if not any(part in text for part in _TOO_CHEAP):
+            if kind not in (Refusal.KNOWN, Refusal.USED):
+                self._note_refusal(intent, kind, error)
+                if kind is Refusal.UNKNOWN and attempt.sent_s is None:
+                    # from here on it stalls, whatever the words mean: a node may have it all the same
+                    self._store.mark_sent(signed.hash, sent_s)
+                if kind is not Refusal.CHEAP:
                     return False
                 sent_s -= self._config.stall_s  # counts as stalled: the next round bumps it
+            else:
+                self._refused.pop(intent.seq, None)
+        else:
+            self._refused.pop(intent.seq, None)
         self._checkpoint("after sending")
         self._sends += 1
         with self._store.transaction():
@@ -320,6 +404,14 @@ class TxManager:
             self._store.update(intent.seq, state=State.SENT, tx_hash=signed.hash)
         self._checkpoint("sending stored")
         return True
+
+    def _note_refusal(self, intent: Intent, kind: Refusal, error: RpcRejected) -> None:
+        """Remembers it, and when to send again."""
+        if kind is not Refusal.OTHER_SORT:
+            self._last_error = str(error)
+        before = self._refused.get(intent.seq)
+        wait_s = RETRY_FIRST_S if before is None else min(2 * before.wait_s, RETRY_MAX_S)
+        self._refused[intent.seq] = _Refused(kind, error.message, time.monotonic() + wait_s, wait_s)
 
     def _refuse(self, intent: Intent, reason: str) -> None:
         """The node will never take it: fail the intent and give its nonce away (the next round fills the gap)."""
@@ -366,6 +458,8 @@ class TxManager:
                 self._store.update(attempt.seq, nonce=attempt.nonce, state=State.MINED, error="")
             intent = self._store.by_seq(attempt.seq)
         self._suspicions.pop(intent.seq, None)
+        self._refused.pop(intent.seq, None)
+        self._capped.discard(intent.seq)
         block_number = to_int(receipt["blockNumber"])
         deep = head - block_number + 1 >= self._config.confirmations
         succeeded = to_int(receipt["status"]) == 1
@@ -426,7 +520,7 @@ class TxManager:
             has_blobs = any(one.fees.blob_fee for one in attempts) or self._has_blobs_pending()
             fees = self._suggested_fees(has_blobs)
             for attempt in attempts:
-                fees = bumped(attempt.fees, fees)
+                fees = self._config.caps.within(bumped(attempt.fees, fees))
             with self._store.transaction():
                 if owner is not None:
                     self._store.update(owner.seq, nonce=None)
@@ -454,11 +548,14 @@ class TxManager:
         now_s = self._clock()
         lowest = True
         for intent in self._store.open_intents():
-            if intent.state is not State.SENT or intent.nonce is None or intent.nonce < used:
+            if intent.state is State.MINED or intent.nonce is None or intent.nonce < used:
                 continue
             last = [item for item in self._store.attempts(intent.nonce) if item.seq == intent.seq][-1]
             seen_s = max(last.sent_s or 0.0, self._rebroadcast_s.get(intent.seq, 0.0))
-            if last.sent_s is None:  # a bump that was stored and, by a crash or an error, not sent
+            if intent.state is State.QUEUED:  # `_advance` sends it; refused for so long, it is a stall
+                if lowest and last.sent_s is not None and now_s - last.sent_s >= self._config.stall_s:
+                    self._bump(intent, last)
+            elif last.sent_s is None:  # a bump that was stored and, by a crash or an error, not sent
                 self._broadcast(intent)
             elif lowest and now_s - last.sent_s >= self._config.stall_s:
                 self._bump(intent, last)
@@ -468,10 +565,19 @@ class TxManager:
 
     def _bump(self, intent: Intent, last: Attempt) -> None:
         assert intent.nonce is not None
-        fees = bumped(last.fees, self._suggested_fees(bool(last.fees.blob_fee)))
-        if fees.max_fee > self._config.max_fee_cap or fees.blob_fee > self._config.blob_fee_cap:
+        signed_before = [one for one in self._store.attempts(intent.nonce) if one.seq == intent.seq]
+        if intent.state is State.QUEUED and len(signed_before) > REFUSED_BUMPS_MAX:
+            return
+        fees, caps = bumped(last.fees, self._suggested_fees(bool(last.fees.blob_fee))), self._config.caps
+        content = self._store.content(intent.seq)
+        can_pay = content is None or fee.cost(content, fees) <= self._balance
+        self._capped.discard(intent.seq)
+        if fees.max_fee > caps.max_fee or fees.tip > caps.tip or fees.blob_fee > caps.blob_fee:
             self._last_error = f"{intent.intent_id}: a further bump would pass the fee cap"
-            self._rebroadcast(intent, last)
+            self._capped.add(intent.seq)
+        if intent.seq in self._capped or not can_pay:
+            if intent.state is State.SENT:
+                self._rebroadcast(intent, last)
             return
         signed = self._signed(intent.seq, intent.nonce, fees)
         if signed is None:
@@ -490,22 +596,12 @@ class TxManager:
             try:
                 self._rpc.send_raw(signed.raw)
             except RpcRejected as error:
-                if not any(part in error.message.lower() for part in _KNOWN):
+                if meaning(error.message) is not Refusal.KNOWN:
                     self._last_error = str(error)
 
     def _suggested_fees(self, has_blobs: bool = False) -> Fees:
-        """Twice the base fee (six full blocks of growth) plus the node's tip, and twice the blobs', within the caps."""
-        block, tip_hex = self._rpc.batch(
-            [("eth_getBlockByNumber", ("latest", False)), ("eth_maxPriorityFeePerGas", ())]
-        )
-        if isinstance(block, RpcRejected):
-            raise block
-        tip = self._config.tip_min
-        if isinstance(tip_hex, str):
-            tip = max(tip, to_int(tip_hex))
-        base = to_int(block.get("baseFeePerGas") or "0x0")
-        max_fee = min(2 * base + tip, self._config.max_fee_cap)
-        blob_fee = 0
-        if has_blobs:
-            blob_fee = min(2 * to_int(self._rpc.call("eth_blobBaseFee")), self._config.blob_fee_cap)
-        return Fees(max_fee, min(tip, max_fee), blob_fee)
+        """What L1 asks now, within the caps."""
+        return self._market(has_blobs).fees
+
+    def _market(self, has_blobs: bool) -> Market:
+        return market(self._rpc, self._config.caps, has_blobs)
