@@ -105,27 +105,29 @@ class Matcher:
         return out
 
     def amend(self, order_id: Id, price: int | None, quantity: int | None, owner: Id | None) -> Effects:
-        """Gives the order another price, or another rest. Less at the same price keeps its place; else it is new."""
+        """Gives the order another price or total. Less at the same price keeps its place; else it is a new order."""
         order = self._owned(order_id, owner)
         if isinstance(order, Effects):
             return order
         price = order.price if price is None else price
-        quantity = order.quantity if quantity is None else quantity
-        if price == order.price and quantity <= order.quantity:
-            if quantity < order.quantity:
-                self.book.reduce(order, order.quantity - quantity)
-            out = Effects()
-            out.rested = quantity
-            return out
-        taker = Order(
-            order.account, 0, order.side, price, 0, quantity, order.expires, 0, order.flags
-        )  # its other side of the book is the same with or without it
-        return self._enter(order_id, taker, "GTC", order)
+        left = order.quantity if quantity is None else quantity - order.filled
+        if left > 0 and (price != order.price or left > order.quantity):
+            taker = Order(
+                order.account, 0, order.side, price, 0, left, order.expires, 0, order.flags, order.filled
+            )
+            return self._enter(order_id, taker, "GTC", order)
+        if left <= 0:
+            return self.cancel(order_id)
+        out = Effects()
+        if left < order.quantity:
+            self.book.reduce(order, order.quantity - left)
+        out.rested = left
+        return out
 
-    def left_of(self, order_id: Id) -> int | None:
-        """What remains of a resting order, or None."""
+    def amounts(self, order_id: Id) -> tuple[int, int] | None:
+        """What has traded of a resting order and what remains of it, or None."""
         order = self._live.get(order_id)
-        return None if order is None else order.quantity
+        return None if order is None else (order.filled, order.quantity)
 
     def resting(self) -> int:
         """Orders in the book."""
@@ -167,6 +169,8 @@ class Matcher:
             maker_id = self._ids[maker.seq]
             if quantity:
                 out.fills.append((maker_id, maker.price, quantity))
+                maker.filled += quantity
+                taker.filled += quantity
             if why:
                 out.gone.append((maker_id, why, maker.quantity - quantity))
             if why or quantity == maker.quantity:

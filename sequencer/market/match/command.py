@@ -125,13 +125,14 @@ class Run:
             quantity = None if command.qty is None else parse_decimal(command.qty, "qty")
             self._amended(number, command.id, self.venue.amend(command.id, price, quantity, command.owner))
         elif type(command) is Reduce:
-            left = self.venue.left_of(command.id)
-            rest = None if left is None else left - parse_decimal(command.by, "by")
-            if rest is not None and rest <= 0:
+            amounts = self.venue.amounts(command.id)
+            filled, left = (0, 0) if amounts is None else amounts
+            by = parse_decimal(command.by, "by")
+            if amounts is not None and by >= left:
                 self._removed(number, command.id, self.venue.cancel(command.id, command.owner))
             else:
-                out = self.venue.amend(command.id, None, rest, command.owner)
-                self._amended(number, command.id, out)
+                total = None if amounts is None else filled + left - by
+                self._amended(number, command.id, self.venue.amend(command.id, None, total, command.owner))
 
     def _place(self, number: int, command: Place) -> None:
         summary = self.summary
@@ -311,8 +312,9 @@ def match_command(file: IO[bytes], as_json: bool, events: bool, exchange: bool) 
       expires      seconds; the order is gone when time has come to it
 
     An amend to less at the same price keeps its place in the queue; another price, or more, loses it and may trade
-    as a new order does. qty is what shall remain; reduce takes `by` off what remains. `time` (seconds from any
-    origin, never back) may stand in any line. cancel, amend and reduce take an owner, too: then the order must be
+    as a new order does. qty is the order's total from then on, what has traded of it included: one that has traded
+    already ends the order. reduce takes `by` off what remains. `time` (seconds from any origin, never back) may
+    stand in any line. cancel, amend and reduce take an owner, too: then the order must be
     theirs.
 
     Ids are integers or strings, free again once their order is gone. Prices and quantities are exact decimals in
@@ -329,7 +331,7 @@ def match_command(file: IO[bytes], as_json: bool, events: bool, exchange: bool) 
     is signed, there are no margins, fees or limits of positions. Everything above is as there. With --exchange each
     line becomes records of a tick of its own, and the state transition itself decides: prices are multiples of 0.01,
     quantities of 0.0001; owners have money enough; the clock spans 399 days; signatures alone are not checked. The
-    exchange has no record for amend yet, and fills a FOK order against three others at most.
+    exchange fills a FOK order against three others at most.
     """  # noqa: D301  # \b keeps lines as they are
     if events and not as_json:
         raise click.UsageError("--events goes with --json")

@@ -59,10 +59,10 @@ class Venue(Protocol):
         """Takes every order of `owner` out of the book."""
 
     def amend(self, order_id: Id, price: int | None, quantity: int | None, owner: Id | None) -> Effects:
-        """Gives an order another price, or another rest, or both."""
+        """Gives an order another price, or another total (what has traded of it included), or both."""
 
-    def left_of(self, order_id: Id) -> int | None:
-        """What remains of a resting order, or None."""
+    def amounts(self, order_id: Id) -> tuple[int, int] | None:
+        """What has traded of a resting order and what remains of it, or None."""
 
     def resting(self) -> int:
         """Orders in the book."""

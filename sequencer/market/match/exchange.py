@@ -158,13 +158,46 @@ class ExchangeMatcher:
         return out
 
     def amend(self, order_id: Id, price: int | None, quantity: int | None, owner: Id | None) -> Effects:
-        """The exchange has no record for it."""
-        return refusal("UNKNOWN_KIND", "the exchange amends no orders: cancel, and place anew")
-
-    def left_of(self, order_id: Id) -> int | None:
-        """What remains of a resting order, or None."""
+        """AMEND, and CONTINUE until it is through."""
         order = self._live.get(order_id)
-        return None if order is None else order.quantity * LOT
+        if order is None:
+            return refusal("UNKNOWN_ORDER", f"no order {order_id!r} rests")
+        price = order.price * TICK if price is None else price
+        total = (order.filled + order.quantity) * LOT if quantity is None else quantity
+        off = _off_grid(price, total)
+        if off is not None:
+            return off
+        account = order.account if owner is None else self._account(owner)
+        self._fund(order.account, 0 if order.side else price // TICK, total // LOT)
+        before, ends = order.filled, order.expires
+        fields = {
+            "instrument": order.instrument,
+            "flags": order.flags,
+            "price": order.price,
+            "seq": order.seq,
+            "new_price": price // TICK,
+            "quantity": total // LOT,
+            "expires": 0,
+            "fee_max": FEE_MAX,
+        }
+        outs = self._submit(Kind.AMEND, account, fields)
+        if outs[0].reason:
+            return _refused(outs[0].reason)
+        if self._rests(order):
+            out = Effects()
+            out.rested = order.quantity * LOT
+            return out
+        if total // LOT <= before:
+            out = Effects()
+            self._forget(order, "CANCELLED", order.quantity, out)
+            return out
+        self._drop(order)
+        return self._effects(outs, order_id, account, ends and ends - BEGINS_S + (self._origin or 0))
+
+    def amounts(self, order_id: Id) -> tuple[int, int] | None:
+        """What has traded of a resting order and what remains of it, or None."""
+        order = self._live.get(order_id)
+        return None if order is None else (order.filled * LOT, order.quantity * LOT)
 
     def resting(self) -> int:
         """Orders in the book."""
