@@ -7,6 +7,7 @@ a folder of them. Pages may overlap.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import gcd
@@ -25,6 +26,7 @@ FORM: Final = (
     "Deribit's option trades (saved answers in JSON or JSON lines, or CSV), a file or a folder of them"
 )
 LATE_S: Final = 3_600
+_OTHER: Final = re.compile(r"[A-Z0-9]+(_[A-Z0-9]+)?(-(?!\d{1,2}[A-Z]{3}\d{2}-\d+(d\d+)?-[CP]$).+)?", re.ASCII)
 """By how much bars may begin after the first trade, or end before the last one."""
 
 
@@ -86,12 +88,23 @@ def load_trades(path: Path | str) -> list[Trade]:
     trades: dict[str, Trade] = {}
     for file in files:
         for where, row in deribit.trade_rows(file) if is_json(file) else _csv_rows(file):
+            if is_other(row):
+                continue
             trade = trade_from_row(row, where)
             if trades.setdefault(trade.trade_id, trade) != trade:
                 raise TapeError(f"{where}: trade_id: {trade.trade_id} came before with other contents")
     if not trades:
         raise TapeError(f"{path}: {FORM}, is expected; there is no trade in it")
     return sorted(trades.values(), key=lambda trade: (trade.time_ms, deribit.id_order(trade.trade_id)))
+
+
+def is_other(row: Mapping[str, object]) -> bool:
+    """Whether a row is a trade of a future, a combo or the like: its name is no option's, and it has no volatility.
+
+    Answers that were asked for without a kind hold them among the options.
+    """
+    name = row.get("instrument_name")
+    return isinstance(name, str) and not row.get("iv") and _OTHER.fullmatch(name) is not None
 
 
 def _csv_rows(path: Path) -> Iterable[tuple[str, Mapping[str, object]]]:

@@ -82,6 +82,28 @@ def test_trades__in_any_form__are_the_same(tmp_path: Path) -> None:
         assert load_trades(form) == expected, form
 
 
+def test_trades__of_futures_and_combos_among_the_options__are_passed_over(tmp_path: Path) -> None:
+    others = [
+        {name: value for name, value in ROWS[0].items() if name != "iv"}
+        | {"instrument_name": other, "trade_id": other}
+        for other in (
+            "ETH-PERPETUAL",
+            "ETH-26MAY23",
+            "ETH-FS-26MAY23_PERP",
+            "ETH-CS-26MAY23-1800_1900",
+            "ETH_USDC",
+        )
+    ]
+    assert load_trades(save_lines(tmp_path / "any.jsonl", [*others, *ROWS])) == load_trades(
+        save_lines(tmp_path / "options.jsonl", ROWS)
+    )
+    option = {name: value for name, value in ROWS[0].items() if name != "iv"}
+    with pytest.raises(TapeError, match="iv: missing, a number is needed"):
+        load_trades(save_lines(tmp_path / "option.jsonl", [option]))
+    with pytest.raises(TapeError, match="there is no trade in it"):
+        load_trades(save_lines(tmp_path / "none.jsonl", others))
+
+
 def test_bars__in_any_form__are_the_same(tmp_path: Path) -> None:
     chart = bars()
     expected = [IndexPoint(tick // 1000, int(index_at(tick) * 100)) for tick in chart["ticks"]]

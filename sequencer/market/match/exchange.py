@@ -131,7 +131,7 @@ class ExchangeMatcher:
 
     def cancel(self, order_id: Id, owner: Id | None = None) -> Effects:
         """CANCEL by the order's key, signed by `owner` (or by whose order it is)."""
-        order = self._live.get(order_id)
+        order = self._resting(order_id)
         if order is None:
             return refusal("UNKNOWN_ORDER", f"no order {order_id!r} rests")
         account = order.account if owner is None else self._account(owner)
@@ -159,7 +159,7 @@ class ExchangeMatcher:
 
     def amend(self, order_id: Id, price: int | None, quantity: int | None, owner: Id | None) -> Effects:
         """AMEND, and CONTINUE until it is through."""
-        order = self._live.get(order_id)
+        order = self._resting(order_id)
         if order is None:
             return refusal("UNKNOWN_ORDER", f"no order {order_id!r} rests")
         price = order.price * TICK if price is None else price
@@ -183,9 +183,10 @@ class ExchangeMatcher:
         outs = self._submit(Kind.AMEND, account, fields)
         if outs[0].reason:
             return _refused(outs[0].reason)
-        if self._rests(order):
+        kept = self._now(order)
+        if kept is not None:
             out = Effects()
-            out.rested = order.quantity * LOT
+            out.rested = kept.quantity * LOT
             return out
         if total // LOT <= before:
             out = Effects()
@@ -196,7 +197,7 @@ class ExchangeMatcher:
 
     def amounts(self, order_id: Id) -> tuple[int, int] | None:
         """What has traded of a resting order and what remains of it, or None."""
-        order = self._live.get(order_id)
+        order = self._resting(order_id)
         return None if order is None else (order.filled * LOT, order.quantity * LOT)
 
     def resting(self) -> int:
@@ -311,7 +312,7 @@ class ExchangeMatcher:
                 self._forget(order, why, order.quantity, out)
         for maker_id, _, _ in out.fills:
             maker = self._live.get(maker_id)
-            if maker is not None and not self._rests(maker):
+            if maker is not None and self._now(maker) is None:
                 self._drop(maker)
         rested = outs[-1].rested
         if rested is not None:
@@ -325,8 +326,14 @@ class ExchangeMatcher:
             self._drop_idle(number, out)
         return out
 
-    def _rests(self, order: Order) -> bool:
-        return self.state.find_order(order.instrument, order.side, order.price, order.seq) is order
+    def _resting(self, order_id: Id) -> Order | None:
+        """The order of this id as it stands in the book."""
+        order = self._live.get(order_id)
+        return None if order is None else self._now(order)
+
+    def _now(self, order: Order) -> Order | None:
+        """The order as it stands in the book, which may have made it anew; None when it is gone."""
+        return self.state.find_order(order.instrument, order.side, order.price, order.seq)
 
     def _forget(self, order: Order, why: str, left: int, out: Effects) -> None:
         if order.seq in self._ids:
@@ -341,7 +348,9 @@ class ExchangeMatcher:
     def _sweep(self, order: Order, why: str, out: Effects) -> None:
         """SWEEP, as the keeper sends it for an order that is dead."""
         self._tick()
-        left = order.quantity
+        found = self._now(order)
+        assert found is not None
+        left = found.quantity
         swept = self._system(
             Kind.SWEEP, instrument=order.instrument, side=order.side, price=order.price, seq=order.seq
         )
