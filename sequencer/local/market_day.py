@@ -21,6 +21,7 @@ from sequencer.driver import DriverConfig
 from sequencer.errors import Refused
 from sequencer.genesis import UNDERLYINGS
 from sequencer.keeper import KeeperConfig
+from sequencer.l1.signing import Signer
 from sequencer.local.demo import (
     FEE_MAX,
     LIQUIDATOR,
@@ -52,6 +53,8 @@ RUN_ON_S: Final = 14 * c.DAY_S
 LISTING_PASSES_MAX: Final = 200
 SPARE: Final = 2
 """Positions and pages that an account keeps free."""
+DEPOSIT_MAX: Final = 250_000_000_000_000
+"""1e-6 USD; a DEPOSIT carries 48 bits."""
 SOLD_PPM: Final = 950_000  # of free margin
 SETTLED_WITHIN_S: Final = 600
 
@@ -175,16 +178,28 @@ class TapeDay(Demo):
         self.client = await Client.connect(devnet.ws_url)
         self._sellers = [FIRST_SELLER + 2 * number + put for number in self.day.tapes for put in (0, 1)]
         plan = [(BACKER, MAKER_CASH), *((place, OVER_SOLD_CASH) for place in self._sellers)]
-        plan += [(place, MAKER_CASH) for pair in dict.fromkeys(self._sides.values()) for place in pair]
+        cash = self._cash()
+        plan += [(place, cash[pair]) for pair in dict.fromkeys(self._sides.values()) for place in pair]
         for done, (place, amount) in enumerate(plan):
             self.progress("deposit", done, len(plan) + 1)
             key = keccak(b"fairstrike market day %d" % place)
-            account = await devnet.fund_key(key, amount)
+            account = await devnet.fund_key(key, min(amount, DEPOSIT_MAX))
+            for rest in range(amount - DEPOSIT_MAX, 0, -DEPOSIT_MAX):
+                await devnet.fund(Signer(key), min(rest, DEPOSIT_MAX))
             self.traders[place] = await Trader.open(self.client, key, account)
         account = await devnet.fund(devnet_signer(LIQUIDATOR), LIQUIDATOR_CASH)
         devnet.liquidator((account, devnet_key(LIQUIDATOR)))
         self.progress("deposit", len(plan) + 1, len(plan) + 1)
         self.day_report.accounts = len(plan) + 1
+
+    def _cash(self) -> dict[tuple[int, int], int]:
+        """What maker and taker of a group need at the most: half of the value of what they trade, or more."""
+        state, traded = self.devnet.service.state, Counter[tuple[int, int]]()
+        for trade in self.day.trades:
+            found = find_instrument(state, trade.underlying, trade.day, trade.strike_ticks, trade.is_put)
+            if found is not None:
+                traded[self._sides[found]] += trade.quantity_lots * trade.index_ticks
+        return {pair: max(MAKER_CASH, traded[pair] // 2) for pair in self._sides.values()}
 
     # --- the tape ---------------------------------------------------------------------------------
 
