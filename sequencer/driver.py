@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from sequencer.clock import Clock
+from sequencer.clock import Clock, ClockStopped
 from sequencer.engine import Engine, Submission, Tick
 from sequencer.intake import Intake
 from sequencer.log import Log, LogError, LogLost
@@ -45,6 +45,7 @@ class Metrics:
     append_s_total: float = 0.0
     log_errors: int = 0
     last_error: str = field(default="")
+    clock_error: str = field(default="")  # why no tick begins
 
 
 @dataclass(slots=True)
@@ -57,6 +58,8 @@ class _QuietWork:
 class Driver:
     """Runs ticks. `on_applied` gets each tick as the state stands after it, `on_tick` each durable one, `on_lost` the
     submissions of one that the log did not take.
+
+    `on_stopped` gets what waited while there is no time that can be trusted.
 
     `pressure` says by how much what is acknowledged is ahead of what can be posted; the intake refuses by it.
 
@@ -81,6 +84,7 @@ class Driver:
         self.metrics = Metrics()
         self.on_tick = on_tick
         self.on_applied: Callable[[Tick], None] = lambda _tick: None
+        self.on_stopped: Callable[[list[Submission], str], None] = lambda _submissions, _why: None
         self.pressure: Callable[[], int] = lambda: 0
         self.applied = 0
         self.settled = 0
@@ -167,7 +171,17 @@ class Driver:
             if self._append is not None and self._append.done():
                 await self._settle()  # to learn at once that the log is lost
             await self._do_quiet_work()
-            now_s = self.clock.now_s()
+            try:
+                now_s = self.clock.now_s()
+            except ClockStopped as error:
+                if not self.metrics.clock_error:
+                    logger.critical("the ticks stop: %s", error)
+                self.metrics.clock_error = str(error)
+                self.on_stopped(self.intake.take(len(self.intake)), str(error))
+                return
+            if self.metrics.clock_error:
+                logger.warning("the ticks go on: the time is %d", now_s)
+                self.metrics.clock_error = ""
             most = self.config.system_records
             system, self._system = self._held + self._system[:most], self._system[most:]
             for source in self._collectors:

@@ -16,17 +16,20 @@ from typing import Final
 
 from sequencer.batcher import read_stored
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import FollowerError, L1Error
+from sequencer.l1.errors import FollowerError, L1Error, RpcRejected
+from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
 from sequencer.l1.follower import Follower, InboxMessage, RolledBack
 from sequencer.l1.inbox import Deadlines
-from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig
+from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig, gas_of
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, leader, standing
 from sequencer.l1.signing import Signer
 from sequencer.l1.transport import without_secrets
-from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.l1.txmgr import Funds, TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
 
+DEVNET_CHAIN_ID: Final = 31_337
+MEMBERS_S: Final = 10.0  # between readings of the whole set
 RESTART_FIRST_S: Final = 1.0
 RESTART_MAX_S: Final = 5.0
 
@@ -45,6 +48,7 @@ class L1Config:
     poll_s: float = 0.5
     rebond: bool = False
     timeout_s: float = 6.0
+    caps: FeeCaps = DEFAULT_CAPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,16 @@ class L1Worker:
         on_rolled_back: Callable[[Notice], None] = lambda _notice: None,
         on_deposed: Callable[[str, bool], None] = lambda _why, _is_final: None,
         epoch: int = 0,
+        on_l1_time: Callable[[int, int], None] = lambda _time_s, _ahead_max_s: None,
     ) -> None:
         self._url = url
+        self._on_l1_time = on_l1_time
+        self._head: tuple[int, float] | None = None  # time of L1's newest block, and when it was seen, wall
+        self._drift_max_s: int | None = None
+        self._funds: Funds | None = None
+        self._queued = (0, 0)  # batches that are offered and not confirmed, and their bytes
+        self._heard_s: float | None = None  # when L1 last said who leads, monotonic
+        self._members_s = 0.0  # when the whole set was last read, monotonic
         self._deployment = deployment
         self._signer = signer
         self._folder = folder
@@ -199,7 +211,7 @@ class L1Worker:
 
     def _open(self, rpc: Rpc) -> TxManager | None:
         """The transaction manager, once its store can be had; None when the end comes first."""
-        config = TxConfig(confirmations=self._config.confirmations)
+        config = TxConfig.under(self._config.caps, self._config.confirmations)
         while not self._ended.is_set():
             try:
                 return TxManager(rpc, self._signer, self._folder / "l1.sqlite", config)
@@ -226,6 +238,7 @@ class L1Worker:
         self._told, self._seen_next, self._stood_s = [], 0, 0.0
         while not self._ended.is_set() and self._epoch == epoch:
             try:
+                self._tell_time(rpc)
                 why_not = self._why_not(rpc, manager, epoch)
                 if offered is None or (poster.status().next_batch or 0) < self._seen_next or self._told:
                     self._look(follower, rpc)
@@ -256,6 +269,7 @@ class L1Worker:
                     poster.hold = why_not or self._too_late(follower, rpc)
                 posted = poster.step()
                 status = poster.status()
+                self._funds, self._queued = manager.funds(), (status.queued, status.queued_bytes)
                 self._seen_next = max(self._seen_next, status.next_batch or 0)
                 if posted:
                     self._count(posted, poster)
@@ -318,20 +332,51 @@ class L1Worker:
             return f"the bond is {now.bond_wei} of {now.bond_min_wei} wei: nothing is posted"
         return f"{now.leader} leads in epoch {now.epoch}: nothing is posted"
 
+    def _tell_time(self, rpc: Rpc) -> None:
+        """Hands over L1's time. A development chain may make no block for long: the time of its next one counts."""
+        if self._drift_max_s is None:
+            self._drift_max_s = int(ROLLUP.read(rpc, self._deployment.rollup, "drift_max_s"))
+        tags = ("latest", "pending") if self._deployment.chain_id == DEVNET_CHAIN_ID else ("latest",)
+        newest, *pending = rpc.batch([("eth_getBlockByNumber", (tag, False)) for tag in tags])
+        if isinstance(newest, RpcRejected):
+            raise newest
+        time_s = to_int(newest["timestamp"])
+        if self._head is None or self._head[0] != time_s:
+            self._head = time_s, time.time()
+        said = [to_int(one["timestamp"]) for one in pending if isinstance(one, dict)]
+        self._on_l1_time(max(time_s, *said) if said else time_s, self._drift_max_s)
+
+    def head_age_s(self) -> int | None:
+        """How old L1's newest block is by the machine's clock, seconds; None before one was seen."""
+        return None if self._head is None else int(time.time()) - self._head[0]
+
+    def can_pay(self, unbatched_bytes: int) -> tuple[int | None, int]:
+        """What the key has, None before that is known, and what posting all that waits and a batch more may cost, wei;
+        of blobs, without their own gas.
+        """
+        funds, (queued, queued_bytes) = self._funds, self._queued
+        if funds is None:
+            return None, 0
+        return funds.balance, funds.gas_price * gas_of(
+            queued + 1, queued_bytes + unbatched_bytes, self._deployment.in_blobs
+        )
+
     def _standing(self, rpc: Rpc) -> Standing:
-        """As last read, or read again when that is a poll ago or was not to our liking."""
+        """As last read, or read again when that is a poll ago or was not to our liking; the whole set now and then."""
         now = self.standing
-        if now is not None and now.leads:
+        if now is not None and now.leads and time.monotonic() - self._members_s < MEMBERS_S:
             if time.monotonic() - self._stood_s < self._config.poll_s:
                 return now
             if leader(rpc, self._deployment) == now.address:
-                self._stood_s = time.monotonic()
+                self._stood_s = self._heard_s = time.monotonic()
                 return now
         return self._stand(rpc)
 
     def _stand(self, rpc: Rpc) -> Standing:
         now = self.standing = standing(rpc, self._deployment, self._signer.address)
-        self._stood_s = time.monotonic()
+        self._stood_s = self._members_s = time.monotonic()
+        if now.leads:
+            self._heard_s = self._stood_s
         why, is_final = deposed(rpc, self._deployment, now, self._config.confirmations)
         if (why, is_final) != self._deposed:
             self._deposed = why, is_final
@@ -339,11 +384,9 @@ class L1Worker:
             self._on_deposed(why, is_final)
         return now
 
-    def unseen_s(self) -> float:
-        """For how long L1 has not said who leads, when it has and there are others who may."""
-        now = self.standing
-        alone = now is None or len(now.members) < 2
-        return 0.0 if alone or not self._stood_s else time.monotonic() - self._stood_s
+    def unseen_s(self) -> float | None:
+        """For how long L1 has not said that this sequencer leads; None: not since the start."""
+        return None if self._heard_s is None else time.monotonic() - self._heard_s
 
     def _failed(self, error: Exception) -> None:
         """Shows the error and waits for what may pass."""

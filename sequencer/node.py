@@ -30,7 +30,7 @@ import uvloop
 from sequencer import parameters
 from sequencer.batcher import read_stored
 from sequencer.cli.config import with_config
-from sequencer.clock import Clock, ManualClock, SystemClock
+from sequencer.clock import Clock, L1Clock, ManualClock
 from sequencer.development import FEEDS as FEEDS_OF_A_DEVNET
 from sequencer.development import devnet_params, feed_key
 from sequencer.driver import DriverConfig
@@ -39,6 +39,7 @@ from sequencer.intake import IntakeLimits
 from sequencer.keeper import Terms
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import DeploymentError, L1Error, RpcUnavailable
+from sequencer.l1.fees import GWEI, FeeCaps
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import CALL_GAS, ROLLUP, SEQUENCERS, standing
 from sequencer.l1.signing import Signer
@@ -67,6 +68,8 @@ FEEDS = (
     "signed:URL (a `fairstrike feed run`), or what this process signs itself, with the keys in "
     f"{FEED_KEYS_VARIABLE}: file:PATH (JSON lines), http(s)://…, deribit:URL, flat:USD (drills)"
 )
+
+GWEI_AMOUNT = click.FloatRange(min=0, min_open=True, max=1e6)
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +145,7 @@ async def _stand_by(config: NodeConfig, stop: asyncio.Event) -> bool:
     """Follows until this sequencer leads; False when `stop` came first."""
     of = config.service
     assert of.deployment is not None
-    waiting = StandbyConfig(of.folder, of.params, of.deployment, of.l1.confirmations)
+    waiting = StandbyConfig(of.folder, of.params, of.deployment, of.l1.confirmations, of.l1.caps)
     service = StandbyService(waiting, of.l1_url, config.signer, of.l1.poll_s)
     click.echo(json.dumps({"standby": config.signer.address, "socket": config.socket}))
     return await service.run(config.socket, stop)
@@ -236,9 +239,8 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     assert of.deployment is not None
     with contextlib.closing(Rpc(of.l1_url)) as rpc:
         epoch = standing(rpc, of.deployment, config.signer.address).epoch
-        manager = TxManager(
-            rpc, config.signer, of.folder / "l1.sqlite", TxConfig(confirmations=of.l1.confirmations)
-        )
+        how = TxConfig.under(of.l1.caps, of.l1.confirmations)
+        manager = TxManager(rpc, config.signer, of.folder / "l1.sqlite", how)
         try:
             name = f"hand-over-{epoch}"
             manager.send(name, of.deployment.sequencers, SEQUENCERS.encode("hand_over"), 0, CALL_GAS)
@@ -392,6 +394,30 @@ def checked_deployment(
     "--confirmations", default=1, show_default=True, help="before a deposit counts or a batch is settled"
 )
 @click.option("--poll", "poll_s", default=0.5, show_default=True, help="seconds between looks at L1")
+@click.option(
+    "--max-fee",
+    "max_fee_gwei",
+    type=GWEI_AMOUNT,
+    default=500.0,
+    show_default=True,
+    help="gwei a unit of gas that a transaction may cost: with a base fee above it batches wait",
+)
+@click.option(
+    "--max-tip",
+    "max_tip_gwei",
+    type=GWEI_AMOUNT,
+    default=20.0,
+    show_default=True,
+    help="gwei of it that may be a tip; it follows what blocks of late have taken, whatever the node suggests",
+)
+@click.option(
+    "--max-blob-fee",
+    "max_blob_fee_gwei",
+    type=GWEI_AMOUNT,
+    default=500.0,
+    show_default=True,
+    help="gwei a unit of blob gas",
+)
 @click.option("--tick", "tick_ms", default=5.0, show_default=True, help="milliseconds to collect orders")
 @click.option("--tick-records", default=512, show_default=True, help="orders a tick, at most")
 @click.option("--rate", "rate_per_s", default=2_000, show_default=True, help="orders a second, an account")
@@ -422,6 +448,9 @@ def main(
     list_path: Path | None,
     confirmations: int,
     poll_s: float,
+    max_fee_gwei: float,
+    max_tip_gwei: float,
+    max_blob_fee_gwei: float,
     tick_ms: float,
     tick_records: int,
     rate_per_s: int,
@@ -445,7 +474,14 @@ def main(
                 params=params,
                 deployment=at,
                 l1_url=l1_url,
-                l1=L1Config(confirmations=confirmations, poll_s=poll_s, rebond=rebond),
+                l1=L1Config(
+                    confirmations=confirmations,
+                    poll_s=poll_s,
+                    rebond=rebond,
+                    caps=FeeCaps(
+                        *(round(one * GWEI) for one in (max_fee_gwei, max_tip_gwei, max_blob_fee_gwei))
+                    ),
+                ),
                 driver=DriverConfig(tick_ms=tick_ms, tick_records=tick_records),
                 intake=IntakeLimits(rate_per_s=rate_per_s, burst=5 * rate_per_s),
                 batch_interval_s=batch_interval_s,
@@ -454,7 +490,7 @@ def main(
             )
             sources = feed_sources(feeds, wanted, at, params)
             signs = any(not isinstance(one, BackgroundSource) or not one.is_signed for one in sources)
-            clock = SystemClock() if manual_s is None else ManualClock(manual_s)
+            clock: Clock = L1Clock() if manual_s is None else ManualClock(manual_s)
             config = NodeConfig(
                 *(
                     service,

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from sequencer import errors
+from sequencer import brake, errors
 from sequencer.api.ipc import Connection, IpcServer, Query
 from sequencer.batcher import Batcher
 from sequencer.clock import Clock, SystemClock
@@ -51,7 +51,6 @@ TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
 BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
 SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
 BEATS = 4  # batches in takeover_s, at least
-UNSEEN_SHARE = 0.5  # of takeover_s, for which L1 may be out of sight
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +181,7 @@ class Service:
             self.engine, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
         )
         self.driver.on_applied = self._on_applied
+        self.driver.on_stopped = self._on_stopped
         self.driver.pressure = self._pressure
         self._work_posted = (
             0,
@@ -211,6 +211,7 @@ class Service:
                 self._on_rolled_back,
                 self._on_deposed,
                 self.recovery.epoch,
+                self.clock.see_l1,
             )
         self.last_posted = 0
         self.ended = asyncio.Event()  # the ticking has: by `stop`, or by an error that only a new start heals
@@ -224,6 +225,10 @@ class Service:
         self._keeper_looked_s = -1
         self._batched_ns = self._built_ns = self.clock.monotonic_ns()
         self._is_beating = False
+        self._proved = (
+            0,
+            self.clock.monotonic_ns(),
+        )  # the batch that L1 asks for, and when that was last new
         self._deposed = ""  # why another sequencer's word counts now
         self._snapshot_at = self.log.end - self.replayed
         self._snapshots = Aside(config.folder / "snapshots")
@@ -307,10 +312,15 @@ class Service:
             body = errors.error_body(errors.Code.NOT_READY, "Not accepted: the sequencer is stopping.")
             connection.send_acks([(rid, False, body) for rid, _, _ in items])
             return
-        unseen_s, standing = (self.worker.unseen_s(), self.worker.standing) if self.worker else (0.0, None)
-        if standing is not None and unseen_s > standing.takeover_s * UNSEEN_SHARE:
-            why = f"L1 has not been seen for {unseen_s:.0f} s, and another sequencer may have taken over"
+        why = self._unproved()
+        if why:
             body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
+            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            return
+        if self.driver.metrics.clock_error:
+            body = errors.error_body(
+                errors.Code.NOT_READY, f"Not accepted: {self.driver.metrics.clock_error}; send again later."
+            )
             connection.send_acks([(rid, False, body) for rid, _, _ in items])
             return
         if self._is_rolling_back:
@@ -390,15 +400,15 @@ class Service:
             self.ipc.broadcast(told.events)
         self._release()
 
+    def _on_stopped(self, submissions: list[Submission], why: str) -> None:
+        """There is no time to execute them at."""
+        body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
+        _refuse(submissions, body, RuntimeError(why))
+
     async def _on_lost(self, submissions: list[Submission], reason: str) -> None:
         """The log did not take a tick: takes the state back to the log and refuses what waited."""
         body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: the log is unavailable ({reason}).")
-        for submission in submissions:
-            reply = submission.reply
-            if isinstance(reply, _Reply):
-                reply.connection.send_acks([(reply.rid, False, body)])
-            elif isinstance(reply, asyncio.Future) and not reply.done():
-                reply.set_exception(RuntimeError(reason))
+        _refuse(submissions, body, RuntimeError(reason))
         self._adopt(self._recover()[0])
         self._answer_again()
         await asyncio.sleep(0.2)  # a full disk does not empty at once
@@ -498,6 +508,8 @@ class Service:
         worker = self.worker
         standing = worker.standing if worker else None
         metrics = self.driver.metrics
+        proof = self._proof(worker) if worker else None
+        refuses = self._deposed or self._unproved() or metrics.clock_error
         return {
             "log_end": self.log.end,
             "waiting": len(self.intake),
@@ -514,7 +526,16 @@ class Service:
             "auctions": len(self.keeper.index.looks.auctions),
             "looks_are_behind": self.keeper.index.looks.is_behind,
             "messages_waiting_for_marks": self.driver.waiting_messages,
-            "l1_error": worker.last_error if worker else "",
+            "accepts_orders": not refuses and not self._stopping,
+            "refuses_because": refuses or ("the sequencer is stopping" if self._stopping else ""),
+            "clock_error": metrics.clock_error,
+            "l1_error": (worker.last_error or refuses) if worker else "",
+            "l1_seen_s": None if proof is None or proof.unseen_s is None else round(proof.unseen_s, 1),
+            "l1_head_age_s": worker.head_age_s() if worker else None,
+            "l1_unproved_s": round(proof.unproved_s, 1) if proof else 0.0,
+            "l1_balance_wei": str(proof.balance_wei) if proof and proof.balance_wei is not None else None,
+            "l1_needed_wei": str(proof.needed_wei) if proof else "0",
+            "l1_restarts": worker.restarts if worker else 0,
             "l1_looks": worker.looks if worker else 0,
             "l1_gas": worker.gas_used if worker else 0,
             "bond_wei": str(standing.bond_wei if standing else 0),
@@ -568,6 +589,27 @@ class Service:
             return False
         age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
         return age_s >= self.config.batch_interval_s or self._is_silent()
+
+    def _proof(self, worker: L1Worker) -> brake.Proof:
+        """What L1 has shown of what is acknowledged (see brake.py)."""
+        now_ns, there = self.clock.monotonic_ns(), worker.next_on_l1
+        waits = self.batcher.waiting() > 0 or self.batcher.cursor.batch_id > max(there, self.last_posted + 1)
+        if there != self._proved[0] or not waits:
+            self._proved = there, now_ns
+        standing = worker.standing
+        balance, needed = worker.can_pay(self._unbatched_bytes)
+        return brake.Proof(
+            standing.takeover_s if standing else 0,
+            worker.unseen_s(),
+            (now_ns - self._proved[1]) * 1e-9,
+            balance,
+            needed,
+            worker.last_error,
+        )
+
+    def _unproved(self) -> str:
+        """Why nothing may be acknowledged before L1 has shown more; empty when it may."""
+        return brake.why_not(self._proof(self.worker)) if self.worker is not None else ""
 
     def _work_waiting(self) -> int:
         """Units of work that are acknowledged, or about to be, and not on L1."""
@@ -674,12 +716,7 @@ class Service:
         if not why:
             return
         body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: {why}.")
-        for submission in self.intake.take(len(self.intake)):
-            reply = submission.reply
-            if isinstance(reply, _Reply):
-                reply.connection.send_acks([(reply.rid, False, body)])
-            elif isinstance(reply, asyncio.Future) and not reply.done():
-                reply.set_exception(Deposed(why))
+        _refuse(self.intake.take(len(self.intake)), body, Deposed(why))
         if is_final and self.failure is None:
             self.failure = Deposed(why)
             self._stopping = True
@@ -761,6 +798,16 @@ class Service:
         genesis = genesis_state(self.domain, self.config.params)
         _, self.rolled_back = self.recovery.rewrite(genesis, notice.events, notice.inbox)
         return True
+
+
+def _refuse(submissions: list[Submission], body: bytes, error: Exception) -> None:
+    """Answers what found no tick."""
+    for submission in submissions:
+        reply = submission.reply
+        if isinstance(reply, _Reply):
+            reply.connection.send_acks([(reply.rid, False, body)])
+        elif isinstance(reply, asyncio.Future) and not reply.done():
+            reply.set_exception(error)
 
 
 def _changed_accounts(before: State, after: State) -> list[int]:

@@ -19,6 +19,7 @@ from sequencer.batcher import Batch, Batcher
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import FollowerError, L1Error, ReorgTooDeep
+from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
 from sequencer.l1.follower import Follower, InboxMessage, PostedBatch, RolledBack
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, standing
@@ -63,6 +64,7 @@ class StandbyConfig:
     params: Params
     deployment: Deployment
     confirmations: int = 1
+    caps: FeeCaps = DEFAULT_CAPS
     snapshot_batches: int = 64
     snapshot_work: int = 3_000_000
 
@@ -91,9 +93,8 @@ class Standby:
         self._facts = L1Facts(rpc, at, lambda: self._messages)
         self._run = self._recovered()
         self._follower = self._new_follower()
-        self._manager = TxManager(
-            rpc, signer, config.folder / "l1.sqlite", TxConfig(confirmations=config.confirmations)
-        )
+        of = TxConfig.under(config.caps, config.confirmations)
+        self._manager = TxManager(rpc, signer, config.folder / "l1.sqlite", of)
         self._read_to: deque[tuple[int, str]] = deque(maxlen=PLACES_KEPT)  # blocks read to, and their hashes
         self._read_again_s = 0.0  # monotonic: before that the whole chain is not read once more
         self._wrong: _Wrong | None = None

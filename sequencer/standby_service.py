@@ -15,6 +15,8 @@ from sequencer.service import system_info
 from sequencer.standby import Standby, StandbyConfig
 from sequencer.views import QueryError, Views
 
+L1_TIMEOUT_S = 6.0  # of a whole answer: a line that swallows bytes is noticed after it
+
 logger = logging.getLogger(__name__)
 
 
@@ -22,7 +24,7 @@ class StandbyService:
     """A standby behind a socket. Queries wait for the end of a step, as only then the state is whole."""
 
     def __init__(self, config: StandbyConfig, l1_url: str, signer: Signer, poll_s: float) -> None:
-        self._rpc = Rpc(l1_url)
+        self._rpc = Rpc(l1_url, timeout_s=L1_TIMEOUT_S)
         self._poll_s = poll_s
         self.standby = Standby(config, self._rpc, signer)
         self.views = Views(self.standby.state, self._status)

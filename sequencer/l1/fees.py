@@ -36,6 +36,9 @@ class FeeCaps:
         return Fees(max_fee, min(fees.tip, self.tip, max_fee), min(fees.blob_fee, self.blob_fee))
 
 
+DEFAULT_CAPS: Final = FeeCaps()
+
+
 @dataclass(frozen=True, slots=True)
 class Market:
     """What L1 asks now, wei a unit: `base_fee` and `blob_base_fee` (0: not asked); `fees` to offer, within the caps."""

@@ -40,6 +40,7 @@ EXECUTION_GAS_FIXED: Final = 150_000
 EXECUTION_GAS_PER_BYTE: Final = 7
 EXECUTION_GAS_PER_BLOB: Final = 2_000
 GAS_MARGIN: Final = 20_000
+CALLDATA_FIXED_BYTES: Final = 4 + 13 * 32
 BUDGET_LOOK_S: Final = 0.25  # between looks at a budget that is still to grow
 # reverts of a batch whose past is not L1's: a reorganisation has taken it away, and may bring it back
 OTHER_PAST: Final = ("rollup: pre-root is not the last root", "rollup: inbox hash is not the inbox's")
@@ -153,6 +154,16 @@ def post_gas(data: bytes, payload_bytes: int) -> int:
 def post_blobs_gas(data: bytes, blob_count: int) -> int:
     """Gas to send with `Rollup.post_blobs`, without the blobs'."""
     return 21_000 + 16 * len(data) + EXECUTION_GAS_FIXED + EXECUTION_GAS_PER_BLOB * blob_count + GAS_MARGIN
+
+
+def gas_of(batches: int, payload_bytes: int, in_blobs: bool) -> int:
+    """Gas to have for so many batches with so much payload, none of it zero; without the blobs' own."""
+    fixed = 21_000 + EXECUTION_GAS_FIXED + GAS_MARGIN
+    if in_blobs:
+        count = batches + payload_bytes // blobs.BLOB_PAYLOAD_BYTES
+        return batches * (fixed + 16 * CALLDATA_FIXED_BYTES) + count * EXECUTION_GAS_PER_BLOB
+    per_byte = 40 + EXECUTION_GAS_PER_BYTE
+    return batches * (fixed + 40 * CALLDATA_FIXED_BYTES) + per_byte * payload_bytes
 
 
 class Poster:

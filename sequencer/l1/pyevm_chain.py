@@ -374,13 +374,16 @@ class PyEvmChain:
         self._append(block)
         return block
 
+    def next_time_s(self) -> int:
+        """Timestamp of a block that is made now."""
+        if self._next_time_s is not None:
+            return self._next_time_s
+        return max(int(self.head.header.timestamp) + 1, int(self.clock() + self._offset_s))
+
     def _next_header(self) -> Any:
         number = len(self.blocks)
         parent = self.head.header
-        time_s = self._next_time_s
-        if time_s is None:
-            time_s = max(parent.timestamp + 1, int(self.clock() + self._offset_s))
-        self._next_time_s = None
+        time_s, self._next_time_s = self.next_time_s(), None
         # a block mined again after a revert must be another block, whatever its content
         mix_hash = keccak256(number.to_bytes(8, "big") + self._reverts.to_bytes(8, "big"))
         return PragueVM.create_header_from_parent(

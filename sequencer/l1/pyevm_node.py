@@ -125,9 +125,13 @@ class Methods:
 
     def eth_getBlockByNumber(self, tag: str, full: bool = False) -> dict[str, Any] | None:
         try:
-            return block_json(self.chain.blocks[self._number(tag)], full)
+            found = block_json(self.chain.blocks[self._number(tag)], full)
         except ChainError:
             return None
+        if tag == "pending":  # of it, what can be known: it is not made yet
+            head = self.chain.head_number
+            found |= {"number": hexint(head + 1), "hash": None, "timestamp": hexint(self.chain.next_time_s())}
+        return found
 
     def eth_getBlockByHash(self, block_hash: str, full: bool = False) -> dict[str, Any] | None:
         number = self.chain.number_of.get(_bytes(block_hash))

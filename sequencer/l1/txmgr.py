@@ -29,7 +29,7 @@ from sequencer.l1.errors import (
     TransactionFailed,
     TransactionTimeout,
 )
-from sequencer.l1.fees import FeeCaps, Market, ether, gwei, market
+from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps, Market, ether, gwei, market
 from sequencer.l1.refusals import Refusal, meaning
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
@@ -44,7 +44,6 @@ FILLER_GAS: Final = 21_000
 FILLER_PAYLOAD: Final = bytes(ELEMENT_BYTES)  # one blob, where a nonce is to be filled among blobs
 SUSPICIONS_MAX: Final = 3
 
-_CAPS: Final = FeeCaps()
 RETRY_FIRST_S: Final = 0.25  # before a refused transaction is sent again; doubled from time to time
 RETRY_MAX_S: Final = 4.0
 REFUSED_BUMPS_MAX: Final = (
@@ -61,10 +60,21 @@ class TxConfig:
     confirmations: int = 1
     stall_s: float = 30.0
     rebroadcast_s: float = 10.0
-    max_fee_cap: int = _CAPS.max_fee
-    blob_fee_cap: int = _CAPS.blob_fee
-    tip_cap: int = _CAPS.tip
-    tip_min: int = _CAPS.tip_min
+    max_fee_cap: int = DEFAULT_CAPS.max_fee
+    blob_fee_cap: int = DEFAULT_CAPS.blob_fee
+    tip_cap: int = DEFAULT_CAPS.tip
+    tip_min: int = DEFAULT_CAPS.tip_min
+
+    @classmethod
+    def under(cls, caps: FeeCaps, confirmations: int) -> "TxConfig":
+        """The defaults, with these caps."""
+        return cls(
+            confirmations,
+            max_fee_cap=caps.max_fee,
+            blob_fee_cap=caps.blob_fee,
+            tip_cap=caps.tip,
+            tip_min=min(caps.tip_min, caps.tip),
+        )
 
     @property
     def caps(self) -> FeeCaps:

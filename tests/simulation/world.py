@@ -107,9 +107,12 @@ class World:
         l1: str = "",
         flags: tuple[str, ...] = (),
         key: int = 0,
+        clock: Path | None = None,
         **changed: object,
     ) -> "Node":
-        """Starts a sequencer process of devnet key `key`; `changed` options by name."""
+        """Starts a sequencer process of devnet key `key`; `changed` options by name. `clock`: a file with the seconds
+        by which its clock is off.
+        """
         options_: dict[str, object] = {
             "folder": self.data,
             "deployment": self.folder / "deployment.json",
@@ -132,6 +135,8 @@ class World:
         module = ["sequencer.node"]
         if fault is not None:
             module = ["tests.simulation.faulty_node", fault[0], str(fault[1])]
+        if clock is not None:
+            module = ["tests.simulation.shifted_node", str(clock)]
         with (self.folder / "node.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *module, *arguments],
