@@ -119,16 +119,20 @@ def _new(path: Path) -> bytes:
     return key
 
 
+def check_devnet(chain_id: int) -> None:
+    """Raises a ClickException on a chain that may have value: its keys and tokens are nobody's to give."""
+    if chain_id not in DEVNET_CHAINS:
+        known = ", ".join(f"{number}: {who}" for number, who in DEVNET_CHAINS.items())
+        raise fail(f"chain {chain_id} is no development chain ({known}): there is no faucet")
+
+
 def _give(deployment: Path, l1_url: str | None, owner: str, wei: int, units: int) -> None:
     """Ether from the development account, unless `owner` has as much; and test dollars."""
     from sequencer.cli.options import wallet_of
     from sequencer.local.devnet import devnet_key as key_of_devnet
 
     with wallet_of(deployment, l1_url, key_of_devnet(GIVER)) as giver:
-        chain_id = giver.chain_id
-        if chain_id not in DEVNET_CHAINS:
-            known = ", ".join(map(str, DEVNET_CHAINS))
-            raise fail(f"chain {chain_id} is no development chain ({known}): there is no faucet")
+        check_devnet(giver.chain_id)
         if giver.ether_of(owner) < wei:
             giver.transact("ether", owner, b"", wei, ETHER_GAS)
         if units:
