@@ -225,6 +225,12 @@ def account_params(key: Callable[[], bytes]) -> dict[str, Any]:
     return {"owner": address_of_key(key())} if number is None else {"account": number}
 
 
+def account_number(api: str, key: Callable[[], bytes]) -> int:
+    """Number of the account that is acted for: --account, else that of the key's owner."""
+    params = account_params(key)
+    return int(params["account"] if "account" in params else ask(api, "account", **params)["account"])
+
+
 def websocket_url(api: str) -> str:
     """Where a gateway's WebSocket is."""
     if not api.startswith(("http://", "https://")):

@@ -5,7 +5,17 @@ from typing import Any
 
 import click
 
-from sequencer.cli.options import SIDES, in_order, key_of, print_result, trade, with_api, with_key
+from sequencer.cli.options import (
+    SIDES,
+    account_number,
+    ask,
+    in_order,
+    key_of,
+    print_result,
+    trade,
+    with_api,
+    with_key,
+)
 from sequencer.cli.output import FEE_MAX, PRICE, QUANTITY, fail
 
 
@@ -74,10 +84,9 @@ def place(
 @with_key
 @with_api
 def list_orders(api: str, as_json: bool, keystore: Path | None, devnet_key: int | None) -> None:
-    """The account's orders that rest, by their keys for `order cancel`."""
-    key = key_of(keystore, devnet_key)
-    result = trade(api, key, lambda trader: trader.client.call("orders", account=trader.number))
-    print_result("orders", result, as_json)
+    """The account's orders that rest, by their keys for `order cancel`; with --account anybody's, without a key."""
+    number = account_number(api, lambda: key_of(keystore, devnet_key))
+    print_result("orders", ask(api, "orders", account=number), as_json)
 
 
 @order.command()
