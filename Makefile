@@ -70,6 +70,10 @@ lint: setup ## style, types, purity of the transition, artifacts against sources
 	do echo "$$check"; $$check || failed+=" $${check##*/}"; done; \
 	[ -z "$$failed" ] || { echo "lint failed:$$failed"; exit 1; }
 
+.PHONY: newcomer
+newcomer: setup ## what README and OPERATIONS say, typed line for line in a fresh clone; checks what is printed
+	VENV=$(abspath $(VENV)) scripts/newcomer.sh --short
+
 .PHONY: format
 format: setup ## what of the style a program can mend
 	$(BIN)/ruff check --fix .
