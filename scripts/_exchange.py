@@ -9,10 +9,11 @@ from ape import accounts, chain, networks
 from ape.contracts import ContractContainer, ContractInstance
 from ethpm_types import ContractType
 from web3 import Web3
+from web3.exceptions import Web3Exception
 
 from sequencer import parameters
 from sequencer.contracts import load
-from sequencer.l1.deploy import DATA_SOURCES, VERIFIERS, Deployment
+from sequencer.l1.deploy import DATA_SOURCES, VERIFIERS, Deployment, check_token
 from sequencer.l1.errors import DeploymentError
 from sequencer.protocol.params import Params
 
@@ -80,6 +81,19 @@ def deploy_exchange(
     def create(name: str, *arguments: Any, value: int = 0) -> ContractInstance:
         return deployer.deploy(container(name), *arguments, value=value, required_confirmations=0)
 
+    if token is not None:
+        w3 = networks.provider.web3
+
+        def call(data: bytes) -> bytes:
+            try:
+                return bytes(w3.eth.call({"to": Web3.to_checksum_address(token), "data": data}))
+            except (ValueError, Web3Exception):
+                return b""
+
+        try:
+            check_token(token, bool(w3.eth.get_code(Web3.to_checksum_address(token))), call)
+        except DeploymentError as error:
+            raise click.UsageError(str(error)) from None
     deploy_block = chain.blocks.height + 1
     if token is None:
         token = create("TestToken").address

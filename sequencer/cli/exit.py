@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from sequencer.cli.archive import blobs_in, with_archive
-from sequencer.cli.options import key_of, l1_url_of, on_l1, with_keystore, with_params
+from sequencer.cli.options import journalled, key_of, l1_url_of, on_l1, with_keystore, with_params
 from sequencer.cli.output import bars, fail, people, show, show_rows, usd, write_json
 
 STEPS = ("now", "fix", "declare", "claim", "all")
@@ -51,7 +51,6 @@ def exit_command(
     from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
-    from sequencer.l1.wallet import Wallet
     from sequencer.proof.leaving import Leaving, Row, exit_state, freeze
     from sequencer.proof.statement import statement
 
@@ -69,7 +68,7 @@ def exit_command(
             at = Deployment.load(deployment)
             at.check(rpc)
             params = parameters.of_deployment(at, params_path)
-            wallet = Wallet(rpc, signer, at) if signer else None
+            wallet = journalled(rpc, signer, at) if signer else None
             if freezes and wallet and not dry_run:
                 told(Row("freeze", "rollup", "done" if freeze(rpc, at, wallet) else "frozen already"))
             with bars() as progress, blobs_in(archive) as kept:
@@ -82,6 +81,8 @@ def exit_command(
                     f"the exit state has no account of {owner or 'anybody'}: only deposits to refund"
                 )
             leaving.run(step, sorted(accounts), owner)
+            if wallet is not None:
+                wallet.told()
             known = statement(rpc, at, leaving)
         except (L1Error, ReplayError, RuntimeError, OSError, ValueError) as error:
             raise fail(str(error)) from error

@@ -44,14 +44,14 @@ def deposit(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Deposit AMOUNT USD into the vault, in one transaction with a permit."""
+    """Deposit AMOUNT USD into the vault, in one transaction with a permit, or after an approval."""
     from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
 
     units = to_units(amount, CASH_DECIMALS)
     with wallet_of(deployment, l1_url, key_of(keystore, devnet_key)) as wallet:
         if mint:
             wallet.mint(units)
-        index = wallet.deposit_with_permit(units)
+        index = wallet.pay_in(units)
         number = wallet.account()
     print_result("deposit", {"account": number, "inbox_index": index, "amount": amount}, as_json)
 

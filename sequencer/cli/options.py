@@ -284,6 +284,22 @@ def l1_url_of(deployment: Path, l1_url: str | None) -> str:
         ) from None
 
 
+def journalled(rpc: Any, signer: Any, at: Any) -> Any:
+    """A wallet that remembers across commands what it has sent and not heard of (see Journal)."""
+    import msgspec
+
+    from sequencer.l1.journal import Journal, journal_path
+    from sequencer.l1.wallet import Wallet
+
+    genesis = rpc.block(0)
+    path = journal_path(at.chain_id, genesis["hash"], at.rollup, signer.address)
+    try:
+        journal = Journal(path)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise fail(f"{path}: what was sent before cannot be read, and is not sent over: {error}") from error
+    return Wallet(rpc, signer, at, journal, on_resumed=lambda text: click.echo(text, err=True))
+
+
 @contextlib.contextmanager
 def wallet_of(deployment: Path, l1_url: str | None, key: bytes) -> Iterator[Any]:
     """A wallet on L1; its errors as one line."""
@@ -291,12 +307,13 @@ def wallet_of(deployment: Path, l1_url: str | None, key: bytes) -> Iterator[Any]
     from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
-    from sequencer.l1.wallet import Wallet
 
     with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
         try:
             at = Deployment.load(deployment)
             at.check(rpc)
-            yield Wallet(rpc, Signer(key), at)
+            wallet = journalled(rpc, Signer(key), at)
+            yield wallet
+            wallet.told()
         except L1Error as error:
             raise fail(str(error)) from error

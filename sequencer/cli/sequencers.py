@@ -61,7 +61,7 @@ def _send(
             with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
                 now = standing(rpc, at, wallet.address)
             value = max(0, now.bond_min_wei - now.bond_wei)
-        mined = wallet.transact(name, at.sequencers, SEQUENCERS.encode(name), value, CALL_GAS)
+        mined = wallet.transact(name, at.sequencers, SEQUENCERS.encode(name), value, CALL_GAS, same="the set")
     print_result(name, {"member": wallet.address, "value_wei": str(value), "tx": mined.tx_hash}, as_json)
 
 

@@ -5,7 +5,9 @@ verifiers, arbiter, exit, `set_vault`, `set_rollup`, `set_arbiter`, `set_exit`. 
 nonces, so that all transactions are sent at once and only the receipts are waited for.
 """
 
+import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,9 +20,11 @@ from tiny_keccak import keccak256
 from sequencer.contracts import load
 from sequencer.genesis import genesis_root
 from sequencer.l1.abi import Contract
-from sequencer.l1.errors import DeploymentError
+from sequencer.l1.errors import DeploymentError, RpcRejected, RpcReverted, RpcUnavailable, Undecodable
+from sequencer.l1.fees import DEFAULT_CAPS, gwei, market
+from sequencer.l1.refusals import Refusal, meaning
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
-from sequencer.l1.signing import Content, Fees, Signer
+from sequencer.l1.signing import Content, SignedTransaction, Signer
 from sequencer.parameters import to_object
 from sequencer.protocol import work
 from sequencer.protocol.codec import domain_separator
@@ -28,8 +32,9 @@ from sequencer.protocol.params import Params
 
 DEPLOY_GAS: Final = 6_500_000  # 24 KiB of code at 200 gas a byte, and its calldata
 CALL_GAS: Final = 300_000
-TIP_WEI: Final = 10**9
 RECEIPT_TIMEOUT_S: Final = 120.0
+RESEND_S: Final = 5.0  # nodes forget, and answers are lost
+TOKEN_DECIMALS: Final = 6
 
 
 CONTRACTS: Final = (
@@ -173,6 +178,36 @@ class Deployment:
             raise DeploymentError(f"the genesis root in the file is {self.genesis_root}, the Rollup's {root}")
 
 
+def check_token(token: str, has_code: bool, call: Callable[[bytes], bytes]) -> None:
+    """Raises DeploymentError unless the vault can hold `token`: an ERC-20 with 6 decimals, the exchange's unit of cash.
+    A permit is not needed. `call` gives the result of a call of it, empty when it reverts.
+    """
+    if not has_code:
+        raise DeploymentError(f"token: there is no contract at {token}")
+    abi = Contract(load("TestToken").abi)
+    try:
+        decimals = int(abi.function("decimals").decode_output(call(abi.encode("decimals"))))
+        for name, arguments in (("balanceOf", (token,)), ("allowance", (token, token))):
+            abi.function(name).decode_output(call(abi.encode(name, *arguments)))
+    except Undecodable as error:
+        raise DeploymentError(f"token: {token} is no ERC-20 with decimals: {error}") from error
+    if decimals != TOKEN_DECIMALS:
+        raise DeploymentError(
+            f"token: {token} has {decimals} decimals, and the exchange counts in {TOKEN_DECIMALS}: name one with "
+            f"{TOKEN_DECIMALS}, or a wrapper"
+        )
+
+
+def _check_token(rpc: Rpc, token: str) -> None:
+    def call(data: bytes) -> bytes:
+        try:
+            return rpc.eth_call(token, data)
+        except RpcReverted:
+            return b""
+
+    check_token(token, rpc.call("eth_getCode", token, "latest") != "0x", call)
+
+
 def genesis_root_on_l1(rpc: Rpc, rollup: str) -> str:
     """The root that a Rollup was deployed with, in hex: it commits to the parameters."""
     return "0x" + bytes(Contract(load("Rollup").abi).read(rpc, rollup, "final_root", 0)).hex()
@@ -190,6 +225,8 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     inbox, sequencers, rollup, vault, arbiter, leave = (
         Contract(load(name).abi) for name in ("Inbox", "Sequencers", "Rollup", "Vault", "Arbiter", "Exit")
     )
+    if config.token is not None:
+        _check_token(rpc, config.token)
     sender = _Sender(rpc, deployer)
     deploy_block = rpc.block_number() + 1
     token_at = config.token or sender.create("TestToken", b"")
@@ -274,7 +311,7 @@ class _Sender:
         self._signer = signer
         self.chain_id = rpc.chain_id()
         self._nonce = rpc.nonce(signer.address, "pending")
-        self._sent: list[tuple[str, str]] = []
+        self._sent: list[tuple[str, SignedTransaction]] = []
 
     def create(self, name: str, arguments: bytes, value: int = 0) -> str:
         address = create_address(self._signer.address_bytes, self._nonce)
@@ -285,20 +322,44 @@ class _Sender:
         self._send(name, Content(to_bytes(to), data, value, gas))
 
     def _send(self, name: str, content: Content) -> None:
-        block = self._rpc.block("latest")
-        base = to_int(block["baseFeePerGas"]) if block else 0
-        fees = Fees(3 * base + TIP_WEI, TIP_WEI)
-        signed = self._signer.sign_transaction(self.chain_id, self._nonce, fees, content)
-        self._rpc.send_raw(signed.raw)
+        now = market(self._rpc, DEFAULT_CAPS)
+        if now.base_fee > DEFAULT_CAPS.max_fee:
+            raise DeploymentError(f"L1's base fee is {gwei(now.base_fee)}: wait until it falls")
+        signed = self._signer.sign_transaction(self.chain_id, self._nonce, now.fees, content)
+        self._deliver(name, signed)
         self._nonce += 1
-        self._sent.append((name, signed.hash))
+        self._sent.append((name, signed))
+
+    def _deliver(self, name: str, signed: SignedTransaction) -> None:
+        """A node has it, or will be asked again: an answer that is lost says nothing of the transaction."""
+        try:
+            self._rpc.send_raw(signed.raw)
+        except RpcUnavailable:
+            pass
+        except RpcReverted:
+            raise
+        except RpcRejected as error:
+            if meaning(error.message) not in (Refusal.KNOWN, Refusal.USED):
+                raise DeploymentError(f"{name}: the node refuses {signed.hash}: {error.message}") from error
 
     def wait(self) -> None:
-        deadline = time.monotonic() + RECEIPT_TIMEOUT_S
-        for name, tx_hash in self._sent:
-            while (receipt := self._rpc.receipt(tx_hash)) is None:
-                if time.monotonic() > deadline:
-                    raise DeploymentError(f"{name}: {tx_hash} is not mined after {RECEIPT_TIMEOUT_S:.0f} s")
+        until_s = time.monotonic() + RECEIPT_TIMEOUT_S
+        for name, signed in self._sent:
+            again_s = time.monotonic() + RESEND_S
+            while (receipt := self._receipt(signed.hash)) is None:
+                now_s = time.monotonic()
+                if now_s > until_s:
+                    raise DeploymentError(
+                        f"{name}: {signed.hash} is not mined after {RECEIPT_TIMEOUT_S:.0f} s"
+                    )
+                if now_s > again_s:
+                    self._deliver(name, signed)
+                    again_s = now_s + RESEND_S
                 time.sleep(0.02)
             if to_int(receipt["status"]) != 1:
-                raise DeploymentError(f"{name}: {tx_hash} reverted")
+                raise DeploymentError(f"{name}: {signed.hash} reverted")
+
+    def _receipt(self, tx_hash: str) -> dict[str, Any] | None:
+        with contextlib.suppress(RpcUnavailable):
+            return self._rpc.receipt(tx_hash)
+        return None

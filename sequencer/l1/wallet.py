@@ -1,11 +1,16 @@
 """A trader's few transactions on L1: mint (test token), approve, deposit, claim, force. For the demo and the CLI.
 
 Amounts are 1e-6 USD. Each call waits for its receipt; a wallet is not for concurrent use.
+
+A call that failed may have succeeded: its answer was lost, or a node that refused it had it already. What counts is the
+receipt of a hash that is known before anything is sent. Until that has been heard of, the same call goes on with the
+same transaction (`journal`), and does not happen twice, in another process neither.
 """
 
+import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +23,21 @@ from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import DEVNET_MNEMONIC
 from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import RpcError, RpcReverted, TransactionFailed, TransactionTimeout
+from sequencer.l1.errors import (
+    RpcError,
+    RpcRejected,
+    RpcReverted,
+    RpcUnavailable,
+    TransactionFailed,
+    TransactionTimeout,
+    Undecodable,
+)
+from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps, ether, gwei, market
+from sequencer.l1.journal import Journal, Signed
+from sequencer.l1.refusals import Refusal, meaning
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
-from sequencer.l1.signing import Content, Fees, Signer
+from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
+from sequencer.l1.txmgr import bumped
 
 PERMIT_TYPEHASH: Final = keccak256(
     b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"
@@ -28,8 +45,13 @@ PERMIT_TYPEHASH: Final = keccak256(
 PERMIT_DEADLINE_S: Final = 2**32 - 1
 CALL_GAS: Final = 400_000
 CLAIM_GAS: Final = 1_500_000
-TIP_WEI: Final = 10**9
 RECEIPT_TIMEOUT_S: Final = 120.0
+RESEND_S: Final = 10.0  # nodes forget
+REFUSED_S: Final = 2.0  # before what a node has refused is sent again
+BUMP_S: Final = 30.0  # unmined for so long, it offers more
+TAKEN_S: Final = 3.0  # for which its nonce is used and it has no receipt: another transaction's
+
+logger = logging.getLogger(__name__)
 
 
 def key_from_keystore(path: Path, password: str) -> Signer:
@@ -60,10 +82,25 @@ class Mined:
 
 
 class Wallet:
-    """One key at one deployment."""
+    """One key at one deployment. `journal`: kept where another process finds it; `on_resumed` hears when a call goes on
+    with the transaction of an earlier one.
+    """
 
-    def __init__(self, rpc: Rpc, signer: Signer, deployment: Deployment) -> None:
+    def __init__(
+        self,
+        rpc: Rpc,
+        signer: Signer,
+        deployment: Deployment,
+        journal: Journal | None = None,
+        caps: FeeCaps = DEFAULT_CAPS,
+        on_resumed: Callable[[str], None] = logger.warning,
+    ) -> None:
         self._rpc = rpc
+        self._journal = journal or Journal()
+        self._keeps = journal is not None
+        self._ended: set[str] = set()  # mined well, and to be told by whoever called
+        self._caps = caps
+        self._on_resumed = on_resumed
         self._signer = signer
         self._at = deployment
         self._token = Contract(load("TestToken").abi)
@@ -119,7 +156,18 @@ class Wallet:
             r.to_bytes(32, "big"),
             s.to_bytes(32, "big"),
         )
-        return self._inbox_index(self.transact("deposit_with_permit", self._at.vault, data))
+        # The permit of a second try is another one, and the deposit the same.
+        mined = self.transact("deposit_with_permit", self._at.vault, data, same=str(amount))
+        return self._inbox_index(mined)
+
+    def pay_in(self, amount: int) -> int:
+        """Deposits: with a permit, or, where the token has none, by an approval first. The inbox message's index."""
+        try:
+            self._token.read(self._rpc, self._at.token, "DOMAIN_SEPARATOR")
+        except (RpcReverted, Undecodable):
+            self.approve(amount)
+            return self.deposit(amount)
+        return self.deposit_with_permit(amount)
 
     def claim(
         self, batch_id: int, n: int, owner: str, amount: int, bitmap: int, siblings: Sequence[bytes]
@@ -175,31 +223,154 @@ class Wallet:
         entry = next(item for item in mined.logs if item["topics"][0] == event.topic)
         return int(event.decode(entry)["inbox_index"])
 
-    def transact(self, name: str, to: str, data: bytes, value: int = 0, gas: int = CALL_GAS) -> Mined:
-        """Send one transaction and wait for it. Raises TransactionFailed with the contract's reason."""
-        nonce, block = self._rpc.batch_strict(
+    def transact(
+        self, name: str, to: str, data: bytes, value: int = 0, gas: int = CALL_GAS, same: str = ""
+    ) -> Mined:
+        """Send one transaction and wait for it. Raises TransactionFailed with the contract's reason when it has
+        certainly not happened, TransactionTimeout when it may: the same call goes on with it. RpcError before it is
+        signed.
+
+        `same` says when a call is the same; by default when recipient, data and value are.
+        """
+        what = f"{name} {same or keccak256(to_bytes(to) + value.to_bytes(32, 'big') + data).hex()}"
+        if what in self._ended:  # told already: this is another one
+            self._forget(what)
+        signed = self._journal.find(what)
+        if signed is None:
+            signed = self._sign(what, to, data, value, gas)
+        else:
+            signed.is_doubtful = True
+            self._on_resumed(
+                f"{name}: goes on with transaction {signed.hashes[-1]}, whose end was not heard of"
+            )
+        return self._mined(name, signed)
+
+    def told(self) -> None:
+        """Whoever called has heard of all that was sent: the same again is another one. With a `journal` of the
+        caller's, until then it is not: what comes after a transaction may fail, and the call be made again.
+        """
+        for what in list(self._ended):
+            self._forget(what)
+
+    def _forget(self, what: str) -> None:
+        self._ended.discard(what)
+        self._journal.drop(what)
+
+    def _sign(self, what: str, to: str, data: bytes, value: int, gas: int) -> Signed:
+        """Signed and in the journal, not sent."""
+        nonce, balance = self._rpc.batch_strict(
             [
                 ("eth_getTransactionCount", (self.address, "pending")),
-                ("eth_getBlockByNumber", ("latest", False)),
+                ("eth_getBalance", (self.address, "latest")),
             ]
         )
-        fees = Fees(2 * to_int(block["baseFeePerGas"]) + TIP_WEI, TIP_WEI)
-        signed = self._signer.sign_transaction(
-            self._at.chain_id, to_int(nonce), fees, Content(to_bytes(to), data, value, gas)
-        )
-        try:
-            self._rpc.send_raw(signed.raw)
-        except RpcReverted as error:
-            raise TransactionFailed(name, error.reason or error.message, signed.hash) from error
-        deadline = time.monotonic() + RECEIPT_TIMEOUT_S
-        while (receipt := self._rpc.receipt(signed.hash)) is None:
-            if time.monotonic() > deadline:
-                raise TransactionTimeout(name, "sent")
-            time.sleep(0.01)
+        now = market(self._rpc, self._caps)
+        if now.base_fee > self._caps.max_fee:
+            raise TransactionFailed(
+                what.split()[0],
+                f"L1's base fee is {gwei(now.base_fee)}, above the cap of {gwei(self._caps.max_fee)}",
+            )
+        needed = value + gas * now.fees.max_fee
+        if to_int(balance) < needed:
+            raise TransactionFailed(
+                what.split()[0],
+                f"{self.address} has {ether(to_int(balance))}, and this may cost {ether(needed)}",
+            )
+        signed = Signed(what, to_int(nonce), to, data.hex(), value, gas)
+        self._attempt(signed, now.fees)
+        return signed
+
+    def _attempt(self, signed: Signed, fees: Fees) -> None:
+        signed.fees.append((fees.max_fee, fees.tip))
+        signed.hashes.append(self._raw(signed).hash)
+        self._journal.put(signed)
+
+    def _raw(self, signed: Signed) -> SignedTransaction:
+        content = Content(to_bytes(signed.to), bytes.fromhex(signed.data), signed.value, signed.gas)
+        return self._signer.sign_transaction(self._at.chain_id, signed.nonce, Fees(*signed.fees[-1]), content)
+
+    def _mined(self, name: str, signed: Signed) -> Mined:
+        """Sends until there is a receipt."""
+        began_s = time.monotonic()
+        until_s, send_s, bump_s = began_s + RECEIPT_TIMEOUT_S, began_s, began_s + BUMP_S
+        taken_since_s: float | None = None
+        problem, wait_s = "", 0.01
+        receipt: dict[str, Any] | None = None
+        while True:
+            try:
+                receipt = self._receipt(signed)
+                if receipt is not None:
+                    break
+                now_s = time.monotonic()
+                if now_s >= send_s:
+                    problem, send_s = self._send(name, signed), now_s + RESEND_S
+                    if problem:
+                        send_s = now_s + REFUSED_S
+                elif now_s >= bump_s:
+                    bump_s, send_s = now_s + BUMP_S, now_s
+                    self._bump(signed)
+                if self._rpc.nonce(self.address) <= signed.nonce:
+                    taken_since_s = None
+                elif taken_since_s is None:
+                    taken_since_s = now_s
+                elif now_s - taken_since_s > TAKEN_S and self._receipt(signed) is None:
+                    self._journal.drop(signed.what)
+                    raise TransactionFailed(
+                        name,
+                        f"another transaction of this key has taken nonce {signed.nonce}",
+                        signed.hashes[-1],
+                    )
+            except RpcUnavailable as error:
+                problem, signed.is_doubtful = str(error), True
+            if time.monotonic() > until_s:
+                raise TransactionTimeout(
+                    name, f"on its way as {signed.hashes[-1]}: the same command goes on with it", problem
+                )
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, 0.25)
         number = to_int(receipt["blockNumber"])
-        if to_int(receipt["status"]) != 1:
-            raise TransactionFailed(name, self._why(to, data, number), signed.hash)
-        return Mined(signed.hash, number, to_int(receipt["gasUsed"]), receipt["logs"])
+        is_good = to_int(receipt["status"]) == 1
+        if is_good and self._keeps:
+            self._ended.add(signed.what)
+        else:
+            self._journal.drop(signed.what)
+        if not is_good:
+            why = self._why(signed.to, bytes.fromhex(signed.data), number)
+            raise TransactionFailed(name, why, receipt["transactionHash"])
+        return Mined(receipt["transactionHash"], number, to_int(receipt["gasUsed"]), receipt["logs"])
+
+    def _receipt(self, signed: Signed) -> dict[str, Any] | None:
+        for tx_hash in reversed(signed.hashes):
+            receipt = self._rpc.receipt(tx_hash)
+            if receipt is not None:
+                return receipt
+        return None
+
+    def _send(self, name: str, signed: Signed) -> str:
+        """What a node says against it, empty when it has it. Raises TransactionFailed when no node ever will."""
+        try:
+            self._rpc.send_raw(self._raw(signed).raw)
+        except RpcReverted as error:
+            self._journal.drop(signed.what)
+            reason = error.reason or error.message
+            raise TransactionFailed(name, reason, signed.hashes[-1]) from error
+        except RpcRejected as error:
+            kind = meaning(error.message)
+            if kind in (Refusal.KNOWN, Refusal.USED):
+                return ""
+            if kind is Refusal.NEVER and not signed.is_doubtful:
+                self._journal.drop(signed.what)
+                raise TransactionFailed(name, error.message, signed.hashes[-1]) from error
+            if kind is Refusal.CHEAP:
+                self._bump(signed)
+            return error.message
+        return ""
+
+    def _bump(self, signed: Signed) -> None:
+        """Another attempt with the same nonce and higher fees, within the caps."""
+        fees = bumped(Fees(*signed.fees[-1]), market(self._rpc, self._caps).fees)
+        if self._caps.within(fees) == fees:
+            self._attempt(signed, fees)
 
     def _why(self, to: str, data: bytes, block_number: int) -> str:
         try:
