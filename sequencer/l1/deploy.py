@@ -35,6 +35,7 @@ CALL_GAS: Final = 300_000
 RECEIPT_TIMEOUT_S: Final = 120.0
 RESEND_S: Final = 5.0  # nodes forget, and answers are lost
 TOKEN_DECIMALS: Final = 6
+TAKEOVER_S: Final = 225
 
 
 CONTRACTS: Final = (
@@ -103,7 +104,7 @@ class DeployConfig:
     delay_max_s: int = 86_400
     message_fee_wei: int = 10**15
     silence_max_s: int = 3 * 86_400
-    takeover_s: int = 225  # 32 of them within half of delay_min_s
+    takeover_s: int = TAKEOVER_S  # 32 of them within half of delay_min_s
     work_per_s: int = 33_000
     work_max: int = work.SLOT_MAX
     token: str | None = None

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from sequencer.errors import Code
 from sequencer.l1.abi import Contract
 from sequencer.l1.fees import GWEI
 from sequencer.l1.follower import Follower
+from sequencer.l1.sequencers import standing
+from sequencer.l1.wallet import Wallet
+from sequencer.local.devnet import devnet_signer
 from sequencer.proof.replay import replay as replay_posted
 from tests.simulation import faulty_l1
 from tests.simulation.faulty_l1 import MALFORMED, Fault, FaultyL1
@@ -202,6 +206,59 @@ def test_clock__wrong_from_the_start__takes_no_order_until_it_is_right(world: Wo
         node.kill()
 
     asyncio.run(play())
+
+
+def test_leader_that_started_alone__while_l1_is_silent__stops_before_another_can_lead(
+    tmp_path: Path,
+) -> None:
+    """Before, it acknowledged 99 of 99 orders while another had joined and led: it had read once that it was alone."""
+    takeover_s = 12
+    world = World.build(tmp_path, TRADERS, takeover_s=takeover_s)
+
+    async def play() -> None:
+        with faulty_l1.faulty(world.chain.url) as proxy:
+            node = world.start_node(l1=proxy.url)
+            client = await node.connect()
+            assert client is not None, world.log_tail()
+            orders = await trading(world, client)
+            assert await orders.send(2) == [0, 0]
+            proxy.fault = faulty_l1.silence
+            silent_s = time.monotonic()
+            at, rpc = world.deployment, world.chain.rpc
+            other = Wallet(rpc, devnet_signer(1), at)
+            await asyncio.to_thread(
+                other.transact, "join", at.sequencers, SEQUENCERS.encode("join"), 10**18, 500_000
+            )
+            last_s = silent_s
+            while time.monotonic() < silent_s + takeover_s:
+                if await orders.send(1) == [0]:
+                    last_s = time.monotonic()
+                await asyncio.sleep(0.05)
+            assert last_s - silent_s < takeover_s / 2 + 1
+            assert await orders.send(20) == [Code.NOT_READY] * 20
+            told = await client.ask("status")
+            assert "L1 has not said for" in told["refuses_because"]
+            while not (await asyncio.to_thread(_leads, world, other)):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+            proxy.fault = None
+            assert await asyncio.to_thread(node.process.wait, 10) == 1
+            client.close()
+
+    try:
+        asyncio.run(play())
+    finally:
+        world.stop()
+
+
+def _leads(world: World, other: Wallet) -> bool:
+    """Takes over as soon as L1 lets it."""
+    world.chain.mine()
+    now = standing(world.chain.rpc, world.deployment, other.address)
+    if now.head_time_s < now.takes_over_at:
+        return False
+    data = SEQUENCERS.encode("take_over")
+    other.transact("take_over", world.deployment.sequencers, data, 0, 500_000)
+    return True
 
 
 def test_key__out_of_ether__acknowledges_nothing_more(world: World) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from sequencer.api import ipc
 from sequencer.genesis import genesis_root
 from sequencer.l1.chains import Chain, start
-from sequencer.l1.deploy import DeployConfig, Deployment, deploy
+from sequencer.l1.deploy import TAKEOVER_S, DeployConfig, Deployment, deploy
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.local.bench import key_of, options, owner_of
@@ -53,7 +53,13 @@ class World:
 
     @classmethod
     def build(
-        cls, folder: Path, traders: int, chain: str = "pyevm", data: str = "calldata", **params: int
+        cls,
+        folder: Path,
+        traders: int,
+        chain: str = "pyevm",
+        data: str = "calldata",
+        takeover_s: int = TAKEOVER_S,
+        **params: int,
     ) -> Self:
         """A fresh one, with `traders` deposits made."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,9 +67,8 @@ class World:
         started = start(chain, log_dir=folder)
         try:
             signer = devnet_signer(0)
-            at = deploy(
-                started.rpc, signer, DeployConfig(genesis_root(of), signer.address, 60, 60, data=data)
-            )
+            config = DeployConfig(genesis_root(of), signer.address, 60, 60, data=data, takeover_s=takeover_s)
+            at = deploy(started.rpc, signer, config)
             at.save(folder / "deployment.json")
             changed = {name: value for name, value in asdict(of).items() if isinstance(value, int)}
             (folder / "params.json").write_text(json.dumps(changed))
