@@ -18,6 +18,7 @@ from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
 CONTINUE = codec.encode(Kind.CONTINUE)
+PLACE_NONCE_AT = 19
 _FEED = bytes([Kind.FEED])
 _SURFACE = bytes([Kind.SURFACE])
 _INBOX = frozenset(bytes([kind]) for kind in c.INBOX_KINDS)
@@ -27,13 +28,17 @@ _SYSTEM_ALONE = _INBOX | {bytes([Kind.TICK]), bytes([Kind.CONTINUE])}
 
 @dataclass(slots=True)
 class Submission:
-    """A record that waits for its tick. `reply` is handed back with the result; `arrived_ns` orders and ages it."""
+    """A record that waits for its tick. `reply` is handed back with the result; `arrived_ns` orders and ages it.
+
+    `label`: what its owner calls the order; no part of the record.
+    """
 
     raw: bytes
     signer: bytes | None
     reply: object = None
     arrived_ns: int = 0
     of_class: int = 0
+    label: str = ""
 
 
 @dataclass(slots=True)
@@ -116,12 +121,16 @@ class Engine:
             kept += system_results[-1].reason is Reason.OK
         results += [self._submit(one) for one in submissions[before_takers:]]
         kept += sum(result.reason is Reason.OK for result in results)
+        labels = [
+            _label(one.submission) for one in results if one.submission.label and one.reason is Reason.OK
+        ]
         number = state.globals.tick
         if not kept:
             state.globals = before
             return Tick(number, None, results, system_results, waiting)
         root = self._close()
-        return Tick(number, Entry(first_seq, time, root, self._segments), results, system_results, waiting)
+        entry = Entry(first_seq, time, root, self._segments, labels)
+        return Tick(number, entry, results, system_results, waiting)
 
     def _submit(self, submission: Submission) -> Result:
         if submission.raw[:1] in _SYSTEM_ALONE:
@@ -194,6 +203,16 @@ def class_of(raw: bytes) -> int:
 
 def _class(submission: Submission) -> int:
     return submission.of_class
+
+
+def _label(submission: Submission) -> tuple[int, int, str]:
+    """Of a PLACE: account, nonce, label."""
+    raw = submission.raw
+    return (
+        int.from_bytes(raw[1:5], "big"),
+        int.from_bytes(raw[PLACE_NONCE_AT : PLACE_NONCE_AT + 4], "big"),
+        submission.label,
+    )
 
 
 def replay(state: State, entry: Entry) -> None:

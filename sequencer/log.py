@@ -53,13 +53,15 @@ LoggedSegment = tuple[bytes, list[bytes], int]
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it.
 
-    `segments`: the root after each, its records, and GLOBAL's work after it.
+    `segments`: the root after each, its records, and GLOBAL's work after it. `labels` of orders: account, nonce,
+    label.
     """
 
     first_seq: int
     time: int
     root: bytes
     segments: list[LoggedSegment]
+    labels: list[tuple[int, int, str]] = []
 
     @property
     def records(self) -> int:

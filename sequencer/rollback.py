@@ -92,7 +92,7 @@ class Reexecution:
             self._close()
         self._proceed()
         self._close()
-        return Entry(first_seq, state.globals.time, state.root(), self._segments)
+        return Entry(first_seq, state.globals.time, state.root(), self._segments, old.labels)
 
     def _again(self, raw: bytes) -> None:
         g = self.state.globals
@@ -225,7 +225,7 @@ class Recovery:
             lost += old.records
             if place == 0 and start.segment:
                 segments = old.segments[: start.segment]
-                kept = [Entry(old.first_seq, old.time, segments[-1][0], segments)]
+                kept = [Entry(old.first_seq, old.time, segments[-1][0], segments, old.labels)]
                 lost -= kept[0].records
         keys = [one.key for one in events]
         self.epoch = self._log.rewrite(start.offset, kept, batch_id, keys, first_seq=start.seq, is_cut=True)

@@ -32,6 +32,7 @@ from sequencer.l1.poster import Posted
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1_worker import Deposed, L1Config, L1Worker, Notice, look
+from sequencer.labels import LABEL_LIMIT, checked_label
 from sequencer.liquidator import Liquidator
 from sequencer.log import LogError, LogLost, SqliteLog
 from sequencer.market.feeds import FeedSource
@@ -303,19 +304,19 @@ class Service:
 
     # --- submissions ------------------------------------------------------------------------------
 
-    def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
+    def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
         if self._deposed:
             body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: {self._deposed}.")
-            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            connection.send_acks([(rid, False, body) for rid, *_ in items])
             return
         if self._stopping:
             body = errors.error_body(errors.Code.NOT_READY, "Not accepted: the sequencer is stopping.")
-            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            connection.send_acks([(rid, False, body) for rid, *_ in items])
             return
         why = self._unproved()
         if why:
             body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
-            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            connection.send_acks([(rid, False, body) for rid, *_ in items])
             return
         if self.driver.metrics.clock_error:
             body = errors.error_body(
@@ -326,16 +327,21 @@ class Service:
         if self._is_rolling_back:
             why = "a batch was rolled back, and what came after it is executed again"
             body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
-            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            connection.send_acks([(rid, False, body) for rid, *_ in items])
             return
         now_ns = self.clock.monotonic_ns()
         refused: list[tuple[int, bool, bytes]] = []
-        for rid, raw, signer in items:
+        for rid, raw, signer, label in items:
+            if label and not self._may_have_label(raw, label):
+                refused.append(
+                    (rid, False, errors.refusal(Reason.MALFORMED, field="label", limit=LABEL_LIMIT))
+                )
+                continue
             reason = self._stranger(raw, signer)
             if reason:
                 refused.append((rid, False, errors.refusal(reason)))
                 continue
-            code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns))
+            code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns, label=label))
             if code:
                 what = "the queue is full" if code == QUEUE_FULL else "the account sends too fast"
                 if code == QUEUE_FULL and self.intake.pressure:
@@ -346,6 +352,14 @@ class Service:
                 refused.append((rid, False, body))
         if refused:
             connection.send_acks(refused)
+
+    @staticmethod
+    def _may_have_label(raw: bytes, label: str) -> bool:
+        """Whether a gateway may send this label with this record."""
+        try:
+            return bool(checked_label(label)) and raw[0] == Kind.PLACE
+        except ValueError:
+            return False
 
     def _stranger(self, raw: bytes, signer: bytes) -> Reason:
         """Why a signer may not speak for the account or feed that the record names, before it takes anybody's room."""
@@ -362,6 +376,7 @@ class Service:
         """Makes acknowledgements, refusals and events while the state is as the tick left it: by the time that it is
         durable the next may be applied already.
         """
+        self.views.observe(tick.system + tick.results)
         replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
         accepted = []
         for result in tick.results:
@@ -377,6 +392,7 @@ class Service:
                 replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
         events = self.views.events(accepted + tick.system)
         tick.told = _Told(replies, events, len(tick.results) - len(accepted))
+        self.views.ledger.take()
 
     def _on_tick(self, tick: Tick) -> None:
         """A tick is durable: acknowledges what it holds, refuses the rest, tells everybody."""

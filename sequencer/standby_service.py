@@ -57,11 +57,11 @@ class StandbyService:
             await asyncio.to_thread(self.standby.close)
             self._rpc.close()
 
-    def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
+    def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
         now = self.standby.standing
         leader = now.leader if now is not None else "another sequencer"
         body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: this is a standby; {leader} leads.")
-        connection.send_acks([(rid, False, body) for rid, _, _ in items])
+        connection.send_acks([(rid, False, body) for rid, *_ in items])
 
     def _on_query(self, connection: Connection, rid: int, method: str, params: dict[str, Any]) -> None:
         self._asked.append((connection, rid, method, params))

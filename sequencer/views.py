@@ -10,10 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
-from sequencer import errors
+from sequencer import errors, holdings
+from sequencer.amounts import address, cash, contracts, usd
 from sequencer.api.names import find_instrument, instrument_name, instrument_terms
-from sequencer.engine import Result
+from sequencer.engine import CONTINUE, Result
 from sequencer.genesis import UNDERLYINGS
+from sequencer.history.ledger import Ledger
+from sequencer.history.rows import OwnFill
 from sequencer.log import Redone
 from sequencer.market.tape import parse_instrument
 from sequencer.protocol import codec, margin
@@ -41,26 +44,6 @@ class QueryError(Exception):
         self.got = got
 
 
-def usd(ticks: int) -> str:
-    """A price in ticks of 0.01 USD."""
-    return f"{'-' if ticks < 0 else ''}{abs(ticks) // 100}.{abs(ticks) % 100:02d}"
-
-
-def cash(amount: int) -> str:
-    """An amount in 1e-6 USD."""
-    return f"{'-' if amount < 0 else ''}{abs(amount) // 1_000_000}.{abs(amount) % 1_000_000:06d}"
-
-
-def contracts(lots: int) -> str:
-    """A quantity in lots of 0.0001 contract."""
-    return f"{'-' if lots < 0 else ''}{abs(lots) // 10_000}.{abs(lots) % 10_000:04d}"
-
-
-def address(raw: bytes) -> str:
-    """0x and 40 hex digits."""
-    return "0x" + raw.hex()
-
-
 class Trade(msgspec.Struct, frozen=True):
     """A public trade."""
 
@@ -75,8 +58,13 @@ class Trade(msgspec.Struct, frozen=True):
 class Views:
     """Answers about `state`; `status` adds what the process knows about itself."""
 
-    def __init__(self, state: State, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, state: State, status: Callable[[], dict[str, Any]], ledger: Ledger | None = None
+    ) -> None:
         self.state = state
+        self.ledger = ledger or Ledger(state.params.treasury_account)
+        self.quotes = holdings.Quotes(state)
+        self._own: dict[int, list[OwnFill]] = {}  # fills of the tick that was observed last, by record
         self._status = status
         self.trades: deque[Trade] = deque(maxlen=TRADES_KEPT)
         # What roll-backs have made of acknowledged records: by the number of the acknowledgement; its number, by place.
@@ -86,9 +74,11 @@ class Views:
         self.adopt(state)
         self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
             "account": self.account,
+            "positions": self.positions,
             "book": self.book,
             "instruments": self.instruments,
             "ticker": self.ticker,
+            "tickers": self.tickers,
             "trades": self.recent_trades,
             "status": self.status,
             "margin_statement": self.margin_statement,
@@ -99,6 +89,7 @@ class Views:
     def adopt(self, state: State) -> None:
         """Looks at `state` from now on. Trades that it has not seen were never made."""
         self.state = state
+        self.quotes.adopt(state)
         while self.trades and self.trades[-1].seq >= state.globals.seq:
             self.trades.pop()
         self._names = {}
@@ -167,16 +158,16 @@ class Views:
                 {"address": address(key), "scope": scope, "expires": expires}
                 for key, scope, expires in account.signers
             ],
-            "positions": [
-                {
-                    "instrument": self.name(instrument),
-                    "number": instrument,
-                    "quantity": contracts(quantity),
-                    "mark": usd(state.pages[instrument >> 5].rows[instrument & 31][0]),
-                }
-                for instrument, quantity in sorted(account.positions.items())
-            ],
+            **holdings.totals(state, account, number, self.ledger, self.quotes),
+            "positions": self._positions(number, account),
         }
+
+    def positions(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Positions of an account with their cost, profit and loss, and greeks."""
+        return self._positions(*self._account(params))
+
+    def _positions(self, number: int, account: Account) -> list[dict[str, Any]]:
+        return holdings.positions(self.state, account, number, self.ledger, self.quotes, self.name)
 
     def margin_statement(self, params: dict[str, Any]) -> dict[str, Any]:
         """Positions x risk arrays of an account, so that anybody can redo its margin."""
@@ -222,8 +213,13 @@ class Views:
     def orders(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Live orders of an account, the oldest first."""
         number, _ = self._account(params)
+        label = params.get("label")
         held = self.state.orders_of.get(number, {})
-        return [self.order(held[seq]) for seq in sorted(held) if self._is_alive(held[seq])]
+        return [
+            self.order(held[seq])
+            for seq in sorted(held)
+            if (label is None or self.ledger.label(seq) == label) and self._is_alive(held[seq])
+        ]
 
     def order_by_seq(self, params: dict[str, Any]) -> dict[str, Any]:
         """The order of this sequence number that rests, or the record that a roll-back has made void."""
@@ -291,6 +287,7 @@ class Views:
             "post_only": bool(order.flags & c.FLAG_POST_ONLY),
             "reduce_only": bool(order.flags & c.FLAG_REDUCE_ONLY),
             "self_trade": "cancel_taker" if order.flags & c.FLAG_STP_TAKER else "cancel_resting",
+            "label": self.ledger.label(order.seq) or None,
         }
 
     def book(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -364,7 +361,27 @@ class Views:
             "best_ask": None if ask is None else usd(ask),
             "expiry": instrument_expiry_time(instrument),
             "settlement": self._settlement(underlying, day),
+            **self.quotes.shown(instrument, bid, ask),
         }
+
+    def tickers(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Tickers of an underlying's options that have not expired, by expiry, then number; `next`: where to go on."""
+        underlying, wanted = params["underlying"], params.get("expiry")
+        limit, cursor = params.get("limit", 50), params.get("cursor", -1)
+        time = self.state.globals.time
+        found = sorted(
+            number
+            for number in self.state.instruments.values()
+            if number >> 28 == underlying
+            and number > cursor
+            and (
+                instrument_expiry_time(number) > time
+                if wanted is None
+                else instrument_expiry_time(number) == wanted
+            )
+        )
+        shown = [self.ticker({"instrument": number}) for number in found[:limit]]
+        return {"tickers": shown, "next": found[limit - 1] if len(found) > limit else None}
 
     def _settlement(self, underlying: int, day: int) -> str | None:
         """The index that an expiry was settled at; None before that."""
@@ -427,7 +444,12 @@ class Views:
             "seq": first.seq,
             "tick": tick,
             "fee": cash(first.fee),
-            "fills": [self.own_fill(fill) for fill in fills],
+            "fills": [
+                self.own_fill(own)
+                for outcome in result.outcomes
+                for own in self._own.get(outcome.seq, ())
+                if own.is_taker
+            ],
             "order": self.order(rested) if rested else None,
         }
         if first.amount:
@@ -444,7 +466,7 @@ class Views:
     def _rested(self, order: Order) -> bytes:
         return (
             b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d,'
-            b'"filled":"%b","post_only":%b,"reduce_only":%b,"self_trade":"%b"}'
+            b'"filled":"%b","post_only":%b,"reduce_only":%b,"self_trade":"%b","label":%b}'
             % (
                 self.name(order.instrument).encode(),
                 order.instrument,
@@ -457,20 +479,48 @@ class Views:
                 b"true" if order.flags & c.FLAG_POST_ONLY else b"false",
                 b"true" if order.flags & c.FLAG_REDUCE_ONLY else b"false",
                 b"cancel_taker" if order.flags & c.FLAG_STP_TAKER else b"cancel_resting",
+                _json(self.ledger.label(order.seq) or None),
             )
         )
 
-    def own_fill(self, fill: Fill) -> dict[str, Any]:
-        """A fill as its two sides see it."""
+    def observe(self, results: Iterable[Result]) -> None:
+        """Takes what a tick did into the ledger, in the order in which it was applied: before `ack` and `events`."""
+        time = self.state.globals.time
+        self._own.clear()
+        for result in sorted(results, key=lambda one: one.outcomes[0].seq):
+            if result.reason is not Reason.OK:
+                continue
+            raw, label = result.submission.raw, result.submission.label
+            for outcome in result.outcomes:
+                fills = self.ledger.apply(raw, outcome, time, label)
+                if fills:
+                    self._own[outcome.seq] = fills
+                raw, label = CONTINUE, ""
+
+    def own_fill(self, own: OwnFill) -> dict[str, Any]:
+        """A trade as one of its sides sees it."""
         return {
-            "instrument": self.name(fill.instrument),
-            "side": "sell" if fill.side else "buy",
-            "price": usd(fill.maker_price),
-            "quantity": contracts(fill.quantity),
-            "maker_seq": fill.maker_seq,
-            "taker_seq": fill.taker_seq,
-            "maker_fee": cash(fill.maker_fee),
-            "taker_fee": cash(fill.taker_fee),
+            "trade": own.key >> 1,
+            "instrument": self.name(own.instrument),
+            "number": own.instrument,
+            "side": "sell" if own.side else "buy",
+            "role": "taker" if own.is_taker else "maker",
+            "price": usd(own.price),
+            "quantity": contracts(own.lots),
+            "fee": cash(own.fee),
+            "order_id": own.order,
+            "seq": own.order_seq,
+            "label": own.label or None,
+            "time": own.time,
+            "mark": usd(own.mark),
+            "index": usd(own.index),
+            "position": contracts(own.position),
+            "average_price": cash(own.average_e6),
+            "realised_pnl": cash(own.realised),
+            "maker_seq": own.maker_seq,
+            "taker_seq": own.taker_seq,
+            "maker_fee": cash(own.maker_fee),
+            "taker_fee": cash(own.taker_fee),
         }
 
     def _trade(self, fill: Fill, time: int) -> Trade:
@@ -495,10 +545,10 @@ class Views:
                     trade = self._trade(fill, time)
                     self.trades.append(trade)
                     out.append((f"trades.{trade.instrument}", 0, _json(trade)))
-                    own = _json({"fill": self.own_fill(fill)})
-                    out.append((f"account.{fill.maker}", fill.maker, own))
-                    out.append((f"account.{fill.taker}", fill.taker, own))
                     changed[fill.instrument] = None
+                for own in self._own.get(outcome.seq, ()):
+                    body = _json({"fill": self.own_fill(own)})
+                    out.append((f"account.{own.account}", own.account, body))
                 rested = outcome.rested
                 if outcome.amended is not None and outcome.amended not in outcome.removed:
                     rested = outcome.amended  # less of it, in its place

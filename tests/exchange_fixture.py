@@ -113,11 +113,11 @@ class StandIn:
     def root(self) -> bytes:
         return self.engine.state.root()
 
-    def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
+    def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
         if self.silent:
             return
-        for rid, raw, signer in items:
-            code = self.intake.offer(Submission(raw, signer, (connection, rid), time.monotonic_ns()))
+        for rid, raw, signer, label in items:
+            code = self.intake.offer(Submission(raw, signer, (connection, rid), time.monotonic_ns(), label=label))
             if code:
                 connection.send_acks([(rid, False, errors.error_body(code, "not accepted: busy"))])
         if not self._due:
@@ -127,6 +127,7 @@ class StandIn:
     def _tick(self) -> None:
         self._due = False
         tick = self.engine.run(self.now, [], self.intake.take(512))
+        self.views.observe(tick.system + tick.results)
         replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
         for result in tick.results:
             connection, rid = result.submission.reply  # type: ignore[misc]  # set above

@@ -45,6 +45,7 @@ class Desk:
 
     def submit(self, *records: bytes) -> list[Result]:
         tick = self.engine.run(NOW, [], [Submission(raw, None) for raw in records])
+        self.views.observe(tick.results)
         self.events = self.views.events([one for one in tick.results if one.reason is Reason.OK])
         return tick.results
 

@@ -29,6 +29,7 @@ from sequencer.api.nonces import Nonces
 from sequencer.api.subscription import Event, Subscription
 from sequencer.api.trader import PlacedOrder, Trader, load_key
 from sequencer.errors import BadRequest, ConnectionFailed, OutcomeUnknown, RpcFailed, from_error
+from sequencer.labels import to_frame
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 
@@ -149,12 +150,12 @@ class Client:
         """Result of a method. Raises what errors.py draws."""
         return await self._request(method, params)
 
-    async def submit(self, record: bytes) -> dict[str, Any]:
-        """The ack of a signed record."""
+    async def submit(self, record: bytes, label: str = "") -> dict[str, Any]:
+        """The ack of a signed record; `label` goes beside that of an order."""
         kind = Kind(record[0]).name if record and record[0] in c.LAYOUT else "a record"
         transport = await self._ready()
         number, answer = self._expect(kind)
-        frame = number.to_bytes(8, "big") + record
+        frame = number.to_bytes(8, "big") + record + to_frame(label)
         ack: dict[str, Any] = await self._answer(number, answer, transport, WSMsgType.BINARY, frame)
         return ack
 

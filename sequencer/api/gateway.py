@@ -93,7 +93,7 @@ class Gateway:
         self._link: ipc.Connection | None = None
         self._pending: dict[int, _Pending] = {}
         self._next_rid = 1
-        self._submits: list[tuple[int, bytes, bytes]] = []
+        self._submits: list[tuple[int, bytes, bytes, str]] = []
         self._dirty: list[Peer] = []
         self._parked: list[Callable[[], None]] = []
         self._refreshed_at = float("-inf")
@@ -113,7 +113,7 @@ class Gateway:
     def receive_record(self, peer: Peer, client_id: bytes, raw: bytes) -> None:
         """Handles a record of a binary frame."""
         try:
-            self._submit(peer, peer.reply_binary, client_id, raw)
+            self._submit(peer, peer.reply_binary, client_id, *jsonrpc.split_frame(raw))
         except RequestError as error:
             peer.reply_binary(client_id, False, error.body())
 
@@ -132,7 +132,7 @@ class Gateway:
         try:
             token, method, params = jsonrpc.parse_request(data)
             if method == "submit":
-                self._submit(peer, sink, token, jsonrpc.submit_params(params))
+                self._submit(peer, sink, token, *jsonrpc.submit_params(params))
             else:
                 self._call(peer, sink, token, method, params)
         except UnknownInstrument as error:
@@ -186,8 +186,9 @@ class Gateway:
         """Has a request answered. `is_last`: the list of instruments will not be looked up for it again."""
         signed = jsonrpc.SIGNED.get(method)
         if signed is not None:
-            record = signed.record(jsonrpc.parse_params(raw_params), self.listed)
-            self._submit(peer, sink, token, record)
+            fields = jsonrpc.parse_params(raw_params)
+            record = signed.record(fields, self.listed)
+            self._submit(peer, sink, token, record, fields.get("label", ""))
         elif method in jsonrpc.QUERIES:
             params = jsonrpc.query_params(method, jsonrpc.parse_params(raw_params), self.listed)
             self._check_load(peer)
@@ -227,7 +228,7 @@ class Gateway:
                 Code.UNKNOWN_METHOD, f"unknown method {shown!r}", methods=list(jsonrpc.METHODS)
             )
 
-    def _submit(self, peer: Peer, sink: Sink, token: bytes, raw: bytes) -> None:
+    def _submit(self, peer: Peer, sink: Sink, token: bytes, raw: bytes, label: str = "") -> None:
         if not self.ready:
             raise _not_ready()
         self._check_load(peer)
@@ -243,7 +244,7 @@ class Gateway:
         peer.outstanding += 1
         if not self._submits:
             self._loop.call_soon(self._forward)
-        self._submits.append((rid, raw, signer))
+        self._submits.append((rid, raw, signer, label))
 
     def _query(
         self, peer: Peer | None, sink: Sink, token: bytes, method: str, params: dict[str, Any]
@@ -277,7 +278,7 @@ class Gateway:
         link = self._link
         for part in ipc.split_items(items, 1):
             if link is None or not link.send(ipc.Submit(part)):
-                for rid, _, _ in part:  # never written: nothing was accepted
+                for rid, *_ in part:  # never written: nothing was accepted
                     self._finish(rid, False, _not_ready().body())
 
     def _subscribe(self, peer: Peer, names: list[str], on: bool) -> None:

@@ -104,9 +104,10 @@ class HttpClient:
             raise OutcomeUnknown(method, f"the connection was closed, and sent again: {error}")
         raise error
 
-    def submit(self, record: bytes) -> dict[str, Any]:
-        """The ack of a signed record."""
-        ack: dict[str, Any] = self.call("submit", record="0x" + record.hex())
+    def submit(self, record: bytes, label: str = "") -> dict[str, Any]:
+        """The ack of a signed record; `label` goes beside that of an order."""
+        beside = {"label": label} if label else {}
+        ack: dict[str, Any] = self.call("submit", record="0x" + record.hex(), **beside)
         return ack
 
     # --- inside ---------------------------------------------------------------------------------

@@ -32,9 +32,9 @@ class IpcError(Exception):
 
 
 class Submit(msgspec.Struct, array_like=True, tag=1, gc=False):
-    """Records with their recovered signers: (request id, record, signer's address)."""
+    """Records with their recovered signers: (request id, record, signer's address, the order's label or nothing)."""
 
-    items: list[tuple[int, bytes, bytes]]
+    items: list[tuple[int, bytes, bytes, str]]
 
 
 class Query(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -285,7 +285,7 @@ class IpcServer:
 
     def __init__(
         self,
-        on_submit: Callable[[Connection, list[tuple[int, bytes, bytes]]], None],
+        on_submit: Callable[[Connection, list[tuple[int, bytes, bytes, str]]], None],
         on_query: Callable[[Connection, int, str, dict[str, Any]], None],
         on_lost: Callable[[Connection], None] | None = None,
     ) -> None:

@@ -16,6 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from sequencer.errors import REFUSALS, Code, error_body
+from sequencer.genesis import UNDERLYINGS
+from sequencer.history.rows import MoveKind, State
+from sequencer.labels import LABEL_BYTES, LABEL_LIMIT, checked_label, from_frame
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -23,6 +26,9 @@ from sequencer.protocol.constants import Kind, Reason
 BATCH_MAX: Final = 100
 ID_CHARACTERS_MAX: Final = 64
 ID_INTEGER_MAX: Final = 2**63 - 1
+HISTORY_LIMIT: Final = 200  # rows of a page
+ORDER_STATES: Final = {one.name.lower(): int(one) for one in State}
+MOVE_KINDS: Final = {one.name.lower(): int(one) for one in MoveKind}
 CHANNELS_MAX: Final = 256  # subscriptions of a connection
 SHOWN_CHARACTERS_MAX: Final = 80
 BRACKETS_MAX: Final = 1_000  # of a document: bounds its depth
@@ -100,6 +106,7 @@ class Request(msgspec.Struct, gc=False):
 
 class _SubmitParams(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     record: str
+    label: str = ""
 
 
 _request_decoder: Final = msgspec.json.Decoder(Request)
@@ -324,6 +331,19 @@ def _instrument(default: object = REQUIRED) -> Field:
     return Field("instrument", limit, read, default)
 
 
+def _cursor(value: Any) -> int:
+    """A key of the store, as text: it may be beyond what JSON numbers hold exactly."""
+    if type(value) is not str or not value.isascii() or not value.isdigit() or len(value) > 19:
+        raise ValueError
+    return min(int(value), 2**63 - 1)
+
+
+def _underlying(value: Any) -> int:
+    if type(value) is not str or value not in UNDERLYINGS:
+        raise ValueError
+    return UNDERLYINGS.index(value)
+
+
 def _signature(value: object) -> bytes:
     """64 bytes compact, or 65 bytes r, s, v, to compact."""
     raw = from_hex(value, (c.SIGNATURE_BYTES, c.SIGNATURE_BYTES + 1))
@@ -350,6 +370,7 @@ _HOW: Final = (
     _flag("reduce_only"),
     _choice("self_trade", {"cancel_resting": 0, "cancel_taker": 1}, "cancel_resting"),
 )
+_LABEL: Final = Field("label", LABEL_LIMIT, checked_label, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +384,7 @@ class Signed:
         """The record; with `signed` False, without its signature."""
         values = read_fields((*self.fields, SIGNATURE) if signed else self.fields, params, listed)
         signature = values.pop("signature", None)
+        values.pop("label", None)  # goes beside the record
         if self.kind in (Kind.PLACE, Kind.AMEND):
             values = _order_fields(values)
         return codec.encode(self.kind, signature, **values)
@@ -392,6 +414,7 @@ SIGNED: Final[dict[str, Signed]] = {
             *_HOW,
             *_TAIL,
             _FEE_MAX,
+            _LABEL,
         ),
     ),
     "order_amend": Signed(
@@ -433,15 +456,35 @@ SIGNED: Final[dict[str, Signed]] = {
     ),
 }
 
+_WHOSE: Final = (_integer("account", _U32, None), _address("owner", None))
+_PAGE: Final = (
+    _integer("since", _U32, None),
+    _integer("until", _U32, None),
+    _integer("limit", HISTORY_LIMIT, 50, low=1),
+    Field("cursor", "the `next` of the page before", _cursor, None),
+)
+_HISTORY: Final = (_ACCOUNT, _instrument(None), _integer("order_id", c.U40_MAX, None), _LABEL, *_PAGE)
+
 QUERIES: Final[dict[str, tuple[Field, ...]]] = {
-    "account": (_integer("account", _U32, None), _address("owner", None)),
+    "account": _WHOSE,
+    "positions": _WHOSE,
     "book": (_instrument(), _integer("depth", 100, 10, low=1)),
     "instruments": (_flag("expired"),),
     "ticker": (_instrument(),),
+    "tickers": (
+        Field("underlying", "one of " + ", ".join(UNDERLYINGS), _underlying),
+        _integer("expiry", _U32, None),
+        _integer("limit", 100, 50, low=1),
+        _integer("cursor", _U32, None),
+    ),
     "trades": (_instrument(None), _integer("limit", 1000, 100, low=1)),
     "status": (),
     "order": (_SEQ,),
-    "orders": (_ACCOUNT,),
+    "orders": (_ACCOUNT, _LABEL),
+    "order_history": (*_HISTORY, _choice("state", ORDER_STATES, None)),
+    "trade_history": _HISTORY,
+    "settlement_history": (_ACCOUNT, _instrument(None), *_PAGE),
+    "transaction_log": (_ACCOUNT, _choice("kind", MOVE_KINDS, None), *_PAGE),
     "outcome": (_ACCOUNT, _integer("nonce", _U32 - 1)),
     "withdrawal": (_integer("number", _U32),),
     "margin_statement": (_ACCOUNT,),
@@ -496,7 +539,7 @@ def query_params(method: str, params: dict[str, Any], listed: Instruments) -> di
     values = read_fields(QUERIES[method], params, None)
     if type(values.get("instrument")) is str:
         values["instrument"] = listed.numbers.get(values["instrument"], values["instrument"])
-    if method == "account" and len(values) != 1:
+    if method in ("account", "positions") and len(values) != 1:
         raise invalid("account", "given, or owner, and not both", params.get("account"))
     if "owner" in values:
         values["owner"] = "0x" + values["owner"].hex()
@@ -506,22 +549,50 @@ def query_params(method: str, params: dict[str, Any], listed: Instruments) -> di
 # --- records ------------------------------------------------------------------------------------
 
 
-def submit_params(raw: msgspec.Raw) -> bytes:
-    """The record's bytes of `submit`."""
+def submit_params(raw: msgspec.Raw) -> tuple[bytes, str]:
+    """The record's bytes of `submit`, and the order's label ("" without one)."""
     try:
-        text = _submit_decoder.decode(raw).record
+        given = _submit_decoder.decode(raw)
     except _DECODE_ERRORS:
         params = parse_params(raw)
         for name in params:
-            if name != "record":
-                raise invalid(str(shown(name)), "absent: the field is record", params[name]) from None
+            if name not in ("record", "label"):
+                limit = "absent: the fields are record, label"
+                raise invalid(str(shown(name)), limit, params[name]) from None
         raise invalid("record", _RECORD_LIMIT, params.get("record")) from None
+    text = given.record
     if text[:2] != "0x" or len(text) > 2 * RECORD_BYTES_MAX + 2:
         raise invalid("record", _RECORD_LIMIT, text)
     try:
-        return unhexlify(text[2:])
+        record = unhexlify(text[2:])
     except ValueError:
         raise invalid("record", _RECORD_LIMIT, text) from None
+    return record, label_beside(record, given.label)
+
+
+def label_beside(record: bytes, label: str) -> str:
+    """`label`, if it may go beside `record`; -32602 otherwise."""
+    if label and record[:1] != _PLACE:
+        raise invalid("label", "absent: only a PLACE has one", label)
+    try:
+        return checked_label(label) if label else ""
+    except ValueError:
+        raise invalid("label", LABEL_LIMIT, label) from None
+
+
+def split_frame(data: bytes) -> tuple[bytes, str]:
+    """Record and label of a binary frame, without the client's id."""
+    size = c.LAYOUT[data[0]][0] if data and data[0] in c.LAYOUT else len(data)
+    if len(data) != size + LABEL_BYTES:
+        return data, ""
+    try:
+        label = from_frame(data[size:])
+    except (ValueError, UnicodeDecodeError):
+        raise invalid("label", LABEL_LIMIT, data[size:].hex()) from None
+    return data[:size], label_beside(data[:size], label)
+
+
+_PLACE: Final = bytes([Kind.PLACE])
 
 
 _RECORD_LIMIT: Final = f"0x and the record's bytes in hex, at most {RECORD_BYTES_MAX}"

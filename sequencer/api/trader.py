@@ -20,7 +20,8 @@ from sequencer.api.jsonrpc import (
 )
 from sequencer.api.nonces import Nonces
 from sequencer.api.subscription import Subscription
-from sequencer.errors import ConnectionFailed, NonceRefused, OutcomeUnknown, RpcFailed
+from sequencer.errors import ConnectionFailed, NonceRefused, OutcomeUnknown, Refused, RpcFailed
+from sequencer.labels import checked_label
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -38,8 +39,8 @@ class Line(Protocol):
     async def call(self, method: str, /, **params: Any) -> Any:
         """Result of a method."""
 
-    async def submit(self, record: bytes) -> dict[str, Any]:
-        """The ack of a signed record."""
+    async def submit(self, record: bytes, label: str = "") -> dict[str, Any]:
+        """The ack of a signed record; `label` goes beside that of an order."""
 
     async def subscribe(self, *channels: str) -> Subscription:
         """Events of the channels."""
@@ -192,11 +193,15 @@ class Trader:
         self_trade: str = "cancel_resting",
         expires: int = 0,
         fee_max: str = "0.01",
+        label: str = "",
     ) -> PlacedOrder:
         """Places an order. Decimals are strings; ValueError for what is none, Refused for what the rules forbid.
 
-        With `expires`, an order that is lost on its way dies for certain, and a resting one ends then.
+        With `expires`, an order that is lost on its way dies for certain, and a resting one ends then. `label`: what
+        you call it (labels.py); many orders may have the same.
         """
+        if label:
+            checked_label(label)
         number = await self._number_of(instrument)
         flags = _SIDES[side] | _TIFS[tif] << c.FLAG_TIF_SHIFT
         flags |= c.FLAG_POST_ONLY * post_only | c.FLAG_REDUCE_ONLY * reduce_only
@@ -211,6 +216,7 @@ class Trader:
             quantity=lots,
             expires=expires,
             fee_max=to_units(fee_max, FEE_MAX_DECIMALS),
+            label=label,
         )
         return PlacedOrder(self.number, number, _SIDES[side], ticks, ack["seq"], ack, lots, flags)
 
@@ -264,6 +270,29 @@ class Trader:
             expires=expires,
         )
 
+    async def orders(self, label: str = "") -> list[dict[str, Any]]:
+        """Orders that rest, the oldest first; with `label`, those that bear it."""
+        asked = {"label": checked_label(label)} if label else {}
+        found: list[dict[str, Any]] = await self.client.call("orders", account=self.number, **asked)
+        return found
+
+    async def cancel_label(self, label: str, expires: int = 0) -> list[int]:
+        """Cancels every resting order that bears `label`; their numbers, without those that had gone meanwhile.
+
+        Which they are is the gateway's word: labels are not signed. It can name no order of somebody else.
+        """
+        gone = []
+        for one in await self.orders(checked_label(label)):
+            key = (one["number"], _SIDES[one["side"]], to_units(one["price"], PRICE_DECIMALS), one["seq"])
+            try:
+                await self.cancel(PlacedOrder(self.number, *key, {}), expires)
+            except Refused as refused:
+                if refused.reason is not Reason.UNKNOWN_ORDER:
+                    raise
+            else:
+                gone.append(one["seq"])
+        return gone
+
     async def cancel_all(self, nonce_floor: int = 0, expires: int = 0) -> dict[str, Any]:
         """Every order of the account is dead from here on; no nonce below `nonce_floor` is good any more."""
         ack = await self.send(Kind.CANCEL_ALL, nonce_floor=nonce_floor, expires=expires)
@@ -297,7 +326,7 @@ class Trader:
             expires=expires,
         )
 
-    async def send(self, kind: Kind, **fields: int | bytes) -> dict[str, Any]:
+    async def send(self, kind: Kind, *, label: str = "", **fields: int | bytes) -> dict[str, Any]:
         """Signs and submits one record with a nonce of its own; a nonce that is taken already is replaced.
 
         After an unknown outcome the next record asks for the account's nonces first.
@@ -308,7 +337,7 @@ class Trader:
             try:
                 unsigned = codec.encode(kind, account=self.number, nonce=nonce, **fields)
                 record = codec.sign(unsigned, self._domain, self._key)
-                ack = await self.client.submit(record)
+                ack = await self.client.submit(record, label) if label else await self.client.submit(record)
             except OutcomeUnknown as unknown:
                 self.nonces.lose(nonce)
                 raise OutcomeUnknown(

@@ -34,6 +34,7 @@ def amend(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.FLAGS
     if orders.has_ended(state, found, order):
         return Reason.ORDER_DEAD
+    out.found = order.filled, order.quantity
     if quantity <= order.filled or (new_price == price and quantity <= order.filled + order.quantity):
         return _shrink(state, found, order, quantity, nonce, fee_max, out)
     account = found.clone()

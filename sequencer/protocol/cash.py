@@ -95,6 +95,7 @@ def pay_out(state: State, number: int, account: Account, amount: int, out: Outco
     insurance.take(g, amount, paid)
     out.number = g.withdrawals
     out.amount = paid
+    out.debited = amount
     state.put_withdrawal(g.withdrawals, account.owner, paid)
     g.withdrawals += 1
     return Reason.OK

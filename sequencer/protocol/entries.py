@@ -289,9 +289,12 @@ Row = tuple[int, tuple[int, ...]]
 
 
 class Page:
-    """Marks and scenario P&Ls of up to 32 instruments of one expiry. Terms: strike | put << 31. Rows: (mark, P&Ls)."""
+    """Marks and scenario P&Ls of up to 32 instruments of one expiry. Terms: strike | put << 31. Rows: (mark, P&Ls).
 
-    __slots__ = ("forward", "index", "marked", "rows", "terms", "time")
+    `variances` is what RISK has valued each strike with (1e-12), for display; it is no part of the leaf.
+    """
+
+    __slots__ = ("forward", "index", "marked", "rows", "terms", "time", "variances")
 
     def __init__(self) -> None:
         self.time = 0  # of the last RISK; 0 = none yet
@@ -300,6 +303,7 @@ class Page:
         self.forward = 0
         self.terms: list[int] = []
         self.rows: list[Row] = []
+        self.variances: dict[int, int] = {}
 
     def words(self) -> bytes:
         """1 + 2 ceil(n/8) + 2n words."""

@@ -88,9 +88,9 @@ def order(state: State, record: Record, out: Outcome) -> Reason:
     return reason
 
 
-def liquidate(state: State, record: Record) -> Reason:
+def liquidate(state: State, record: Record, out: Outcome) -> Reason:
     """FORCED_LIQUIDATE: as LIQUIDATE, which refuses old marks only where RISK can renew them."""
-    reason = liquidation.liquidate(state, record)
+    reason = liquidation.liquidate(state, record, out)
     return Reason.RISK_DUE if reason is Reason.RISK_STALE else reason
 
 

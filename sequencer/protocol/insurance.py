@@ -74,15 +74,16 @@ def release(g: Global) -> None:
     g.fund += surplus
 
 
-def cover(state: State, account: Account) -> None:
+def cover(state: State, account: Account) -> bool:
     """An account without positions has no hole, and one that owes money is brought to zero: by the fund, then by all.
 
-    Then its orders die: nothing stands behind their reserve.
+    Then (True) its orders die: nothing stands behind their reserve.
     """
     if account.positions or (account.cash >= 0 and account.hole == 0):
-        return
+        return False
     g = state.globals
-    if account.cash < 0:
+    is_short = account.cash < 0
+    if is_short:
         need = -account.cash
         paid = min(g.fund, need)
         account.cash = 0
@@ -92,6 +93,7 @@ def cover(state: State, account: Account) -> None:
         g.pool += paid
         g.deficit += need - paid
     recognise(g, account, 0)
+    return is_short
 
 
 def shortfall(g: Global) -> int:

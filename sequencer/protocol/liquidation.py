@@ -18,7 +18,7 @@ from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
 
 
-def liquidate(state: State, record: Record) -> Reason:
+def liquidate(state: State, record: Record, out: Outcome) -> Reason:
     """LIQUIDATE: anyone may start the auction of an account with equity < MM, end it once equity is IM again, and have
     its hole measured anew meanwhile. Marks that RISK can renew must be; other old ones count with caution.
 
@@ -43,6 +43,7 @@ def liquidate(state: State, record: Record) -> Reason:
             return Reason.HEALTHY
         account.order_floor = g.seq
         account.reserved = 0
+        out.ended = number
         if equity < needed and account.positions:
             account.auction_start = max(g.time, 1)
             _mark(state, account, worth, has_recovered=False)
@@ -125,13 +126,15 @@ def take_over(
     if seller.positions:
         _mark(state, seller, taken.worth - taken.fee, taken.equity - taken.fee >= taken.risk)
     else:
-        insurance.cover(state, seller)
+        if insurance.cover(state, seller):
+            out.ended = target_number
         seller.auction_start = 0
     state.put_account(number, buyer)
     state.put_account(target_number, seller)
     out.amount = taken.pay
     out.fee = taken.fee
     out.number = target_number
+    out.moved = taken.moved
     return Reason.OK
 
 
@@ -139,7 +142,8 @@ def take_over(
 class Slice:
     """What a bid takes: copies of both accounts when it is paid, what for (1e-6 USD), and the fee still to be paid.
 
-    equity, risk, worth: the seller's then, with caution, and its equity at the last marks.
+    equity, risk, worth: the seller's then, with caution, and its equity at the last marks. moved: (instrument, lots,
+    mark), from the seller to the buyer.
     """
 
     seller: Account
@@ -149,6 +153,7 @@ class Slice:
     equity: int
     risk: int
     worth: int
+    moved: list[tuple[int, int, int]]
 
 
 def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice | Reason:
@@ -170,7 +175,7 @@ def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice 
         return Reason.FRACTION
     seller, buyer = target.clone(), bidder.clone()
     value = 0
-    moved = False
+    moved: list[tuple[int, int, int]] = []
     for instrument, held in sorted(target.positions.items()):
         part = -(-abs(held) * fraction // 256)
         delta = part if held > 0 else -part
@@ -179,8 +184,9 @@ def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice 
             continue
         margin.move(seller, page, instrument, -delta)
         margin.move(buyer, page, instrument, delta)
-        value += delta * page.rows[instrument & 31][0]
-        moved = True
+        mark = page.rows[instrument & 31][0]
+        value += delta * mark
+        moved.append((instrument, delta, mark))
     if not moved:
         return Reason.POSITION_LIMIT
     margin.refresh(state, buyer)
@@ -194,4 +200,4 @@ def cut(state: State, target: Account, bidder: Account, fraction: int) -> Slice 
     pay = value - discount
     buyer.cash -= pay
     seller.cash += pay
-    return Slice(seller, buyer, pay, fee, left + pay, risk_left, worth + pay)
+    return Slice(seller, buyer, pay, fee, left + pay, risk_left, worth + pay, moved)

@@ -164,6 +164,7 @@ def risk(state: State, record: Record) -> Reason:
     if expiry.settled:
         page.rows = [risk_array.settled(expiry.settlement, *_terms(terms)) for terms in page.terms]
         page.forward = expiry.settlement
+        page.variances = {}
     else:
         if time >= expiry_time(day):
             forward, variances = underlying.index, {_terms(terms)[0]: 0 for terms in page.terms}
@@ -179,6 +180,7 @@ def risk(state: State, record: Record) -> Reason:
             for terms in page.terms
         ]
         page.forward = forward
+        page.variances = variances
     page.index = underlying.index
     page.time = c.MARKED_FOR_GOOD if expiry.settled else time
     page.marked = len(page.terms)

@@ -255,6 +255,9 @@ def _fill(state: State, plan: Plan, page: Page, maker: Account, order: Order) ->
             quantity,
             maker_fee,
             taker_fee,
+            0 if leaves else order.quantity - quantity,
+            page.rows[instrument & 31][0],
+            page.index,
         )
     )
     taker.quantity -= quantity

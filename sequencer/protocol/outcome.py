@@ -1,18 +1,26 @@
 """What applying a record did: for the people who wait for it. No part of the state."""
 
+from collections.abc import Sequence
+
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Reason
 
 
 class Fill:
-    """One trade. Price in ticks, quantity in lots, fees in 1e-6 USD; `side` is the taker's."""
+    """One trade. Prices in ticks, quantities in lots, fees in 1e-6 USD; `side` is the taker's.
+
+    `maker_left`: what still rests of the maker's order. `mark`, `index`: the page's, as the trade found them.
+    """
 
     __slots__ = (
+        "index",
         "instrument",
         "maker",
         "maker_fee",
+        "maker_left",
         "maker_price",
         "maker_seq",
+        "mark",
         "quantity",
         "side",
         "taker",
@@ -32,6 +40,9 @@ class Fill:
         quantity: int,
         maker_fee: int,
         taker_fee: int,
+        maker_left: int = 0,
+        mark: int = 0,
+        index: int = 0,
     ) -> None:
         self.instrument = instrument
         self.side = side
@@ -43,6 +54,9 @@ class Fill:
         self.quantity = quantity
         self.maker_fee = maker_fee
         self.taker_fee = taker_fee
+        self.maker_left = maker_left
+        self.mark = mark
+        self.index = index
 
 
 class Outcome:
@@ -50,15 +64,22 @@ class Outcome:
 
     `pending`: the taker still crosses, CONTINUE must follow. `amount`: cash that a DEPOSIT credited, a WITHDRAW will
     pay, a BID paid (negative: received), a SETTLE paid to the account, a COLLECT collected. `number`: the new
-    instrument, withdrawal, account or settlement price. `amended`: the order that an AMEND has changed; `removed`
-    has it, too, unless it is smaller and keeps its place.
+    instrument, withdrawal, account or settlement price. `debited`: what a withdrawal has cost its account.
+
+    `amended`: the order that an AMEND has changed; `removed` has it, too, unless it is smaller and keeps its place.
+    `found`: the lots that had traded of it, and those that rested. `moved`: positions that a BID or SETTLE has taken
+    from an account: (instrument, lots, ticks a lot). `ended`: the account all of whose orders died of it together.
     """
 
     __slots__ = (
         "amended",
         "amount",
+        "debited",
+        "ended",
         "fee",
         "fills",
+        "found",
+        "moved",
         "number",
         "pending",
         "reason",
@@ -80,3 +101,7 @@ class Outcome:
         self.fee = 0
         self.amount = 0
         self.number = 0
+        self.debited = 0
+        self.moved: Sequence[tuple[int, int, int]] = ()
+        self.ended: int | None = None
+        self.found = (0, 0)

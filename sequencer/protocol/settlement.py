@@ -54,15 +54,20 @@ def settle(state: State, record: Record, out: Outcome) -> Reason:
     if not settled:
         return Reason.NOTHING_TO_SETTLE
     paid = 0
+    moved: list[tuple[int, int, int]] = []
     for instrument in settled:
         terms = state.page_of(instrument).terms[instrument & 31]
         value = intrinsic(expiry.settlement, terms & 0x7FFF_FFFF, bool(terms >> 31))
-        paid += account.positions.pop(instrument) * value
+        lots = account.positions.pop(instrument)
+        moved.append((instrument, lots, value))
+        paid += lots * value
     account.cash += paid
     account.epoch = NEVER
-    insurance.cover(state, account)
+    if insurance.cover(state, account):
+        out.ended = number
     if not account.positions:
         account.auction_start = 0
     state.put_account(number, account)
     out.amount = paid
+    out.moved = moved
     return Reason.OK

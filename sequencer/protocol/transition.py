@@ -75,7 +75,7 @@ def _dispatch_message(state: State, record: Record, out: Outcome) -> Reason:
         case Kind.FORCED_ORDER:
             return forced.order(state, record, out)
         case Kind.FORCED_LIQUIDATE:
-            return forced.liquidate(state, record)
+            return forced.liquidate(state, record, out)
         case Kind.FORCED_BID:
             return forced.bid(state, record, out)
     return Reason.UNKNOWN_KIND
@@ -114,7 +114,7 @@ def _dispatch(state: State, record: Record, out: Outcome) -> Reason:
         case Kind.SETTLE:
             return settlement.settle(state, record, out)
         case Kind.LIQUIDATE:
-            return liquidation.liquidate(state, record)
+            return liquidation.liquidate(state, record, out)
         case Kind.BID:
             return liquidation.bid(state, record, out)
     return Reason.UNKNOWN_KIND

@@ -165,7 +165,7 @@ def test_server__answers_submissions_queries_and_broadcasts(kind, tmp_path):
         lost = []
 
         def on_submit(connection, items):
-            connection.send_acks([(rid, True, raw + signer) for rid, raw, signer in items])
+            connection.send_acks([(rid, True, raw + signer) for rid, raw, signer, _ in items])
 
         def on_query(connection, rid, method, params):
             connection.send_answer(rid, False, f"{method}{params}".encode())
@@ -181,7 +181,7 @@ def test_server__answers_submissions_queries_and_broadcasts(kind, tmp_path):
         gone = asyncio.Event()
         first = await connect(address, lambda _, message: heard[0].append(message))
         second = await connect(address, lambda _, message: heard[1].append(message), lambda *_: gone.set())
-        first.send(Submit([(1, b"a", b"b"), (2, b"c", b"d")]))
+        first.send(Submit([(1, b"a", b"b", ""), (2, b"c", b"d", "")]))
         first.send(Query(3, "m", {"x": 1}))
         await until(lambda: len(heard[0]) == 2)
         assert heard[0] == [Acks([(1, True, b"ab"), (2, True, b"cd")]), Answer(3, False, b"m{'x': 1}")]

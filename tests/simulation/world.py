@@ -234,7 +234,7 @@ class Client:
         for raw, signer in items:
             self._rid += 1
             self.waiting[self._rid] = raw
-            listed.append((self._rid, raw, signer))
+            listed.append((self._rid, raw, signer, ""))
         self.connection.send(ipc.Submit(listed))
 
     async def ask(self, method: str, **params: Any) -> Any:

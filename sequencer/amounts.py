@@ -1,0 +1,21 @@
+"""Amounts as exact decimal strings, in the units that people use."""
+
+
+def usd(ticks: int) -> str:
+    """A price in ticks of 0.01 USD."""
+    return f"{'-' if ticks < 0 else ''}{abs(ticks) // 100}.{abs(ticks) % 100:02d}"
+
+
+def cash(amount: int) -> str:
+    """An amount in 1e-6 USD."""
+    return f"{'-' if amount < 0 else ''}{abs(amount) // 1_000_000}.{abs(amount) % 1_000_000:06d}"
+
+
+def contracts(lots: int) -> str:
+    """A quantity in lots of 0.0001 contract."""
+    return f"{'-' if lots < 0 else ''}{abs(lots) // 10_000}.{abs(lots) % 10_000:04d}"
+
+
+def address(raw: bytes) -> str:
+    """0x and 40 hex digits."""
+    return "0x" + raw.hex()

@@ -1,0 +1,170 @@
+"""What the ledger hands to the store: rows of a tick as plain lists, in the order of the tables' columns."""
+
+from enum import IntEnum
+from typing import Final
+
+from sequencer.protocol import constants as c
+
+PLACES: Final = 512  # trade rows that one record may make, both sides: a bid moves 64 positions
+REFUSED_AT_ONE_SEQ: Final = 2**20 - 1  # refused records before one that was applied
+
+
+class State(IntEnum):
+    """Of an order, as the store has it."""
+
+    OPEN = 0
+    FILLED = 1
+    CANCELLED = 2
+    REFUSED = 3
+
+
+class Why(IntEnum):
+    """Why an order ended without being filled."""
+
+    NONE = 0
+    USER = 1  # CANCEL, or an AMEND to less than had traded
+    CANCEL_ALL = 2
+    LIQUIDATION = 3  # its account was liquidated, or its debts were covered
+    SELF_TRADE = 4
+    EXPIRED = 5  # its own time, or its instrument's
+    REDUCE_ONLY = 6  # nothing left to reduce
+    UNBACKED = 7  # the marks had passed it, and its reserve no longer bore its fill
+    IOC = 8  # the rest of an order that may not rest
+    LIMIT = 9  # its account could hold no more, or its margin bore no more
+
+
+class TradeKind(IntEnum):
+    """What has changed a position."""
+
+    TRADE = 0
+    SETTLEMENT = 1
+    LIQUIDATION = 2  # a bid has moved it at the mark
+
+
+class MoveKind(IntEnum):
+    """What has changed an account's cash, trades apart."""
+
+    DEPOSIT = 0
+    WITHDRAWAL = 1
+    TRANSFER = 2
+    SETTLEMENT = 3
+    LIQUIDATION = 4  # what a bid has paid or received, and its fee
+    COVER = 5  # a debt that the fund and all others have borne
+    COLLECT = 6
+    SWEEP_FEE = 7
+
+
+def order_key(seq: int, refused: int = REFUSED_AT_ONE_SEQ) -> int:
+    """Key of an order by the seq that it was applied as; of the `refused`-th before that record."""
+    return seq * (REFUSED_AT_ONE_SEQ + 1) + refused
+
+
+def trade_key(seq: int, place: int, is_taker: bool) -> int:
+    """Key of one side of the `place`-th trade of record `seq`; half of it names the trade."""
+    return seq * PLACES + place * 2 + is_taker
+
+
+class Kept:
+    """A resting order that has a label, or another number than it was placed with."""
+
+    __slots__ = ("id", "label")
+
+    def __init__(self, id: int, label: str) -> None:  # noqa: A002 - the field's own word
+        self.id = id
+        self.label = label
+
+
+class OwnFill:
+    """One side of a trade. Prices in ticks, quantities in lots (`position` signed), money in 1e-6 USD."""
+
+    __slots__ = (
+        "account",
+        "average_e6",
+        "cost",
+        "fee",
+        "index",
+        "instrument",
+        "is_taker",
+        "key",
+        "kind",
+        "label",
+        "lots",
+        "maker_fee",
+        "maker_seq",
+        "mark",
+        "order",
+        "order_seq",
+        "position",
+        "price",
+        "realised",
+        "realised_position",
+        "side",
+        "taker_fee",
+        "taker_seq",
+        "time",
+    )
+
+    def __init__(self, key: int, kind: TradeKind, account: int, instrument: int, time: int) -> None:
+        self.key = key
+        self.kind = kind
+        self.account = account
+        self.instrument = instrument
+        self.time = time
+        self.order = self.order_seq = -1
+        self.label = ""
+        self.side = c.BUY
+        self.price = self.lots = self.fee = self.mark = self.index = 0
+        self.is_taker = False
+        self.position = self.cost = self.realised = self.realised_position = self.average_e6 = 0
+        self.maker_seq = self.taker_seq = -1
+        self.maker_fee = self.taker_fee = 0
+
+
+class Batch:
+    """Rows of some ticks.
+
+    `orders`: of PLACE and FORCED_ORDER. `trades`: one a side. `closes`: order, state, why, time, record.
+    `amends`: record, place in it, order, number before and after, price before and after, lots before and after, nonce,
+    fee, time. `floors`: account, seq, why, time: what is older has ended. `moves`: of cash.
+    """
+
+    __slots__ = (
+        "amends",
+        "closes",
+        "floors",
+        "moves",
+        "next_seq",
+        "orders",
+        "positions",
+        "refused",
+        "times",
+        "totals",
+        "touched_accounts",
+        "touched_positions",
+        "trades",
+    )
+
+    def __init__(self) -> None:
+        self.orders: list[list[int | str]] = []
+        self.trades: list[list[int | str]] = []
+        self.closes: list[list[int]] = []
+        self.amends: list[list[int]] = []
+        self.floors: list[list[int]] = []
+        self.moves: list[list[int]] = []
+        self.refused: list[list[int | str]] = []
+        self.times: list[list[int]] = []  # time, the first record of it
+        self.positions: list[list[int]] = []
+        self.totals: list[list[int]] = []
+        self.touched_positions: dict[tuple[int, int], None] = {}
+        self.touched_accounts: dict[int, None] = {}
+        self.next_seq = 0
+
+    def at(self, time: int, seq: int) -> None:
+        """A record of `time`."""
+        if not self.times or self.times[-1][0] != time:
+            self.times.append([time, seq])
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.orders) + len(self.trades) + len(self.closes) + len(self.amends) + len(self.moves)
