@@ -35,8 +35,8 @@ ACK = (
 async def sequence(address: str) -> None:
     """A sequencer that says yes."""
 
-    def on_submit(connection: Connection, items: list[tuple[int, bytes, bytes]]) -> None:
-        connection.send_acks([(rid, True, ACK % rid) for rid, _, _ in items])
+    def on_submit(connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
+        connection.send_acks([(rid, True, ACK % rid) for rid, *_ in items])
 
     def on_query(connection: Connection, rid: int, method: str, params: dict[str, object]) -> None:
         info = {"chain_id": 1, "verifying_contract": CONTRACT}

@@ -322,7 +322,7 @@ class Service:
             body = errors.error_body(
                 errors.Code.NOT_READY, f"Not accepted: {self.driver.metrics.clock_error}; send again later."
             )
-            connection.send_acks([(rid, False, body) for rid, _, _ in items])
+            connection.send_acks([(rid, False, body) for rid, *_ in items])
             return
         if self._is_rolling_back:
             why = "a batch was rolled back, and what came after it is executed again"

@@ -117,7 +117,9 @@ class StandIn:
         if self.silent:
             return
         for rid, raw, signer, label in items:
-            code = self.intake.offer(Submission(raw, signer, (connection, rid), time.monotonic_ns(), label=label))
+            code = self.intake.offer(
+                Submission(raw, signer, (connection, rid), time.monotonic_ns(), label=label)
+            )
             if code:
                 connection.send_acks([(rid, False, errors.error_body(code, "not accepted: busy"))])
         if not self._due:

@@ -233,7 +233,7 @@ class TapeDay(Demo):
             await self._take_back(maker, instrument, opposite, price, quoted["seq"])
 
     async def _take_back(self, maker: Trader, instrument: int, side: int, price: int, seq: int) -> None:
-        key = {"instrument": instrument, "side": side, "price": price, "seq": seq}
+        key: dict[str, Any] = {"instrument": instrument, "side": side, "price": price, "seq": seq}
         try:
             await maker.send(Kind.CANCEL, **key, expires=0)
         except Refused as refused:

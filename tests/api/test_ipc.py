@@ -27,7 +27,10 @@ from sequencer.api.ipc import (
 RIDS = st.integers(0, 2**63 - 1)
 MESSAGES = st.one_of(
     st.builds(
-        Submit, st.lists(st.tuples(RIDS, st.binary(max_size=130), st.binary(max_size=20)), max_size=20)
+        Submit,
+        st.lists(
+            st.tuples(RIDS, st.binary(max_size=130), st.binary(max_size=20), st.text(max_size=8)), max_size=20
+        ),
     ),
     st.builds(
         Query,
