@@ -5,10 +5,12 @@ same id, and the Rollup takes each id once. A tick may be spread over two batche
 takes as many as a backlog fills: L1 charges for each blob however full, and for each batch besides.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
 from sequencer.l1.blobs import count as blob_count
@@ -17,9 +19,18 @@ from sequencer.log import Log, LogLost
 from sequencer.protocol import batch, codec, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment
+from sequencer.stores import FROM_COPY, StoreDamaged, damaged, guard, guarded, row_sum
+
+logger = logging.getLogger(__name__)
 
 PAYLOAD_MAX_BYTES = 100_000
 EMPTY_HASH = bytes(32)  # of an inbox without messages
+BATCHES_FILE = "batches.sqlite"
+_BATCH = (
+    "id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work, payload"
+)
+_END = "post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, work, id + 1"
+_ROW = f"{_BATCH}, next_offset, next_segment, header_hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,8 @@ class Batcher:
             "segments INTEGER, records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, "
             "inbox_hash BLOB, work INTEGER, payload BLOB, next_offset INTEGER, next_segment INTEGER, header_hash BLOB)"
         )
+        guard(self._db, "batches")
+        self._mend()
         at = self.cursor = self._end_cursor()
         if log.end < at.offset + (at.segment > 0):
             self._db.close()
@@ -119,8 +132,7 @@ class Batcher:
     def _end_cursor(self, before_id: int = 2**62) -> Cursor:
         """Where the last batch before this id ends."""
         row = self._db.execute(
-            "SELECT post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, work, id + 1 "
-            "FROM batches WHERE id < ? ORDER BY id DESC LIMIT 1",
+            f"SELECT {_END} FROM batches WHERE id < ? ORDER BY id DESC LIMIT 1",  # noqa: S608  # a constant
             (before_id,),
         ).fetchone()
         return Cursor(*row) if row else Cursor(self._genesis_root)
@@ -205,7 +217,7 @@ class Batcher:
 
     def _store(self, built: Batch, offset: int, segment: int, header_hash: bytes | None = None) -> None:
         self._db.execute(
-            "INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO batches ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
             (
                 built.batch_id,
                 built.pre_root,
@@ -271,42 +283,65 @@ class Batcher:
 
     def is_as_logged(self, batch_id: int) -> bool:
         """Whether a stored batch is what the log gives, header and all."""
-        row = self._db.execute(
-            "SELECT id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, "
-            "work, payload, next_offset, next_segment FROM batches WHERE id = ?",
-            (batch_id,),
-        ).fetchone()
+        row = self._row(batch_id)
         if row is None:
             return False
-        end, end_segment = row[11:]
+        return Batch(*row[:11]) == as_logged(self._log, batch_id, self.start_of(batch_id), row[11:13])
+
+    def _row(self, batch_id: int) -> tuple[Any, ...] | None:
+        """Its columns, the checksum last."""
+        found: tuple[Any, ...] | None = self._db.execute(
+            f"SELECT {_ROW}, checksum FROM batches WHERE id = ?",  # noqa: S608  # a constant
+            (batch_id,),
+        ).fetchone()
+        return found
+
+    # --- damage -----------------------------------------------------------------------------------
+
+    def _mend(self) -> None:
+        """Makes rows that are not what was written again from the log, which proves itself. Raises StoreDamaged."""
+        try:
+            for batch_id in list(damaged(self._db, "batches", guarded(self._db)["batches"])):
+                self._mend_row(batch_id)
+                logger.error(
+                    "%s: batch %d was damaged: it is made again from the log", BATCHES_FILE, batch_id
+                )
+        except sqlite3.DatabaseError as error:
+            raise StoreDamaged(BATCHES_FILE, str(error), FROM_COPY) from error
+
+    def _mend_row(self, batch_id: int) -> None:
+        row = self._row(batch_id)
+        assert row is not None
         start = self.start_of(batch_id)
-        taken: list[Segment] = []
-        time_s, units, offset, place = 0, start.work, start.offset, start.segment
+        counted = self._end_after(start, row[3])
+        for end in (counted, (row[11], row[12])):
+            made = None if end is None else as_logged(self._log, batch_id, start, end)
+            if made is None or end is None:
+                continue
+            values = (*(getattr(made, name) for name in Batch.__dataclass_fields__), *end)
+            is_proven = row_sum("batches", *values, row[13]) == row[14]
+            if is_proven or (
+                end == counted and values == row[:13]
+            ):  # then the header's hash or the checksum alone was hit
+                self._db.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
+                self._store(made, end[0], end[1], row[13] if is_proven else None)
+                return
+        what = f"batch {batch_id} is not what was written, and the log does not give it again"
+        raise StoreDamaged(BATCHES_FILE, what, FROM_COPY)
+
+    def _end_after(self, start: Cursor, segments: object) -> tuple[int, int] | None:
+        """Where a batch of so many segments ends."""
+        if not isinstance(segments, int) or segments < 1:
+            return None
+        offset, left = start.offset, segments + start.segment
         for entry in self._log.read(offset) if offset < self._log.end else ():
-            part = slice(place, end_segment if offset == end else None)
-            if entry.segments[part]:
-                taken += entry.batch_segments()[part]
-                time_s, units = entry.time, entry.segments[part][-1][2]
-            offset, place = offset + 1, 0
-            if offset > end:
-                break
-        if not taken:
-            return False
-        records = [raw for segment in taken for raw in segment.records]
-        inbox_count, inbox_hash = _taken(records, start.inbox_count, start.inbox_hash)
-        return Batch(*row[:11]) == Batch(
-            batch_id,
-            start.root,
-            taken[-1].root,
-            len(taken),
-            len(records),
-            start.seq,
-            time_s,
-            inbox_count,
-            inbox_hash,
-            units,
-            batch.encode(taken),
-        )
+            if left < len(entry.segments):
+                return offset, left
+            left -= len(entry.segments)
+            offset += 1
+            if left == 0:
+                return offset, 0
+        return None
 
     def forget(self, batch_id: int) -> None:
         """Deletes the batch and all after it: they are built again."""
@@ -316,6 +351,37 @@ class Batcher:
     def close(self) -> None:
         """Closes the store."""
         self._db.close()
+
+
+def as_logged(log: Log, batch_id: int, start: Cursor, end: tuple[int, int]) -> Batch | None:
+    """The batch that a log gives from `start` to `end`, a log offset and segments of that entry."""
+    taken: list[Segment] = []
+    time_s, units, offset, place = 0, start.work, start.offset, start.segment
+    for entry in log.read(offset) if offset < log.end else ():
+        part = slice(place, end[1] if offset == end[0] else None)
+        if entry.segments[part]:
+            taken += entry.batch_segments()[part]
+            time_s, units = entry.time, entry.segments[part][-1][2]
+        offset, place = offset + 1, 0
+        if offset > end[0]:
+            break
+    if not taken:
+        return None
+    records = [raw for segment in taken for raw in segment.records]
+    inbox_count, inbox_hash = _taken(records, start.inbox_count, start.inbox_hash)
+    return Batch(
+        batch_id,
+        start.root,
+        taken[-1].root,
+        len(taken),
+        len(records),
+        start.seq,
+        time_s,
+        inbox_count,
+        inbox_hash,
+        units,
+        batch.encode(taken),
+    )
 
 
 def _size(segments: int, body_bytes: int) -> int:
@@ -339,15 +405,29 @@ def _check_continues(seq: int, cursor: Cursor) -> None:
         )
 
 
+def start_of(db: sqlite3.Connection, one: Batch) -> tuple[Cursor, tuple[int, int]]:
+    """Where a stored batch begins in the log, and where it ends."""
+    at = db.execute("SELECT next_offset, next_segment FROM batches WHERE id = ?", (one.batch_id,)).fetchone()
+    row = db.execute(f"SELECT {_END} FROM batches WHERE id = ?", (one.batch_id - 1,)).fetchone()  # noqa: S608
+    start = Cursor(*row) if row else Cursor(one.pre_root)
+    return start, (at[0], at[1])
+
+
 def read_stored(path: Path, first_id: int) -> list[Batch]:
-    """Stored batches from `first_id` on, in order; by its own connection, for another thread than the batcher's."""
+    """Stored batches from `first_id` on, in order; by its own connection, for another thread than the batcher's.
+
+    Raises StoreDamaged when one is not what was written.
+    """
     db = sqlite3.connect(path)
     try:
         rows = db.execute(
-            "SELECT id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, "
-            "work, payload FROM batches WHERE id >= ? ORDER BY id LIMIT 16",
+            f"SELECT {_ROW}, checksum FROM batches WHERE id >= ? ORDER BY id LIMIT 16",  # noqa: S608  # a constant
             (first_id,),
         ).fetchall()
     finally:
         db.close()
-    return [Batch(*row) for row in rows]
+    for row in rows:
+        if row_sum("batches", *row[:-1]) != row[-1]:
+            what = f"batch {row[0]} is not what was written: it is not posted"
+            raise StoreDamaged(path.name, what, "start again, which makes it again from the log")
+    return [Batch(*row[:11]) for row in rows]

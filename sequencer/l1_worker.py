@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sequencer.batcher import read_stored
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import FollowerError, L1Error, RpcRejected
 from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
@@ -27,6 +26,9 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.transport import without_secrets
 from sequencer.l1.txmgr import Funds, TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
+from sequencer.log import LogError
+from sequencer.outbox import Outbox
+from sequencer.protocol.constants import U40_MAX
 
 DEVNET_CHAIN_ID: Final = 31_337
 MEMBERS_S: Final = 10.0  # between readings of the whole set
@@ -104,6 +106,7 @@ class L1Worker:
         on_deposed: Callable[[str, bool], None] = lambda _why, _is_final: None,
         epoch: int = 0,
         on_l1_time: Callable[[int, int], None] = lambda _time_s, _ahead_max_s: None,
+        vouched_seq: Callable[[], int] = lambda: U40_MAX,
     ) -> None:
         self._url = url
         self._on_l1_time = on_l1_time
@@ -117,6 +120,7 @@ class L1Worker:
         self._signer = signer
         self._folder = folder
         self._config = config
+        self._outbox = Outbox(folder, vouched_seq)
         self._inbox_position = inbox_position
         self._on_messages = on_messages
         self._on_posted = on_posted
@@ -275,7 +279,12 @@ class L1Worker:
                     self._count(posted, poster)
                 busy = bool(posted) or status.queued > 0
                 self.last_error = why_not or status.reason
-            except (L1Error, sqlite3.Error, OSError) as error:  # a full disk passes, as an outage of L1 does
+            except (
+                L1Error,
+                LogError,
+                sqlite3.Error,
+                OSError,
+            ) as error:  # a full disk passes, as an outage of L1 does
                 self._failed(error)
                 self.looks += 1
                 continue
@@ -399,7 +408,7 @@ class L1Worker:
 
     def _offer(self, poster: Poster, first_id: int) -> int:
         """Offers stored batches from `first_id` on; the id to go on with."""
-        for stored in read_stored(self._folder / "batches.sqlite", first_id):
+        for stored in self._outbox.batches(first_id):
             if not poster.offer(
                 Batch(
                     batch_id=stored.batch_id,

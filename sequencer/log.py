@@ -7,14 +7,17 @@ read the same bytes that the engine has seen. Appends are fenced by the expected
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from sequencer.protocol.batch import Segment
 from sequencer.protocol.hashing import keccak
+from sequencer.stores import FROM_COPY, StoreDamaged, damaged, guard, guarded
 
 GENESIS_HASH = bytes(32)
+GUARDED = ("rollbacks", "rollback_events", "rolled_back", "redone")
+_OLD = "(epoch, offset, hash, records, body) SELECT ?, offset, hash, records, body"
 
 
 # SQLite's codes after which a commit has certainly not happened: nothing was written whole, or nothing was tried.
@@ -119,6 +122,52 @@ class Log(Protocol):
         ...
 
 
+_decode: Final = msgspec.msgpack.Decoder(Entry).decode
+
+
+def read_ticks(db: sqlite3.Connection, start: int) -> Iterator[Entry]:
+    """Entries from offset `start` on, each compared with the chain. Raises LogError when that is broken."""
+    previous = GENESIS_HASH
+    if start:
+        row = db.execute("SELECT hash FROM ticks WHERE offset = ?", (start - 1,)).fetchone()
+        if row is None:
+            raise LogError(f"offset {start} is past the end")
+        previous = row[0]
+    offset = start
+    while True:
+        rows = db.execute(
+            "SELECT offset, hash, body FROM ticks WHERE offset >= ? ORDER BY offset LIMIT 256", (offset,)
+        ).fetchall()
+        if not rows:
+            return
+        for at, chained, body in rows:
+            if at != offset or keccak(previous + body) != chained:
+                raise LogError(f"hash chain broken at offset {at}")
+            previous = chained
+            offset += 1
+            yield _decode(body)
+
+
+class LogReader:
+    """The log for reading alone, beside whoever writes it."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    @property
+    def end(self) -> int:
+        """Offset behind the last entry."""
+        return int(self._db.execute("SELECT COALESCE(MAX(offset) + 1, 0) FROM ticks").fetchone()[0])
+
+    def read(self, start: int) -> Iterator[Entry]:
+        """See Log.read."""
+        return read_ticks(self._db, start)
+
+    def append(self, entry: Entry, expected_offset: int) -> bytes:
+        """Not here."""
+        raise NotImplementedError
+
+
 class SqliteLog:
     """Log in one SQLite file: WAL, synchronous=FULL, one commit (one fsync) per tick."""
 
@@ -149,8 +198,12 @@ class SqliteLog:
             "record BLOB NOT NULL, reason INTEGER NOT NULL)"
         )
         self._db.execute("CREATE INDEX IF NOT EXISTS redone_places ON redone (place)")
+        guard(self._db, *GUARDED)  # `ticks` has its chain
+        for table, columns in guarded(self._db).items():
+            for at in damaged(self._db, table, columns):
+                self.close()
+                raise StoreDamaged(path.name, f"table {table}, row {at} is not what was written", FROM_COPY)
         self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(Entry).decode
         row = self._db.execute("SELECT offset, hash FROM ticks ORDER BY offset DESC LIMIT 1").fetchone()
         self._end: int = row[0] + 1 if row else 0
         self._hash: bytes = row[1] if row else GENESIS_HASH
@@ -191,25 +244,7 @@ class SqliteLog:
 
     def read(self, start: int) -> Iterator[Entry]:
         """See Log.read. Raises LogError when the hash chain is broken."""
-        previous = GENESIS_HASH
-        if start:
-            row = self._reader.execute("SELECT hash FROM ticks WHERE offset = ?", (start - 1,)).fetchone()
-            if row is None:
-                raise LogError(f"offset {start} is past the end")
-            previous = row[0]
-        offset = start
-        while True:
-            rows = self._reader.execute(
-                "SELECT offset, hash, body FROM ticks WHERE offset >= ? ORDER BY offset LIMIT 256", (offset,)
-            ).fetchall()
-            if not rows:
-                return
-            for at, chained, body in rows:
-                if at != offset or keccak(previous + body) != chained:
-                    raise LogError(f"hash chain broken at offset {at}")
-                previous = chained
-                offset += 1
-                yield self._decode(body)
+        return read_ticks(self._reader, start)
 
     # --- roll-backs -------------------------------------------------------------------------------
 
@@ -247,7 +282,7 @@ class SqliteLog:
                     body = self._encode(entry)
                     chained = keccak(chained + body)
                     db.execute(
-                        "INSERT INTO rolled_back SELECT ?, * FROM ticks WHERE offset = ? AND body != ?",
+                        f"INSERT INTO rolled_back {_OLD} FROM ticks WHERE offset = ? AND body != ?",
                         (epoch, offset, body),
                     )
                     db.execute(
@@ -257,14 +292,18 @@ class SqliteLog:
                     offset += 1
                 if is_cut:
                     db.execute(
-                        "INSERT INTO rolled_back SELECT ?, * FROM ticks WHERE offset >= ?", (epoch, offset)
+                        f"INSERT INTO rolled_back {_OLD} FROM ticks WHERE offset >= ?", (epoch, offset)
                     )
                     db.execute("DELETE FROM ticks WHERE offset >= ?", (offset,))
                     db.execute("DELETE FROM redone WHERE place >= ?", (first_seq,))
                 elif offset != self._end:
                     raise ValueError(f"entries reach to offset {offset}, the log to {self._end}")
-                db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, 0)", (epoch, batch_id, first))
-                db.executemany("INSERT INTO rollback_events VALUES (?, ?)", [(key, epoch) for key in events])
+                db.execute(
+                    "INSERT INTO rollbacks (epoch, batch_id, offset, is_done) VALUES (?, ?, ?, 0)",
+                    (epoch, batch_id, first),
+                )
+                answered = [(key, epoch) for key in events]
+                db.executemany("INSERT INTO rollback_events (key, epoch) VALUES (?, ?)", answered)
                 self._put_redone(redone, first_seq)
             except BaseException:
                 if db.in_transaction:  # a full disk has ended it already
@@ -286,12 +325,16 @@ class SqliteLog:
         known = {place: seq for seq, place in self._db.execute("SELECT seq, place FROM redone")}
         self._db.execute("UPDATE redone SET reason = 0 WHERE place >= ?", (first_seq,))
         rows = [(known.get(one.seq, one.seq), one.place, one.record, one.reason) for one in redone]
-        self._db.executemany("INSERT OR REPLACE INTO redone VALUES (?, ?, ?, ?)", rows)
+        self._db.executemany(
+            "INSERT OR REPLACE INTO redone (seq, place, record, reason) VALUES (?, ?, ?, ?)", rows
+        )
         self._db.execute("DELETE FROM redone WHERE seq = place AND reason = 0")
 
     def redone(self, seq: int) -> Redone | None:
         """What roll-backs have made of the record that was acknowledged with this number, if anything."""
-        row = self._reader.execute("SELECT * FROM redone WHERE seq = ?", (seq,)).fetchone()
+        row = self._reader.execute(
+            "SELECT seq, place, record, reason FROM redone WHERE seq = ?", (seq,)
+        ).fetchone()
         return Redone(*row) if row else None
 
     def acknowledged_as(self, place: int) -> int:

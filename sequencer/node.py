@@ -29,6 +29,7 @@ import uvloop
 
 from sequencer import parameters
 from sequencer.batcher import read_stored
+from sequencer.check import check_folder
 from sequencer.cli.config import with_config
 from sequencer.clock import Clock, L1Clock, ManualClock
 from sequencer.development import FEEDS as FEEDS_OF_A_DEVNET
@@ -103,6 +104,17 @@ def only_process(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise NodeError(f"--folder {folder}: another sequencer holds it") from None
         yield
+
+
+def check_stores(folder: Path) -> None:
+    """Before anything acts on them. What the stores' openers make again is let pass. Raises NodeError."""
+    if not any(folder.glob("*.sqlite")):
+        return
+    for one in check_folder(folder, whole_log=False):
+        for found in one.findings:
+            logger.error("%s: %s", one.store, found.what)
+            if one.store in ("log.sqlite", "l1.sqlite"):
+                raise NodeError(f"--folder {folder}: {one.store}: {found.what}: {found.remedy}")
 
 
 async def run(config: NodeConfig) -> None:
@@ -466,6 +478,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         with only_process(folder):
+            check_stores(folder)
             signer = sequencer_key(keystore, devnet)
             at, params = checked_deployment(deployment, l1_url, params_path, devnet)
             wanted = listing(list_path)

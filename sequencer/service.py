@@ -19,6 +19,7 @@ import msgspec
 from sequencer import brake, errors
 from sequencer.api.ipc import Connection, IpcServer, Query
 from sequencer.batcher import Batcher
+from sequencer.check import Scrub
 from sequencer.clock import Clock, SystemClock
 from sequencer.driver import Driver, DriverConfig
 from sequencer.engine import Engine, ReplayError, Submission, Tick
@@ -214,6 +215,7 @@ class Service:
                 self.recovery.epoch,
                 self.clock.see_l1,
             )
+        self._scrub = Scrub(config.folder)
         self.last_posted = 0
         self.ended = asyncio.Event()  # the ticking has: by `stop`, or by an error that only a new start heals
         self.failure: BaseException | None = None
@@ -254,6 +256,7 @@ class Service:
         await self.ipc.start(socket_path)
         if self.worker is not None:
             self.worker.start()
+        self._scrub.start()
         if run:
             task = asyncio.create_task(self.driver.run())
             task.add_done_callback(self._on_driver_end)
@@ -280,6 +283,7 @@ class Service:
         await self._snapshots.end(SNAPSHOT_PATIENCE_S)
         if self.worker is not None:
             await asyncio.to_thread(self.worker.stop)
+        await asyncio.to_thread(self._scrub.stop)
         self.driver.close()
         self.batcher.close()
         self.withdrawals.close()
@@ -533,6 +537,7 @@ class Service:
             "tick_apply_ms": round(metrics.apply_ms, 3),
             "log_append_ms": round(metrics.append_ms, 3),
             "log_error": metrics.last_error,
+            "store_error": self._scrub.error,
             "ticks_unbatched": self.batcher.waiting(),
             "batches_stored": self.batcher.cursor.batch_id - 1,
             "batches_posted": self.last_posted,

@@ -1,7 +1,8 @@
 """Snapshots of the state, so that start and recovery replay only the log's tail.
 
-A file holds every leaf's preimage, compressed, and the log offset it belongs to; it proves itself by its root. Files
-are written beside and renamed, so that a crash leaves the old one.
+A file holds every leaf's preimage, compressed, and the log offset it belongs to. A checksum in front covers every byte
+of it: the root would not tell of the offset, nor of bits of GLOBAL that no field holds. It proves itself by its root,
+too. Files are written beside and renamed, so that a crash leaves the old one.
 
 A large state takes seconds to write. The sequencer leaves that to a process that is a copy of its own (`Aside`): the
 copy's state stands still, and only the copying of page tables holds the sequencer up.
@@ -16,6 +17,7 @@ import resource
 import signal
 import struct
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -27,6 +29,8 @@ from sequencer.log import Log
 from sequencer.protocol.state import State
 
 KEPT = 2
+MAGIC: Final = b"fairstrike snapshot 1\n"
+SUM_BYTES: Final = 32
 ASIDE_NICENESS: Final = 5  # orders come first
 
 logger = logging.getLogger(__name__)
@@ -48,7 +52,7 @@ def save(folder: Path, state: State, offset: int, is_wanted: Callable[[], bool] 
     folder.mkdir(parents=True, exist_ok=True)
     leaves = [(key.to_bytes(32, "big"), words) for key, words in state.preimages()]
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-    data = compressor.compress(msgspec.msgpack.encode(Snapshot(offset, state.root(), leaves)))
+    data = framed(compressor.compress(msgspec.msgpack.encode(Snapshot(offset, state.root(), leaves))))
     path = folder / f"state-{offset:012d}.zst"
     beside = path.with_suffix(".tmp")
     with beside.open("wb") as file:
@@ -64,6 +68,20 @@ def save(folder: Path, state: State, offset: int, is_wanted: Callable[[], bool] 
     for old in sorted(folder.glob("state-*.zst"))[:-KEPT]:
         old.unlink()
     return path
+
+
+def framed(data: bytes) -> bytes:
+    """A file's content: what it is, the checksum, the compressed data."""
+    return MAGIC + sha256(data).digest() + data
+
+
+def unframed(content: bytes) -> bytes:
+    """The compressed data. Raises ValueError when a byte of the file is not what was written."""
+    head = len(MAGIC) + SUM_BYTES
+    data = content[head:]
+    if content[:head] != MAGIC + sha256(data).digest():
+        raise ValueError("the checksum is not that of the content")
+    return data
 
 
 class Aside:
@@ -145,7 +163,7 @@ _DAMAGE = (
 def load(path: Path, domain: bytes) -> tuple[State, int]:
     """(state, offset of the next log entry). Raises ReplayError when the file does not prove its root."""
     try:
-        snapshot = msgspec.msgpack.decode(zstandard.decompress(path.read_bytes()), type=Snapshot)
+        snapshot = msgspec.msgpack.decode(zstandard.decompress(unframed(path.read_bytes())), type=Snapshot)
         state = State.from_preimages(
             domain, ((int.from_bytes(key, "big"), words) for key, words in snapshot.leaves)
         )

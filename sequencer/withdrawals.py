@@ -1,5 +1,6 @@
 """Proofs of withdrawals, made when a batch ends where the state stands and kept for as long as it takes to claim."""
 
+import logging
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ import msgspec
 
 from sequencer.protocol import constants as c
 from sequencer.protocol.state import State
+from sequencer.stores import damaged, guard, guarded
+
+logger = logging.getLogger(__name__)
 
 
 class Withdrawals:
@@ -20,6 +24,15 @@ class Withdrawals:
             "CREATE TABLE IF NOT EXISTS proofs (number INTEGER PRIMARY KEY, batch INTEGER, owner BLOB, "
             "amount INTEGER, bitmap BLOB, siblings BLOB)"
         )
+        guard(self._db, "proofs")
+        self._mend()
+
+    def _mend(self) -> None:
+        """Deletes what is damaged and what comes after it: it is proven again, under the next batch's root."""
+        for number in damaged(self._db, "proofs", guarded(self._db)["proofs"]):
+            logger.error("withdrawals.sqlite: proof %d is damaged: it and later ones are made again", number)
+            self._db.execute("DELETE FROM proofs WHERE number >= ?", (number,))
+            return
 
     def prove(self, state: State, batch_id: int, post_root: bytes) -> None:
         """Proves every withdrawal that has no proof yet under `post_root`, which must be the state's root."""
@@ -33,7 +46,7 @@ class Withdrawals:
             assert value is not None
             path = state.map.path(key)
             self._db.execute(
-                "INSERT INTO proofs VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO proofs (number, batch, owner, amount, bitmap, siblings) VALUES (?, ?, ?, ?, ?, ?)",
                 (
                     number,
                     batch_id,

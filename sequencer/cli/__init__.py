@@ -12,6 +12,7 @@ _COMMANDS = {
     "fuzz": "sequencer.cli.fuzz:fuzz",
     "replay": "sequencer.cli.operate:replay",
     "watch": "sequencer.cli.watch:watch",
+    "check": "sequencer.cli.check:check",
     "bench": "sequencer.cli.operate:bench",
     "init": "sequencer.cli.init:init",
     "node": "sequencer.node:main",

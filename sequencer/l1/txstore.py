@@ -17,7 +17,13 @@ from tiny_keccak import keccak256
 
 from sequencer.l1.errors import ForeignKeyUse, IntentConflict
 from sequencer.l1.signing import Content, Fees
+from sequencer.stores import StoreDamaged, damaged, guard, guarded
 
+GUARDED: Final = ("meta", "intents", "attempts")
+REMEDY: Final = (
+    "restore it from a copy, or move it away: Rollup takes each batch once, but a transaction that is stuck has to be "
+    "replaced by hand then"
+)
 DATA_KEPT: Final = 64  # confirmed intents whose calldata stays, in case a reorganisation wants it again
 
 SCHEMA: Final = """
@@ -115,6 +121,15 @@ class TxStore:
         self._db.executescript(SCHEMA)
         self._add_column("intents", "payload BLOB NOT NULL DEFAULT x''")
         self._add_column("attempts", "blob_fee TEXT NOT NULL DEFAULT '0'")
+        self._guard(path)
+
+    def _guard(self, path: Path) -> None:
+        """What is on its way cannot be had from elsewhere: nothing is sent by rows that are not what was written."""
+        guard(self._db, *GUARDED)
+        for table, columns in guarded(self._db).items():
+            for row in damaged(self._db, table, columns):
+                self._db.close()
+                raise StoreDamaged(path.name, f"table {table}, row {row} is not what was written", REMEDY)
 
     def _add_column(self, table: str, column: str) -> None:
         """To a file that was made before there were blobs."""
@@ -139,7 +154,7 @@ class TxStore:
         """Remember whose nonces these are, or raise ForeignKeyUse when they are another's."""
         row = self._db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()
         if row is None:
-            self._db.execute("INSERT INTO meta VALUES ('identity', ?)", (identity,))
+            self._db.execute("INSERT INTO meta (key, value) VALUES ('identity', ?)", (identity,))
         elif row[0] != identity:
             raise ForeignKeyUse(row[0], identity)
 

@@ -1,7 +1,8 @@
 """What a watcher keeps of L1: every batch with its payload, and every roll-back, in the chain's order, in one file.
 
 The batches that stand are a fold over that journal: a posted batch comes on top, a roll-back takes the newest away.
-When the chain is reorganised the journal's end is cut off and read again.
+When the chain is reorganised the journal's end is cut off and read again. Each row has a checksum: of one that is not
+what was written, and what comes after it, nothing is believed before L1 has been asked again (`mend`).
 """
 
 import logging
@@ -13,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from sequencer.l1.follower import PostedBatch
+from sequencer.stores import StoreDamaged, damaged, guard, guarded, row_sum
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +44,33 @@ class Row:
     segments: int
 
 
+_COLUMNS: Final = "number, batch_id, is_rollback, block_number, block_hash, post_root, inbox_count, segments"
+_WHOLE: Final = f"{_COLUMNS}, log_index, body"
+REMEDY: Final = "the watcher reads it from L1 again"
+
+
 class Archive:
-    """One SQLite file. Its rows without their payloads are in memory, too."""
+    """One SQLite file. Its rows without their payloads are in memory, too.
+
+    `rows` end before the first that is damaged; `damaged`: the numbers of those. Raises StoreDamaged when the file
+    cannot be read at all.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._decode = msgspec.msgpack.Decoder(PostedBatch).decode
+        self.damaged: list[int] = []
+        self.rows: list[Row] = []
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            remedy = "move it away: all that L1 still has is read again"
+            raise StoreDamaged(ARCHIVE_FILE, str(error), remedy) from error
+
+    def _open(self) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute(
@@ -57,14 +79,29 @@ class Archive:
             "log_index INTEGER, body BLOB, UNIQUE (block_hash, log_index))"
         )
         self._db.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value)")
-        self._decode = msgspec.msgpack.Decoder(PostedBatch).decode
-        self.rows: list[Row] = [
+        guard(self._db, "journal", "about")
+        self.damaged = list(damaged(self._db, "journal", guarded(self._db)["journal"]))
+        self._load()
+        self._mend_cursor()
+
+    def _load(self) -> None:
+        """The rows that can be believed."""
+        first = min(self.damaged, default=2**62)
+        query = f"SELECT {_COLUMNS} FROM journal WHERE number < ? ORDER BY number"  # noqa: S608  # a constant
+        self.rows = [
             Row(values[0], values[1], bool(values[2]), *values[3:])
-            for values in self._db.execute(
-                "SELECT number, batch_id, is_rollback, block_number, block_hash, post_root, inbox_count, segments "
-                "FROM journal ORDER BY number"
-            )
+            for values in self._db.execute(query, (first,))
         ]
+
+    def _mend_cursor(self) -> None:
+        """What is damaged of the few values: read on from the last row, bound anew."""
+        for row in list(damaged(self._db, "about", guarded(self._db)["about"])):
+            logger.error("%s, table about, row %d is damaged: it is made again", ARCHIVE_FILE, row)
+            self._db.execute("DELETE FROM about WHERE rowid = ?", (row,))
+        if (self.get("cursor_number") is None) != (self.get("cursor_hash") is None) or (
+            self.rows and self.get("cursor_number") is None
+        ):
+            self.rewind(len(self.rows))
 
     def bind(self, name: str) -> None:
         """Says whose archive this is. Raises ValueError when it is another's."""
@@ -82,7 +119,7 @@ class Archive:
     def put(self, **values: object) -> None:
         """Keeps values, all of them or none."""
         self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", values.items())
+        self._db.executemany("INSERT OR REPLACE INTO about (name, value) VALUES (?, ?)", values.items())
         self._db.execute("COMMIT")
 
     def add(self, event: PostedBatch | RolledBack, log_index: int) -> None:
@@ -90,28 +127,72 @@ class Archive:
         key = (event.block_hash, log_index)
         if self._db.execute("SELECT 1 FROM journal WHERE block_hash = ? AND log_index = ?", key).fetchone():
             return
-        number = self.rows[-1].number + 1 if self.rows else 1
+        self.rows.append(self._insert(self.rows[-1].number + 1 if self.rows else 1, event, log_index))
+
+    def _insert(self, number: int, event: PostedBatch | RolledBack, log_index: int) -> Row:
         at = (event.block_number, event.block_hash)
         if isinstance(event, RolledBack):
             row, body = Row(number, event.first_id, True, *at, b"", 0, 0), b""
         else:
             row = Row(number, event.batch_id, False, *at, event.post_root, event.inbox_count, event.segments)
             body = msgspec.msgpack.encode(event)
+        values = (number, row.batch_id, row.is_rollback, *at, row.post_root, row.inbox_count, row.segments)
         self._db.execute(
-            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                number,
-                row.batch_id,
-                row.is_rollback,
-                *at,
-                row.post_root,
-                row.inbox_count,
-                row.segments,
-                log_index,
-                body,
-            ),
+            f"INSERT INTO journal ({_WHOLE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
+            (*values, log_index, body),
         )
-        self.rows.append(row)
+        return row
+
+    def rewind(self, count: int) -> None:
+        """Says that all of L1 has been read up to the block of the last of the first `count` rows."""
+        if count:
+            last = self.rows[count - 1]
+            self.put(cursor_number=last.block_number, cursor_hash=last.block_hash)
+        else:
+            self._db.execute("DELETE FROM about WHERE name IN ('cursor_number', 'cursor_hash')")
+
+    def gap(self) -> tuple[int, int, list[int]] | None:
+        """Where L1 is to be asked again: first block, last block, the rows' numbers; None when all is sound.
+
+        The first run of damaged rows: between the last sound row before them and the first after, or the cursor.
+        """
+        if not self.damaged:
+            return None
+        first, *_ = numbers = sorted(self.damaged)
+        run = [number for place, number in enumerate(numbers) if number == first + place]
+        after = self._db.execute(
+            "SELECT block_number FROM journal WHERE number = ?", (run[-1] + 1,)
+        ).fetchone()
+        last = after[0] if after else self.get("cursor_number")
+        return (self.rows[-1].block_number if self.rows else 0), int(last or 0), run
+
+    def mend(self, numbers: list[int], events: list[tuple[PostedBatch | RolledBack, int]]) -> bool:
+        """Puts what L1 has into the place of damaged rows, given all events of their blocks; False if it has no such.
+
+        Then they are gone, and all that came after them.
+        """
+        marks = ",".join("?" * len(numbers))
+        known = set(
+            self._db.execute(
+                f"SELECT block_hash, log_index FROM journal WHERE number NOT IN ({marks})",  # noqa: S608  # marks
+                numbers,
+            )
+        )
+        found = [(event, index) for event, index in events if (event.block_hash, index) not in known]
+        is_whole = len(found) == len(numbers)
+        self._db.execute("BEGIN IMMEDIATE")
+        if is_whole:
+            self._db.execute(f"DELETE FROM journal WHERE number IN ({marks})", numbers)  # noqa: S608  # marks
+            for number, (event, index) in zip(numbers, found, strict=True):
+                self._insert(number, event, index)
+        else:
+            self._db.execute("DELETE FROM journal WHERE number >= ?", (numbers[0],))
+        self._db.execute("COMMIT")
+        self.damaged = [one for one in self.damaged if one not in numbers] if is_whole else []
+        self._load()
+        if not is_whole:
+            self.rewind(len(self.rows))
+        return is_whole
 
     def cut(self, count: int) -> None:
         """Forgets all rows but the first `count`: their blocks are gone."""
@@ -131,9 +212,16 @@ class Archive:
         return out
 
     def batch(self, row: Row) -> PostedBatch:
-        """The batch of a row, with its payload."""
-        found = self._db.execute("SELECT body FROM journal WHERE number = ?", (row.number,)).fetchone()
-        return self._decode(found[0])
+        """The batch of a row, with its payload. Raises StoreDamaged when it is not what was written: see `mend`."""
+        found = self._db.execute(
+            f"SELECT {_WHOLE}, checksum FROM journal WHERE number = ?",  # noqa: S608  # a constant
+            (row.number,),
+        ).fetchone()
+        if found is None or row_sum("journal", *found[:-1]) != found[-1]:
+            self.damaged = sorted({*self.damaged, row.number})
+            self._load()
+            raise StoreDamaged(ARCHIVE_FILE, f"batch {row.batch_id} is not what was written", REMEDY)
+        return self._decode(found[-2])
 
     def size_bytes(self) -> int:
         """Of the file and what is not yet written back to it."""

@@ -28,7 +28,7 @@ from sequencer.l1.errors import (
 from sequencer.l1.follower import BLOCKS_PER_QUERY, InboxMessage, Kept, PostedBatch
 from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_int
-from sequencer.proof.archive import ARCHIVE_FILE, Archive, Row
+from sequencer.proof.archive import ARCHIVE_FILE, Archive, RolledBack, Row
 from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Fault
 from sequencer.proof.challenger import Challenged, Challenger
 from sequencer.proof.execution import Execution, L1Facts
@@ -39,6 +39,7 @@ from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.snapshots import load as load_snapshot
 from sequencer.snapshots import save as save_snapshot
+from sequencer.stores import StoreDamaged
 
 ALARMS_KEPT = 100
 MARKS_LOOK_S = 60  # of the exchange's time between two looks at the ages of all marks
@@ -174,6 +175,7 @@ class Watcher:
 
     def step(self) -> None:
         """One look: reads what is new and confirmed, checks it, challenges what is wrong."""
+        self._mend()
         self._walk_back()
         self._read()
         self._sync()
@@ -193,6 +195,27 @@ class Watcher:
         self._archive.close()
         if self._challenger is not None:
             self._challenger.close()
+
+    def _mend(self) -> None:
+        """What is damaged in the archive is read from L1 again, before anything is concluded from it."""
+        while (gap := self._archive.gap()) is not None:
+            first, last, numbers = gap
+            events: list[tuple[PostedBatch | RolledBack, int]] = []
+            for begin in range(max(first, self.deployment.deploy_block), last + 1, BLOCKS_PER_QUERY):
+                for event, index in self._reader.events(begin, min(begin + BLOCKS_PER_QUERY - 1, last)):
+                    if isinstance(event, Unread):  # it would take what is sound behind it along
+                        what = f"rows {numbers[0]} to {numbers[-1]} are damaged, and batch {event.batch.batch_id}"
+                        raise StoreDamaged(ARCHIVE_FILE, f"{what} cannot be read again", event.why)
+                    events.append((event, index))
+            is_whole = self._archive.mend(numbers, events)
+            what = (
+                "read from L1 again"
+                if is_whole
+                else "not to be had from L1 as they were: all is read on from there"
+            )
+            self._raise(
+                f"the archive's rows {numbers[0]} to {numbers[-1]} were damaged: {what}", logging.ERROR
+            )
 
     # --- L1 ---------------------------------------------------------------------------------------
 

@@ -277,6 +277,8 @@ class State:
             kind, number = key & _TYPE_MASK, key & _BELOW_TYPE
             if kind == c.KEY_GLOBAL:
                 state.globals = Global.from_words(words)
+                if state.globals.words() != words:  # the root is taken of the fields, not of these words
+                    raise ValueError("state: GLOBAL has bits that no field holds")
             elif kind == c.KEY_ACCOUNT:
                 account = state.accounts[number] = Account.from_words(words)
                 if account.positions or account.cash < account.reserved:

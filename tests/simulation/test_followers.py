@@ -1,5 +1,6 @@
 """Who follows L1 believes what L1 says now, not what it said once, and condemns what the watcher condemns."""
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from sequencer.local.devnet import devnet_signer
 from sequencer.local.lie_demo import LATE_S, Stage, bent, chained, stage
 from sequencer.local.lies import LIES
 from sequencer.market.tape import open_tape
+from sequencer.proof.archive import Archive
 from sequencer.standby import Standby, StandbyConfig
 
 
@@ -163,3 +165,100 @@ def test_standby__with_an_answer_of_another_root__cuts_off_what_it_had(
     assert at_batch(standby) == 1
     assert "batch 2 is wrong (post_root)" in standby.message
     standby.close()
+
+
+# ------------------------------------------------------------------------------------- the watcher's archive
+
+
+def flip(folder: Path, column: str, number: int, table: str = "journal") -> None:
+    """Changes one bit of a value in the archive, beside the watcher."""
+    db = sqlite3.connect(folder / "archive.sqlite")
+    (value,) = db.execute(f"SELECT {column} FROM {table} WHERE rowid = ?", (number,)).fetchone()
+    changed: object = value ^ 1 if isinstance(value, int) else value
+    if isinstance(value, str):
+        changed = value[:-1] + chr(ord(value[-1]) ^ 1)
+    elif isinstance(value, bytes):
+        changed = (
+            value[:-40] + bytes([value[-40] ^ 1]) + value[-39:] if len(value) > 40 else bytes([value[0] ^ 1])
+        )
+    db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (changed, number))
+    db.commit()
+    db.close()
+
+
+JOURNAL = (
+    "batch_id",
+    "is_rollback",
+    "block_number",
+    "block_hash",
+    "post_root",
+    "inbox_count",
+    "segments",
+    "body",
+)
+
+
+@pytest.mark.parametrize("column", [*JOURNAL, "log_index"])
+def test_archive__with_a_changed_bit__is_read_from_l1_again_and_nobody_is_called_wrong(
+    on: Stage, made: list[Batch], tmp_path: Path, column: str
+) -> None:
+    """Before, the watcher called a right batch wrong, or ended with an exception."""
+    folder = tmp_path / "watcher"
+    on.post(made)
+    first = on.watcher(None, str(folder))
+    first.step()
+    first.close()
+    for path in (folder / "snapshots").iterdir():  # so that all is executed again
+        path.unlink()
+    flip(folder, column, 2)
+    if column == "body":
+        flip(folder, column, 3)
+    again = on.watcher(None, str(folder))
+    assert again.look()
+    again.close()
+    assert (again.batches, again.fault) == (len(made), None)
+    assert again.state.root() == made[-1].post_root
+    assert "damaged: read from L1 again" in again.alarms[0].what
+    assert not Archive(folder / "archive.sqlite").damaged
+
+
+def test_archive__that_changes_while_it_is_in_use__is_read_from_l1_again(
+    on: Stage, made: list[Batch], tmp_path: Path
+) -> None:
+    folder = tmp_path / "watcher"
+    on.post(made[:3])
+    watcher = on.watcher(None, str(folder))
+    watcher.step()
+    before = on.chain.snapshot()
+    on.post(made[3:])
+    watcher.step()
+    flip(folder, "body", 2)
+    on.chain.revert(before)  # takes the state back, through the row that has changed
+    on.chain.mine(60)
+    assert not watcher.look()
+    assert "archive.sqlite: batch 2 is not what was written" in watcher.error
+    assert watcher.look()
+    watcher.close()
+    assert (watcher.batches, watcher.fault) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("cursor_number", "value"), ("cursor_hash", "value"), ("deployment", "value")]
+)
+def test_archive__whose_few_values_have_a_changed_bit__goes_on_from_its_last_row(
+    on: Stage, made: list[Batch], tmp_path: Path, name: str, column: str
+) -> None:
+    folder = tmp_path / "watcher"
+    on.post(made[:2])
+    first = on.watcher(None, str(folder))
+    first.step()
+    first.close()
+    with sqlite3.connect(folder / "archive.sqlite") as db:
+        (row,) = db.execute("SELECT rowid FROM about WHERE name = ?", (name,)).fetchone()
+    db.close()
+    flip(folder, column, row, "about")
+    on.post(made[2:])
+    again = on.watcher(None, str(folder))
+    assert again.look()
+    again.close()
+    assert (again.batches, again.fault) == (len(made), None)
