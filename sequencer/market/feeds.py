@@ -340,9 +340,10 @@ class _Smile:
     a fit: those of the last hours decide.
     """
 
-    __slots__ = ("by_strike", "last")
+    __slots__ = ("by_strike", "fitted", "last")
 
     def __init__(self) -> None:
+        self.fitted: _Fitted | None = None  # to these trades
         self.by_strike: dict[int, deque[Trade]] = {}
         self.last: deque[Trade] = deque(maxlen=svi_fit.FORWARD_TRADES)
 
@@ -353,6 +354,36 @@ class _Smile:
             kept = self.by_strike[trade.strike_ticks] = deque(maxlen=STRIKE_TRADES_KEPT)
         kept.append(trade)
         self.last.append(trade)
+        self.fitted = None
+
+    def at(self, day: int, index_ticks: int, now_s: int) -> tuple[int, Surface] | None:
+        """Forward and surface now; None without a usable trade.
+
+        Without a new trade the smile stands as it was fitted: the weights of its points fall together.
+        """
+        known = self.fitted
+        if known is None:
+            forward = svi_fit.forward_of(self.last, index_ticks)
+            kept = (trade for trades in self.by_strike.values() for trade in trades)
+            try:
+                found: Surface | None = svi_fit.fit(_points(kept, now_s), forward, _years(day, now_s)).surface
+            except svi_fit.FitError:
+                found = None
+            known = self.fitted = _Fitted(found, forward, index_ticks, expiry_s(day) - now_s)
+        if known.surface is None:
+            return None
+        forward = max(1, min(known.forward * index_ticks // known.index, U32_MAX))
+        return forward, svi_fit.later(known.surface, known.left_s, expiry_s(day) - now_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A fit (None: no trade was usable), with forward and index in ticks, and the seconds to expiry of its time."""
+
+    surface: Surface | None
+    forward: int
+    index: int
+    left_s: int
 
 
 class TapeSource:
@@ -413,14 +444,9 @@ class TapeSource:
     def _surfaces(self, due: list[int], index_ticks: int, now_s: int) -> list[SurfaceReport]:
         surfaces: dict[int, tuple[int, Surface]] = {}
         for day in due:
-            smile = self._smiles[day]
-            forward = svi_fit.forward_of(smile.last, index_ticks)
-            kept = (trade for trades in smile.by_strike.values() for trade in trades)
-            try:
-                fit = svi_fit.fit(_points(kept, now_s), forward, _years(day, now_s))
-            except svi_fit.FitError:
-                continue
-            surfaces[day] = (forward, fit.surface)
+            found = self._smiles[day].at(day, index_ticks, now_s)
+            if found is not None:
+                surfaces[day] = found
         known = dict(surfaces)
         for day in due:
             if day not in surfaces:

@@ -121,6 +121,15 @@ def fit(points: Iterable[SmilePoint], forward: float, years: float) -> Fit:
     return Fit(surface, len(smile), False, _error(surface, smile, forward, years))
 
 
+def later(surface: Surface, left_then_s: int, left_s: int) -> Surface:
+    """The same smile with less time left: the same volatility at each log-moneyness, so that variances shrink.
+
+    left_then_s, left_s: seconds to expiry when it was fitted and now, above 0. Floored, inside the protocol's bounds.
+    """
+    shorter = replace(surface, b_e12=surface.b_e12 * left_s // left_then_s)
+    return replace(shorter, a_e12=max(surface.a_e12 * left_s // left_then_s, -bend_e12(shorter)))
+
+
 def forward_of(trades: Collection[Trade], index_ticks: int) -> int:
     """Forward in ticks of the one expiry that `trades` belong to; the index itself without evidence.
 

@@ -9,9 +9,18 @@ from statistics import median
 
 import pytest
 
-from sequencer.market.svi_fit import FitError, SmilePoint, fit, flat, forward_of, implied_volatility, variance
+from sequencer.market.svi_fit import (
+    FitError,
+    SmilePoint,
+    fit,
+    flat,
+    forward_of,
+    implied_volatility,
+    later,
+    variance,
+)
 from sequencer.market.tape import START_S, YEAR_S, expiry_s, generate_tape, load_tape, parse_instrument
-from sequencer.protocol.surface import ONE_E12, Surface, is_valid, variance_at_e12
+from sequencer.protocol.surface import ONE_E12, Surface, is_sound, is_valid, variance_at_e12
 
 DATA = Path(os.environ.get("FAIRSTRIKE_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 FORWARD = 40_000.0
@@ -215,3 +224,19 @@ def test_a_recorded_chain_is_fitted_inside_its_spreads() -> None:
     assert len(misses) > 200
     assert median(misses) < 0.003  # measured: 0.0015 at a median spread of 0.018
     assert inside > 0.9 * len(misses)
+
+
+@pytest.mark.parametrize("name", SMILES)
+def test_later__has_the_same_volatilities_with_less_time_left(name: str) -> None:
+    parameters, years = SMILES[name]
+    then_s = round(years * YEAR_S)
+    surface = fit(smile(parameters, years), FORWARD, years).surface
+    for left_s in (then_s, then_s - 1, then_s // 2, then_s // 10):
+        now = later(surface, then_s, left_s)
+        assert is_valid(now)
+        assert is_sound(now)
+        for k in (-1.0, -0.3, 0.0, 0.2, 0.9):
+            at = k * sqrt(years)
+            before = implied_volatility(surface, at, then_s / YEAR_S)
+            assert implied_volatility(now, at, left_s / YEAR_S) == pytest.approx(before, abs=1e-5)
+    assert later(surface, then_s, then_s) == surface

@@ -272,3 +272,17 @@ def test_poll__costs_the_same_at_the_end_of_a_long_tape(monkeypatch: pytest.Monk
     assert max(sizes) <= 10 * 32  # all 30,000 before
     early, late = sorted(spent[20:120]), sorted(spent[-100:])
     assert late[50] < 3 * early[50]
+
+
+def test_poll__without_new_trades__fits_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    trades_made, points = long_tape(100)
+    tape = make_tape(
+        trades_made, [*points, *(IndexPoint(p.time_s + 3_600, 190_000) for p in points)], "still"
+    )
+    source = TapeSource(tape, 1, refresh_s=60)
+    first = source.poll(BEGINS_MS // 1000 + 110)[-1]
+    monkeypatch.setattr(svi_fit, "fit", lambda *_: pytest.fail("fitted again"))
+    last = source.poll(BEGINS_MS // 1000 + 3_700)[-1]
+    assert last.forward_ticks == first.forward_ticks * 190_000 // 180_000
+    left = 19_503 * 86_400 + 28_800 - BEGINS_MS // 1000
+    assert last.a == pytest.approx(first.a * (left - 3_700) / (left - 110), rel=1e-9)
