@@ -61,23 +61,29 @@ def positions(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Positions of an account: by number, by owner, or of one's own key."""
-    print_result("positions", _account(account, owner, api, keystore, devnet_key)["positions"], as_json)
+    """Positions of an account with cost, profit and loss, greeks: by number, by owner, or of one's own key."""
+    params = _whose(account, owner, keystore, devnet_key)
+    print_result("positions", ask(api, "positions", **params), as_json)
 
 
 def _account(
     number: int | None, owner: str | None, api: str, keystore: Path | None, devnet_key: int | None
 ) -> dict[str, Any]:
+    result: dict[str, Any] = ask(api, "account", **_whose(number, owner, keystore, devnet_key))
+    return result
+
+
+def _whose(
+    number: int | None, owner: str | None, keystore: Path | None, devnet_key: int | None
+) -> dict[str, Any]:
+    """The account that is asked about, as parameters of a query."""
     if number is not None and owner is not None:
         raise fail("give the number of an account, or --owner, not both")
     if number is not None:
-        params: dict[str, Any] = {"account": number}
-    elif owner is not None:
-        params = {"owner": owner}
-    else:
-        params = account_params(lambda: key_of(keystore, devnet_key))
-    result: dict[str, Any] = ask(api, "account", **params)
-    return result
+        return {"account": number}
+    if owner is not None:
+        return {"owner": owner}
+    return account_params(lambda: key_of(keystore, devnet_key))
 
 
 # --- session keys --------------------------------------------------------------------------------

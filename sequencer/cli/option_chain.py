@@ -15,6 +15,7 @@ from sequencer.cli.output import fail, show_table, write_json
 MOVED: Final = ("run", "later")
 """What `fairstrike chain` did before: a development chain."""
 ASKED_AT_A_TIME: Final = 100
+SHORT_CHARACTERS: Final = 6
 COLUMNS: Final = ("bid", "ask", "mark", "mark_iv", "delta")
 
 
@@ -161,13 +162,11 @@ def _expiries(
 def _table(title: str, strikes: list[dict[str, Any]]) -> Table:
     """Calls, strike, puts; columns that the tickers have."""
     seen = {name for row in strikes for side in ("call", "put") for name in row[side] or {}}
-    names = [name for name in COLUMNS if name in seen or f"best_{name}" in seen]
+    known = {"best_bid": "bid", "best_ask": "ask", "greeks": "delta"}
+    names = [name for name in COLUMNS if name in seen | {known[one] for one in seen & known.keys()}]
     table = Table(title=title or None, title_justify="left")
-    for heading in (
-        *(f"call {name}" for name in names),
-        "strike",
-        *(f"put {name}" for name in reversed(names)),
-    ):
+    headings = [name.removeprefix("mark_") for name in names]
+    for heading in (*(f"C {name}" for name in headings), "strike", *(f"P {name}" for name in headings[::-1])):
         table.add_column(heading, justify="right", style="bold" if heading == "strike" else "")
     for row in strikes:
         call, put = (
@@ -182,4 +181,8 @@ def _figure(ticker: dict[str, Any] | None, name: str) -> str:
     if ticker is None:
         return ""
     value = ticker.get(f"best_{name}", ticker.get(name))
+    if name == "delta" and isinstance(ticker.get("greeks"), dict):
+        value = ticker["greeks"].get("delta")
+    if name in ("delta", "mark_iv") and value is not None:
+        value = str(value)[:SHORT_CHARACTERS]
     return "-" if value is None else str(value)

@@ -41,6 +41,7 @@ def order() -> None:
     help="which one goes when it meets an order of the same account",
 )
 @click.option("--fee-max", type=FEE_MAX, default="0.01", show_default=True, help="USD: of the sequencing fee")
+@click.option("--label", default="", help="what you call it: 1 to 8 letters, digits or . _ : / # @ + = -")
 @with_key
 @with_api
 def place(
@@ -54,6 +55,7 @@ def place(
     self_trade: str,
     expires: int,
     fee_max: str,
+    label: str,
     api: str,
     as_json: bool,
     keystore: Path | None,
@@ -75,18 +77,23 @@ def place(
             self_trade=self_trade.replace("-", "_"),
             expires=expires,
             fee_max=fee_max,
+            label=label,
         ),
     )
     print_result("order", placed.ack, as_json)
 
 
 @order.command("list")
+@click.option("--label", help="only those of this label")
 @with_key
 @with_api
-def list_orders(api: str, as_json: bool, keystore: Path | None, devnet_key: int | None) -> None:
+def list_orders(
+    label: str | None, api: str, as_json: bool, keystore: Path | None, devnet_key: int | None
+) -> None:
     """The account's orders that rest, by their keys for `order cancel`; with --account anybody's, without a key."""
     number = account_number(api, lambda: key_of(keystore, devnet_key))
-    print_result("orders", ask(api, "orders", account=number), as_json)
+    params: dict[str, Any] = {"account": number} | ({} if label is None else {"label": label})
+    print_result("orders", ask(api, "orders", **params), as_json)
 
 
 @order.command()

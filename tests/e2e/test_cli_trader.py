@@ -39,7 +39,7 @@ def test_new_trader__with_nothing_but_the_faucet__trades_and_lets_a_session_key_
         return json.loads(result.stdout)
 
     # both underlyings, a chain by expiry
-    chain = shell("chain")
+    chain = retry(lambda: shell("chain"), lambda got: len(got) == 12)  # all is listed in the first seconds
     assert {one["underlying"] for one in chain} == {"BTC", "ETH"}
     assert [one["expiry"] for one in shell("chain", "ETH")] == [
         one["expiry"] for one in chain if one["underlying"] == "ETH"
@@ -53,7 +53,8 @@ def test_new_trader__with_nothing_but_the_faucet__trades_and_lets_a_session_key_
     assert name.split("-")[0] == "ETH"
     assert shell("ticker", name)["number"] == middle["call"]["number"]
     shown = run("chain", "ETH", "--expiry", name.split("-")[1], API=up.info["api"]).stdout
-    assert "call mark" in shown
+    assert "C mark" in shown
+    assert "C delta" in shown
     assert "2500.00" in shown
     assert "BTC" not in shown
     unknown = run("chain", "DOGE", API=up.info["api"])
@@ -78,7 +79,9 @@ def test_new_trader__with_nothing_but_the_faucet__trades_and_lets_a_session_key_
     assert shell("faucet", stranger)["address"] == stranger
 
     # orders: INSTRUMENT first; the order of before is understood
-    sold = shell("order", "place", name, "sell", "0.5", "90", KEY=key)
+    sold = shell("order", "place", name, "sell", "0.5", "90", "--label", "mine", KEY=key)
+    assert [one["seq"] for one in shell("order", "list", "--label", "mine", KEY=key)] == [sold["seq"]]
+    assert shell("order", "list", "--label", "other", KEY=key) == []
     seen = live(
         up, "book", name, "--updates", "1",
         meanwhile=lambda: shell("order", "place", "buy", name, "0.2", "90", KEYSTORE=file, PASSWORD="word"),
@@ -87,7 +90,8 @@ def test_new_trader__with_nothing_but_the_faucet__trades_and_lets_a_session_key_
     assert seen[1]["data"]["asks"] == [["90.00", "0.5000", 1]]
     assert seen[2]["data"].get("asks", [["90.00", "0.3000", 1]]) == [["90.00", "0.3000", 1]]
     assert shell("trades", name)[0]["quantity"] == "0.2000"
-    assert [one["quantity"] for one in shell("positions", KEY=key)] == ["-0.2000"]
+    held = shell("positions", KEY=key)
+    assert [(one["quantity"], one["average_price"]) for one in held] == [("-0.2000", "90.000000")]
     shown = run("order", "list", KEY=key, API=up.info["api"]).stdout
     assert f"{sold['order']['number']} " in shown  # never grouped
     assert "," not in shown
