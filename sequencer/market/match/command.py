@@ -301,7 +301,7 @@ def match_command(file: IO[bytes], as_json: bool, events: bool, exchange: bool) 
     \b
     Fields of place besides id, side, price, qty:
       tif          GTC (the rest stays; default), IOC (the rest is dropped),
-                   FOK (all or nothing, over any number of orders)
+                   FOK (all or nothing)
       post_only    dropped if it would trade; with GTC alone
       owner        whose order it is; without one it is a stranger's
       self_trade   cancel_resting (default): an own order that is met is
@@ -330,8 +330,8 @@ def match_command(file: IO[bytes], as_json: bool, events: bool, exchange: bool) 
     What differs from the exchange: without --exchange prices and quantities are on no grid and of any size, nothing
     is signed, there are no margins, fees or limits of positions. Everything above is as there. With --exchange each
     line becomes records of a tick of its own, and the state transition itself decides: prices are multiples of 0.01,
-    quantities of 0.0001; owners have money enough; the clock spans 399 days; signatures alone are not checked. The
-    exchange fills a FOK order against three others at most.
+    quantities of 0.0001; owners have money enough; the clock spans 399 days; signatures alone are not checked. A
+    FOK order that would take more orders than the exchange allows is refused there, and the message says how many.
     """  # noqa: D301  # \b keeps lines as they are
     if events and not as_json:
         raise click.UsageError("--events goes with --json")

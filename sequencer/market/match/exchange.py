@@ -125,8 +125,9 @@ class ExchangeMatcher:
             "fee_max": FEE_MAX,
         }
         outs = self._submit(Kind.PLACE, account, fields)
-        if outs[0].reason:
-            return _refused(outs[0].reason)
+        reason = _why_not(outs)
+        if reason:
+            return _refused(reason)
         return self._effects(outs, order_id, account, expires)
 
     def cancel(self, order_id: Id, owner: Id | None = None) -> Effects:
@@ -181,8 +182,9 @@ class ExchangeMatcher:
             "fee_max": FEE_MAX,
         }
         outs = self._submit(Kind.AMEND, account, fields)
-        if outs[0].reason:
-            return _refused(outs[0].reason)
+        reason = _why_not(outs)
+        if reason:
+            return _refused(reason)
         kept = self._now(order)
         if kept is not None:
             out = Effects()
@@ -373,6 +375,12 @@ def _off_grid(price: int, quantity: int) -> Effects | None:
     if quantity % LOT or quantity // LOT > c.U40_MAX:
         return refusal("QUANTITY", "the quantity must be a multiple of 0.0001, at most 109951162.7775")
     return None
+
+
+def _why_not(outs: list[Outcome]) -> Reason:
+    """Why a record has done nothing: it was refused, or the last of its CONTINUEs has undone it whole; else OK."""
+    undone: Reason = getattr(outs[-1], "failed", Reason.OK)
+    return outs[0].reason or undone
 
 
 def _refused(reason: Reason) -> Effects:
