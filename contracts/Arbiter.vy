@@ -114,6 +114,7 @@ APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes
 # Kinds by verifier, a bit a kind; what is in none goes to VerifierRisk, unknown kinds included.
 TRADE_KINDS: constant(uint256) = (1 << 32) | (1 << 33)  # PLACE, CONTINUE
 AMEND_KINDS: constant(uint256) = 1 << 45  # AMEND
+WORDS_KINDS: constant(uint256) = 1 << 46  # PLACE_IN_WORDS
 FORCED_KINDS: constant(uint256) = 1 << 5  # FORCED_ORDER
 ACCOUNT_KINDS: constant(uint256) = (
     (1 << 3) | (1 << 21) | (1 << 37) | (1 << 38)  # FORCED_WITHDRAW, SETTLE, TRANSFER, WITHDRAW
@@ -131,6 +132,7 @@ sequencers: public(immutable(address))  # of the rollup: they pay
 data_source: public(immutable(address))
 verifier_trade: public(immutable(address))
 verifier_amend: public(immutable(address))
+verifier_words: public(immutable(address))
 verifier_forced: public(immutable(address))
 verifier_account: public(immutable(address))
 verifier_auction: public(immutable(address))
@@ -185,6 +187,7 @@ def __init__(
     data_source_: address,
     verifier_trade_: address,
     verifier_amend_: address,
+    verifier_words_: address,
     verifier_forced_: address,
     verifier_account_: address,
     verifier_auction_: address,
@@ -197,6 +200,7 @@ def __init__(
     @param data_source_ Proves what their payloads say.
     @param verifier_trade_ Executes PLACE and CONTINUE.
     @param verifier_amend_ Executes AMEND.
+    @param verifier_words_ Executes PLACE_IN_WORDS.
     @param verifier_forced_ Executes FORCED_ORDER.
     @param verifier_account_ Executes FORCED_WITHDRAW, WITHDRAW, TRANSFER and SETTLE.
     @param verifier_auction_ Executes FORCED_LIQUIDATE, FORCED_BID, LIQUIDATE and BID.
@@ -210,6 +214,7 @@ def __init__(
     assert (
         verifier_trade_.is_contract
         and verifier_amend_.is_contract
+        and verifier_words_.is_contract
         and verifier_forced_.is_contract
         and verifier_account_.is_contract
         and verifier_auction_.is_contract
@@ -222,6 +227,7 @@ def __init__(
     data_source = data_source_
     verifier_trade = verifier_trade_
     verifier_amend = verifier_amend_
+    verifier_words = verifier_words_
     verifier_forced = verifier_forced_
     verifier_account = verifier_account_
     verifier_auction = verifier_auction_
@@ -613,6 +619,8 @@ def _verifier(kind: uint256) -> address:
         return verifier_trade
     if (AMEND_KINDS >> kind) & 1 == 1:
         return verifier_amend
+    if (WORDS_KINDS >> kind) & 1 == 1:
+        return verifier_words
     if (FORCED_KINDS >> kind) & 1 == 1:
         return verifier_forced
     if (ACCOUNT_KINDS >> kind) & 1 == 1:

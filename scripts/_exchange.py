@@ -13,7 +13,7 @@ from web3.exceptions import Web3Exception
 
 from sequencer import parameters
 from sequencer.contracts import load
-from sequencer.l1.deploy import DATA_SOURCES, VERIFIERS, Deployment, check_token
+from sequencer.l1.deploy import DATA_SOURCES, VERIFIERS, WITH_TEXT, Deployment, check_token
 from sequencer.l1.errors import DeploymentError
 from sequencer.protocol.params import Params
 
@@ -119,7 +119,8 @@ def deploy_exchange(
     vault = create("Vault", token, rollup.address, settings["deposit_min"], settings["deposits_total_max"])
     data_source = create(DATA_SOURCES[settings["data"]])
     domain = rollup.domain_separator()
-    verifiers = [create(name, domain) for name in VERIFIERS]
+    text = create("OrderText").address
+    verifiers = [create(name, domain, *([text] if name == WITH_TEXT else [])) for name in VERIFIERS]
     arbiter = create(
         "Arbiter",
         rollup.address,
@@ -142,11 +143,12 @@ def deploy_exchange(
         data_source=data_source.address,
         verifier_trade=verifiers[0].address,
         verifier_amend=verifiers[1].address,
-        verifier_forced=verifiers[2].address,
-        verifier_account=verifiers[3].address,
-        verifier_auction=verifiers[4].address,
-        verifier_ledger=verifiers[5].address,
-        verifier_risk=verifiers[6].address,
+        verifier_words=verifiers[2].address,
+        verifier_forced=verifiers[3].address,
+        verifier_account=verifiers[4].address,
+        verifier_auction=verifiers[5].address,
+        verifier_ledger=verifiers[6].address,
+        verifier_risk=verifiers[7].address,
         arbiter=arbiter.address,
         exit=leave.address,
         sequencer=Web3.to_checksum_address(sequencer),

@@ -22,6 +22,7 @@ SOURCES = {
     "DataSourceCalldata": "DataSourceCalldata.vy",
     "Exit": "Exit.vy",
     "Inbox": "Inbox.vy",
+    "OrderText": "OrderText.vy",
     "Rollup": "Rollup.vy",
     "Sequencers": "Sequencers.vy",
     "TestToken": "test/TestToken.vy",
@@ -33,6 +34,7 @@ SOURCES = {
     "VerifierLedger": "VerifierLedger.vy",
     "VerifierRisk": "VerifierRisk.vy",
     "VerifierTrade": "VerifierTrade.vy",
+    "VerifierWords": "VerifierWords.vy",
 }
 VYPER_VERSION = "0.4.3"
 EVM_VERSION = "cancun"  # py-evm (Prague), anvil and hardhat all run it; the sources name it in a pragma

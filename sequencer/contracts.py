@@ -16,6 +16,7 @@ NAMES: Final = (
     "DataSourceCalldata",
     "Exit",
     "Inbox",
+    "OrderText",
     "Rollup",
     "Sequencers",
     "TestToken",
@@ -27,6 +28,7 @@ NAMES: Final = (
     "VerifierLedger",
     "VerifierRisk",
     "VerifierTrade",
+    "VerifierWords",
 )
 
 

@@ -88,6 +88,7 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.ORDER_DEAD: "The order is dead: cancelled with all others, past its time, of an expired instrument, or with"
     " nothing left to reduce; it can only be cancelled.",
     Reason.ORDER_ALIVE: "The order is alive; only dead ones can be swept.",
+    Reason.TERMS: "The strike or type that the order was signed with is not its instrument's.",
     Reason.AMOUNT: "The amount is zero or beyond what can be held.",
     Reason.POOL: "The accounts' pool cannot pay this out now.",
     Reason.SIGNERS_FULL: f"The account has {SIGNERS_MAX} session keys already; remove one first (scope 0).",

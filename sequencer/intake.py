@@ -15,7 +15,7 @@ from sequencer.protocol.constants import Kind
 
 QUEUE_FULL = 1100
 RATE_LIMITED = 1101
-_ORDERS = (Kind.PLACE, Kind.AMEND)  # flags in byte 9
+_ORDERS = (Kind.PLACE, Kind.AMEND, Kind.PLACE_IN_WORDS)  # flags in byte 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +103,4 @@ def _adds_risk(raw: bytes) -> bool:
     """Whether a record may be an order that opens a position; an AMEND at its order's price mostly takes from one."""
     if len(raw) < 23 or raw[0] not in _ORDERS or raw[9] & c.FLAG_REDUCE_ONLY:
         return False
-    return raw[0] == Kind.PLACE or raw[10:14] != raw[19:23]
+    return raw[0] != Kind.AMEND or raw[10:14] != raw[19:23]

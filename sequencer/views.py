@@ -604,7 +604,7 @@ class Views:
         assert isinstance(record, codec.Record)
         values = dict(zip((name for name, _ in codec.LAYOUTS[kind].fields), record.fields, strict=True))
         order = None
-        if kind in (Kind.PLACE, Kind.CANCEL, Kind.AMEND):
+        if kind in (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.CANCEL, Kind.AMEND):
             instrument, side = (
                 int(values["instrument"]),
                 int(values.get("side", 0)) | int(values.get("flags", 0)) & 1,
@@ -614,7 +614,7 @@ class Views:
                 "number": instrument,
                 "side": "sell" if side else "buy",
                 "price": usd(int(values["price"])),
-                "seq": int(values["seq"]) if kind is not Kind.PLACE else one.seq if one.reason else one.place,
+                "seq": int(values["seq"]) if "seq" in values else one.seq if one.reason else one.place,
             }
         out = {"seq": one.seq, "kind": kind.name, "nonce": values["nonce"], "order": order}
         if not one.reason:

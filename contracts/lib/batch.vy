@@ -66,6 +66,7 @@ SIZES: constant(uint256) = (
     | (1 << 88) | (1 << 92) | (1 << 96) | (3 << 128)  # LIQUIDATE, COLLECT, SWEEP, PLACE
     | (1 << 132) | (3 << 136) | (3 << 140) | (4 << 144)  # CONTINUE, CANCEL, CANCEL_ALL, SET_SIGNER
     | (3 << 148) | (3 << 152) | (3 << 156) | (4 << 180)  # TRANSFER, WITHDRAW, BID, AMEND
+    | (4 << 184)  # PLACE_IN_WORDS
 )
 WEIGHTS: constant(uint256) = (
     (1 << 5) | (2 << 10) | (3 << 80) | (3 << 85)  # TICK, DEPOSIT, FEED, SURFACE
@@ -74,6 +75,7 @@ WEIGHTS: constant(uint256) = (
     | (31 << 110) | (2 << 115) | (5 << 120) | (31 << 160)  # LIQUIDATE, COLLECT, SWEEP, PLACE
     | (31 << 165) | (4 << 170) | (3 << 175) | (3 << 180)  # CONTINUE, CANCEL, CANCEL_ALL, SET_SIGNER
     | (31 << 185) | (31 << 190) | (31 << 195) | (31 << 225)  # TRANSFER, WITHDRAW, BID, AMEND
+    | (31 << 230)  # PLACE_IN_WORDS
 )
 
 

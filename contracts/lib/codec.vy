@@ -105,7 +105,9 @@ SIGNED: constant(uint256) = (
     | (1 << kind.WITHDRAW)
     | (1 << kind.BID)
 )  # 93 bytes
-LONG: constant(uint256) = (1 << kind.SURFACE) | (1 << kind.SET_SIGNER) | (1 << kind.AMEND)  # 124 bytes, signed
+LONG: constant(uint256) = (
+    (1 << kind.SURFACE) | (1 << kind.SET_SIGNER) | (1 << kind.AMEND) | (1 << kind.PLACE_IN_WORDS)
+)  # 124 bytes, signed
 OF_INBOX: constant(uint256) = (
     (1 << kind.DEPOSIT)
     | (1 << kind.FORCED_WITHDRAW)
@@ -124,6 +126,7 @@ OF_TAKERS: constant(uint256) = (
     | (1 << kind.WITHDRAW)
     | (1 << kind.BID)
     | (1 << kind.AMEND)
+    | (1 << kind.PLACE_IN_WORDS)
 )
 
 # bytes of kind and fields, one byte a kind: of kinds below 32, and of the others
@@ -155,6 +158,7 @@ USED_HIGH: constant(uint256) = (
     | (21 << 8 * (kind.WITHDRAW - 32))
     | (27 << 8 * (kind.BID - 32))
     | (38 << 8 * (kind.AMEND - 32))
+    | (33 << 8 * (kind.PLACE_IN_WORDS - 32))
 )
 HALF_ORDER: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
 
@@ -217,7 +221,7 @@ def _record_class(of_kind: uint256) -> uint256:
     """
     if OF_CANCELS >> of_kind & 1 == 1:
         return constants.CLASS_CANCEL
-    if of_kind == kind.PLACE or of_kind == kind.AMEND:
+    if of_kind == kind.PLACE or of_kind == kind.AMEND or of_kind == kind.PLACE_IN_WORDS:
         if self._field(9, 1) & constants.FLAG_POST_ONLY != 0:
             return constants.CLASS_POST_ONLY
     if of_kind == kind.AMEND and self._field(10, 4) == self._field(19, 4):  # no new price: it crosses nothing

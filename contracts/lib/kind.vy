@@ -34,3 +34,4 @@ TRANSFER: constant(uint256) = 37  # 0x25
 WITHDRAW: constant(uint256) = 38  # 0x26
 BID: constant(uint256) = 39  # 0x27
 AMEND: constant(uint256) = 45  # 0x2d
+PLACE_IN_WORDS: constant(uint256) = 46  # 0x2e

@@ -41,6 +41,7 @@ UNKNOWN_ORDER: constant(uint256) = 35
 NOT_OWNER_OF_ORDER: constant(uint256) = 36
 ORDER_ALIVE: constant(uint256) = 37
 ORDER_DEAD: constant(uint256) = 38
+TERMS: constant(uint256) = 39
 AMOUNT: constant(uint256) = 40
 POOL: constant(uint256) = 41
 SIGNERS_FULL: constant(uint256) = 42

@@ -56,6 +56,7 @@ HIGH: constant(uint256) = (
     | (72 << 8 * (kind.WITHDRAW - 32))
     | (255 << 8 * (kind.BID - 32))
     | (38 << 8 * (kind.AMEND - 32))
+    | (36 << 8 * (kind.PLACE_IN_WORDS - 32))
 )
 
 

@@ -42,6 +42,7 @@ FEE_MAX_DECIMALS: Final = 4
 CLIENT_KINDS: Final = frozenset(
     {
         Kind.PLACE,
+        Kind.PLACE_IN_WORDS,
         Kind.AMEND,
         Kind.CANCEL,
         Kind.CANCEL_ALL,
@@ -385,9 +386,12 @@ class Signed:
         values = read_fields((*self.fields, SIGNATURE) if signed else self.fields, params, listed)
         signature = values.pop("signature", None)
         values.pop("label", None)  # goes beside the record
-        if self.kind in (Kind.PLACE, Kind.AMEND):
+        kind = self.kind
+        if kind in (Kind.PLACE, Kind.AMEND):
             values = _order_fields(values)
-        return codec.encode(self.kind, signature, **values)
+        if values.pop("words", False):
+            kind, values["terms"] = Kind.PLACE_IN_WORDS, listed.terms_of(values["instrument"])
+        return codec.encode(kind, signature, **values)
 
 
 def _order_fields(values: dict[str, Any]) -> dict[str, Any]:
@@ -414,6 +418,7 @@ SIGNED: Final[dict[str, Signed]] = {
             *_HOW,
             *_TAIL,
             _FEE_MAX,
+            _flag("words"),
             _LABEL,
         ),
     ),
@@ -711,10 +716,20 @@ class Instruments:
             raise _unknown_instrument(number)
         return name
 
+    def terms_of(self, number: int) -> int:
+        """strike | put << 31 of a listed instrument, as its name says them."""
+        return terms_of(self.name_of(number))
+
     def checked(self, name: str) -> str:
         """`name`, if it is listed."""
         self.number_of(name)
         return name
+
+
+def terms_of(name: str) -> int:
+    """strike | put << 31 of an option's name, such as BTC-2JAN22-48000-C. ValueError when it is none."""
+    _, _, strike, kind = name.split("-")
+    return to_units(strike.replace("d", "."), PRICE_DECIMALS) | (kind == "P") << 31
 
 
 def _unknown_instrument(got: object) -> UnknownInstrument:

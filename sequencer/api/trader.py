@@ -16,6 +16,7 @@ from sequencer.api.jsonrpc import (
     FEE_MAX_DECIMALS,
     PRICE_DECIMALS,
     QUANTITY_DECIMALS,
+    terms_of,
     to_units,
 )
 from sequencer.api.nonces import Nonces
@@ -193,12 +194,14 @@ class Trader:
         self_trade: str = "cancel_resting",
         expires: int = 0,
         fee_max: str = "0.01",
+        words: bool = False,
         label: str = "",
     ) -> PlacedOrder:
         """Places an order. Decimals are strings; ValueError for what is none, Refused for what the rules forbid.
 
-        With `expires`, an order that is lost on its way dies for certain, and a resting one ends then. `label`: what
-        you call it (labels.py); many orders may have the same.
+        With `expires`, an order that is lost on its way dies for certain, and a resting one ends then. `words`: signs
+        the text that a wallet shows (31 bytes more on L1). `label`: what you call it (labels.py); many orders may have
+        the same.
         """
         if label:
             checked_label(label)
@@ -208,8 +211,9 @@ class Trader:
         flags |= _SELF_TRADES[self_trade]
         ticks = to_units(price, PRICE_DECIMALS)
         lots = to_units(quantity, QUANTITY_DECIMALS)
+        terms = {"terms": terms_of(await self._name_of(number))} if words else {}
         ack = await self.send(
-            Kind.PLACE,
+            Kind.PLACE_IN_WORDS if words else Kind.PLACE,
             instrument=number,
             flags=flags,
             price=ticks,
@@ -217,6 +221,7 @@ class Trader:
             expires=expires,
             fee_max=to_units(fee_max, FEE_MAX_DECIMALS),
             label=label,
+            **terms,
         )
         return PlacedOrder(self.number, number, _SIDES[side], ticks, ack["seq"], ack, lots, flags)
 
@@ -371,3 +376,13 @@ class Trader:
             if number is None:
                 raise ValueError(f"{instrument}: no such instrument is listed")
         return number
+
+    async def _name_of(self, number: int) -> str:
+        """Name of a listed instrument."""
+        for _ in range(2):
+            name = next((name for name, one in self._instruments.items() if one == number), None)
+            if name is not None:
+                return name
+            listed: Iterable[dict[str, Any]] = await self.client.call("instruments")
+            self._instruments = {one["instrument"]: one["number"] for one in listed}
+        raise ValueError(f"{number}: no such instrument is listed")

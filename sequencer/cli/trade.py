@@ -42,6 +42,7 @@ def order() -> None:
 )
 @click.option("--fee-max", type=FEE_MAX, default="0.01", show_default=True, help="USD: of the sequencing fee")
 @click.option("--label", default="", help="what you call it: 1 to 8 letters, digits or . _ : / # @ + = -")
+@click.option("--words", is_flag=True, help="sign it as the sentence that a wallet shows")
 @with_key
 @with_api
 def place(
@@ -56,6 +57,7 @@ def place(
     expires: int,
     fee_max: str,
     label: str,
+    words: bool,
     api: str,
     as_json: bool,
     keystore: Path | None,
@@ -78,6 +80,7 @@ def place(
             expires=expires,
             fee_max=fee_max,
             label=label,
+            words=words,
         ),
     )
     print_result("order", placed.ack, as_json)

@@ -47,6 +47,7 @@ CONTRACTS: Final = (
     "data_source",
     "verifier_trade",
     "verifier_amend",
+    "verifier_words",
     "verifier_forced",
     "verifier_account",
     "verifier_auction",
@@ -59,12 +60,14 @@ DATA_SOURCES: Final = {"calldata": "DataSourceCalldata", "blob": "DataSourceBlob
 VERIFIERS: Final = (
     "VerifierTrade",
     "VerifierAmend",
+    "VerifierWords",
     "VerifierForced",
     "VerifierAccount",
     "VerifierAuction",
     "VerifierLedger",
     "VerifierRisk",
 )
+WITH_TEXT: Final = "VerifierWords"  # is told of the OrderText, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ class Deployment:
     data_source: str
     verifier_trade: str
     verifier_amend: str
+    verifier_words: str
     verifier_forced: str
     verifier_account: str
     verifier_auction: str
@@ -257,7 +261,10 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     )
     data_source_at = sender.create(DATA_SOURCES[config.data], b"")
     domain = domain_separator(sender.chain_id, to_bytes(rollup_at))
-    verifiers_at = [sender.create(name, domain) for name in VERIFIERS]
+    text_at = b"\0" * 12 + to_bytes(sender.create("OrderText", b""))
+    verifiers_at = [
+        sender.create(name, domain + text_at if name == WITH_TEXT else domain) for name in VERIFIERS
+    ]
     arbiter_at = sender.create(
         "Arbiter",
         arbiter.encode_constructor(rollup_at, data_source_at, *verifiers_at, config.reveal_blocks),
@@ -286,11 +293,12 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         data_source=data_source_at,
         verifier_trade=verifiers_at[0],
         verifier_amend=verifiers_at[1],
-        verifier_forced=verifiers_at[2],
-        verifier_account=verifiers_at[3],
-        verifier_auction=verifiers_at[4],
-        verifier_ledger=verifiers_at[5],
-        verifier_risk=verifiers_at[6],
+        verifier_words=verifiers_at[2],
+        verifier_forced=verifiers_at[3],
+        verifier_account=verifiers_at[4],
+        verifier_auction=verifiers_at[5],
+        verifier_ledger=verifiers_at[6],
+        verifier_risk=verifiers_at[7],
         arbiter=arbiter_at,
         exit=exit_at,
         sequencer=config.sequencer,

@@ -10,6 +10,7 @@ from struct import Struct
 from typing import Final
 
 from sequencer.protocol import constants as c
+from sequencer.protocol import order_text
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import keccak, recover
 from sequencer.protocol.hashing import sign as sign_digest
@@ -52,6 +53,7 @@ class Layout:
         "digest_struct",
         "fields",
         "kind",
+        "members",
         "padding",
         "primary_type",
         "signed",
@@ -76,7 +78,8 @@ class Layout:
         self.struct = Struct(">B" + codes + tail)
         assert self.struct.size == self.size
         self.primary_type = kind.name.title().replace("_", "")
-        members = ",".join(f"{of_type} {_camel(name)}" for name, of_type in fields)
+        self.members = tuple((_camel(name), of_type) for name, of_type in fields)  # of the typed data
+        members = ",".join(f"{of_type} {name}" for name, of_type in self.members)
         self.type_string = f"{self.primary_type}({members})"
         self.type_hash = keccak(self.type_string.encode())
         words = ""
@@ -122,6 +125,31 @@ class Layout:
                     data[32 * (index + 1) : 32 * (index + 1) + 24] = b"\xff" * 24
             packed = bytes(data)
         return keccak(packed)
+
+    def message(self, values: tuple[int | bytes, ...]) -> dict[str, int | str]:
+        """Members of the typed data and their values, from merged values."""
+        shown = ("0x" + value.hex() if isinstance(value, bytes) else value for value in values)
+        return dict(zip((name for name, _ in self.members), shown, strict=True))
+
+
+class InWords(Layout):
+    """PLACE_IN_WORDS: what is signed is a text that follows from the fields."""
+
+    __slots__ = ()
+
+    def __init__(self, kind: Kind, fields: tuple[tuple[str, str], ...], signed: bool) -> None:
+        super().__init__(kind, fields, signed)
+        self.members = order_text.MEMBERS
+        self.primary_type, self.type_string = "Order", order_text.TYPE_STRING
+        self.type_hash = order_text.TYPE_HASH
+
+    def struct_hash(self, values: tuple[int | bytes, ...]) -> bytes:
+        """EIP-712 hashStruct of split values."""
+        return order_text.struct_hash(self.merge(values))  # type: ignore[arg-type]  # none is an address
+
+    def message(self, values: tuple[int | bytes, ...]) -> dict[str, int | str]:
+        """The order in words, account and nonce."""
+        return order_text.message(values)  # type: ignore[arg-type]  # likewise
 
 
 def _camel(name: str) -> str:
@@ -208,11 +236,13 @@ def _layouts() -> dict[int, Layout]:
             True,
         ),
     )
-    return {kind: Layout(kind, fields, signed) for kind, fields, signed in table}
+    out: dict[int, Layout] = {kind: Layout(kind, fields, signed) for kind, fields, signed in table}
+    terms = (*out[Kind.PLACE].fields, ("terms", u32))
+    return {**out, Kind.PLACE_IN_WORDS: InWords(Kind.PLACE_IN_WORDS, terms, True)}
 
 
 LAYOUTS: Final = _layouts()
-_ORDERS: Final = (Kind.PLACE, Kind.AMEND)  # whose flags stand in byte 9
+_ORDERS: Final = (Kind.PLACE, Kind.AMEND, Kind.PLACE_IN_WORDS)  # whose flags stand in byte 9
 
 
 class Record:
@@ -337,9 +367,6 @@ def typed_data(raw: bytes, chain_id: int, verifying_contract: str) -> TypedData:
     if isinstance(record, Reason) or not LAYOUTS[record.kind].signed:
         raise ValueError("not a record of a signed kind")
     layout = LAYOUTS[record.kind]
-    message: dict[str, int | str] = {}
-    for name, value in record.named().items():
-        message[_camel(name)] = "0x" + value.hex() if isinstance(value, bytes) else value
     return TypedData(
         domain={
             "name": DOMAIN_NAME,
@@ -347,9 +374,9 @@ def typed_data(raw: bytes, chain_id: int, verifying_contract: str) -> TypedData:
             "chainId": chain_id,
             "verifyingContract": verifying_contract,
         },
-        types={layout.primary_type: [{"name": _camel(n), "type": t} for n, t in layout.fields]},
+        types={layout.primary_type: [{"name": n, "type": t} for n, t in layout.members]},
         primary_type=layout.primary_type,
-        message=message,
+        message=layout.message(record.fields),
     )
 
 

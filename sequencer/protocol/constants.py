@@ -118,6 +118,7 @@ class Kind(IntEnum):
     OPEN = 0x2B
     VOID = 0x2C
     AMEND = 0x2D
+    PLACE_IN_WORDS = 0x2E
 
 
 # What L1 sends through its Inbox. They belong at a tick's head, and count there whatever becomes of them.
@@ -164,6 +165,7 @@ class Reason(IntEnum):
     NOT_OWNER_OF_ORDER = 36
     ORDER_ALIVE = 37
     ORDER_DEAD = 38  # what is dead can only be cancelled or swept
+    TERMS = 39  # of an order in words: not those of its instrument
     AMOUNT = 40
     POOL = 41  # the pool of all accounts cannot pay this out
     SIGNERS_FULL = 42
@@ -192,7 +194,7 @@ class Reason(IntEnum):
     RISK_DUE = 81  # of a forced record: its marks are old and RISK can renew them; it has not counted, and comes again
 
 
-# kind -> (bytes, class, weight); the class of PLACE and AMEND depends on their fields (codec.class_of)
+# kind -> (bytes, class, weight); the class of orders depends on their fields (codec.class_of)
 LAYOUT: Final[dict[int, tuple[int, int, int]]] = {
     Kind.TICK: (31, 0, 1),
     Kind.DEPOSIT: (31, 0, 2),
@@ -219,4 +221,5 @@ LAYOUT: Final[dict[int, tuple[int, int, int]]] = {
     Kind.WITHDRAW: (93, 3, 31),
     Kind.BID: (93, 3, 31),
     Kind.AMEND: (124, 3, 31),
+    Kind.PLACE_IN_WORDS: (124, 3, 31),
 }

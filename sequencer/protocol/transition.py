@@ -14,6 +14,7 @@ from sequencer.protocol import (
     orders,
     queue,
     settlement,
+    words,
     work,
 )
 from sequencer.protocol import constants as c
@@ -85,6 +86,8 @@ def _dispatch(state: State, record: Record, out: Outcome) -> Reason:
     match record.kind:
         case Kind.PLACE:
             return matching.place(state, record, out)
+        case Kind.PLACE_IN_WORDS:
+            return words.place(state, record, out)
         case Kind.AMEND:
             return amend.amend(state, record, out)
         case Kind.CANCEL:

@@ -52,6 +52,7 @@ WORK: Final[dict[int, int]] = {
     Kind.WITHDRAW: 72,
     Kind.BID: 255,
     Kind.AMEND: 38,
+    Kind.PLACE_IN_WORDS: 36,
 }
 
 

@@ -105,6 +105,17 @@ def test_amend__less_then_another_price__is_one_record_each(exchange):
     trading(exchange, scenario)
 
 
+def test_place__in_words__rests_as_any_other_order(exchange):
+    async def scenario(client, maker, taker):
+        for instrument in (NAMES[0], INSTRUMENT):
+            order = await maker.place(instrument, "sell", "1500.00", "0.5", post_only=True, words=True)
+            assert (order.ack["order"]["price"], order.ack["order"]["post_only"]) == ("1500.00", True)
+            less = await maker.amend(order, quantity="0.25")
+            assert less.ack["order"]["quantity"] == "0.2500"
+
+    trading(exchange, scenario)
+
+
 def test_orders__more_than_the_nonce_window_at_once__all_go_through(exchange):
     async def scenario(client, maker, taker):
         orders = await asyncio.gather(

@@ -90,6 +90,14 @@ FIELDS = {
         "quantity": "0.01",
         "post_only": True,
     },
+    "order_place in words": {
+        "instrument": INSTRUMENT,
+        "side": "buy",
+        "price": "0.5",
+        "quantity": "0.01",
+        "self_trade": "cancel_taker",
+        "words": True,
+    },
     "withdraw": {"amount": "12.5"},
     "transfer": {"to": TAKER, "amount": "0.000001"},
     "set_signer": {"signer": "0x" + "ab" * 20, "scope": 1, "signer_expires": 2**32 - 1},
@@ -100,10 +108,33 @@ FIELDS = {
 @pytest.mark.parametrize("method", FIELDS)
 def test_typed_data__signed_by_a_wallet__is_what_the_exchange_takes(exchange, method):
     fields = {"account": MAKER, "nonce": 3, **FIELDS[method]}
+    method = method.removesuffix(" in words")
     typed = exchange.result("typed_data", method=method, **fields)
     before = exchange.state_root()
     exchange.result(method, **fields, signature=wallet_signature(typed, KEYS[MAKER]))
     assert exchange.state_root() != before
+
+
+def test_typed_data__of_an_order_in_words__is_a_sentence(exchange):
+    fields = FIELDS["order_place in words"]
+    typed = exchange.result("typed_data", method="order_place", account=MAKER, nonce=3, **fields)
+    assert (typed["primaryType"], typed["message"]["account"], typed["message"]["nonce"]) == (
+        "Order",
+        MAKER,
+        3,
+    )
+    assert typed["message"]["order"] == (
+        f"Buy 0.01 {NAMES[0]} at 0.50 USD, good till cancelled, stops at own orders, "
+        "sequencing fee at most 0.0100 USD"
+    )
+    changed = {
+        **typed,
+        "message": {**typed["message"], "order": typed["message"]["order"].replace("0.01 ", "0.02 ")},
+    }
+    answer = exchange.call(
+        "order_place", account=MAKER, nonce=3, **fields, signature=wallet_signature(changed, KEYS[MAKER])
+    )
+    assert answer["error"]["data"]["reason"] == "BAD_SIGNATURE"
 
 
 def test_order_cancel__by_fields__takes_the_order_out(exchange):

@@ -16,7 +16,7 @@ from eth_abi import decode, encode
 from eth_account.messages import encode_typed_data
 
 from sequencer.contracts import load
-from sequencer.l1.deploy import VERIFIERS
+from sequencer.l1.deploy import VERIFIERS, WITH_TEXT
 from sequencer.protocol.hashing import keccak
 
 USD = 10**6
@@ -134,7 +134,10 @@ def deploy_exchange(
     sequencers.set_rollup(rollup.address)
     data_source = deploy("DataSourceCalldata")
     domain = rollup.domain_separator()
-    verifiers = verifiers or tuple(deploy(name, domain) for name in VERIFIERS)
+    text = deploy("OrderText").address
+    verifiers = verifiers or tuple(
+        deploy(name, domain, *([text] if name == WITH_TEXT else [])) for name in VERIFIERS
+    )
     arbiter = deploy("Arbiter", rollup, data_source, *verifiers, settings["reveal_blocks"])
     rollup.set_arbiter(arbiter.address)
     leave = deploy("Exit", vault, *settings["exit"])

@@ -160,7 +160,7 @@ def built(
     pristine: Exchange, sequencer: Any, trader: Any, other_trader: Any, stranger: Any
 ) -> Iterator[Scene]:
     with boa.env.anchor():
-        yield build(sequencer, [trader, other_trader], Believer, (deploy_stub("StubVerifier"),) * 7)
+        yield build(sequencer, [trader, other_trader], Believer, (deploy_stub("StubVerifier"),) * 8)
 
 
 @pytest.fixture
@@ -730,6 +730,7 @@ def test_kinds__go_to_their_verifiers(sequencer: Any, trader: Any, other_trader:
     """Where one stub stands every witness is believed, where the other stands none."""
     trade = {Kind.PLACE, Kind.CONTINUE}
     amend = {Kind.AMEND}
+    words = {Kind.PLACE_IN_WORDS}
     forced = {Kind.FORCED_ORDER}
     account = {Kind.FORCED_WITHDRAW, Kind.SETTLE, Kind.TRANSFER, Kind.WITHDRAW}
     auction = {Kind.FORCED_LIQUIDATE, Kind.FORCED_BID, Kind.LIQUIDATE, Kind.BID}
@@ -737,10 +738,10 @@ def test_kinds__go_to_their_verifiers(sequencer: Any, trader: Any, other_trader:
         *(Kind.DEPOSIT, Kind.FORCED_CANCEL_ALL, Kind.COLLECT, Kind.SWEEP),
         *(Kind.CANCEL, Kind.CANCEL_ALL, Kind.SET_SIGNER),
     }
-    rest = {*range(256)} - trade - amend - forced - account - auction - ledger
-    for place, kinds in enumerate((trade, amend, forced, account, auction, ledger, rest)):
+    rest = {*range(256)} - trade - amend - words - forced - account - auction - ledger
+    for place, kinds in enumerate((trade, amend, words, forced, account, auction, ledger, rest)):
         with boa.env.anchor():
-            verifiers = [deploy_stub("NoVerifier")] * 7
+            verifiers = [deploy_stub("NoVerifier")] * 8
             verifiers[place] = deploy_stub("StubVerifier")
             exchange = deploy_exchange(sequencer, verifiers=tuple(verifiers))
             found = {kind for kind in range(256) if believes(exchange, sequencer, kind)}

@@ -16,7 +16,7 @@ from eth_account import Account
 from web3 import EthereumTesterProvider, Web3
 
 from sequencer.contracts import NAMES, load
-from sequencer.l1.deploy import VERIFIERS
+from sequencer.l1.deploy import VERIFIERS, WITH_TEXT
 from sequencer.protocol import constants as c
 from sequencer.protocol.cmap import Map
 
@@ -124,7 +124,10 @@ class Chain:
         self.send(self.inbox.functions.set_vault(self.vault.address), self.deployer)
         data_source = self.create("DataSourceCalldata")
         domain = self.rollup.functions.domain_separator().call()
-        verifiers = [self.create(name, domain).address for name in VERIFIERS]
+        text = self.create("OrderText").address
+        verifiers = [
+            self.create(name, domain, *([text] if name == WITH_TEXT else [])).address for name in VERIFIERS
+        ]
         self.arbiter = self.create("Arbiter", self.rollup.address, data_source.address, *verifiers, 10)
         self.send(self.rollup.functions.set_arbiter(self.arbiter.address), self.deployer)
         self.exit = self.create("Exit", self.vault.address, 3_600, 7_200, 800_000)

@@ -30,6 +30,7 @@ _KINDS: Final = (
     (Kind.PLACE, 100),
     (Kind.CANCEL, 8),
     (Kind.AMEND, 30),
+    (Kind.PLACE_IN_WORDS, 25),
     (Kind.CANCEL_ALL, 4),
     (Kind.SWEEP, 8),
     (Kind.LIQUIDATE, 10),

@@ -44,6 +44,7 @@ VERIFIER_OF: Final = {
     **dict.fromkeys(TRADE, "VerifierTrade"),
     **dict.fromkeys(AUCTION, "VerifierAuction"),
     Kind.AMEND: "VerifierAmend",
+    Kind.PLACE_IN_WORDS: "VerifierWords",
     Kind.FORCED_ORDER: "VerifierForced",
     **dict.fromkeys(LEDGER, "VerifierLedger"),
     **dict.fromkeys(RISK, "VerifierRisk"),
@@ -84,7 +85,9 @@ class Judge:
     def __init__(self, domain: bytes = DOMAIN, only: tuple[str, ...] = ()) -> None:
         self.evm = new_evm()
         names = only or tuple(sorted(set(VERIFIER_OF.values())))
-        self.addresses = {name: self.evm.deploy(creation_code(name) + domain) for name in names}
+        text = self.evm.deploy(creation_code("OrderText"))
+        told = lambda name: domain + bytes(12) + text if name == "VerifierWords" else domain  # noqa: E731
+        self.addresses = {name: self.evm.deploy(creation_code(name) + told(name)) for name in names}
 
     def call(self, witness: Witness, data: bytes | None = None) -> Any:
         """What the contract of the record's kind makes of it."""

@@ -85,10 +85,9 @@ class Chain:
         self.rollup = self.deploy("Rollup", rollup | limits)
         settings = {"rollup_": self.rollup, "reveal_blocks_": 50}
         settings["data_source_"] = self.deploy("DataSourceCalldata", {})
+        known = {"domain": DOMAIN, "order_text_": self.deploy("OrderText", {})}
         for name in VERIFIERS:
-            settings[f"verifier_{name.removeprefix('Verifier').lower()}_"] = self.deploy(
-                name, {"domain": DOMAIN}
-            )
+            settings[f"verifier_{name.removeprefix('Verifier').lower()}_"] = self.deploy(name, known)
         self.arbiter = self.deploy("Arbiter", settings)
         send(self.evm, SEQUENCER, self.rollup, encoded("Rollup", "set_arbiter", self.arbiter))
         send(self.evm, SEQUENCER, rollup["sequencers_"], encoded("Sequencers", "set_rollup", self.rollup))

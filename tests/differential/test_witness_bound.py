@@ -134,6 +134,7 @@ def of_kinds() -> dict[int, int]:
         Kind.WITHDRAW: pays,
         Kind.BID: 2 * touched + of_two,
         Kind.AMEND: order + trade,
+        Kind.PLACE_IN_WORDS: trade,
     }
     params = len(Params().words()) // WORD
     common = (

@@ -30,6 +30,7 @@ _KINDS = (
     (Kind.CONTINUE, 3),
     (Kind.CANCEL, 6),
     (Kind.AMEND, 8),
+    (Kind.PLACE_IN_WORDS, 12),
     (Kind.CANCEL_ALL, 2),
     (Kind.SWEEP, 4),
     (Kind.LIQUIDATE, 5),
@@ -208,6 +209,16 @@ class Adversary:
                 (1, 3, 3, self.random.randint(1, 300), self.random.randint(1, 30_000))
             ),
             "fee_max": 65_535,
+        }
+
+    def _place_in_words(self) -> dict[str, int]:
+        """A PLACE whose terms are its instrument's, nearly always."""
+        fields = self._place()
+        page = self.exchange.state.pages[fields["instrument"] >> 5]
+        terms = page.terms[fields["instrument"] & 31]
+        return {
+            **fields,
+            "terms": terms if self.random.random() < 0.95 else terms ^ 1 << self.random.randrange(32),
         }
 
     def _continue(self) -> dict[str, int]:

@@ -120,8 +120,8 @@ def test_digests__are_those_of_any_eip712_library() -> None:
             dict(zip(("type", "name"), member.split(" "), strict=True)) for member in members.split(",")
         ]
         message = {
-            field["name"]: bytes.fromhex(value[2:]) if isinstance(value, str) else value
-            for field, value in zip(fields, one["fields"].values(), strict=True)
+            field["name"]: bytes.fromhex(value[2:]) if field["type"] == "address" else value
+            for field, value in zip(fields, one["message"].values(), strict=True)
         }
         signable = encode_typed_data(
             {

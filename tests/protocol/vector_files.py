@@ -75,6 +75,17 @@ SIGNED: Final[dict[Kind, dict[str, int | bytes]]] = {
     Kind.TRANSFER: {"account": 3, "to": 4, "amount": 2**63, "nonce": 11, "expires": 0},
     Kind.WITHDRAW: {"account": 3, "amount": 1, "nonce": 12, "expires": 0},
     Kind.BID: {"account": 3, "target": 4, "fraction": 64, "cash_max": -(2**62), "nonce": 13, "expires": 0},
+    Kind.PLACE_IN_WORDS: {
+        "account": 3,
+        "instrument": FAR << 12 | 5,
+        "flags": 0x39,
+        "price": 345_063,
+        "quantity": 15_000,
+        "nonce": 15,
+        "expires": 1_728_036_060,
+        "fee_max": 1_234,
+        "terms": 1 << 31 | 5_000_050,
+    },
     Kind.AMEND: {
         "account": 3,
         "instrument": FAR << 12 | 5,
@@ -125,6 +136,7 @@ def digests() -> dict[str, Any]:
             {
                 "kind": kind.name,
                 "fields": named,
+                "message": layout.message(record.fields),
                 "type": layout.type_string,
                 "type_hash": hexed(layout.type_hash),
                 "digest": hexed(digest),
