@@ -361,7 +361,7 @@ class Service:
     def _may_have_label(raw: bytes, label: str) -> bool:
         """Whether a gateway may send this label with this record."""
         try:
-            return bool(checked_label(label)) and raw[0] == Kind.PLACE
+            return bool(checked_label(label)) and raw[0] in (Kind.PLACE, Kind.PLACE_IN_WORDS)
         except ValueError:
             return False
 

@@ -577,7 +577,7 @@ def submit_params(raw: msgspec.Raw) -> tuple[bytes, str]:
 
 def label_beside(record: bytes, label: str) -> str:
     """`label`, if it may go beside `record`; -32602 otherwise."""
-    if label and record[:1] != _PLACE:
+    if label and record[:1] not in _PLACES:
         raise invalid("label", "absent: only a PLACE has one", label)
     try:
         return checked_label(label) if label else ""
@@ -597,7 +597,7 @@ def split_frame(data: bytes) -> tuple[bytes, str]:
     return data[:size], label_beside(data[:size], label)
 
 
-_PLACE: Final = bytes([Kind.PLACE])
+_PLACES: Final = (bytes([Kind.PLACE]), bytes([Kind.PLACE_IN_WORDS]))
 
 
 _RECORD_LIMIT: Final = f"0x and the record's bytes in hex, at most {RECORD_BYTES_MAX}"

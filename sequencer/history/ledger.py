@@ -65,6 +65,7 @@ class Ledger:
         self._seq = self._time = self._place = 0  # of the record that is taken in; its cash moves so far
         self._handlers: dict[int, Callable[[int, Any, Outcome, str], None]] = {
             Kind.PLACE: self._placed,
+            Kind.PLACE_IN_WORDS: self._placed,
             Kind.FORCED_ORDER: self._placed,
             Kind.AMEND: self._amended,
             Kind.CANCEL_ALL: self._cancelled_all,
@@ -161,8 +162,8 @@ class Ledger:
     # --- orders -------------------------------------------------------------------------------------
 
     def _placed(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
-        if kind == Kind.PLACE:
-            account, instrument, flags, price, lots, nonce, expires, _ = fields
+        if kind in (Kind.PLACE, Kind.PLACE_IN_WORDS):
+            account, instrument, flags, price, lots, nonce, expires, *_ = fields
         else:
             account, instrument, flags, price, lots, expires, _ = fields
             nonce = -1
