@@ -197,7 +197,7 @@ class Service:
         self.driver.when_quiet(self._batch_full, self._make_full_batches)
         self.driver.when_quiet(self._batch_due, self.make_batches)
         self.driver.when_quiet(self._snapshot_due, self.snapshot)
-        self.ipc = IpcServer(self._on_submit, self._on_query)
+        self.ipc = IpcServer(self._on_submit, self._on_query, health=self._health)
         self.worker: L1Worker | None = None
         if config.deployment is not None and signer is not None:
             self.worker = L1Worker(
@@ -309,28 +309,11 @@ class Service:
     # --- submissions ------------------------------------------------------------------------------
 
     def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
-        if self._deposed:
-            body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: {self._deposed}.")
-            connection.send_acks([(rid, False, body) for rid, *_ in items])
-            return
-        if self._stopping:
-            body = errors.error_body(errors.Code.NOT_READY, "Not accepted: the sequencer is stopping.")
-            connection.send_acks([(rid, False, body) for rid, *_ in items])
-            return
-        why = self._unproved()
-        if why:
-            body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
-            connection.send_acks([(rid, False, body) for rid, *_ in items])
-            return
-        if self.driver.metrics.clock_error:
-            body = errors.error_body(
-                errors.Code.NOT_READY, f"Not accepted: {self.driver.metrics.clock_error}; send again later."
-            )
-            connection.send_acks([(rid, False, body) for rid, *_ in items])
-            return
-        if self._is_rolling_back:
-            why = "a batch was rolled back, and what came after it is executed again"
-            body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
+        closed = self._closed()
+        if closed is not None:
+            kind, why = closed
+            again = "" if kind == errors.Code.NOT_LEADER or self._stopping else "; send again later"
+            body = errors.error_body(kind, f"Not accepted: {why}{again}.", reason=why)
             connection.send_acks([(rid, False, body) for rid, *_ in items])
             return
         now_ns = self.clock.monotonic_ns()
@@ -364,6 +347,26 @@ class Service:
             return bool(checked_label(label)) and raw[0] in (Kind.PLACE, Kind.PLACE_IN_WORDS)
         except ValueError:
             return False
+
+    def _closed(self) -> tuple[errors.Code, str] | None:
+        """Why no order is taken now, for clients and for /health; None: orders are taken."""
+        if self._deposed:
+            return errors.Code.NOT_LEADER, self._deposed
+        if self._stopping:
+            return errors.Code.NOT_READY, "the sequencer is stopping"
+        if why := self._unproved() or self.driver.metrics.clock_error:
+            return errors.Code.NOT_READY, why
+        if self._is_rolling_back:
+            why = "a batch was rolled back, and what came after it is executed again"
+            return errors.Code.NOT_READY, why
+        return None
+
+    def _health(self) -> tuple[bool, str]:
+        """Whether orders are taken, and why not."""
+        closed = self._closed()
+        if closed is None and self.driver.metrics.last_error:
+            return False, f"the log is unavailable: {self.driver.metrics.last_error}"
+        return closed is None, closed[1] if closed else ""
 
     def _stranger(self, raw: bytes, signer: bytes) -> Reason:
         """Why a signer may not speak for the account or feed that the record names, before it takes anybody's room."""
@@ -543,6 +546,7 @@ class Service:
             "batches_posted": self.last_posted,
             "work_waiting": self._work_waiting(),
             "feed_error": self.keeper.feed_error,
+            **self.views.feed_ages(self.clock.now_s()),
             "accounts_short": len(self.keeper.index.looks.short),
             "auctions": len(self.keeper.index.looks.auctions),
             "looks_are_behind": self.keeper.index.looks.is_behind,

@@ -29,7 +29,7 @@ class StandbyService:
         self.standby = Standby(config, self._rpc, signer)
         self.views = Views(self.standby.state, self._status)
         self._deployment = config.deployment
-        self._ipc = IpcServer(self._on_submit, self._on_query)
+        self._ipc = IpcServer(self._on_submit, self._on_query, health=self._health)
         self._asked: list[tuple[Connection, int, str, dict[str, Any]]] = []
         self._is_busy = False
 
@@ -56,6 +56,10 @@ class StandbyService:
             await self._ipc.close()
             await asyncio.to_thread(self.standby.close)
             self._rpc.close()
+
+    def _health(self) -> tuple[bool, str]:
+        now = self.standby.standing
+        return False, f"this is a standby; {now.leader if now else 'another sequencer'} leads"
 
     def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
         now = self.standby.standing

@@ -3,8 +3,10 @@
 Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable
+from heapq import nsmallest
 from itertools import islice
 from typing import Any, Final
 
@@ -12,7 +14,7 @@ import msgspec
 
 from sequencer import errors, holdings
 from sequencer.amounts import address, cash, contracts, usd
-from sequencer.api.names import find_instrument, instrument_name, instrument_terms
+from sequencer.api.names import expiry_name, find_instrument, instrument_name, instrument_terms
 from sequencer.engine import CONTINUE, Result
 from sequencer.genesis import UNDERLYINGS
 from sequencer.history.ledger import Ledger
@@ -27,10 +29,12 @@ from sequencer.protocol.entries import Account
 from sequencer.protocol.orders import is_dead
 from sequencer.protocol.outcome import Fill
 from sequencer.protocol.queue import sequencing_fee
-from sequencer.protocol.state import State, instrument_expiry_time
+from sequencer.protocol.reports import quorum_time
+from sequencer.protocol.state import State, expiry_time, instrument_expiry_time
 
 TRADES_KEPT: Final = 10_000
 DEPTH_MAX: Final = 100
+PAGE_MAX: Final = 1_000  # orders or instruments of one answer
 _json: Final = msgspec.json.Encoder().encode
 
 
@@ -42,6 +46,16 @@ class QueryError(Exception):
         self.field = field
         self.limit = limit
         self.got = got
+
+
+def _page(params: dict[str, Any]) -> tuple[int, int]:
+    """`after` and `limit` of a query whose answer comes in pages."""
+    after, limit = params.get("after", 0), params.get("limit", PAGE_MAX)
+    if not isinstance(after, int) or not 0 <= after <= c.U40_MAX:
+        raise QueryError("after", f"must be an integer from 0 to {c.U40_MAX}", after)
+    if not isinstance(limit, int) or not 1 <= limit <= PAGE_MAX:
+        raise QueryError("limit", f"must be an integer from 1 to {PAGE_MAX}", limit)
+    return after, limit
 
 
 class Trade(msgspec.Struct, frozen=True):
@@ -71,6 +85,9 @@ class Views:
         self.redone: Callable[[int], Redone | None] = lambda _seq: None
         self.acknowledged_as: Callable[[int], int] = lambda place: place
         self._names: dict[int, str] = {}
+        self._owners: dict[str, int] = {}
+        self._owners_seen = 0
+        self._listed: list[tuple[int, int]] = []  # expiry, number
         self.adopt(state)
         self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
             "account": self.account,
@@ -92,7 +109,7 @@ class Views:
         self.quotes.adopt(state)
         while self.trades and self.trades[-1].seq >= state.globals.seq:
             self.trades.pop()
-        self._names = {}
+        self._names, self._owners, self._owners_seen, self._listed = {}, {}, 0, []
 
     def name(self, instrument: int) -> str:
         """Name of a listed instrument, remembered."""
@@ -124,15 +141,22 @@ class Views:
 
     def _account(self, params: dict[str, Any]) -> tuple[int, Account]:
         if "owner" in params:
-            owner = str(params["owner"]).removeprefix("0x").lower()
-            for number, account in self.state.accounts.items():
-                if account.owner.hex() == owner:
-                    return number, account
+            number = self._number_of(str(params["owner"]).removeprefix("0x").lower())
+            if number is not None:
+                return number, self.state.accounts[number]
             raise QueryError("owner", "must be the address of an account's owner", params["owner"])
         asked: object = params.get("account")
         if isinstance(asked, int) and asked in self.state.accounts:
             return asked, self.state.accounts[asked]
         raise QueryError("account", "must be an account's number", asked)
+
+    def _number_of(self, owner: str) -> int | None:
+        """The first account of an owner (hex). Accounts are only ever added: each is looked at once."""
+        accounts, owners = self.state.accounts, self._owners
+        for number, account in islice(accounts.items(), self._owners_seen, None):
+            owners.setdefault(account.owner.hex(), number)
+        self._owners_seen = len(accounts)
+        return owners.get(owner)
 
     def account(self, params: dict[str, Any]) -> dict[str, Any]:
         """Cash, margin, positions, nonces and session keys of an account."""
@@ -211,15 +235,22 @@ class Views:
         }
 
     def orders(self, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Live orders of an account, the oldest first."""
+        """Live orders of an account, the oldest first: at most `limit` of those numbered above `after`."""
         number, _ = self._account(params)
+        after, limit = _page(params)
         label = params.get("label")
         held = self.state.orders_of.get(number, {})
-        return [
-            self.order(held[seq])
-            for seq in sorted(held)
-            if (label is None or self.ledger.label(seq) == label) and self._is_alive(held[seq])
-        ]
+        found = nsmallest(
+            limit,
+            (
+                seq
+                for seq, order in held.items()
+                if seq > after
+                and (label is None or self.ledger.label(seq) == label)
+                and self._is_alive(order)
+            ),
+        )
+        return [self.order(held[seq]) for seq in found]
 
     def order_by_seq(self, params: dict[str, Any]) -> dict[str, Any]:
         """The order of this sequence number that rests, or the record that a roll-back has made void."""
@@ -320,23 +351,34 @@ class Views:
         }
 
     def instruments(self, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """All listed options; those that have expired only with {"expired": true}."""
+        """Listed options by expiry and number, at most `limit` behind number `after`.
+
+        Those that have expired only with {"expired": true}, and then with their settlement price.
+        """
         state = self.state
-        out = []
-        for terms, instrument in state.instruments.items():
-            expiry = instrument_expiry_time(instrument)
-            if expiry <= state.globals.time and not params.get("expired"):
-                continue
-            out.append(
-                {
-                    "instrument": self.name(instrument),
-                    "number": instrument,
-                    "strike": usd(terms & 0x7FFF_FFFF),
-                    "type": "put" if terms >> 31 & 1 else "call",
-                    "expiry": expiry,
-                }
+        after, limit = _page(params)
+        listed = self._listed
+        if len(listed) != len(state.instruments):  # they are only ever added
+            listed = self._listed = sorted(
+                (instrument_expiry_time(number), number) for number in state.instruments.values()
             )
-        return sorted(out, key=lambda one: (one["expiry"], one["number"]))
+        start = 0 if params.get("expired") else bisect_right(listed, (state.globals.time, c.U32_MAX))
+        if after:
+            start = max(start, bisect_right(listed, (instrument_expiry_time(after), after)))
+        out = []
+        for expiry, instrument in listed[start : start + limit]:
+            underlying, day, strike, is_put = instrument_terms(state, instrument)
+            one = {
+                "instrument": self.name(instrument),
+                "number": instrument,
+                "strike": usd(strike),
+                "type": "put" if is_put else "call",
+                "expiry": expiry,
+            }
+            if expiry <= state.globals.time:
+                one["settlement"] = self._settlement(underlying, day)
+            out.append(one)
+        return out
 
     def ticker(self, params: dict[str, Any]) -> dict[str, Any]:
         """Mark, index, forward and best prices of an instrument."""
@@ -396,6 +438,24 @@ class Views:
         wanted = self.name(self.find(params)) if "instrument" in params else None
         found = (trade for trade in reversed(self.trades) if wanted is None or trade.instrument == wanted)
         return list(islice(found, limit))
+
+    def feed_ages(self, now_s: int) -> dict[str, dict[str, int | None]]:
+        """Seconds since a quorum of feeds last reported: each index, each live expiry's surface. None: never."""
+        state = self.state
+
+        def age(times: list[int]) -> int | None:
+            time = quorum_time(times, state.params)
+            return max(0, now_s - time) if time else None
+
+        surfaces = {
+            expiry_name(key): age([0 if one is None else one.time for one in expiry.reports])
+            for key, expiry in state.expiries.items()
+            if expiry_time(key & 0xFFFF) > now_s
+        }
+        indexes = {
+            str(number): age([time for _, time in one.reports]) for number, one in state.underlyings.items()
+        }
+        return {"index_age_s": indexes, "surface_age_s": surfaces}
 
     def status(self, _params: dict[str, Any]) -> dict[str, Any]:
         """Where the exchange stands: sequence, tick, root, state of the queue, money."""

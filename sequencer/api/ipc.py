@@ -1,8 +1,10 @@
 """Frames between gateways and the sequencer, and the connection that carries them.
 
-A frame is a 4-byte big-endian length and that many bytes of msgpack. Gateway to sequencer: `Submit`, `Query`;
-sequencer to gateway: `Acks`, `Answer`, `Events`. Bodies are JSON already, so that a gateway splices them into its
-responses as they are. Writes of one turn of the loop leave as one; a peer that does not read is cut off.
+A frame is a 4-byte big-endian length and that many bytes of msgpack. Gateway to sequencer: `Submit`, `Query`, `Ping`;
+sequencer to gateway: `Acks`, `Answer`, `Events`, `Gap`, `Pong`. Bodies are JSON already, so that a gateway splices them
+into its responses as they are. Writes of one turn of the loop leave as one. A gateway that does not read fast enough
+has its queries refused, then misses events and is told so (`Gap`); one that reads nothing is cut off. Each side gives
+up a connection on which it hears nothing.
 """
 
 import asyncio
@@ -21,6 +23,10 @@ from sequencer.errors import Code, error_body
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 ITEMS_BYTES_MAX: Final = 4 * 1024 * 1024  # a list of items longer than this is sent as several frames
 BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024  # unread by the peer
+QUERY_BYTES_MAX: Final = 16 * 1024 * 1024  # unread by a gateway, beyond which its queries are refused
+EVENT_BYTES_MAX: Final = 32 * 1024 * 1024  # unread by a gateway, beyond which it hears of no event
+PING_S: Final = 1.0
+SILENT_S: Final = 10.0  # after which a connection counts as dead
 _PREFIX_BYTES: Final = 4
 _ITEM_OVERHEAD_BYTES: Final = 64
 
@@ -65,11 +71,27 @@ class Events(msgspec.Struct, array_like=True, tag=5, gc=False):
     items: list[tuple[str, int, bytes]]
 
 
-Message: TypeAlias = Submit | Query | Acks | Answer | Events
+class Ping(msgspec.Struct, array_like=True, tag=6, gc=False):
+    """A gateway asks whether the sequencer is there."""
+
+
+class Pong(msgspec.Struct, array_like=True, tag=7, gc=False):
+    """It is; `health` is JSON: `{"accepts_orders":true,"reason":""}`."""
+
+    health: bytes
+
+
+class Gap(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """So many events before this were not sent to the gateway, because it had too much unread."""
+
+    dropped: int
+
+
+Message: TypeAlias = Submit | Query | Acks | Answer | Events | Ping | Pong | Gap
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(
-    Submit | Query | Acks | Answer | Events
+    Submit | Query | Acks | Answer | Events | Ping | Pong | Gap
 )
 
 
@@ -106,6 +128,9 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._reason = "closed by the peer"
         self.closed = asyncio.Event()
+        self.heard_at = self._loop.time()
+        self.has_pinged = False
+        self.dropped = 0  # events, since the last that was sent
 
     # --- what callers use -----------------------------------------------------------------------
 
@@ -118,6 +143,11 @@ class Connection(asyncio.Protocol):
     def paused(self) -> bool:
         """Whether the peer reads more slowly than we write."""
         return not self._writable.is_set()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the peer was last heard."""
+        return self._loop.time() - self.heard_at
 
     @property
     def unsent_bytes(self) -> int:
@@ -178,6 +208,7 @@ class Connection(asyncio.Protocol):
             self._on_made(self)
 
     def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
         if self._rest:
             self._rest += data
             used = self._take(self._rest)
@@ -279,6 +310,7 @@ async def connect(
 class IpcServer:
     """The sequencer's side. The callbacks must not block, and may answer at once or later, in any order.
 
+    `health` says whether orders are accepted now, and why not.
     An ack for a connection that has gone is dropped: what it acknowledges is durable already, and the client is
     told by its gateway that the outcome is unknown.
     """
@@ -288,8 +320,11 @@ class IpcServer:
         on_submit: Callable[[Connection, list[tuple[int, bytes, bytes, str]]], None],
         on_query: Callable[[Connection, int, str, dict[str, Any]], None],
         on_lost: Callable[[Connection], None] | None = None,
+        health: Callable[[], tuple[bool, str]] = lambda: (True, ""),
     ) -> None:
         self._on_submit = on_submit
+        self._health = health
+        self._watching: asyncio.TimerHandle | None = None
         self._on_query = on_query
         self._on_lost = on_lost
         self._server: asyncio.AbstractServer | None = None
@@ -312,18 +347,42 @@ class IpcServer:
             self._path = where
         else:
             self._server = await loop.create_server(self._make, *where)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Gives up gateways that have begun to ping and fallen silent; tells of gaps."""
+        self._watching = asyncio.get_running_loop().call_later(PING_S, self._watch)
+        for connection in list(self.connections):
+            if connection.has_pinged and connection.silent_s > SILENT_S:
+                connection.abort(f"the gateway has been silent for {connection.silent_s:.0f} s")
+            else:
+                self._tell_gap(connection)
 
     def broadcast(self, events: Sequence[tuple[str, int, bytes]]) -> None:
-        """Sends events to every gateway; encoded once."""
+        """Sends events to every gateway; encoded once. One with too much unread misses them, and is told so later."""
         if not self.connections:
             return
         for part in split_items(list(events), 2):
             frame = encode_frame(Events(part))
             for connection in list(self.connections):
-                connection.send_frame(frame)
+                self._tell_gap(connection)
+                if connection.dropped or connection.unsent_bytes + len(frame) > EVENT_BYTES_MAX:
+                    connection.dropped += len(part)
+                else:
+                    connection.send_frame(frame)
+
+    def _tell_gap(self, connection: Connection) -> None:
+        """Says what was dropped once half of the room is free again."""
+        if connection.dropped and connection.unsent_bytes <= EVENT_BYTES_MAX // 2:
+            logger.warning("a gateway reads too slowly: it has missed %d events", connection.dropped)
+            connection.send(Gap(connection.dropped))
+            connection.dropped = 0
 
     async def close(self) -> None:
         """Stops listening and closes every connection, after what is queued on it."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
@@ -349,7 +408,21 @@ class IpcServer:
         if isinstance(message, Submit):
             self._on_submit(connection, message.items)
         elif isinstance(message, Query):
-            self.ask(connection, message)
+            if connection.unsent_bytes > QUERY_BYTES_MAX:
+                body = error_body(
+                    Code.QUEUE_FULL,
+                    f"the gateway has more than {QUERY_BYTES_MAX} bytes of the sequencer's unread; ask again later",
+                    field="unread_bytes",
+                    limit=f"at most {QUERY_BYTES_MAX}",
+                    got=connection.unsent_bytes,
+                )
+                connection.send_answer(message.rid, False, body)
+            else:
+                self.ask(connection, message)
+        elif isinstance(message, Ping):
+            connection.has_pinged = True
+            accepts, reason = self._health()
+            connection.send(Pong(msgspec.json.encode({"accepts_orders": accepts, "reason": reason})))
         else:
             connection.abort(f"a gateway sent {type(message).__name__}")
 

@@ -6,16 +6,38 @@ limit. Decimals are strings and exact; a JSON number with a fraction is refused 
 
 from __future__ import annotations
 
-import re
 from binascii import unhexlify
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 import msgspec
 
-from sequencer.errors import REFUSALS, Code, error_body
+from sequencer.api.channels import CHANNELS_MAX, Instruments, channels
+from sequencer.api.fields import (
+    CASH_DECIMALS,
+    FEE_MAX_DECIMALS,
+    PRICE_DECIMALS,
+    QUANTITY_DECIMALS,
+    REQUIRED,
+    SIGNATURE,
+    Field,
+    RequestError,
+    UnknownInstrument,
+    from_hex,
+    from_units,
+    invalid,
+    shown,
+    to_units,
+)
+from sequencer.api.fields import address as _address
+from sequencer.api.fields import choice as _choice
+from sequencer.api.fields import cursor as _cursor
+from sequencer.api.fields import decimal as _decimal
+from sequencer.api.fields import flag as _flag
+from sequencer.api.fields import instrument as _instrument
+from sequencer.api.fields import integer as _integer
+from sequencer.api.fields import underlying as _underlying
+from sequencer.errors import REFUSALS, Code
 from sequencer.genesis import UNDERLYINGS
 from sequencer.history.rows import MoveKind, State
 from sequencer.labels import LABEL_BYTES, LABEL_LIMIT, checked_label, from_frame
@@ -23,21 +45,33 @@ from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 
+__all__ = [
+    "CASH_DECIMALS",
+    "CHANNELS_MAX",
+    "FEE_MAX_DECIMALS",
+    "PRICE_DECIMALS",
+    "QUANTITY_DECIMALS",
+    "Field",
+    "Instruments",
+    "RequestError",
+    "UnknownInstrument",
+    "channels",
+    "from_hex",
+    "from_units",
+    "invalid",
+    "shown",
+    "to_units",
+]
+
 BATCH_MAX: Final = 100
 ID_CHARACTERS_MAX: Final = 64
 ID_INTEGER_MAX: Final = 2**63 - 1
 HISTORY_LIMIT: Final = 200  # rows of a page
 ORDER_STATES: Final = {one.name.lower(): int(one) for one in State}
 MOVE_KINDS: Final = {one.name.lower(): int(one) for one in MoveKind}
-CHANNELS_MAX: Final = 256  # subscriptions of a connection
-SHOWN_CHARACTERS_MAX: Final = 80
 BRACKETS_MAX: Final = 1_000  # of a document: bounds its depth
 RECORD_BYTES_MAX: Final = max(size for size, _, _ in c.LAYOUT.values())
 
-PRICE_DECIMALS: Final = 2  # USD -> ticks
-QUANTITY_DECIMALS: Final = 4  # contracts -> lots
-CASH_DECIMALS: Final = 6
-FEE_MAX_DECIMALS: Final = 4
 
 CLIENT_KINDS: Final = frozenset(
     {
@@ -55,42 +89,6 @@ CLIENT_KINDS: Final = frozenset(
     }
 )
 """Kinds that arrive signed through a gateway; the sequencer makes the others itself."""
-
-
-class RequestError(Exception):
-    """What is wrong with a request, as the error object that answers it. `id_json` when the id could be read."""
-
-    def __init__(self, code: int, message: str, /, id_json: bytes = b"null", **data: object) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.data = data
-        self.id_json = id_json
-
-    def body(self) -> bytes:
-        """The JSON-RPC error object."""
-        return error_body(self.code, self.message, **self.data)
-
-
-class UnknownInstrument(RequestError):
-    """A name that the list of instruments does not hold (yet)."""
-
-
-def invalid(field: str, limit: str, got: object) -> RequestError:
-    """-32602 for one field."""
-    return RequestError(
-        Code.INVALID_PARAMS, f"{field}: must be {limit}", field=field, limit=limit, got=shown(got)
-    )
-
-
-def shown(value: object) -> object:
-    """`value` short enough to be repeated to the one who sent it."""
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        return value if abs(value) < 2**63 else "an integer beyond 64 bits"
-    text = value if isinstance(value, str) else type(value).__name__
-    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
 
 
 # --- documents ----------------------------------------------------------------------------------
@@ -223,146 +221,13 @@ def parse_params(raw: msgspec.Raw) -> dict[str, Any]:
     return params
 
 
-# --- decimals -----------------------------------------------------------------------------------
-
-_DECIMAL: Final = re.compile(r"(-?)(\d{1,20})(?:\.(\d{1,6}))?", re.ASCII)
-
-
-def to_units(text: str, decimals: int) -> int:
-    """`"123.45"` to an integer of 10^-decimals, exact. ValueError for anything else."""
-    match = _DECIMAL.fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    sign, whole, fraction = match.groups()
-    fraction = fraction or ""
-    if len(fraction) > decimals:
-        raise ValueError(text)
-    value = int(whole + fraction.ljust(decimals, "0"))
-    return -value if sign else value
-
-
-def from_units(value: int, decimals: int) -> str:
-    """Inverse of `to_units`, without trailing zeros."""
-    whole, fraction = divmod(abs(value), 10**decimals)
-    digits = f"{fraction:0{decimals}d}".rstrip("0")
-    sign = "-" if value < 0 else ""
-    return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
-
-
-# --- fields -------------------------------------------------------------------------------------
-
-
-class _Required(Enum):
-    REQUIRED = 0
-
-
-REQUIRED: Final = _Required.REQUIRED
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A parameter: its limit in words, and what reads it (ValueError: it does not fit)."""
-
-    name: str
-    limit: str
-    read: Callable[[Any], Any]
-    default: object = REQUIRED
-
-
-def _integer(name: str, high: int, default: object = REQUIRED, low: int = 0) -> Field:
-    def read(value: Any) -> int:
-        if type(value) is not int or not low <= value <= high:
-            raise ValueError
-        return value
-
-    return Field(name, f"an integer from {low} to {high}", read, default)
-
-
-def _decimal(name: str, decimals: int, low: int, high: int, default: object = REQUIRED) -> Field:
-    def read(value: Any) -> int:
-        if type(value) is not str:
-            raise ValueError
-        units = to_units(value, decimals)
-        if not low <= units <= high:
-            raise ValueError
-        return units
-
-    bounds = f"from {from_units(low, decimals)} to {from_units(high, decimals)}"
-    return Field(name, f"a decimal string {bounds} with at most {decimals} decimals", read, default)
-
-
-def _choice(name: str, choices: dict[str, int], default: object = REQUIRED) -> Field:
-    def read(value: Any) -> int:
-        if type(value) is not str or value not in choices:
-            raise ValueError
-        return choices[value]
-
-    return Field(name, "one of " + ", ".join(choices), read, default)
-
-
-def _flag(name: str) -> Field:
-    def read(value: Any) -> bool:
-        if type(value) is not bool:
-            raise ValueError
-        return value
-
-    return Field(name, "true or false", read, False)
-
-
-def from_hex(text: object, sizes: tuple[int, ...]) -> bytes:
-    """`"0x…"` of one of `sizes` bytes. ValueError otherwise."""
-    if type(text) is not str or text[:2] != "0x" or len(text) // 2 - 1 not in sizes:
-        raise ValueError(text)
-    return unhexlify(text[2:])
-
-
-def _address(name: str, default: object = REQUIRED) -> Field:
-    return Field(name, "0x and 40 hex digits", lambda value: from_hex(value, (20,)), default)
-
-
-def _instrument(default: object = REQUIRED) -> Field:
-    def read(value: Any) -> int | str:
-        if type(value) is int and 0 <= value <= c.U32_MAX:
-            return value
-        if type(value) is str and 0 < len(value) <= 32:
-            return value
-        raise ValueError
-
-    limit = f'an instrument: its number (from 0 to {c.U32_MAX}) or its name ("BTC-2JAN22-48000-C")'
-    return Field("instrument", limit, read, default)
-
-
-def _cursor(value: Any) -> int:
-    """A key of the store, as text: it may be beyond what JSON numbers hold exactly."""
-    if type(value) is not str or not value.isascii() or not value.isdigit() or len(value) > 19:
-        raise ValueError
-    return min(int(value), 2**63 - 1)
-
-
-def _underlying(value: Any) -> int:
-    if type(value) is not str or value not in UNDERLYINGS:
-        raise ValueError
-    return UNDERLYINGS.index(value)
-
-
-def _signature(value: object) -> bytes:
-    """64 bytes compact, or 65 bytes r, s, v, to compact."""
-    raw = from_hex(value, (c.SIGNATURE_BYTES, c.SIGNATURE_BYTES + 1))
-    if len(raw) == c.SIGNATURE_BYTES:
-        return raw
-    parity = raw[64] - 27 if raw[64] >= 27 else raw[64]
-    if parity not in (0, 1) or raw[32] & 0x80:
-        raise ValueError
-    return raw[:32] + bytes((raw[32] | parity << 7,)) + raw[33:64]
-
-
-SIGNATURE: Final = Field("signature", "0x and 64 bytes (EIP-2098) or 65 bytes (r, s, v) in hex", _signature)
-_U32 = c.U32_MAX
+_U32: Final = c.U32_MAX
 _SIDE: Final = _choice("side", {"buy": c.BUY, "sell": c.SELL})
 _PRICE: Final = _decimal("price", PRICE_DECIMALS, 1, c.U32_MAX)
 _ACCOUNT: Final = _integer("account", _U32)
 _TAIL: Final = (_integer("nonce", _U32 - 1), _integer("expires", _U32, default=0))
 _AMOUNT: Final = _decimal("amount", CASH_DECIMALS, 1, c.U64_MAX)
+_PAGE: Final = _integer("limit", 1_000, 1_000, low=1)
 _SEQ: Final = _integer("seq", c.U40_MAX)
 _LOTS: Final = _decimal("quantity", QUANTITY_DECIMALS, 1, c.U40_MAX)
 _FEE_MAX: Final = _decimal("fee_max", FEE_MAX_DECIMALS, 0, 2**16 - 1, "0.01")
@@ -462,19 +327,19 @@ SIGNED: Final[dict[str, Signed]] = {
 }
 
 _WHOSE: Final = (_integer("account", _U32, None), _address("owner", None))
-_PAGE: Final = (
+_HISTORY_PAGE: Final = (
     _integer("since", _U32, None),
     _integer("until", _U32, None),
     _integer("limit", HISTORY_LIMIT, 50, low=1),
     Field("cursor", "the `next` of the page before", _cursor, None),
 )
-_HISTORY: Final = (_ACCOUNT, _instrument(None), _integer("order_id", c.U40_MAX, None), _LABEL, *_PAGE)
+_HISTORY: Final = (_ACCOUNT, _instrument(None), _integer("order_id", c.U40_MAX, None), _LABEL, *_HISTORY_PAGE)
 
 QUERIES: Final[dict[str, tuple[Field, ...]]] = {
     "account": _WHOSE,
     "positions": _WHOSE,
     "book": (_instrument(), _integer("depth", 100, 10, low=1)),
-    "instruments": (_flag("expired"),),
+    "instruments": (_flag("expired"), _integer("after", _U32, 0), _PAGE),
     "ticker": (_instrument(),),
     "tickers": (
         Field("underlying", "one of " + ", ".join(UNDERLYINGS), _underlying),
@@ -485,11 +350,11 @@ QUERIES: Final[dict[str, tuple[Field, ...]]] = {
     "trades": (_instrument(None), _integer("limit", 1000, 100, low=1)),
     "status": (),
     "order": (_SEQ,),
-    "orders": (_ACCOUNT, _LABEL),
+    "orders": (_ACCOUNT, _LABEL, _integer("after", c.U40_MAX, 0), _PAGE),
     "order_history": (*_HISTORY, _choice("state", ORDER_STATES, None)),
     "trade_history": _HISTORY,
-    "settlement_history": (_ACCOUNT, _instrument(None), *_PAGE),
-    "transaction_log": (_ACCOUNT, _choice("kind", MOVE_KINDS, None), *_PAGE),
+    "settlement_history": (_ACCOUNT, _instrument(None), *_HISTORY_PAGE),
+    "transaction_log": (_ACCOUNT, _choice("kind", MOVE_KINDS, None), *_HISTORY_PAGE),
     "outcome": (_ACCOUNT, _integer("nonce", _U32 - 1)),
     "withdrawal": (_integer("number", _U32),),
     "margin_statement": (_ACCOUNT,),
@@ -652,88 +517,3 @@ def typed_data(params: dict[str, Any], listed: Instruments, chain_id: int, contr
             for name, value in data.message.items()
         },
     }
-
-
-# --- subscriptions ------------------------------------------------------------------------------
-
-_CHANNEL_LIMIT: Final = (
-    "book.<instrument>, trades, trades.<instrument>, ticker.<instrument> or account.<number>"
-)
-
-
-def channels(params: dict[str, Any], listed: Instruments) -> tuple[list[str], list[tuple[str, RequestError]]]:
-    """Channels of subscribe and unsubscribe as events name them (instruments by name), and those that are refused.
-
-    Raises when there is none to subscribe to.
-    """
-    asked = params.get("channels")
-    if set(params) - {"channels"} or type(asked) is not list or not 0 < len(asked) <= CHANNELS_MAX:
-        got = len(asked) if type(asked) is list else asked
-        raise invalid("channels", f"an array of 1 to {CHANNELS_MAX} channels", got)
-    good: list[str] = []
-    refused: list[tuple[str, RequestError]] = []
-    for one in asked:
-        try:
-            good.append(_channel(one, listed))
-        except RequestError as error:
-            refused.append((str(shown(one)), error))
-    if not good:
-        raise refused[0][1]
-    return good, refused
-
-
-def _channel(text: object, listed: Instruments) -> str:
-    if type(text) is str:
-        family, _, name = text.partition(".")
-        is_number = name.isascii() and name.isdigit() and len(name) <= 10 and int(name) <= c.U32_MAX
-        if text == "trades":
-            return text
-        if family == "account" and is_number:
-            return f"account.{int(name)}"
-        if family in ("book", "trades", "ticker") and 0 < len(name) <= 32:
-            return f"{family}.{listed.name_of(int(name)) if is_number else listed.checked(name)}"
-    raise invalid("channels", _CHANNEL_LIMIT, text)
-
-
-class Instruments:
-    """Names and numbers of the listed instruments, as the sequencer last told them."""
-
-    def __init__(self, listed: Iterable[tuple[str, int]] = ()) -> None:
-        self.numbers = dict(listed)
-        self._names = {number: name for name, number in self.numbers.items()}
-
-    def number_of(self, name: str) -> int:
-        """Instrument number of a name; UnknownInstrument."""
-        number = self.numbers.get(name)
-        if number is None:
-            raise _unknown_instrument(name)
-        return number
-
-    def name_of(self, number: int) -> str:
-        """Inverse of `number_of`."""
-        name = self._names.get(number)
-        if name is None:
-            raise _unknown_instrument(number)
-        return name
-
-    def terms_of(self, number: int) -> int:
-        """strike | put << 31 of a listed instrument, as its name says them."""
-        return terms_of(self.name_of(number))
-
-    def checked(self, name: str) -> str:
-        """`name`, if it is listed."""
-        self.number_of(name)
-        return name
-
-
-def terms_of(name: str) -> int:
-    """strike | put << 31 of an option's name, such as BTC-2JAN22-48000-C. ValueError when it is none."""
-    _, _, strike, kind = name.split("-")
-    return to_units(strike.replace("d", "."), PRICE_DECIMALS) | (kind == "P") << 31
-
-
-def _unknown_instrument(got: object) -> UnknownInstrument:
-    limit = "the number or the name of an instrument that is listed and has not expired"
-    return UnknownInstrument(
-        Code.INVALID_PARAMS, f"instrument: must be {limit}", field="instrument", limit=limit, got=shown(got)
-    )

@@ -6,20 +6,21 @@ import asyncio
 import getpass
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from sequencer.api.channels import terms_of
 from sequencer.api.jsonrpc import (
     CASH_DECIMALS,
     FEE_MAX_DECIMALS,
     PRICE_DECIMALS,
     QUANTITY_DECIMALS,
-    terms_of,
     to_units,
 )
 from sequencer.api.nonces import Nonces
+from sequencer.api.pages import all_of
 from sequencer.api.subscription import Subscription
 from sequencer.errors import ConnectionFailed, NonceRefused, OutcomeUnknown, Refused, RpcFailed
 from sequencer.labels import checked_label
@@ -370,7 +371,7 @@ class Trader:
             return instrument
         number = self._instruments.get(instrument)
         if number is None:
-            listed: Iterable[dict[str, Any]] = await self.client.call("instruments")
+            listed = await all_of(self.client.call, "instruments")
             self._instruments = {one["instrument"]: one["number"] for one in listed}
             number = self._instruments.get(instrument)
             if number is None:
@@ -383,6 +384,6 @@ class Trader:
             name = next((name for name, one in self._instruments.items() if one == number), None)
             if name is not None:
                 return name
-            listed: Iterable[dict[str, Any]] = await self.client.call("instruments")
+            listed = await all_of(self.client.call, "instruments")
             self._instruments = {one["instrument"]: one["number"] for one in listed}
         raise ValueError(f"{number}: no such instrument is listed")

@@ -210,10 +210,13 @@ def print_result(title: str, result: Any, as_json: bool) -> None:
 def ask(api: str, method: str, **params: Any) -> Any:
     """Answer of the gateway to one query; errors as one line."""
     from sequencer.api.client import HttpClient
+    from sequencer.api.pages import PAGED, all_of_blocking
     from sequencer.errors import FairstrikeError
 
     try:
         with HttpClient(api) as client:
+            if method in PAGED:
+                return all_of_blocking(client.call, method, **params)
             return client.call(method, **params)
     except (FairstrikeError, ValueError) as error:
         raise fail(str(error)) from error

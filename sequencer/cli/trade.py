@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from sequencer.api.pages import all_of
 from sequencer.cli.options import (
     SIDES,
     account_number,
@@ -121,7 +122,7 @@ def cancel(
     from sequencer.protocol.constants import Kind
 
     async def work(trader: Any) -> Any:
-        listed = await trader.client.call("instruments", expired=True)
+        listed = await all_of(trader.client.call, "instruments", expired=True)
         number = next((one["number"] for one in listed if one["instrument"] == instrument), None)
         if number is None:
             raise fail(f"{instrument}: no such instrument is listed")

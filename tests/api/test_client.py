@@ -269,7 +269,7 @@ def test_connection_lost__pending_requests_are_unknown__and_the_next_ones_go_thr
 
 def list_of_peers(running):
     """WebSocket peers of the running gateway, by their subscriptions."""
-    return [peer for peers in running.gateway.subscribers.values() for peer in peers]
+    return [peer for peers in running.gateway.events.by_channel.values() for peer in peers]
 
 
 def is_submitted(running):

@@ -226,7 +226,7 @@ def test_unsubscribe__ends_the_events(exchange):
         exchange.submit(place())
         ask(ws, "status", number=9)
         assert json.loads(ws.recv(PATIENCE_S))["id"] == 9
-    assert exchange.do(lambda: exchange.gateway.subscribers) == {}
+    assert exchange.do(lambda: exchange.gateway.events.by_channel) == {}
 
 
 def test_fragmented_message__is_put_together(exchange):

@@ -40,7 +40,9 @@ def trading(running, scenario, **settings):
 
 def cut_lines(running):
     """Ends every client's connection."""
-    peers = running.do(lambda: [peer for peers in running.gateway.subscribers.values() for peer in peers])
+    peers = running.do(
+        lambda: [peer for peers in running.gateway.events.by_channel.values() for peer in peers]
+    )
     running.do(lambda: [peer._raw.abort() for peer in peers])
 
 

@@ -11,7 +11,7 @@ from eth_account.messages import encode_typed_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sequencer.api.jsonrpc import terms_of
+from sequencer.api.channels import terms_of
 from sequencer.api.names import terms_name
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c

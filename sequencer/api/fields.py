@@ -1,0 +1,194 @@
+"""Fields of a request: what each must be, decimals that are exact, and the error that says which one is not."""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from sequencer.errors import Code, error_body
+from sequencer.genesis import UNDERLYINGS
+from sequencer.protocol import constants as c
+
+SHOWN_CHARACTERS_MAX: Final = 80
+PRICE_DECIMALS: Final = 2  # USD -> ticks
+QUANTITY_DECIMALS: Final = 4  # contracts -> lots
+CASH_DECIMALS: Final = 6
+FEE_MAX_DECIMALS: Final = 4
+
+
+class RequestError(Exception):
+    """What is wrong with a request, as the error object that answers it. `id_json` when the id could be read."""
+
+    def __init__(self, code: int, message: str, /, id_json: bytes = b"null", **data: object) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+        self.id_json = id_json
+
+    def body(self) -> bytes:
+        """The JSON-RPC error object."""
+        return error_body(self.code, self.message, **self.data)
+
+
+class UnknownInstrument(RequestError):
+    """A name that the list of instruments does not hold (yet)."""
+
+
+def invalid(field: str, limit: str, got: object) -> RequestError:
+    """-32602 for one field."""
+    return RequestError(
+        Code.INVALID_PARAMS, f"{field}: must be {limit}", field=field, limit=limit, got=shown(got)
+    )
+
+
+def shown(value: object) -> object:
+    """`value` short enough to be repeated to the one who sent it."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else "an integer beyond 64 bits"
+    text = value if isinstance(value, str) else type(value).__name__
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
+
+
+# --- decimals -----------------------------------------------------------------------------------
+
+_DECIMAL: Final = re.compile(r"(-?)(\d{1,20})(?:\.(\d{1,6}))?", re.ASCII)
+
+
+def to_units(text: str, decimals: int) -> int:
+    """`"123.45"` to an integer of 10^-decimals, exact. ValueError for anything else."""
+    match = _DECIMAL.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    sign, whole, fraction = match.groups()
+    fraction = fraction or ""
+    if len(fraction) > decimals:
+        raise ValueError(text)
+    value = int(whole + fraction.ljust(decimals, "0"))
+    return -value if sign else value
+
+
+def from_units(value: int, decimals: int) -> str:
+    """Inverse of `to_units`, without trailing zeros."""
+    whole, fraction = divmod(abs(value), 10**decimals)
+    digits = f"{fraction:0{decimals}d}".rstrip("0")
+    sign = "-" if value < 0 else ""
+    return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
+
+
+# --- fields -------------------------------------------------------------------------------------
+
+
+class _Required(Enum):
+    REQUIRED = 0
+
+
+REQUIRED: Final = _Required.REQUIRED
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A parameter: its limit in words, and what reads it (ValueError: it does not fit)."""
+
+    name: str
+    limit: str
+    read: Callable[[Any], Any]
+    default: object = REQUIRED
+
+
+def integer(name: str, high: int, default: object = REQUIRED, low: int = 0) -> Field:
+    def read(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Field(name, f"an integer from {low} to {high}", read, default)
+
+
+def decimal(name: str, decimals: int, low: int, high: int, default: object = REQUIRED) -> Field:
+    def read(value: Any) -> int:
+        if type(value) is not str:
+            raise ValueError
+        units = to_units(value, decimals)
+        if not low <= units <= high:
+            raise ValueError
+        return units
+
+    bounds = f"from {from_units(low, decimals)} to {from_units(high, decimals)}"
+    return Field(name, f"a decimal string {bounds} with at most {decimals} decimals", read, default)
+
+
+def choice(name: str, choices: dict[str, int], default: object = REQUIRED) -> Field:
+    def read(value: Any) -> int:
+        if type(value) is not str or value not in choices:
+            raise ValueError
+        return choices[value]
+
+    return Field(name, "one of " + ", ".join(choices), read, default)
+
+
+def flag(name: str) -> Field:
+    def read(value: Any) -> bool:
+        if type(value) is not bool:
+            raise ValueError
+        return value
+
+    return Field(name, "true or false", read, False)
+
+
+def from_hex(text: object, sizes: tuple[int, ...]) -> bytes:
+    """`"0x…"` of one of `sizes` bytes. ValueError otherwise."""
+    if type(text) is not str or text[:2] != "0x" or len(text) // 2 - 1 not in sizes:
+        raise ValueError(text)
+    return unhexlify(text[2:])
+
+
+def address(name: str, default: object = REQUIRED) -> Field:
+    return Field(name, "0x and 40 hex digits", lambda value: from_hex(value, (20,)), default)
+
+
+def instrument(default: object = REQUIRED) -> Field:
+    def read(value: Any) -> int | str:
+        if type(value) is int and 0 <= value <= c.U32_MAX:
+            return value
+        if type(value) is str and 0 < len(value) <= 32:
+            return value
+        raise ValueError
+
+    limit = f'an instrument: its number (from 0 to {c.U32_MAX}) or its name ("BTC-2JAN22-48000-C")'
+    return Field("instrument", limit, read, default)
+
+
+def _signature(value: object) -> bytes:
+    """64 bytes compact, or 65 bytes r, s, v, to compact."""
+    raw = from_hex(value, (c.SIGNATURE_BYTES, c.SIGNATURE_BYTES + 1))
+    if len(raw) == c.SIGNATURE_BYTES:
+        return raw
+    parity = raw[64] - 27 if raw[64] >= 27 else raw[64]
+    if parity not in (0, 1) or raw[32] & 0x80:
+        raise ValueError
+    return raw[:32] + bytes((raw[32] | parity << 7,)) + raw[33:64]
+
+
+SIGNATURE: Final = Field("signature", "0x and 64 bytes (EIP-2098) or 65 bytes (r, s, v) in hex", _signature)
+_U32 = c.U32_MAX
+
+
+def cursor(value: Any) -> int:
+    """A key of the store, as text: it may be beyond what JSON numbers hold exactly. ValueError."""
+    if type(value) is not str or not value.isascii() or not value.isdigit() or len(value) > 19:
+        raise ValueError
+    return min(int(value), 2**63 - 1)
+
+
+def underlying(value: Any) -> int:
+    """The number of an underlying by its name. ValueError."""
+    if type(value) is not str or value not in UNDERLYINGS:
+        raise ValueError
+    return UNDERLYINGS.index(value)

@@ -1,0 +1,514 @@
+"""The gateway: clients' JSON-RPC on one side, the sequencer's socket on the other.
+
+It decodes records and recovers their signers, so that neither is the engine's work. It holds no state of the
+exchange but the names of the instruments; any number of gateways may run beside each other. What it accepts, in which
+frames, and how it fails: docs/API.md. The protocols of the port are in frontdoor.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from sequencer.api import ipc, jsonrpc
+from sequencer.api.jsonrpc import Instruments, RequestError, UnknownInstrument
+from sequencer.api.limits import Addresses, Limits
+from sequencer.api.link import Link
+from sequencer.api.pages import PAGE
+from sequencer.api.peer import Peer, response
+from sequencer.api.subscribers import Subscribers
+from sequencer.api.turns import Asked, Turns
+from sequencer.errors import Code
+from sequencer.protocol.codec import domain_separator
+
+logger = logging.getLogger(__name__)
+
+Sink: TypeAlias = Callable[[bytes, bool, bytes], None]
+"""Where an answer goes: (token of the request, ok, JSON of the result or of the error object)."""
+
+_OPEN_BRACKET: Final = ord("[")
+_BLANK: Final = b" \t\r\n"
+_json: Final = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a gateway must know of the exchange to read its records."""
+
+    chain_id: int
+    verifying_contract: str
+
+    def domain(self) -> bytes:
+        """EIP-712 domain separator."""
+        return domain_separator(self.chain_id, bytes.fromhex(self.verifying_contract[2:]))
+
+
+class _SystemInfo(msgspec.Struct):
+    chain_id: int
+    verifying_contract: str
+
+
+class _Listed(msgspec.Struct):
+    instrument: str
+    number: int
+
+
+_system_info_decoder: Final = msgspec.json.Decoder(_SystemInfo)
+_instruments_decoder: Final = msgspec.json.Decoder(list[_Listed])
+
+
+class _Pending:
+    """A request on its way: where its answer goes, and until when it is waited for."""
+
+    __slots__ = ("deadline", "is_submit", "peer", "sink", "token")
+
+    def __init__(self, peer: Peer | None, sink: Sink, token: bytes, is_submit: bool, deadline: float) -> None:
+        self.peer = peer
+        self.sink = sink
+        self.token = token
+        self.is_submit = is_submit
+        self.deadline = deadline
+
+
+class Gateway:
+    """Requests of all peers, and the one connection to the sequencer. No listening socket of its own."""
+
+    def __init__(self, address: str, expected: Exchange | None = None, limits: Limits | None = None) -> None:
+        self.address = address
+        self.limits = limits or Limits()
+        self.exchange: Exchange | None = None
+        self.ready = False
+        self.listed = Instruments()
+        self._loop = asyncio.get_running_loop()
+        self.addresses = Addresses(self.limits, self._loop.time)
+        self.events = Subscribers()
+        self.connections = 0
+        self.link = Link(address, self._received, self._lost, self._introduce)
+        self._turns = Turns(self.limits, self._send_query)
+        self._expected = expected
+        self._domain = b""
+        self._pending: dict[int, _Pending] = {}
+        self._next_rid = 1
+        self._submits: list[tuple[int, bytes, bytes, str]] = []
+        self._dirty: list[Peer] = []
+        self._parked: list[Callable[[], None]] = []
+        self._refreshed_at = float("-inf")
+        self._was_lost = False
+        self._refreshing: asyncio.Task[None] | None = None  # held, so that it lives
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def receive(self, peer: Peer, data: bytes) -> None:
+        """Handles one JSON document of `peer`: a request or a batch of them."""
+        if data and data[0] in _BLANK:
+            data = data.lstrip(_BLANK)
+        if data and data[0] == _OPEN_BRACKET:
+            self._receive_batch(peer, data)
+        else:
+            self._receive_one(peer, peer.reply, data)
+
+    def receive_record(self, peer: Peer, client_id: bytes, raw: bytes) -> None:
+        """Handles a record of a binary frame."""
+        try:
+            self._submit(peer, peer.reply_binary, client_id, *jsonrpc.split_frame(raw))
+        except RequestError as error:
+            peer.reply_binary(client_id, False, error.body())
+
+    def _receive_batch(self, peer: Peer, data: bytes) -> None:
+        try:
+            items = jsonrpc.parse_batch(data)
+        except RequestError as error:
+            peer.reply(b"null", False, error.body())
+            return
+        batch = _Batch(peer, len(items))
+        for item in items:
+            self._receive_one(peer, batch.reply, item)
+
+    def _receive_one(self, peer: Peer, sink: Sink, data: bytes) -> None:
+        token = b"null"
+        try:
+            token, method, params = jsonrpc.parse_request(data)
+            if method == "submit":
+                self._submit(peer, sink, token, *jsonrpc.submit_params(params))
+            else:
+                self._call(peer, sink, token, method, params)
+        except UnknownInstrument as error:
+            if self.ready:
+                self._retry_when_listed(peer, sink, token, data, error)
+            else:  # it may well be one that is listed
+                sink(token, False, _not_ready().body())
+        except RequestError as error:
+            sink(token if token != b"null" else error.id_json, False, error.body())
+
+    def _retry_when_listed(
+        self, peer: Peer, sink: Sink, token: bytes, data: bytes, error: RequestError
+    ) -> None:
+        """The instrument may be newly listed: asks the sequencer, once a second at most, and tries again."""
+        now = self._loop.time()
+
+        def once_more() -> None:
+            try:
+                _, method, params = jsonrpc.parse_request(data)
+                self._call(peer, sink, token, method, params, is_last=True)
+            except RequestError as still:
+                sink(token, False, still.body())
+
+        def again() -> None:
+            peer.outstanding -= 1
+            once_more()
+
+        if now < self._refreshed_at + 1.0 and not self._parked:
+            once_more()
+            return
+        try:
+            self._check_load(peer)
+        except RequestError as busy:
+            sink(token, False, busy.body())
+            return
+        peer.outstanding += 1
+        self._parked.append(again)
+        if len(self._parked) == 1:
+            self._refreshed_at = now
+            self._refreshing = self._loop.create_task(self._refresh_instruments())
+
+    def _call(
+        self,
+        peer: Peer,
+        sink: Sink,
+        token: bytes,
+        method: str,
+        raw_params: msgspec.Raw,
+        is_last: bool = False,
+    ) -> None:
+        """Has a request answered. `is_last`: the list of instruments will not be looked up for it again."""
+        signed = jsonrpc.SIGNED.get(method)
+        if signed is not None:
+            fields = jsonrpc.parse_params(raw_params)
+            record = signed.record(fields, self.listed)
+            self._submit(peer, sink, token, record, fields.get("label", ""))
+        elif method in jsonrpc.QUERIES:
+            params = jsonrpc.query_params(method, jsonrpc.parse_params(raw_params), self.listed)
+            self._check_load(peer)
+            if not peer.queries.take():
+                raise _too_many("queries_per_s", "queries of a connection", self.limits.queries_per_s)
+            if not peer.address.queries.take():
+                limit = self.limits.address_queries_per_s
+                raise _too_many("address_queries_per_s", f"queries of {peer.address.name}", limit)
+            self._query(peer, sink, token, method, params)
+        elif method == "typed_data":
+            exchange = self.exchange
+            if exchange is None:
+                raise _not_ready()
+            params = jsonrpc.parse_params(raw_params)
+            found = jsonrpc.typed_data(params, self.listed, exchange.chain_id, exchange.verifying_contract)
+            sink(token, True, _json.encode(found))
+        elif method in ("subscribe", "unsubscribe"):
+            names, refused = jsonrpc.channels(jsonrpc.parse_params(raw_params), self.listed)
+            for _, error in refused:
+                if isinstance(error, UnknownInstrument) and not is_last:
+                    raise error
+            self._subscribe(peer, names, on=method == "subscribe")
+            answer: dict[str, object] = {"channels": names}
+            if refused:
+                answer["refused"] = [
+                    {
+                        "channel": channel,
+                        "code": int(error.code),
+                        "message": error.message,
+                        "data": error.data,
+                    }
+                    for channel, error in refused
+                ]
+            sink(token, True, _json.encode(answer))
+        else:
+            shown = jsonrpc.shown(method)
+            raise RequestError(
+                Code.UNKNOWN_METHOD, f"unknown method {shown!r}", methods=list(jsonrpc.METHODS)
+            )
+
+    def _submit(self, peer: Peer, sink: Sink, token: bytes, raw: bytes, label: str = "") -> None:
+        if not self.ready:
+            raise _not_ready()
+        self._check_load(peer)
+        if not peer.submits.take():
+            raise _too_many("submits_per_s", "submissions of a connection", self.limits.submits_per_s)
+        signer = jsonrpc.admit(raw, self._domain)
+        rid = self._next_rid
+        self._next_rid = rid + 1
+        deadline = self._loop.time() + self.limits.answer_timeout_s
+        self._pending[rid] = _Pending(peer, sink, token, True, deadline)
+        peer.outstanding += 1
+        if not self._submits:
+            self._loop.call_soon(self._forward)
+        self._submits.append((rid, raw, signer, label))
+
+    def _query(
+        self, peer: Peer | None, sink: Sink, token: bytes, method: str, params: dict[str, Any]
+    ) -> None:
+        """Asks the sequencer: for a client in its turn, for the gateway itself (`peer` None) at once."""
+        if self.link.connection is None or not (self.ready or peer is None):
+            raise _not_ready()
+        rid = self._next_rid
+        self._next_rid = rid + 1
+        deadline = self._loop.time() + self.limits.answer_timeout_s
+        self._pending[rid] = _Pending(peer, sink, token, False, deadline)
+        if peer is None:
+            self.link.send(ipc.Query(rid, method, params))
+        else:
+            peer.outstanding += 1
+            self._turns.ask(Asked(peer, rid, method, params))
+
+    def _send_query(self, rid: int, method: str, params: dict[str, Any]) -> bool:
+        if rid not in self._pending:  # its time is up
+            return False
+        self._forward()  # what came before it goes before it
+        return self.link.send(ipc.Query(rid, method, params))
+
+    def _check_load(self, peer: Peer) -> None:
+        limits = self.limits
+        if peer.outstanding >= limits.outstanding:
+            limit = f"at most {limits.outstanding} requests of a connection that await their answer"
+            raise RequestError(
+                Code.RATE_LIMITED,
+                f"outstanding: {limit}; nothing was accepted",
+                field="outstanding",
+                limit=limit,
+                got=peer.outstanding + 1,
+            )
+        if len(self._pending) >= limits.pending or self.link.is_paused:
+            limit = f"at most {limits.pending} requests of all clients that await their answer"
+            if self.link.is_paused:
+                limit = "a sequencer that reads what it is sent"
+            raise RequestError(
+                Code.QUEUE_FULL,
+                f"the exchange is busy: {limit}; nothing was accepted",
+                field="pending",
+                limit=limit,
+                got=len(self._pending) + 1,
+            )
+
+    def _forward(self) -> None:
+        """Sends what one turn of the loop has gathered, as one frame."""
+        items, self._submits = self._submits, []
+        if not items:
+            return
+        for part in ipc.split_items(items, 1):
+            if not self.link.send(ipc.Submit(part)):
+                for rid, *_ in part:  # never written: nothing was accepted
+                    self._finish(rid, False, _not_ready().body())
+
+    def _subscribe(self, peer: Peer, names: list[str], on: bool) -> None:
+        if not peer.can_subscribe:
+            limit = "a WebSocket connection (/ws)"
+            raise RequestError(
+                Code.INVALID_REQUEST,
+                f"subscriptions need {limit}",
+                field="connection",
+                limit=limit,
+                got="HTTP",
+            )
+        if on:
+            count = len(peer.channels | set(names))
+            if count > jsonrpc.CHANNELS_MAX:
+                raise jsonrpc.invalid("channels", f"at most {jsonrpc.CHANNELS_MAX} on a connection", count)
+            self.events.add(peer, names)
+        else:
+            self.events.remove(peer, names)
+
+    def forget(self, peer: Peer) -> None:
+        """`peer` has gone: its subscriptions end; what it has submitted goes on."""
+        self.events.remove(peer, list(peer.channels))
+
+    def caught_up(self, peer: Peer) -> None:
+        """`peer` has read what it had left unread: its queries may go on."""
+        self._turns.wake(peer.address)
+
+    def health(self) -> dict[str, object]:
+        """What GET /health shows. `reason`: why no orders are taken."""
+        accepts, reason = self.link.health()
+        return {
+            "ready": self.ready,
+            "accepts_orders": self.ready and accepts,
+            "reason": reason if self.ready or reason else "the sequencer is away",
+            "connections": self.connections,
+            "addresses": len(self.addresses),
+            "pending": len(self._pending),
+            "queries_on_their_way": len(self._turns),
+            "unread_bytes": self.addresses.unread,
+            "sequencer_slow": self.link.is_paused,
+        }
+
+    # --- answers --------------------------------------------------------------------------------
+
+    def _finish(self, rid: int, ok: bool, body: bytes) -> None:
+        pending = self._pending.pop(rid, None)
+        if pending is None:
+            return
+        if pending.peer is not None:
+            pending.peer.outstanding -= 1
+        pending.sink(pending.token, ok, body)
+
+    def _received(self, link: ipc.Connection, message: ipc.Message) -> None:
+        finish = self._finish
+        if isinstance(message, ipc.Acks):
+            for rid, ok, body in message.items:
+                finish(rid, ok, body)
+        elif isinstance(message, ipc.Events):
+            for channel, _, body in message.items:
+                self.events.publish(channel, body)
+        elif isinstance(message, ipc.Answer):
+            self._turns.answered(message.rid, len(message.body))
+            finish(message.rid, message.ok, message.body)
+        elif isinstance(message, ipc.Gap):
+            self.events.publish_gap(f"{message.dropped} events were dropped: the gateway read too slowly")
+        else:
+            link.abort(f"the sequencer sent {type(message).__name__}")
+        self.flush()
+
+    def wrote_to(self, peer: Peer) -> None:
+        """`peer` has frames to flush at the end of this turn of the loop."""
+        if not self._dirty:
+            self._loop.call_soon(self.flush)
+        self._dirty.append(peer)
+
+    def flush(self) -> None:
+        """Writes what peers have queued, one write each."""
+        dirty, self._dirty = self._dirty, []
+        for peer in dirty:
+            peer.flush()
+
+    # --- the sequencer --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keeps the connection to the sequencer, for ever."""
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            await self.link.run()
+        finally:
+            sweeper.cancel()
+
+    async def _introduce(self) -> None:
+        """Learns whose gateway this is; it takes nothing before."""
+        info = _system_info_decoder.decode(await self._ask("system_info"))
+        exchange = Exchange(info.chain_id, info.verifying_contract.lower())
+        if self._expected is not None and exchange != self._expected:
+            raise RequestError(
+                Code.INTERNAL,
+                f"the sequencer serves {exchange}, this gateway was started for {self._expected}",
+            )
+        self.listed = await self._instruments()
+        self.exchange = exchange
+        self._domain = exchange.domain()
+        self.ready = True
+        if self._was_lost:
+            self.events.publish_gap("the connection to the sequencer was lost and made again")
+        logger.info("ready: chain %d, contract %s", exchange.chain_id, exchange.verifying_contract)
+
+    async def _ask(self, method: str, **params: object) -> bytes:
+        answer: asyncio.Future[bytes] = self._loop.create_future()
+
+        def sink(_: bytes, ok: bool, body: bytes) -> None:
+            if answer.done():
+                return
+            if ok:
+                answer.set_result(body)
+            else:
+                answer.set_exception(
+                    RequestError(Code.INTERNAL, f"{method}: {body.decode(errors='replace')}")
+                )
+
+        self._query(None, sink, b"", method, params)
+        return await answer
+
+    async def _instruments(self) -> Instruments:
+        """The listed instruments, page by page."""
+        found: list[_Listed] = []
+        while True:
+            after = found[-1].number if found else 0
+            page = _instruments_decoder.decode(await self._ask("instruments", after=after, limit=PAGE))
+            found += page
+            if len(page) < PAGE:
+                return Instruments((one.instrument, one.number) for one in found)
+
+    async def _refresh_instruments(self) -> None:
+        """Looks the instruments up again, for requests that name one that is not known."""
+        try:
+            self.listed = await self._instruments()
+        except (RequestError, msgspec.DecodeError) as error:
+            logger.error("instruments: %s", error)
+        parked, self._parked = self._parked, []
+        for again in parked:
+            again()
+        self.flush()
+
+    def _lost(self, reason: str) -> None:
+        """The sequencer has gone: what was forwarded has an unknown outcome, the rest was not accepted."""
+        logger.warning("the connection to the sequencer was lost: %s", reason)
+        self.ready = False
+        self._was_lost = True
+        self._forward()
+        for rid, pending in list(self._pending.items()):
+            error = (
+                _unknown("the connection to the sequencer was lost") if pending.is_submit else _not_ready()
+            )
+            self._finish(rid, False, error.body())
+        self._turns.forget_all()
+        self.flush()
+
+    async def _sweep(self) -> None:
+        """Gives up on answers that do not come. Requests are in the order of their deadlines."""
+        while True:
+            await asyncio.sleep(min(1.0, self.limits.answer_timeout_s / 4))
+            now = self._loop.time()
+            late = []
+            for rid, pending in self._pending.items():
+                if pending.deadline > now:
+                    break
+                late.append((rid, pending))
+            for rid, pending in late:
+                error = _unknown("no answer in time") if pending.is_submit else _not_ready()
+                self._finish(rid, False, error.body())
+
+
+class _Batch:
+    """Answers of a batch, gathered until the last is there; in the order of their arrival."""
+
+    __slots__ = ("_documents", "_missing", "_peer")
+
+    def __init__(self, peer: Peer, count: int) -> None:
+        self._peer = peer
+        self._missing = count
+        self._documents: list[bytes] = []
+
+    def reply(self, token: bytes, ok: bool, body: bytes) -> None:
+        self._documents.append(response(token, ok, body))
+        self._missing -= 1
+        if not self._missing:
+            self._peer.send_document(b"[" + b",".join(self._documents) + b"]")
+
+
+def _not_ready() -> RequestError:
+    return RequestError(Code.NOT_READY, "the sequencer is away; nothing was accepted, try again later")
+
+
+def _unknown(why: str) -> RequestError:
+    return RequestError(
+        Code.OUTCOME_UNKNOWN,
+        f"{why} after the record was forwarded: look at the account's nonces or orders before sending it again",
+    )
+
+
+def _too_many(field: str, what: str, rate: float) -> RequestError:
+    limit = f"{rate:g} a second"
+    return RequestError(
+        Code.RATE_LIMITED,
+        f"{what} are limited to {limit}; nothing was accepted",
+        field=field,
+        limit=limit,
+        got="more",
+    )
