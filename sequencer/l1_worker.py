@@ -384,9 +384,9 @@ class L1Worker:
     def _stand(self, rpc: Rpc) -> Standing:
         now = self.standing = standing(rpc, self._deployment, self._signer.address)
         self._stood_s = self._members_s = time.monotonic()
-        if now.leads:
-            self._heard_s = self._stood_s
         why, is_final = deposed(rpc, self._deployment, now, self._config.confirmations)
+        if not why:  # it leads, or nobody does and it may again
+            self._heard_s = self._stood_s
         if (why, is_final) != self._deposed:
             self._deposed = why, is_final
             logger.warning("L1: %s", why or "this sequencer leads again")
@@ -394,7 +394,7 @@ class L1Worker:
         return now
 
     def unseen_s(self) -> float | None:
-        """For how long L1 has not said that this sequencer leads; None: not since the start."""
+        """For how long L1 has not said that this sequencer leads, or may again; None: not since the start."""
         return None if self._heard_s is None else time.monotonic() - self._heard_s
 
     def _failed(self, error: Exception) -> None:

@@ -210,7 +210,7 @@ def _is_leading(config: NodeConfig) -> bool:
     """
     of = config.service
     assert of.deployment is not None
-    with contextlib.closing(Rpc(of.l1_url)) as rpc:
+    with contextlib.closing(Rpc(of.l1_url, timeout_s=of.l1.timeout_s)) as rpc:
         now = standing(rpc, of.deployment, config.signer.address)
         why, lasts = deposed(rpc, of.deployment, now, of.l1.confirmations)
         if lasts:
@@ -249,7 +249,7 @@ async def _hand_over(config: NodeConfig, stop: asyncio.Event) -> None:
 def _send_hand_over(config: NodeConfig) -> str | None:
     of = config.service
     assert of.deployment is not None
-    with contextlib.closing(Rpc(of.l1_url)) as rpc:
+    with contextlib.closing(Rpc(of.l1_url, timeout_s=of.l1.timeout_s)) as rpc:
         epoch = standing(rpc, of.deployment, config.signer.address).epoch
         how = TxConfig.under(of.l1.caps, of.l1.confirmations)
         manager = TxManager(rpc, config.signer, of.folder / "l1.sqlite", how)

@@ -20,7 +20,7 @@ from sequencer import brake, errors
 from sequencer.api.ipc import Connection, IpcServer, Query
 from sequencer.batcher import Batcher
 from sequencer.check import Scrub
-from sequencer.clock import Clock, SystemClock
+from sequencer.clock import Clock, ClockStopped, SystemClock
 from sequencer.driver import Driver, DriverConfig
 from sequencer.engine import Engine, ReplayError, Submission, Tick
 from sequencer.genesis import genesis_root, genesis_state
@@ -527,6 +527,13 @@ class Service:
             raise QueryError("nonce", f"must be an integer from 0 to {U32_MAX - 1}", nonce)
         return self.outcomes.find(account, number, nonce, self.intake.holds)
 
+    def _shown_now_s(self) -> int:
+        """The time that ages are told against: the exchange's last where there is none that can be trusted."""
+        try:
+            return self.clock.now_s()
+        except ClockStopped:
+            return self.state.globals.time
+
     def _status(self) -> dict[str, Any]:
         worker = self.worker
         standing = worker.standing if worker else None
@@ -546,7 +553,7 @@ class Service:
             "batches_posted": self.last_posted,
             "work_waiting": self._work_waiting(),
             "feed_error": self.keeper.feed_error,
-            **self.views.feed_ages(self.clock.now_s()),
+            **self.views.feed_ages(self._shown_now_s()),
             "accounts_short": len(self.keeper.index.looks.short),
             "auctions": len(self.keeper.index.looks.auctions),
             "looks_are_behind": self.keeper.index.looks.is_behind,
@@ -807,7 +814,7 @@ class Service:
         deployment, l1 = self.config.deployment, self.config.l1
         if deployment is None:
             return False
-        rpc = Rpc(self.config.l1_url)
+        rpc = Rpc(self.config.l1_url, timeout_s=l1.timeout_s)
         try:
             follower = Follower(
                 rpc, deployment.inbox, deployment.rollup, deployment.deploy_block, l1.confirmations

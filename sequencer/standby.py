@@ -282,7 +282,11 @@ class Standby:
         if known is None:
             logger.warning("standby: silent since %d: taking over from %s", now.silent_since, now.leader)
             data = SEQUENCERS.encode("take_over")
-            self._manager.send(f"{name}-{self._attempt}", self._at.sequencers, data, 0, CALL_GAS)
+            # What this one has posted when it led is of no effect: stuck, it must not stand before this.
+            self._manager.send_over(
+                *(f"{name}-{self._attempt}", self._at.sequencers, data, 0, CALL_GAS),
+                lambda intent_id: intent_id.startswith("batch-"),
+            )
         return f"taking over from {now.leader}"
 
 

@@ -196,6 +196,46 @@ class TxManager:
                 self._guarded(self._advance)
             return self._store.by_seq(intent.seq)
 
+    def send_over(
+        self, intent_id: str, to: str, data: bytes, value: int, gas: int, is_void: Callable[[str], bool]
+    ) -> Intent:
+        """`send`, in the place of the transaction that the others wait for, if `is_void` of its intent: its nonce is
+        taken, by a blob where it has blobs, so that a stuck one holds nothing up. If it is mined all the same, this
+        intent is gone, and `get` knows nothing of it.
+        """
+        with self._lock:
+            if self._store.get(intent_id) is None:
+                self._guarded(lambda: self._replace(intent_id, to, data, value, gas, is_void))
+            known = self._store.get(intent_id)
+            return known if known is not None else self.send(intent_id, to, data, value, gas)
+
+    def _replace(
+        self, intent_id: str, to: str, data: bytes, value: int, gas: int, is_void: Callable[[str], bool]
+    ) -> None:
+        unmined = [one for one in self._store.open_intents() if one.state is not State.MINED]
+        if not unmined or unmined[0].nonce is None or not is_void(unmined[0].intent_id):
+            return
+        old, nonce = unmined[0], unmined[0].nonce
+        attempts = self._store.attempts(nonce)
+        has_blobs = any(one.fees.blob_fee for one in attempts)
+        fees = self._suggested_fees(has_blobs)
+        for attempt in attempts:
+            fees = bumped(attempt.fees, fees)
+        if self._config.caps.within(fees) != fees:
+            return  # a node would not take it: it goes behind
+        content = Content(
+            bytes.fromhex(to.removeprefix("0x")), data, value, gas, FILLER_PAYLOAD if has_blobs else b""
+        )
+        with self._store.transaction():
+            self._store.update(old.seq, state=State.FAILED, nonce=None, error=f"given up for {intent_id}")
+            intent = self._store.add(intent_id, content)
+            self._store.update(intent.seq, nonce=nonce)
+            signed = self._signed(intent.seq, nonce, fees)
+            assert signed is not None  # its content has just been stored
+            self._store.add_attempt(Attempt(signed.hash, intent.seq, nonce, fees, None))
+        self._checkpoint("nonce stored")
+        self._broadcast(self._store.by_seq(intent.seq))
+
     def get(self, intent_id: str) -> Intent | None:
         with self._lock:
             return self._store.get(intent_id)

@@ -3,6 +3,7 @@ never both, blobs without a gap in the nonces, and a replacement at twice every 
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -226,8 +227,10 @@ def test_nonce__freed_among_blobs__is_filled_by_a_blob(desk: Desk, monkeypatch: 
         desk.mint(manager, "refused", 30)
     assert StrictNode.send_raw is deliver
     desk.mint(manager, "c", 900)
-    for _ in range(3):
+    until_s = time.monotonic() + 10  # what a node refused goes to it again after a while
+    while len(desk.rpc.pool()) < 3 and time.monotonic() < until_s:
         manager.poll()
+        time.sleep(0.05)
     pool = desk.rpc.pool()
     assert [one.has_blobs for one in pool.values()] == [True] * 3
     assert manager.metrics().gaps_filled == 1
@@ -255,6 +258,28 @@ def test_calldata__in_the_place_of_a_pending_blob__is_what_such_a_node_refuses(d
     other.close()
     manager.close()
     assert len(desk.rpc.pool()) == 1
+
+
+@pytest.mark.node
+def test_old_leaders_blob__that_is_stuck__gives_its_place_to_the_take_over(desk: Desk) -> None:
+    """Before, the take-over waited until the pool had let go of it."""
+    manager = desk.manager()
+    desk.chain.set_automine(False)
+    desk.mint(manager, "batch-1", 5)
+    desk.mint(manager, "batch-2", 70)
+    data = TOKEN.encode("mint", manager.address, 900)
+    manager.send_over("take-over", desk.at.token, data, 0, GAS, lambda name: name.startswith("batch-"))
+    pool = desk.rpc.pool()
+    sent = manager.get("take-over")
+    assert sent is not None
+    assert (sent.state, pool[min(pool)].hash) == (State.SENT, sent.tx_hash)
+    assert all(one.has_blobs for one in pool.values())
+    desk.chain.set_automine(True)
+    desk.chain.mine()
+    assert manager.wait("take-over", 120).nonce == min(pool)
+    manager.wait("batch-2", 120)
+    assert desk.minted == 970
+    manager.close()
 
 
 @pytest.mark.node

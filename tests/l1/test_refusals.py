@@ -8,7 +8,7 @@ import pytest
 import rlp
 
 from sequencer.l1.errors import RpcRejected
-from sequencer.l1.fees import GWEI, FeeCaps, market
+from sequencer.l1.fees import DEFAULT_CAPS, GWEI, FeeCaps, market
 from sequencer.l1.refusals import Refusal, meaning
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.txmgr import TxConfig, TxManager
@@ -174,7 +174,9 @@ def test_fees__of_a_node_that_suggests_450_gwei__are_those_of_the_chain(
     mint(manager, exchange, "a", 5)
     goes_on(manager, "a")
     found = exchange.rpc.call("eth_getTransactionByHash", manager.get("a").tx_hash)  # type: ignore[union-attr]
-    assert to_int(found["maxPriorityFeePerGas"]) <= 2 * GWEI
+    assert (
+        to_int(found["maxPriorityFeePerGas"]) <= DEFAULT_CAPS.tip
+    )  # twice what these tests' own blocks have taken
 
 
 def test_fees__without_a_history__are_within_the_cap(proxy: FaultyL1) -> None:
@@ -224,6 +226,15 @@ def test_blob_fees__are_those_of_the_chain_and_within_the_cap(
 
 
 def test_blob_fees__that_nobody_says__are_an_error(proxy: FaultyL1) -> None:
+    def fault(one: faulty_l1.Exchange) -> None:
+        def answer(call: dict[str, object]) -> object:
+            if call["method"] in ("eth_blobBaseFee", "eth_feeHistory"):
+                return faulty_l1.error(call, "the method does not exist", -32601)
+            return one.ask(call)
+
+        one.send([answer(call) for call in one.calls])
+
+    proxy.fault = fault
     rpc = Rpc(proxy.url)
     with pytest.raises(RpcRejected, match="eth_blobBaseFee"):
         market(rpc, CAPS, has_blobs=True)

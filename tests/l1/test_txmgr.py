@@ -316,6 +316,67 @@ def test_base_fee__above_the_signed_fee__is_met_by_a_bump(exchange: Exchange) ->
     assert minted(exchange) == 5
 
 
+def send_over(manager: TxManager, exchange: Exchange, intent_id: str, amount: int) -> None:
+    data = TOKEN.encode("mint", manager.address, amount)
+    to = exchange.deployment.token
+    manager.send_over(intent_id, to, data, 0, GAS, lambda name: name.startswith("batch-"))
+
+
+@pytest.mark.parametrize("step", ["", "nonce stored", "before sending", "after sending"])
+def test_void_transaction__that_is_stuck__gives_its_place_to_what_counts(
+    exchange: Exchange, step: str
+) -> None:
+    """An old leader's batch must not stand before its take-over."""
+    manager = exchange.manager(checkpoint=crash_at(step))
+    exchange.chain.set_automine(False)
+    try:
+        if step:
+            manager.close()
+            manager = exchange.manager()
+        mint(manager, exchange, "batch-1", 5)
+        mint(manager, exchange, "batch-2", 70)
+        stuck = manager.get("batch-1")
+        if step:
+            manager.close()
+            manager = exchange.manager(checkpoint=crash_at(step))
+            with pytest.raises(Crash):
+                send_over(manager, exchange, "take-over", 900)
+            manager.close()
+            manager = exchange.manager()
+        send_over(manager, exchange, "take-over", 900)
+        manager.poll()
+        exchange.chain.mine()
+    finally:
+        exchange.chain.set_automine(True)
+    assert stuck is not None
+    assert manager.wait("take-over", 60).nonce == stuck.nonce
+    manager.wait("batch-2", 60)
+    given_up = manager.get("batch-1")
+    assert given_up is not None
+    assert (given_up.state, given_up.error) == (State.FAILED, "given up for take-over")
+    assert minted(exchange) == 970
+
+
+def test_void_transaction__that_is_mined_all_the_same__leaves_what_counts_to_be_sent_again(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = exchange.manager()
+    exchange.chain.set_automine(False)
+    try:
+        mint(manager, exchange, "batch-1", 5)
+        with monkeypatch.context() as patch:
+            patch.setattr(Rpc, "send_raw", lambda _self, _raw: "0x" + "00" * 32)  # nobody hears of it
+            send_over(manager, exchange, "take-over", 900)
+        exchange.chain.mine()
+    finally:
+        exchange.chain.set_automine(True)
+    assert manager.wait("batch-1", 60).state is State.CONFIRMED
+    assert manager.get("take-over") is None
+    send_over(manager, exchange, "take-over", 900)
+    manager.wait("take-over", 60)
+    assert minted(exchange) == 905
+
+
 def test_store__of_another_key__is_refused(exchange: Exchange) -> None:
     manager = exchange.manager()
     manager.poll()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,10 +15,13 @@ from sequencer.errors import Code
 from sequencer.l1.abi import Contract
 from sequencer.l1.fees import GWEI
 from sequencer.l1.follower import Follower
+from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import standing
 from sequencer.l1.wallet import Wallet
+from sequencer.l1_worker import L1Config
 from sequencer.local.devnet import devnet_signer
 from sequencer.proof.replay import replay as replay_posted
+from sequencer.service import Service, ServiceConfig
 from tests.simulation import faulty_l1
 from tests.simulation.faulty_l1 import MALFORMED, Fault, FaultyL1
 from tests.simulation.kill import posts
@@ -259,6 +263,50 @@ def _leads(world: World, other: Wallet) -> bool:
     data = SEQUENCERS.encode("take_over")
     other.transact("take_over", world.deployment.sequencers, data, 0, 500_000)
     return True
+
+
+class Nonsense(Rpc):
+    """What nobody has foreseen, twice, in the middle of the L1 thread's work."""
+
+    left = 2
+
+    def block_number(self) -> int:
+        if Nonsense.left and threading.current_thread().name == "l1":
+            Nonsense.left -= 1
+            raise TypeError(f"'NoneType' object is not subscriptable: {self.url}")
+        return super().block_number()
+
+
+def test_l1_thread__that_dies_of_the_unforeseen__is_loud_and_starts_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sequencer.l1_worker.Rpc", Nonsense)
+
+    async def play() -> None:
+        with faulty_l1.faulty(world.chain.url) as proxy:
+            l1 = L1Config(poll_s=0.05)
+            url = proxy.url + "/v3/sEcReTkEy123"
+            config = ServiceConfig(tmp_path / "s", world.params, world.deployment, url, l1)
+            service = Service(config, None, devnet_signer(0))
+            await service.start(str(tmp_path / "s.sock"))
+            until = time.monotonic() + GOES_ON_S
+            told: set[str] = set()
+            status: dict[str, Any] = {"inbox_count": 0, "l1_error": "?"}
+            while status["inbox_count"] < TRADERS or status["l1_error"]:
+                assert time.monotonic() < until, told
+                told.add(status["l1_error"])
+                await asyncio.sleep(0.02)
+                status = service.answer("status", {})
+            await service.stop()
+            assert (status["l1_restarts"], status["l1_error"]) == (2, "")
+            assert any("the L1 thread has failed (TypeError" in one for one in told)
+            assert not any("sEcReTkEy123" in one for one in told)
+
+    asyncio.run(play())
+    loud = [one for one in caplog.records if one.levelname == "CRITICAL"]
+    assert len(loud) == 2
+    assert "Traceback" in loud[0].getMessage()
+    assert "sEcReTkEy123" not in caplog.text
 
 
 def test_key__out_of_ether__acknowledges_nothing_more(world: World) -> None:

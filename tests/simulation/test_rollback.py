@@ -113,7 +113,10 @@ class Desk:
         def is_ready() -> bool:
             state = self.service.state
             are_marked = all(page.time for page in state.pages.values())
-            return state.globals.inbox_count >= 4 and len(state.instruments) >= 8 and are_marked
+            worker = self.service.worker
+            assert worker is not None
+            is_heard = worker.unseen_s() is not None  # before, nothing is acknowledged
+            return is_heard and state.globals.inbox_count >= 4 and len(state.instruments) >= 8 and are_marked
 
         await until(is_ready, "listings with marks")
 
