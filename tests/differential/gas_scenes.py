@@ -76,6 +76,9 @@ class Script:
         asks = lambda: list(world.books[instrument].orders(c.SELL))  # noqa: E731  # of the moment
         seq = world.globals.seq + BEFORE
         yield Scene("PLACE, rests", size, (self.place(number, instrument, 1, 10),))
+        amend = {"instrument": instrument, "flags": c.BUY, "price": 1, "seq": seq, "fee_max": 65_535}
+        less = self.signed(Kind.AMEND, number, **amend, new_price=1, quantity=5)
+        yield Scene("AMEND, less in its place", size, (less,))
         cancel = {"instrument": instrument, "side": c.BUY, "price": 1, "seq": seq}
         yield Scene("CANCEL", size, (self.signed(Kind.CANCEL, number, **cancel),))
         best = asks()[0]
@@ -111,6 +114,16 @@ class Script:
         }
         takes = codec.encode(Kind.FORCED_ORDER, account=number, **order)
         yield Scene("FORCED_ORDER, three fills", size, (takes,))
+        amend["seq"] = world.globals.seq + BEFORE
+        words = {key: order[key] for key in ("instrument", "fee_max")} | {
+            "flags": 0,
+            "price": 1,
+            "quantity": 10,
+        }
+        words["terms"] = world.pages[instrument >> 5].terms[instrument & 31]
+        yield Scene("PLACE_IN_WORDS, rests", size, (self.signed(Kind.PLACE_IN_WORDS, number, **words),))
+        amend |= {"new_price": asks()[2].price, "quantity": sum(one.quantity for one in asks()[:3])}
+        yield Scene("AMEND, three fills", size, (self.signed(Kind.AMEND, number, **amend),))
         yield Scene("FORCED_CANCEL_ALL", size, (codec.encode(Kind.FORCED_CANCEL_ALL, account=number),))
         sweep = {"instrument": instrument, "side": c.BUY, "price": 1, "seq": seq}
         yield Scene("SWEEP", size, (codec.encode(Kind.SWEEP, **sweep),))
