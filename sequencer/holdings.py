@@ -138,8 +138,10 @@ def positions(
     return out
 
 
-def totals(state: State, account: Account, number: int, ledger: Ledger, quotes: Quotes) -> dict[str, Any]:
-    """An account's profit and loss, and its greeks by underlying."""
+def totals(
+    state: State, account: Account, number: int, ledger: Ledger, quotes: Quotes, is_whole: bool
+) -> dict[str, Any]:
+    """An account's profit and loss, and its greeks by underlying. Without a whole ledger there are no sums."""
     total = ledger.total(number)
     value = cost = 0
     by_underlying: dict[int, Sensitivity] = {}
@@ -149,10 +151,10 @@ def totals(state: State, account: Account, number: int, ledger: Ledger, quotes: 
         cost += basis.cost if basis is not None else 0
         by_underlying.setdefault(instrument >> 28, Sensitivity()).add(lots, quotes.quote(instrument).greeks)
     return {
-        "net_deposits": cash(total.net),
-        "realised_pnl": cash(total.realised),
-        "unrealised_pnl": cash(value - cost),
-        "fees_paid": cash(total.fees),
-        "covered": cash(total.covered),
+        "net_deposits": cash(total.net) if is_whole else None,
+        "realised_pnl": cash(total.realised) if is_whole else None,
+        "unrealised_pnl": cash(value - cost) if is_whole else None,
+        "fees_paid": cash(total.fees) if is_whole else None,
+        "covered": cash(total.covered) if is_whole else None,
         "greeks": {UNDERLYINGS[one]: found.shown() for one, found in by_underlying.items()},
     }

@@ -77,6 +77,9 @@ class Views:
     ) -> None:
         self.state = state
         self.ledger = ledger or Ledger(state.params.treasury_account)
+        self._is_whole = (
+            state.globals.seq == 0
+        )  # the ledger has seen every record: it lives as long as the process
         self.quotes = holdings.Quotes(state)
         self._own: dict[int, list[OwnFill]] = {}  # fills of the tick that was observed last, by record
         self._status = status
@@ -106,6 +109,8 @@ class Views:
     def adopt(self, state: State) -> None:
         """Looks at `state` from now on. Trades that it has not seen were never made."""
         self.state = state
+        self.ledger = Ledger(state.params.treasury_account)  # what was undone must not stay in it
+        self._is_whole = state.globals.seq == 0
         self.quotes.adopt(state)
         while self.trades and self.trades[-1].seq >= state.globals.seq:
             self.trades.pop()
@@ -182,7 +187,7 @@ class Views:
                 {"address": address(key), "scope": scope, "expires": expires}
                 for key, scope, expires in account.signers
             ],
-            **holdings.totals(state, account, number, self.ledger, self.quotes),
+            **holdings.totals(state, account, number, self.ledger, self.quotes, self._is_whole),
             "positions": self._positions(number, account),
         }
 

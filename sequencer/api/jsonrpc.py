@@ -31,7 +31,6 @@ from sequencer.api.fields import (
 )
 from sequencer.api.fields import address as _address
 from sequencer.api.fields import choice as _choice
-from sequencer.api.fields import cursor as _cursor
 from sequencer.api.fields import decimal as _decimal
 from sequencer.api.fields import flag as _flag
 from sequencer.api.fields import instrument as _instrument
@@ -39,7 +38,6 @@ from sequencer.api.fields import integer as _integer
 from sequencer.api.fields import underlying as _underlying
 from sequencer.errors import REFUSALS, Code
 from sequencer.genesis import UNDERLYINGS
-from sequencer.history.rows import MoveKind, State
 from sequencer.labels import LABEL_BYTES, LABEL_LIMIT, checked_label, from_frame
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -66,9 +64,6 @@ __all__ = [
 BATCH_MAX: Final = 100
 ID_CHARACTERS_MAX: Final = 64
 ID_INTEGER_MAX: Final = 2**63 - 1
-HISTORY_LIMIT: Final = 200  # rows of a page
-ORDER_STATES: Final = {one.name.lower(): int(one) for one in State}
-MOVE_KINDS: Final = {one.name.lower(): int(one) for one in MoveKind}
 BRACKETS_MAX: Final = 1_000  # of a document: bounds its depth
 RECORD_BYTES_MAX: Final = max(size for size, _, _ in c.LAYOUT.values())
 
@@ -327,13 +322,6 @@ SIGNED: Final[dict[str, Signed]] = {
 }
 
 _WHOSE: Final = (_integer("account", _U32, None), _address("owner", None))
-_HISTORY_PAGE: Final = (
-    _integer("since", _U32, None),
-    _integer("until", _U32, None),
-    _integer("limit", HISTORY_LIMIT, 50, low=1),
-    Field("cursor", "the `next` of the page before", _cursor, None),
-)
-_HISTORY: Final = (_ACCOUNT, _instrument(None), _integer("order_id", c.U40_MAX, None), _LABEL, *_HISTORY_PAGE)
 
 QUERIES: Final[dict[str, tuple[Field, ...]]] = {
     "account": _WHOSE,
@@ -351,10 +339,6 @@ QUERIES: Final[dict[str, tuple[Field, ...]]] = {
     "status": (),
     "order": (_SEQ,),
     "orders": (_ACCOUNT, _LABEL, _integer("after", c.U40_MAX, 0), _PAGE),
-    "order_history": (*_HISTORY, _choice("state", ORDER_STATES, None)),
-    "trade_history": _HISTORY,
-    "settlement_history": (_ACCOUNT, _instrument(None), *_HISTORY_PAGE),
-    "transaction_log": (_ACCOUNT, _choice("kind", MOVE_KINDS, None), *_HISTORY_PAGE),
     "outcome": (_ACCOUNT, _integer("nonce", _U32 - 1)),
     "withdrawal": (_integer("number", _U32),),
     "margin_statement": (_ACCOUNT,),
