@@ -804,13 +804,15 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
         (5, "arbiter: verifier is not a contract"),
         (6, "arbiter: verifier is not a contract"),
         (7, "arbiter: verifier is not a contract"),
-        (8, "arbiter: no block to reveal in"),
+        (8, "arbiter: verifier is not a contract"),
+        (9, "arbiter: verifier is not a contract"),
+        (10, "arbiter: no block to reveal in"),
     ],
 )
 def test_constructor__inconsistent_arguments__revert(
     exchange: Exchange, stranger: Any, position: int, reason: str
 ) -> None:
-    arguments: list[Any] = [exchange.rollup] + [exchange.data_source] * 7 + [REVEAL_BLOCKS]
-    arguments[position] = 0 if position == 8 else stranger
+    arguments: list[Any] = [exchange.rollup] + [exchange.data_source] * 9 + [REVEAL_BLOCKS]
+    arguments[position] = 0 if position == 10 else stranger
     with reverts(reason):
         deploy("Arbiter", *arguments)

@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 from exchange import CALM, IS_LONG, Exchange, outline, reopened
 
 _TYPE = 15 << c.TYPE_SHIFT
+ORDERS = (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.AMEND, Kind.FORCED_ORDER, Kind.CONTINUE)
 SEEDS = st.integers(0, 2**32)
 
 
@@ -66,7 +67,7 @@ class Watched:
         check_work(before, after, raw, out)
         if out.reason is not Reason.OK:
             check_no_op(before, after, raw, out)
-        if raw and raw[0] in (Kind.PLACE, Kind.FORCED_ORDER, Kind.CONTINUE):
+        if raw and raw[0] in (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.FORCED_ORDER, Kind.CONTINUE):
             check_priority(before, out)
         return out
 
@@ -81,7 +82,7 @@ def check_work(before: dict[int, bytes], after: dict[int, bytes], raw: bytes, ou
     """Every record costs its kind; RISK each row that it tries to mark, an order each account that it meets."""
     then = Global.from_words(before[c.KEY_GLOBAL])
     spent = Global.from_words(after[c.KEY_GLOBAL]).work - then.work - work.of(raw)
-    if not raw or raw[0] not in (Kind.RISK, Kind.PLACE, Kind.CONTINUE, Kind.FORCED_ORDER):
+    if not raw or raw[0] not in (Kind.RISK, *ORDERS):
         assert spent == 0
     elif raw[0] == Kind.RISK:
         page_id = raw[1] << 23 | int.from_bytes(raw[2:4], "big") << 7 | raw[4] if len(raw) > 4 else 0
