@@ -132,7 +132,7 @@ async def by_hand(folder: Path) -> None:
         assert "is not frozen; if no batch comes, anybody may freeze it from" in await refused(devnet)
         assert "cannot be frozen before 2024-10-04 01:57:" in await refused(devnet, "--freeze")
         later = json.loads(
-            await asyncio.to_thread(call, "chain", "later", "2h", "--json", "--l1", devnet.chain.url)
+            await asyncio.to_thread(call, "devchain", "later", "2h", "--json", "--l1", devnet.chain.url)
         )
         assert later["time"] == devnet.chain.head_time_s()
 
@@ -153,7 +153,7 @@ async def by_hand(folder: Path) -> None:
         begun_at = devnet.chain.head_time_s()
         assert 0 <= begun_at + 86_400 + 1 - waits["until"] < 60
         assert steps[1]["run_again_at"] == waits["until"]
-        await asyncio.to_thread(call, "chain", "later", "1d1m", "--l1", devnet.chain.url)
+        await asyncio.to_thread(call, "devchain", "later", "1d1m", "--l1", devnet.chain.url)
         steps.append(await leave(devnet, "--devnet-key", "2"))
         value = steps[1]["statement"][0]["to_come"]
         assert steps[2]["paid"] == steps[2]["statement"][0]["at_once"] == value * 800_000 // 10**6
