@@ -408,7 +408,7 @@ def _check_continues(seq: int, cursor: Cursor) -> None:
 def start_of(db: sqlite3.Connection, one: Batch) -> tuple[Cursor, tuple[int, int]]:
     """Where a stored batch begins in the log, and where it ends."""
     at = db.execute("SELECT next_offset, next_segment FROM batches WHERE id = ?", (one.batch_id,)).fetchone()
-    row = db.execute(f"SELECT {_END} FROM batches WHERE id = ?", (one.batch_id - 1,)).fetchone()  # noqa: S608
+    row = db.execute(f"SELECT {_END} FROM batches WHERE id = ?", (one.batch_id - 1,)).fetchone()  # noqa: S608  # a constant
     start = Cursor(*row) if row else Cursor(one.pre_root)
     return start, (at[0], at[1])
 

@@ -28,7 +28,6 @@ from sequencer.l1.txmgr import Funds, TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
 from sequencer.log import LogError
 from sequencer.outbox import Outbox
-from sequencer.protocol.constants import U40_MAX
 
 DEVNET_CHAIN_ID: Final = 31_337
 MEMBERS_S: Final = 10.0  # between readings of the whole set
@@ -106,7 +105,6 @@ class L1Worker:
         on_deposed: Callable[[str, bool], None] = lambda _why, _is_final: None,
         epoch: int = 0,
         on_l1_time: Callable[[int, int], None] = lambda _time_s, _ahead_max_s: None,
-        vouched_seq: Callable[[], int] = lambda: U40_MAX,
     ) -> None:
         self._url = url
         self._on_l1_time = on_l1_time
@@ -120,7 +118,7 @@ class L1Worker:
         self._signer = signer
         self._folder = folder
         self._config = config
-        self._outbox = Outbox(folder, vouched_seq)
+        self._outbox = Outbox(folder)
         self._inbox_position = inbox_position
         self._on_messages = on_messages
         self._on_posted = on_posted

@@ -1,11 +1,10 @@
-"""What leaves for L1: stored batches that are what was written, what the log gives, and vouched for in every signature.
+"""What leaves for L1: stored batches that are what was written, and what the log gives.
 
 Used on the L1 thread, with connections of its own. A wrong batch costs the bond, so it is looked at here, last.
 """
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 from sequencer.batcher import BATCHES_FILE, Batch, as_logged, read_stored, start_of
@@ -14,19 +13,16 @@ from sequencer.stores import StoreDamaged
 
 
 class Outbox:
-    """Of one folder. `vouched_seq()`: all records before it have signatures that were verified."""
+    """Of one folder."""
 
-    def __init__(self, folder: Path, vouched_seq: Callable[[], int]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._batches = folder / BATCHES_FILE
         self._log = folder / "log.sqlite"
-        self._vouched_seq = vouched_seq
 
     def batches(self, first_id: int) -> list[Batch]:
         """Those that may go, from `first_id` on, in order. Raises StoreDamaged, LogError."""
         out = []
         for stored in read_stored(self._batches, first_id):
-            if stored.first_seq + stored.records > self._vouched_seq():
-                break
             self._compare(stored)
             out.append(stored)
         return out

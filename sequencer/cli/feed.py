@@ -12,25 +12,16 @@ from pathlib import Path
 import click
 
 from sequencer.cli.config import with_config
-from sequencer.cli.options import DEPLOYMENT
+from sequencer.cli.options import DEPLOYMENT, password
 from sequencer.cli.output import fail, people, show, write_json
 from sequencer.market.feeds import FeedSource
 
-PASSWORD_VARIABLE = "FAIRSTRIKE_PASSWORD"  # noqa: S105  # the name of a variable
 KEY_VARIABLE = "FAIRSTRIKE_FEED_KEY"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @click.group()
 def feed() -> None:
     """Prices: keys of feeds, and a feed as a process of its own."""
-
-
-def _password(twice: bool) -> str:
-    given = os.environ.get(PASSWORD_VARIABLE)
-    if given:
-        return given
-    return str(click.prompt("password of the key file", hide_input=True, confirmation_prompt=twice))
 
 
 @feed.command()
@@ -56,7 +47,7 @@ def keygen(count: int, folder: Path, json_target: str | None) -> None:
     there = [path for path in paths if path.exists()]
     if there:
         raise fail(f"{there[0]} is there already: a feed's key is not written over; give another --folder")
-    password = _password(twice=True)
+    secret_word = password("password of the key files", confirms=True)
     addresses = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +55,7 @@ def keygen(count: int, folder: Path, json_target: str | None) -> None:
             key = secrets.token_bytes(32)
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as file:
-                json.dump(Account.encrypt(key, password), file)
+                json.dump(Account.encrypt(key, secret_word), file)
             addresses.append(str(Account.from_key(key).address))
     except OSError as error:
         raise fail(f"{error.filename or folder}: {error.strerror}") from None
@@ -113,6 +104,7 @@ def run(
 ) -> None:
     """Sign what a source reports, and show the records to sequencers (`--feed signed:URL`). Ends with Ctrl-C."""
     from sequencer import parameters
+    from sequencer.api.gateway import parse_listen
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.market.signed import PORT, FeedProcess, serve
@@ -131,7 +123,10 @@ def run(
             + ", ".join("0x" + one.hex() for one in params.feed_keys if any(one))
         )
     number = params.feed_keys.index(address)
-    host, port = _listen(listen, public, PORT + number)
+    try:
+        host, port = parse_listen(listen or f"127.0.0.1:{PORT + number}", public)
+    except ValueError as error:
+        raise click.UsageError(f"--listen {error}") from None
     domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
     process = FeedProcess(source_of(source, list_path), number, secret, domain)
     stop = threading.Event()
@@ -157,7 +152,7 @@ def _key(keystore: Path | None, devnet_feed: int | None) -> tuple[bytes, bytes]:
         from eth_account import Account
 
         try:
-            secret = bytes(Account.decrypt(keystore.read_text(), _password(twice=False)))
+            secret = bytes(Account.decrypt(keystore.read_text(), password(f"password of {keystore}")))
         except OSError as error:
             raise fail(f"--keystore {keystore}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
@@ -177,18 +172,6 @@ def _key(keystore: Path | None, devnet_feed: int | None) -> tuple[bytes, bytes]:
         return secret, address_of(public_key_of(secret))
     except ValueError:
         raise fail(f"{keystore or KEY_VARIABLE}: must hold a private key, 64 hex digits") from None
-
-
-def _listen(listen: str | None, public: bool, default_port: int) -> tuple[str, int]:
-    if listen is None:
-        return "127.0.0.1", default_port
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdecimal() or int(port) > 0xFFFF:
-        raise click.UsageError(f"--listen: must be HOST:PORT, got {listen!r}")
-    if host not in LOOPBACK and not public:
-        raise click.UsageError(f"--listen {listen}: beyond this machine only with --public")
-    return host, int(port)
 
 
 def source_of(source: str, list_path: Path | None) -> FeedSource:

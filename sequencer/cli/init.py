@@ -1,6 +1,7 @@
 """`fairstrike init`: the configuration of an exchange's processes as one commented file."""
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,6 +115,4 @@ def _table(table: str, given: dict[str, Any]) -> str:
 
 def _literal(value: Any) -> str:
     """A TOML value. JSON's strings, numbers and lists of them are TOML's, too."""
-    import json
-
     return json.dumps(value, ensure_ascii=False)
