@@ -107,25 +107,29 @@ def _shrink(
 ) -> uint256:
     """
     @notice Less of the order, in its place, or nothing if as much has traded. No state of queue, marks or margin forbids it.
-            It pays what a place in a calm queue costs, out of cash that is there.
+            It pays what a place in a calm queue costs. What stays in the book pays the whole of it, out of cash that is there
+            or of the reserve that it frees; what leaves, out of cash that is there.
     """
     account: entries.Account = given
     fee: uint256 = state._param(params.SEQUENCING_FEE_MIN)
     if fee > unsafe_mul(fee_max, constants.FEE_MAX_UNIT):
         return reason.FEE_ABOVE_MAX
+    cash: uint256 = convert(convert(max(account.cash, 0), bytes32), uint256)
     filled: uint256 = book._filled(entry)
     if quantity <= filled:
         account = orders._remove(account, key, entry, path)
+        fee = min(fee, cash)
     else:
         total: uint256 = unsafe_add(filled, entry & constants.U40_MAX)
         less: uint256 = unsafe_sub(total, quantity)  # less than what remains
         freed: uint256 = unsafe_mul((entry >> 40) & constants.U32_MAX, less)
+        if fee > max(cash, freed):
+            return reason.MARGIN
         account.reserved = unsafe_sub(account.reserved, freed)  # a part of what is reserved
         if less != 0:
             cmap._replace(key, unsafe_sub(entry, less), path)
-    cash: uint256 = convert(convert(max(account.cash, 0), bytes32), uint256)
-    fee = min(min(fee, cash), state.pool)
+    fee = min(fee, state.pool)
     insurance._charge(fee, 0)
-    account.cash = unsafe_sub(account.cash, convert(fee, int256))  # a uint32, at most what is there
+    account.cash = unsafe_sub(account.cash, convert(fee, int256))  # a uint32
     state._put_account(account)
     return reason.OK

@@ -54,22 +54,29 @@ def _shrink(
 ) -> Reason:
     """Less of the order, in its place, or nothing if as much has traded. No state of queue, marks or margin forbids it.
 
-    It pays what a place in a calm queue costs, out of cash that is there: a CANCEL comes once an order, this again and
-    again.
+    It pays what a place in a calm queue costs: a CANCEL comes once an order, this again and again. So what stays pays
+    the whole of it, out of cash that is there or of the reserve that it frees (then no margin is used); what leaves
+    can do so once, and pays out of cash that is there.
     """
     fee = state.params.sequencing_fee_min
     if fee > fee_max * c.FEE_MAX_UNIT:
         return Reason.FEE_ABOVE_MAX
-    use_nonce(account, nonce)
+    cash = max(account.cash, 0)
     if quantity <= order.filled:
+        fee = min(fee, cash)
+        use_nonce(account, nonce)
         orders.remove(state, account, order)
         out.removed.append(order)
     else:
         less = order.filled + order.quantity - quantity
-        account.reserved -= order.reserve_rate * less
+        freed = order.reserve_rate * less
+        if fee > max(cash, freed):
+            return Reason.MARGIN
+        use_nonce(account, nonce)
+        account.reserved -= freed
         if less:
             state.shrink_order(order, less)
-    out.fee = min(fee, max(account.cash, 0), state.globals.pool)
+    out.fee = min(fee, state.globals.pool)
     insurance.charge(state, account, out.fee, 0)
     state.put_account(order.account, account)
     out.amended = order

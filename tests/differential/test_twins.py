@@ -271,6 +271,34 @@ def test_place__that_reserves_beyond_64_bits__is_refused_alike(judge: Judge) -> 
     equal(judge, world.witness(raw), Reason.OK)
 
 
+@pytest.mark.parametrize("rate", [0, 7, 99, 100])
+@pytest.mark.parametrize("cash", [-5, 0, 99, 100])
+def test_amend__that_cash_or_reserve_pays_or_not__is_equal(judge: Judge, cash: int, rate: int) -> None:
+    """Less of an order by one lot, by none, and a total that has traded."""
+    exchange = Exchange(audits=False, **CALM)
+    (call,) = exchange.open((FAR, INDEX, 0))
+    for role in ("rich", "poor"):
+        exchange.deposit(role, 1_000)
+    order = exchange.buy("poor", call, 9, 5).rested
+    assert order is not None
+    exchange.sell("rich", call, 9, 1)
+    account = exchange.account("poor")
+    account.cash, account.reserved, order.reserve_rate = cash, 4 * rate, rate
+    exchange.state.put_account(2, account)
+    exchange.state.remove_order(order)
+    exchange.state.insert_order(order)
+    exchange.tick()
+    world = Tracer.of(_rooted(exchange.state))
+    amend = {"account": 2, "instrument": call, "flags": 0, "price": 9, "seq": order.seq, "new_price": 9}
+    nonce, at = account.nonce_floor, {True: Reason.OK, False: Reason.MARGIN}
+    for quantity, paid in ((4, max(cash, rate) >= 100), (4, None), (1, True)):
+        if paid is None:  # nothing is freed
+            paid = world.accounts[2].cash >= 100
+        raw = signed(Kind.AMEND, "poor", **amend, quantity=quantity, nonce=nonce, fee_max=1)
+        equal(judge, world.witness(raw), at[paid])
+        nonce += paid
+
+
 def test_witness__of_another_record_or_root__reverts(judge: Judge) -> None:
     world = Tracer.of(Exchange(audits=False).state)
     first = world.witness(codec.encode(Kind.TICK, time=START + 1))

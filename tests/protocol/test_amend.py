@@ -145,10 +145,10 @@ def test_less__with_old_marks_or_without_margin__is_done(exchange: Exchange, cal
     order = rested(exchange.sell("maker", call, P, 5))
     exchange.tick(4_000)
     assert exchange.amend("maker", order, 6).reason is Reason.RISK_STALE
-    exchange.account("maker").cash = 50  # less than the fee
+    exchange.account("maker").cash = 50  # less than the fee, which the reserve of three lots bears
     exchange.state.globals.deficit -= 1_000_000 * USD - 100 - 50
     out = exchange.amend("maker", order, 2)
-    assert (out.reason, out.fee, exchange.account("maker").cash, order.quantity) == (Reason.OK, 50, 0, 2)
+    assert (out.reason, out.fee, exchange.account("maker").cash, order.quantity) == (Reason.OK, 100, -50, 2)
 
 
 # --- another order in its place -------------------------------------------------------------------------
