@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +226,8 @@ def _all_lies(chain: str, tape: Path | None, seed: int, json_target: str | None,
     from sequencer.local.lies import LIES
     from sequencer.market.tape import TapeError
 
-    logging.getLogger("sequencer").setLevel(logging.CRITICAL)  # a wrong batch is no news here
     reports = []
-    with bars() as progress:
+    with bars() as progress, _quiet():  # a wrong batch is no news here
         try:
             for report in tell_all(LIES, chain, tape, seed, progress, data):
                 reports.append(report)
@@ -244,6 +243,18 @@ def _all_lies(chain: str, tape: Path | None, seed: int, json_target: str | None,
         show(f"lies on {chain}, batches in {data}", told)
     if told["not_held"]:
         raise fail("not caught and rolled back: " + ", ".join(told["not_held"]))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Alarms are not printed meanwhile."""
+    ours = logging.getLogger("sequencer")
+    level = ours.level
+    ours.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
 
 
 def _exit(chain: str, json_target: str | None, data: str) -> None:

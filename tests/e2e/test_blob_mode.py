@@ -17,6 +17,7 @@ from sequencer.clock import ManualClock
 from sequencer.driver import DriverConfig
 from sequencer.l1.beacon import BEACON_VARIABLE
 from sequencer.l1.follower import Follower, PostedBatch
+from sequencer.l1.rpc import to_int
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
 from sequencer.proof.replay import replay
@@ -29,15 +30,26 @@ START_S = 20_000 * 86_400
 WANTED = [(0, 20_001, strike, put) for strike in (4_400_000, 4_600_000) for put in (False, True)]
 SILENCE_S = 7_000
 HELPER = "9"
+KNOWN = {
+    "/eth/v1/config/spec": {"SECONDS_PER_SLOT": "1"},
+    "/eth/v1/beacon/genesis": {"genesis_time": "0"},
+}
 
 
 @pytest.fixture
 def pruned() -> Iterator[str]:
-    """URL of a beacon node that has nothing any more."""
+    """URL of a beacon node, of slots of a second since 1970, that has no blob any more."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_error(404)
+            if self.path not in KNOWN:
+                self.send_error(404)
+                return
+            body = json.dumps({"data": KNOWN[self.path]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -110,8 +122,10 @@ def test_blobs__that_are_pruned__are_named_and_replay_watch_and_exit_go_on_from_
 
         # the blobs are gone from the beacon node, and nobody has kept them
         block = Follower(devnet.chain.rpc, devnet.deployment.inbox, devnet.deployment.rollup, 0, 0)
-        first = next(iter(block.batches(0))).block_number
-        says = f"batch 1: the beacon node {pruned} does not have its blobs: slot {first}: HTTP 404"
+        found = devnet.chain.rpc.block(next(iter(block.batches(0))).block_number)
+        assert found is not None
+        slot = to_int(found["timestamp"])
+        says = f"batch 1: the beacon node {pruned} does not have its blobs: slot {slot}: HTTP 404"
         without = run("replay")
         assert without.exit_code == 1
         assert says in without.output

@@ -23,12 +23,6 @@ STANDBY = 7
 WRONG_BATCH = 2
 
 
-@pytest.fixture(autouse=True)
-def loggers_are_heard() -> None:
-    """A command that a test before has run in this process may have silenced them."""
-    logging.getLogger("sequencer").setLevel(logging.NOTSET)
-
-
 @pytest.fixture(scope="module")
 def staged() -> Iterator[Stage]:
     with stage("pyevm", open_tape(None, 1)) as built:

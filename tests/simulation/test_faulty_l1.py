@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,7 +29,7 @@ from tests.simulation.kill import posts
 from tests.simulation.test_outage import TRADERS, Orders, trading
 from tests.simulation.world import Client, Node, World
 
-GOES_ON_S = 10.0
+GOES_ON_S = float(os.environ.get("FAIRSTRIKE_GOES_ON_S", "60"))  # 10 on a machine that does nothing else
 NODE_CHAINS = [pytest.param(name, marks=pytest.mark.node) for name in ("anvil", "hardhat")]
 SEQUENCERS = Contract(load("Sequencers").abi)
 
@@ -55,7 +56,7 @@ class Scene:
         told: dict[str, Any] = {}
         if says is not None:
             told = await self.client.until(
-                lambda one: says in one["l1_error"] and one["l1_error"], 30, f"{says!r} to show"
+                lambda one: says in one["l1_error"] and one["l1_error"], GOES_ON_S, f"{says!r} to show"
             )
         else:
             await asyncio.sleep(0.3)
@@ -66,7 +67,7 @@ class Scene:
         return told
 
     async def goes_on(self) -> None:
-        """Within 10 s orders are taken, all of them is posted, and nothing is wrong."""
+        """Before GOES_ON_S orders are taken, all of them is posted, and nothing is wrong."""
         until = time.monotonic() + GOES_ON_S
         while (codes := await self.orders.send(2)) != [0, 0]:
             assert time.monotonic() < until, codes
@@ -179,7 +180,7 @@ def test_clock__off_for_three_seconds__stops_the_ticks_and_is_in_no_record(world
             await scene.goes_on()
             before = await scene.client.ask("status")
             shift.write_text(str(jump_s))
-            told = await scene.client.until(lambda one: one["clock_error"], 10, "the jump to show")
+            told = await scene.client.until(lambda one: one["clock_error"], GOES_ON_S, "the jump to show")
             assert f"the machine's clock has jumped by {jump_s:+d} s" in told["clock_error"]
             assert await scene.orders.send(3) == [Code.NOT_READY] * 3
             assert told["clock_error"] in told["refuses_because"]
@@ -204,7 +205,9 @@ def test_clock__wrong_from_the_start__takes_no_order_until_it_is_right(world: Wo
         node = world.start_node(socket=world.folder / "again.sock", clock=shift)
         client = await node.connect()
         assert client is not None
-        told = await client.until(lambda one: "ahead of L1" in one["clock_error"], 20, "the clock to show")
+        told = await client.until(
+            lambda one: "ahead of L1" in one["clock_error"], GOES_ON_S, "the clock to show"
+        )
         assert not told["accepts_orders"]
         client.close()
         node.kill()
@@ -280,6 +283,7 @@ class Nonsense(Rpc):
 def test_l1_thread__that_dies_of_the_unforeseen__is_loud_and_starts_again(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(Nonsense, "left", 2)
     monkeypatch.setattr("sequencer.l1_worker.Rpc", Nonsense)
 
     async def play() -> None:
@@ -289,7 +293,7 @@ def test_l1_thread__that_dies_of_the_unforeseen__is_loud_and_starts_again(
             config = ServiceConfig(tmp_path / "s", world.params, world.deployment, url, l1)
             service = Service(config, None, devnet_signer(0))
             await service.start(str(tmp_path / "s.sock"))
-            until = time.monotonic() + 3 * GOES_ON_S  # with its first start, on a busy machine
+            until = time.monotonic() + 2 * GOES_ON_S  # with its first start
             told: set[str] = set()
             status: dict[str, Any] = {"inbox_count": 0, "l1_error": "?"}
             while status["inbox_count"] < TRADERS or status["l1_error"]:
@@ -316,7 +320,7 @@ def test_key__out_of_ether__acknowledges_nothing_more(world: World) -> None:
         async with running(world, "empty") as scene:
             await scene.goes_on()
             scene.proxy.fault = faulty_l1.balance(10**12)
-            await scene.client.until(lambda one: not one["accepts_orders"], 10, "the brake")
+            await scene.client.until(lambda one: not one["accepts_orders"], GOES_ON_S, "the brake")
             assert await scene.orders.send(40) == [Code.NOT_READY] * 40
             status = await scene.client.ask("status")
             assert "the sequencer's key has 0.000001 ETH" in status["refuses_because"]
