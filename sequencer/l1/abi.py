@@ -1,121 +1,141 @@
-"""ABI coding by eth_abi from a contract's ABI, with the selectors and types looked up once."""
+"""Contracts of the artifacts, as web3.py's contract objects, with what a call or a log needs looked up once.
+
+web3.py looks for the function that fits at each call, and tries each argument before it encodes it: 2.1 ms for a batch
+against 0.06 (docs/DECISIONS.md). So `Function` and `Event` take name, types, selector and topic from its objects, and
+its codec encodes and decodes. web3.py takes half a second to import: that is done when a contract is first used.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from eth_abi import abi as eth_abi_coder
-from eth_abi.exceptions import DecodingError
-from tiny_keccak import keccak256
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
 
 from sequencer.l1.errors import Undecodable
-from sequencer.l1.rpc import Rpc, to_bytes, to_hex
+from sequencer.l1.rpc import Rpc, to_bytes
+
+if TYPE_CHECKING:
+    from web3 import Web3
+    from web3.contract.contract import Contract as Web3Contract
+    from web3.contract.contract import ContractEvent, ContractFunction
 
 
-def type_of(entry: dict[str, Any]) -> str:
-    """Canonical type of an ABI input or output; tuples are expanded."""
-    kind = str(entry["type"])
-    if kind.startswith("tuple"):
-        return "(" + ",".join(type_of(part) for part in entry["components"]) + ")" + kind[len("tuple") :]
-    return kind
+@cache
+def offline() -> "Web3":
+    """A Web3 of no node: its codec, and its contract factory."""
+    from web3 import Web3
+    from web3.providers import BaseProvider
+
+    return Web3(BaseProvider())
 
 
-def types_of(entries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-    return tuple(type_of(entry) for entry in entries)
-
-
-@dataclass(frozen=True, slots=True)
 class Function:
-    name: str
-    selector: bytes
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    """One function: web3.py's, with its selector and types at hand."""
+
+    __slots__ = ("_codec", "inputs", "name", "outputs", "selector")
+
+    def __init__(self, found: "ContractFunction") -> None:
+        from web3.utils import function_abi_to_4byte_selector, get_abi_input_types, get_abi_output_types
+
+        self._codec = found.w3.codec
+        self.name = found.name
+        self.selector = function_abi_to_4byte_selector(found.abi)
+        self.inputs = get_abi_input_types(found.abi)
+        self.outputs = get_abi_output_types(found.abi)
 
     def encode(self, *arguments: Any) -> bytes:
-        return self.selector + bytes(eth_abi_coder.encode(self.inputs, arguments))
+        """Calldata."""
+        return bytes(self.selector + self._codec.encode(self.inputs, arguments))
 
     def decode_input(self, data: bytes) -> tuple[Any, ...]:
-        return tuple(eth_abi_coder.decode(self.inputs, data[4:]))
+        """Arguments of calldata."""
+        return tuple(self._codec.decode(self.inputs, data[4:]))
 
     def decode_output(self, data: bytes) -> Any:
         """The value, or a tuple when there are several. Raises Undecodable."""
+        from eth_abi.exceptions import DecodingError
+
         try:
-            values = tuple(eth_abi_coder.decode(self.outputs, data))
+            values = tuple(self._codec.decode(self.outputs, data))
         except (DecodingError, ValueError, TypeError) as error:
             raise Undecodable(f"the result of {self.name}", str(error)) from error
         return values[0] if len(values) == 1 else values
 
 
-@dataclass(frozen=True, slots=True)
 class Event:
-    name: str
-    topic: str
-    names: tuple[str, ...]
-    indexed: tuple[bool, ...]
-    types: tuple[str, ...]
+    """One event: web3.py's, with its topic and types at hand."""
+
+    __slots__ = ("_codec", "_indexed", "_plain", "name", "names", "topic")
+
+    def __init__(self, found: "ContractEvent") -> None:
+        from web3.utils import collapse_if_tuple
+
+        self._codec = found.w3.codec
+        self.name = found.name
+        self.topic = str(found.topic)
+        inputs = [
+            (entry["name"], collapse_if_tuple(entry), entry["indexed"]) for entry in found.abi["inputs"]
+        ]
+        self.names = tuple(name for name, _, _ in inputs)
+        self._indexed = [(name, kind) for name, kind, is_indexed in inputs if is_indexed]
+        self._plain = [(name, kind) for name, kind, is_indexed in inputs if not is_indexed]
 
     def decode(self, log: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of a log by name; indexed ones of dynamic type are their hashes. Raises Undecodable."""
+        """Arguments of a log by name; all indexed ones are of static types. Raises Undecodable."""
+        from eth_abi.exceptions import DecodingError
+
         try:
-            return self._decoded(log)
-        except (DecodingError, LookupError, StopIteration, TypeError, ValueError) as error:
+            data = self._codec.decode([kind for _, kind in self._plain], to_bytes(log["data"]))
+            found = {name: value for (name, _), value in zip(self._plain, data, strict=True)}
+            for (name, kind), topic in zip(self._indexed, log["topics"][1:], strict=True):
+                found[name] = self._codec.decode([kind], to_bytes(topic))[0]
+        except (DecodingError, LookupError, TypeError, ValueError) as error:
             where = f"{self.name} in block {log.get('blockNumber')}" if isinstance(log, dict) else self.name
             raise Undecodable(f"an event {where}", f"{type(error).__name__}: {error}") from error
-
-    def _decoded(self, log: dict[str, Any]) -> dict[str, Any]:
-        topics = iter(log["topics"][1:])
-        plain = [kind for kind, indexed in zip(self.types, self.indexed, strict=True) if not indexed]
-        values = iter(eth_abi_coder.decode(plain, to_bytes(log["data"])))
-        decoded = {}
-        for name, kind, indexed in zip(self.names, self.types, self.indexed, strict=True):
-            decoded[name] = (
-                eth_abi_coder.decode([kind], to_bytes(next(topics)))[0] if indexed else next(values)
-            )
-        return decoded
+        return {name: found[name] for name in self.names}
 
 
 class Contract:
     """The functions and events of an ABI."""
 
-    __slots__ = ("_constructor", "_events", "_functions")
-
     def __init__(self, abi: Sequence[dict[str, Any]]) -> None:
+        self._abi = abi
         self._functions: dict[str, Function] = {}
         self._events: dict[str, Event] = {}
-        self._constructor: tuple[str, ...] = ()
-        for entry in abi:
-            inputs = types_of(entry.get("inputs", ()))
-            signature = f"{entry.get('name')}({','.join(inputs)})".encode()
-            if entry["type"] == "function":
-                name = str(entry["name"])
-                # Vyper lists a function with default arguments once for each arity: keep the longest
-                if name not in self._functions or len(inputs) > len(self._functions[name].inputs):
-                    outputs = types_of(entry.get("outputs", ()))
-                    self._functions[name] = Function(name, keccak256(signature)[:4], inputs, outputs)
-            elif entry["type"] == "event":
-                self._events[entry["name"]] = Event(
-                    entry["name"],
-                    to_hex(keccak256(signature)),
-                    tuple(argument["name"] for argument in entry["inputs"]),
-                    tuple(bool(argument["indexed"]) for argument in entry["inputs"]),
-                    inputs,
-                )
-            elif entry["type"] == "constructor":
-                self._constructor = inputs
+
+    @cached_property
+    def factory(self) -> "type[Web3Contract]":
+        """web3.py's own."""
+        return offline().eth.contract(abi=self._abi)  # JSON as it is
 
     def function(self, name: str) -> Function:
-        return self._functions[name]
+        """Of those with default arguments, which Vyper lists once for each number of them, the longest."""
+        found = self._functions.get(name)
+        if found is None:
+            of_name = self.factory.find_functions_by_name(name)
+            if not of_name:
+                raise KeyError(name)
+            found = Function(max(of_name, key=lambda one: len(one.argument_names)))
+            self._functions[name] = found
+        return found
 
     def event(self, name: str) -> Event:
-        return self._events[name]
+        """By its name."""
+        found = self._events.get(name)
+        if found is None:
+            found = self._events[name] = Event(self.factory.events[name]())
+        return found
 
     def encode(self, name: str, *arguments: Any) -> bytes:
-        return self._functions[name].encode(*arguments)
+        """Calldata of a function."""
+        return self.function(name).encode(*arguments)
 
     def encode_constructor(self, *arguments: Any) -> bytes:
-        return bytes(eth_abi_coder.encode(self._constructor, arguments))
+        """What stands behind the creation code."""
+        from web3.utils import get_abi_input_types
+
+        entry = next((one for one in self._abi if one["type"] == "constructor"), {"type": "constructor"})
+        return offline().codec.encode(get_abi_input_types(entry) if "inputs" in entry else [], arguments)  # type: ignore[arg-type]
 
     def read(self, rpc: Rpc, address: str, name: str, *arguments: Any, tag: int | str = "latest") -> Any:
         """Decoded result of a view function."""
-        function = self._functions[name]
+        function = self.function(name)
         return function.decode_output(rpc.eth_call(address, function.encode(*arguments), tag))

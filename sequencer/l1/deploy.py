@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
-import rlp
-from eth_utils import to_checksum_address
-from tiny_keccak import keccak256
 
 from sequencer.contracts import load
 from sequencer.genesis import genesis_root
@@ -218,11 +215,6 @@ def genesis_root_on_l1(rpc: Rpc, rollup: str) -> str:
     return "0x" + bytes(Contract(load("Rollup").abi).read(rpc, rollup, "final_root", 0)).hex()
 
 
-def create_address(sender: bytes, nonce: int) -> str:
-    """Address of a contract that `sender` creates with `nonce`."""
-    return str(to_checksum_address(keccak256(bytes(rlp.encode([sender, nonce])))[12:]))
-
-
 def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     """Deploy and wire. Raises DeploymentError when a transaction fails, or the parameters are another root's."""
     if config.params is not None and genesis_root(config.params) != config.genesis_root:
@@ -323,7 +315,9 @@ class _Sender:
         self._sent: list[tuple[str, SignedTransaction]] = []
 
     def create(self, name: str, arguments: bytes, value: int = 0) -> str:
-        address = create_address(self._signer.address_bytes, self._nonce)
+        from web3.utils import get_create_address
+
+        address = str(get_create_address(self._signer.address, self._nonce))  # type: ignore[arg-type]  # it is one
         self._send(name, Content(b"", to_bytes(load(name).bytecode) + arguments, value, DEPLOY_GAS))
         return address
 

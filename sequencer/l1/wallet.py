@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from eth_abi import abi as eth_abi_coder
 from tiny_keccak import keccak256
 
 from sequencer.contracts import load
@@ -39,9 +38,15 @@ from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
 from sequencer.l1.txmgr import bumped
 
-PERMIT_TYPEHASH: Final = keccak256(
-    b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"
-)
+PERMIT: Final = {  # EIP-2612
+    "Permit": (
+        ("owner", "address"),
+        ("spender", "address"),
+        ("value", "uint256"),
+        ("nonce", "uint256"),
+        ("deadline", "uint256"),
+    )
+}
 PERMIT_DEADLINE_S: Final = 2**32 - 1
 CALL_GAS: Final = 400_000
 CLAIM_GAS: Final = 1_500_000
@@ -143,11 +148,14 @@ class Wallet:
         """Deposit in one transaction, without an approval; returns the index of the inbox message."""
         nonce = self._token.read(self._rpc, self._at.token, "nonces", self.address)
         separator = self._token.read(self._rpc, self._at.token, "DOMAIN_SEPARATOR")
-        struct = eth_abi_coder.encode(
-            ("bytes32", "address", "address", "uint256", "uint256", "uint256"),
-            (PERMIT_TYPEHASH, self.address, self._at.vault, amount, nonce, deadline_s),
-        )
-        parity, r, s = self._signer.sign_digest(keccak256(b"\x19\x01" + separator + keccak256(bytes(struct))))
+        permit = {
+            "owner": self.address,
+            "spender": self._at.vault,
+            "value": amount,
+            "nonce": nonce,
+            "deadline": deadline_s,
+        }
+        parity, r, s = self._signer.sign_typed(separator, PERMIT, permit)
         data = self._vault.encode(
             "deposit_with_permit",
             amount,
