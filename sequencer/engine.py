@@ -43,10 +43,14 @@ class Submission:
 
 @dataclass(slots=True)
 class Result:
-    """What became of a submission. `outcomes`: the record's, then those of its CONTINUEs; a refusal has one."""
+    """What became of a submission. `outcomes`: the record's, then those of its CONTINUEs; a refusal has one.
+
+    `why`: what there is to say of a refusal, made while the state was as the record has found it.
+    """
 
     submission: Submission
     outcomes: list[Outcome]
+    why: object = None
 
     @property
     def reason(self) -> Reason:
@@ -77,6 +81,7 @@ class Engine:
     def __init__(self, state: State) -> None:
         self.state = state
         self.sweeps: Callable[[int], list[bytes]] = lambda _time: []  # SWEEPs of the orders that are dead now
+        self.explain: Callable[[State, bytes, bytes | None, Reason, Outcome], object] = _no_words
         self._segments: list[LoggedSegment] = []
         self._records: list[bytes] = []
         self._weight = 0
@@ -138,6 +143,9 @@ class Engine:
         result = Result(submission, [self._try(submission.raw, submission.signer)])
         if result.reason is Reason.OK:
             self._continue(result)
+        elif submission.reply is not None:
+            out = result.outcomes[0]
+            result.why = self.explain(self.state, submission.raw, submission.signer, out.reason, out)
         return result
 
     def _mark(self, raw: bytes) -> list[Result]:
@@ -185,6 +193,10 @@ class Engine:
 def _is_kept(raw: bytes, out: Outcome) -> bool:
     """Whether a record is logged: when it holds; L1's when it counts in the inbox, which it may without holding."""
     return out.reason is Reason.OK or (raw[:1] in _INBOX and out.reason is not Reason.RISK_DUE)
+
+
+def _no_words(_state: State, _raw: bytes, _signer: bytes | None, _reason: Reason, _out: Outcome) -> None:
+    """Where nobody waits for the words of refusals."""
 
 
 def _refused(seq: int, reason: Reason) -> Outcome:

@@ -5,9 +5,10 @@ Codes of a JSON-RPC error object are `Code`; a refusal by the exchange is 2000 +
     FairstrikeError
     ├── ConnectionFailed        no connection; nothing was sent (url, reason)
     ├── OutcomeUnknown          sent, and no answer came: ask before sending again (what, reason)
-    └── RpcFailed               the exchange answered with an error (code, message, data)
+    └── RpcFailed               the exchange answered with an error (code, message, data; of it: field, limit, got,
+        │                       need, there, where the answer has them)
         ├── BadRequest          the request itself is wrong
-        │   └── InvalidParams   ... in one field (field, limit, got)
+        │   └── InvalidParams   ... in one field
         ├── Busy                nothing was accepted; the same request may go later
         │   ├── NotReady        ... because the sequencer is away
         │   └── NotLeader       ... because another sequencer leads: ask that one
@@ -16,7 +17,9 @@ Codes of a JSON-RPC error object are `Code`; a refusal by the exchange is 2000 +
             └── MarginRefused   MARGIN
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as member
+from decimal import Decimal, InvalidOperation
 from enum import IntEnum
 from typing import Any, Final
 
@@ -162,16 +165,48 @@ class OutcomeUnknown(FairstrikeError):
         return f"the outcome of {self.what}{which} is unknown: {self.reason}"
 
 
+def _decimal(text: object) -> Decimal | None:
+    try:
+        return Decimal(text) if isinstance(text, str) else None
+    except InvalidOperation:  # of another gateway
+        return None
+
+
 @dataclass(slots=True)
 class RpcFailed(FairstrikeError):
     """The exchange answered with an error object."""
 
     code: int
     message: str
-    data: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = member(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code})"
+
+    @property
+    def field(self) -> str:
+        """The field at fault; "" where there is none."""
+        return str(self.data.get("field", ""))
+
+    @property
+    def limit(self) -> str:
+        """What the field must be."""
+        return str(self.data.get("limit", ""))
+
+    @property
+    def got(self) -> object:
+        """What was given, in the API's units."""
+        return self.data.get("got")
+
+    @property
+    def need(self) -> Decimal | None:
+        """What was needed, USD or contracts (`data["unit"]`); None where nothing was short."""
+        return _decimal(self.data.get("need"))
+
+    @property
+    def there(self) -> Decimal | None:
+        """What was there instead."""
+        return _decimal(self.data.get("there"))
 
 
 class BadRequest(RpcFailed):
@@ -180,18 +215,6 @@ class BadRequest(RpcFailed):
 
 class InvalidParams(BadRequest):
     """One field does not fit; `field`, `limit` and `got` say which, what it must be, what it was."""
-
-    @property
-    def field(self) -> str:
-        return str(self.data.get("field", ""))
-
-    @property
-    def limit(self) -> str:
-        return str(self.data.get("limit", ""))
-
-    @property
-    def got(self) -> object:
-        return self.data.get("got")
 
 
 class Busy(RpcFailed):

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from sequencer import brake, errors
+from sequencer import brake, errors, refusals
 from sequencer.api.ipc import Connection, IpcServer, Query
 from sequencer.batcher import Batcher
 from sequencer.check import Scrub
@@ -173,7 +173,7 @@ class Service:
         if (at := config.deployment) is not None:
             keeps = replace(keeps, risk_work_per_s=at.work_per_s // 2, risk_work_max=at.work_max // 2)
         self.keeper = Keeper(state, sources or [], feed_keys or [], keeps, wanted or [], liquidator)
-        self.engine.sweeps = self.keeper.sweeps
+        self._prepare_engine()
         self.views = Views(state, self._status)
         self.views.redone, self.views.acknowledged_as = self.log.redone, self.log.acknowledged_as
         self.outcomes = Outcomes()
@@ -298,6 +298,10 @@ class Service:
             self._tasks.append(asyncio.create_task(self.ipc.close()))
         self.ended.set()
 
+    def _prepare_engine(self) -> None:
+        self.engine.sweeps = self.keeper.sweeps
+        self.engine.explain = refusals.explain
+
     def _recover(self) -> tuple[State, int]:
         return recover(
             self.config.folder / "snapshots", self.log, genesis_state(self.domain, self.config.params)
@@ -326,7 +330,7 @@ class Service:
                 continue
             reason = self._stranger(raw, signer)
             if reason:
-                refused.append((rid, False, errors.refusal(reason)))
+                refused.append((rid, False, refusals.explain(self.state, raw, signer, reason)))
                 continue
             code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns, label=label))
             if code:
@@ -394,7 +398,7 @@ class Service:
                 body = self.views.ack(result, tick.number)
                 self.outcomes.note(result.submission.raw, result.outcomes[0].seq, body)
             else:
-                body = errors.refusal(result.reason)
+                body = result.why if isinstance(result.why, bytes) else errors.refusal(result.reason)
             if isinstance(reply, _Reply):
                 replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
         events = self.views.events(accepted + tick.system)
@@ -792,7 +796,7 @@ class Service:
             changed = await asyncio.to_thread(_changed_accounts, self.state, state)
             self._adopt(state)
             self.engine = self.driver.engine = Engine(state)
-            self.engine.sweeps = self.keeper.sweeps
+            self._prepare_engine()
             self.rolled_back = report
             self._load_outcomes()
             self.views.roll_back(report.first_seq, report.fills)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import uvloop
 
-from sequencer import errors
+from sequencer import errors, refusals
 from sequencer.api.gateway import Gateway, Limits, serve
 from sequencer.api.ipc import Connection, IpcServer
 from sequencer.engine import Engine, Submission
@@ -94,6 +94,7 @@ class StandIn:
 
     def __init__(self, _folder: Path) -> None:
         self.engine = Engine(genesis_state(DOMAIN, PARAMS))
+        self.engine.explain = refusals.explain
         self.now = NOW
         tick = self.engine.run(NOW, genesis_records(), [])
         assert [one.reason for one in tick.system] == [Reason.OK] * len(tick.system)
@@ -134,7 +135,7 @@ class StandIn:
         for result in tick.results:
             connection, rid = result.submission.reply  # type: ignore[misc]  # set above
             ok = result.reason is Reason.OK
-            body = self.views.ack(result, tick.number) if ok else errors.refusal(result.reason)
+            body = self.views.ack(result, tick.number) if ok else result.why
             replies.setdefault(connection, []).append((rid, ok, body))
         for connection, items in replies.items():
             connection.send_acks(items)

@@ -119,6 +119,8 @@ def take_over(
     if margin.is_stale(state, buyer):
         return Reason.RISK_STALE
     if margin.free(state, buyer) < 0:
+        out.there = margin.free(state, found)
+        out.needed = out.there - margin.free(state, buyer)
         return Reason.MARGIN
     if nonce is not None:
         use_nonce(buyer, nonce)

@@ -315,6 +315,8 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
     if margin.free(state, account) < own_fees:
         is_closing = flags & c.FLAG_REDUCE_ONLY and not rested
         if not is_closing or not margin.recovers(state, plan.before, account, own_fees):
+            out.there = margin.free(state, plan.before)
+            out.needed = out.there - margin.free(state, account) + own_fees
             return Reason.MARGIN
 
     params = state.params

@@ -67,7 +67,8 @@ class Outcome:
     instrument, withdrawal, account or settlement price. `debited`: what a withdrawal has cost its account.
 
     `amended`: the order that an AMEND has changed; `removed` has it, too, unless it is smaller and keeps its place.
-    `found`: the lots that had traded of it, and those that rested. `moved`: positions that a BID or SETTLE has taken
+    `found`: the lots that had traded of it, and those that rested. Of an order or a bid that is refused for MARGIN:
+    the free margin that it `needed`, and what was `there` (1e-6 USD). `moved`: positions that a BID or SETTLE has taken
     from an account: (instrument, lots, ticks a lot). `ended`: the account all of whose orders died of it together.
     """
 
@@ -80,12 +81,14 @@ class Outcome:
         "fills",
         "found",
         "moved",
+        "needed",
         "number",
         "pending",
         "reason",
         "removed",
         "rested",
         "seq",
+        "there",
     )
 
     def __init__(self, seq: int) -> None:
@@ -105,3 +108,5 @@ class Outcome:
         self.moved: Sequence[tuple[int, int, int]] = ()
         self.ended: int | None = None
         self.found = (0, 0)
+        self.needed = 0
+        self.there = 0
