@@ -22,8 +22,9 @@ from sequencer.l1.errors import (
     RpcError,
     RpcRejected,
 )
+from sequencer.l1.limits import LOG_BLOCKS_MAX
 from sequencer.l1.payload import payload_in
-from sequencer.l1.rpc import LOG_BLOCKS_MAX, Rpc, to_bytes, to_int
+from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.protocol.batch import data_root
 from sequencer.protocol.codec import inbox_hash
 

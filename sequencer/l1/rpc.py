@@ -1,4 +1,7 @@
-"""A lean JSON-RPC client: one kept-alive connection, batches, typed errors, bounded retries.
+"""A client of a node: web3.py over one kept-alive connection, with typed errors and bounded retries.
+
+`Rpc.web3` is web3.py's own object, over the strict provider of `provider.py`; requests go through its provider and
+middleware, and results stay as JSON-RPC has them: web3.py's formatters cost more than the request (docs/DECISIONS.md).
 
 Whatever is asked may be asked twice: a request whose answer is lost is sent again. Reads do not mind; of the
 writes, a raw transaction sent twice is known already, which its sender (`txmgr`) takes for success.
@@ -6,9 +9,6 @@ writes, a raw transaction sent twice is known already, which its sender (`txmgr`
 What comes back is an answer to what was asked (`answers.checked`), a refusal (RpcRejected), or no answer
 (RpcUnavailable): whatever it is that a proxy, a provider or a broken node has said with HTTP 200. No error's text shows
 the URL's path, query or password, where providers' keys stand.
-
-Providers limit what may be asked at once. A batch that is refused as one is asked in halves, `logs` in halves of its
-range; both grow again after a while.
 """
 
 import http.client
@@ -16,43 +16,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from sequencer.l1 import answers
-from sequencer.l1.errors import RpcError, RpcRejected, RpcReverted, RpcUnavailable
+from sequencer.l1.errors import RpcError, RpcRejected, RpcUnavailable
+from sequencer.l1.limits import LOG_BLOCKS_MAX, Limit, LogRange, log_ranges
+from sequencer.l1.refusals import TEXT_CHARS_MAX, refusal
 from sequencer.l1.transport import AnswerTooLarge, HttpConnection, HttpStatus, without_secrets
+
+if TYPE_CHECKING:
+    from web3 import Web3
+
+    from sequencer.l1.provider import Provider
 
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_MAX_S: Final = 2.0
-BATCH_MAX: Final = 100
-LOG_BLOCKS_MAX: Final = 2_000
-GROWS_AFTER: Final = 16  # answers at a halved limit, before twice as much is asked for again
 BLOB_FEE_OF_CALLS: Final = 10**12  # wei; nobody pays it, but a node may want it above the block's
-TEXT_CHARS_MAX: Final = 300  # of a node's error that are kept
-RATE_CODES: Final = (429, -32005, -32029, -32097)
-# Words of providers that want fewer requests, not smaller ones.
-RATE_WORDS: Final = (
-    "rate limit",
-    "ratelimit",
-    "rate-limit",
-    "too many requests",
-    "per second",
-    "compute units",
-    "quota",
-)
-# Besu, geth and providers: what was asked for at once was too much; some of them with a code of RATE_CODES.
-SIZE_WORDS: Final = (
-    "range",
-    "batch",
-    "too large",
-    "response size",
-    "results",
-    "blocks",
-    "logs",
-    "too many requests in",
-)
 
 
 def to_int(value: str) -> int:
@@ -67,57 +47,6 @@ def to_bytes(value: str) -> bytes:
 
 def to_hex(value: bytes) -> str:
     return "0x" + value.hex()
-
-
-def checked_revert(method: str, error: dict[str, Any]) -> RpcRejected:
-    """The exception for a JSON-RPC error object; knows the shapes in which nodes report reverts."""
-    code = error.get("code", 0)
-    code = code if isinstance(code, int) else 0
-    message, data = str(error.get("message", ""))[:TEXT_CHARS_MAX], error.get("data")
-    if isinstance(data, dict):  # hardhat: {"message", "data"}
-        data = data.get("data")
-    text = data if isinstance(data, str) and answers.DATA.fullmatch(data) else None
-    if "revert" in message.lower():
-        reason = ""
-        raw = to_bytes(text) if text else b""
-        if raw[:4] == b"\x08\xc3\x79\xa0" and len(raw) >= 68:
-            reason = raw[68 : 68 + int.from_bytes(raw[36:68], "big")].decode("utf-8", "replace")
-        elif "reverted with reason string '" in message:
-            reason = message.split("reverted with reason string '", 1)[1].rsplit("'", 1)[0]
-        return RpcReverted(method, code, message, text, reason[:TEXT_CHARS_MAX])
-    return RpcRejected(method, code, message, text)
-
-
-def is_rate(error: RpcRejected) -> bool:
-    """Whether a refusal says nothing of what was asked, only that too much is: it is as if there were no answer."""
-    text = error.message.lower()
-    if any(part in text for part in SIZE_WORDS):
-        return False
-    return error.code in RATE_CODES or any(part in text for part in RATE_WORDS)
-
-
-class _Limit:
-    """How much is asked for at once: halved when it is refused, doubled after a while."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.now = most
-        self._good = 0
-
-    def took(self) -> None:
-        """That much was answered."""
-        self._good += 1
-        if self.now < self._most and self._good >= GROWS_AFTER:
-            self.now, self._good = min(2 * self.now, self._most), 0
-
-    def halve(self, size: int) -> bool:
-        """`size` was refused; False when it cannot be less."""
-        self._good = 0
-        if size <= 1:
-            self.now = self._most  # it was not for the size
-            return False
-        self.now = max(1, min(self.now, size) // 2)
-        return True
 
 
 @dataclass(slots=True)
@@ -135,29 +64,42 @@ class Rpc:
     requests: int = 0
     _connection: HttpConnection | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _last_id: int = 0
-    _batch: _Limit = field(default_factory=lambda: _Limit(BATCH_MAX))
-    _log_blocks: _Limit = field(default_factory=lambda: _Limit(LOG_BLOCKS_MAX))
+    _log_blocks: Limit = field(default_factory=lambda: Limit(LOG_BLOCKS_MAX))
+    _web3: "Web3 | None" = None
+
+    @property
+    def web3(self) -> "Web3":
+        """web3.py over this client: its requests are checked as all are. Made when it is first asked for, since web3.py
+        takes half a second to import.
+        """
+        with self._lock:
+            if self._web3 is None:
+                from web3 import Web3
+
+                from sequencer.l1.provider import CheckedAnswers, HalvedBatches, Provider
+
+                onion = [(HalvedBatches, "halves"), (CheckedAnswers, "answers")]
+                self._web3 = Web3(Provider(self._post, self._unavailable), middleware=onion)
+            return self._web3
+
+    @property
+    def _provider(self) -> "Provider":
+        return cast("Provider", self.web3.provider)
 
     def call(self, method: str, *params: Any) -> Any:
         """Result of one method; raises RpcRejected, RpcReverted or RpcUnavailable."""
-        number = self._next_ids(1)
-        answer = self._post({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-        result = self._result(method, params, answer, number)
-        if isinstance(result, RpcRejected):
-            raise result
-        return result
+        response = self._provider.ask(self.web3, method, params)
+        if "error" in response:
+            raise self._refusal(method, response["error"])
+        return response["result"]
 
     def batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """Results in order; an error of one call stands in its place as an RpcRejected (not raised)."""
-        results: list[Any] = []
-        while len(results) < len(calls):
-            part = calls[len(results) : len(results) + self._batch.now]
-            found = self._ask_batch(part) if len(part) > 1 or self._batch.now > 1 else self._ask_each(part)
-            if found is not None:
-                self._batch.took()
-                results += found
-        return results
+        responses = self._provider.ask_all(self.web3, calls) if calls else []
+        return [
+            self._refusal(method, one["error"]) if "error" in one else one["result"]
+            for (method, _), one in zip(calls, responses, strict=True)
+        ]
 
     def batch_strict(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """`batch` that raises the first error."""
@@ -167,15 +109,11 @@ class Rpc:
                 raise result
         return results
 
-    def log_ranges(self, first: int, last: int) -> Iterator["LogRange"]:
+    def log_ranges(self, first: int, last: int) -> Iterator[LogRange]:
         """Ranges of blocks from `first` to `last`, each as long as the node answers for: whoever asks for the logs of
         one tells it with `took` or `refused`, and gets the same blocks in smaller ranges after the latter.
         """
-        while first <= last:
-            one = LogRange(self._log_blocks, first, min(first + self._log_blocks.now - 1, last))
-            yield one
-            if one.is_taken:
-                first = one.last + 1
+        return log_ranges(self._log_blocks, first, last)
 
     def logs(self, query: dict[str, Any], first: int, last: int) -> list[dict[str, Any]]:
         """Logs of blocks `first` to `last`, in their order; `query` names the rest. Raises RpcError."""
@@ -243,73 +181,10 @@ class Rpc:
     def _unavailable(self, reason: str) -> RpcUnavailable:
         return RpcUnavailable(self.url, without_secrets(reason[:TEXT_CHARS_MAX], self.url))
 
-    def _next_ids(self, count: int) -> int:
-        """The first of `count` fresh ids: so that a late answer is not taken for another's."""
-        with self._lock:
-            first = self._last_id + 1
-            self._last_id += count
-            return first
-
-    def _result(self, method: str, params: Sequence[Any], answer: Any, number: int) -> Any:
-        """A result that is one, or the refusal as an RpcRejected (not raised). Raises RpcUnavailable."""
-        if not isinstance(answer, dict):
-            raise self._unavailable(f"{method}: not JSON-RPC: {answer!r:.80}")
-        error, named = answer.get("error"), answer.get("id")
-        if error is not None:
-            if not isinstance(error, dict) or not isinstance(error.get("message"), str):
-                raise self._unavailable(f"{method}: {error!r:.200}")
-            refusal = checked_revert(method, error)
-            refusal.message = without_secrets(refusal.message, self.url)
-            if named not in (number, None) or is_rate(refusal):
-                raise self._unavailable(f"{method}: {refusal.message} ({refusal.code})")
-            return refusal
-        if type(named) is not int or named != number:
-            raise self._unavailable(f"{method}: an answer to another request: id {named!r:.40}, not {number}")
-        if "result" not in answer:
-            raise self._unavailable(f"{method}: neither result nor error: {answer!r:.80}")
-        try:
-            return answers.checked(method, params, answer["result"])
-        except answers.Malformed as error:
-            raise self._unavailable(f"{method}: not what was asked: {error}") from None
-
-    def _ask_each(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
-        found: list[Any] = []
-        for method, params in calls:
-            try:
-                found.append(self.call(method, *params))
-            except RpcRejected as error:
-                found.append(error)
-        return found
-
-    def _ask_batch(self, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any] | None:
-        """Results of a batch, None when it is to be asked for again, in smaller parts. Raises RpcUnavailable."""
-        first = self._next_ids(len(calls))
-        request = [
-            {"jsonrpc": "2.0", "id": first + i, "method": method, "params": params}
-            for i, (method, params) in enumerate(calls)
-        ]
-        try:
-            answers_ = self._post(request)
-        except RpcUnavailable as error:
-            if error.too_large and self._batch.halve(len(calls)):
-                return None
-            raise
-        if not isinstance(answers_, list):  # one error for all: of whom takes no batches, or none so large
-            refusal = self._result(
-                "a batch", (), answers_ | {"id": None} if isinstance(answers_, dict) else answers_, 0
-            )
-            if self._batch.halve(len(calls)):
-                return None
-            raise self._unavailable(f"a batch: {refusal}")
-        by_id = {one.get("id"): one for one in answers_ if isinstance(one, dict)}
-        missing = {"error": {"code": -32603, "message": "no answer in the batch"}}
-        results = [
-            self._result(method, params, by_id.get(first + i, missing), first + i)
-            for i, (method, params) in enumerate(calls)
-        ]
-        if len(answers_) < len(calls) and self._batch.halve(len(calls)):
-            return None
-        return results
+    def _refusal(self, method: str, error: Any) -> RpcRejected:
+        refused = refusal(method, error)
+        refused.message = without_secrets(refused.message, self.url)
+        return refused
 
     # --- transport ----------------------------------------------------------------------------------
 
@@ -346,35 +221,6 @@ class Rpc:
         if status in (401, 403, 404, 407, 413, 429) or status >= 500:
             raise HttpStatus(status)
         return answer
-
-
-class LogRange:
-    """Blocks `first` to `last`, for one eth_getLogs."""
-
-    def __init__(self, limit: _Limit, first: int, last: int) -> None:
-        self._limit = limit
-        self.first = first
-        self.last = last
-        self.is_taken = False
-
-    @property
-    def bounds(self) -> dict[str, str]:
-        """What the query says of them."""
-        return {"fromBlock": hex(self.first), "toBlock": hex(self.last)}
-
-    def took(self) -> None:
-        """The logs are there."""
-        self._limit.took()
-        self.is_taken = True
-
-    def refused(self, error: RpcError) -> None:
-        """Asks for half of them, where that may help; else raises `error`."""
-        if isinstance(error, RpcRejected):
-            may_help = error.method == "eth_getLogs"
-        else:
-            may_help = isinstance(error, RpcUnavailable) and error.too_large
-        if not may_help or not self._limit.halve(self.last - self.first + 1):
-            raise error
 
 
 def _is_too_large(error: Exception) -> bool:

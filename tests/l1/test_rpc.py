@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from sequencer.l1 import rpc as rpc_module
+from sequencer.l1 import limits
 from sequencer.l1.chains import Chain
 from sequencer.l1.errors import L1Error, RpcRejected, RpcUnavailable
 from sequencer.l1.follower import Follower
-from sequencer.l1.rpc import LOG_BLOCKS_MAX, Rpc
+from sequencer.l1.limits import LOG_BLOCKS_MAX
+from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import standing
 from sequencer.l1.transport import shown
 from tests.simulation import faulty_l1
@@ -255,4 +256,25 @@ def test_answer__above_the_bound__is_not_read(
     proxy.fault = lambda one: one.raw(b'{"jsonrpc":"2.0","result":"0x' + b"5" * 2_000 + b'"}')
     with pytest.raises(RpcUnavailable, match="more than 1000 bytes"):
         rpc.block_number()
-    assert rpc_module.GROWS_AFTER > 1
+    assert limits.GROWS_AFTER > 1
+
+
+def test_web3__over_the_same_connection__is_as_strict(proxy: FaultyL1, rpc: Rpc, exchange: Exchange) -> None:
+    """By its own provider it takes another request's answer, and hex that is none ends in a ValueError."""
+    assert rpc.web3.eth.block_number == rpc.block_number()
+    assert rpc.web3.eth.get_block("latest")["number"] == rpc.block_number()
+    for kind in ("result no hex", "empty object", "error that is a string", "two objects"):
+        proxy.fault = MALFORMED[kind]
+        with pytest.raises(RpcUnavailable):
+            _ = rpc.web3.eth.block_number
+    proxy.fault = None
+    assert rpc.web3.eth.chain_id == exchange.chain.chain_id
+
+
+def test_error__in_words_that_web3_takes_for_another_methods__is_a_refusal(proxy: FaultyL1, rpc: Rpc) -> None:
+    """Its manager looks for the hash in the parameters then, and this method has none."""
+    proxy.fault = lambda one: one.send(faulty_l1.error(one.calls[0], "transaction not found"))
+    with pytest.raises(RpcRejected, match="transaction not found"):
+        rpc.block_number()
+    with pytest.raises(IndexError):
+        _ = rpc.web3.eth.block_number
