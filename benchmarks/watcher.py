@@ -30,14 +30,16 @@ from sequencer.protocol import batch as batches
 from sequencer.protocol import codec, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment
-from sequencer.protocol.constants import Kind
+from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import SurfaceReport
 from sequencer.protocol.hashing import address_of, keccak, public_key_of, recover, sign
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "differential"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "protocol"))
 import worlds
+from exchange import NEAR
 from gas_scenes import SIZES, DeepScript, Scene, Script
 
 ACCOUNTS: Final = 16_384
@@ -103,6 +105,64 @@ def posted(state: State, segments: list[list[bytes]]) -> PostedBatch:
     )
 
 
+class MoreScript(Script):
+    """Orders that the gas table leaves out: another price, words that trade, what is refused for margin."""
+
+    def of_an_account(self, number: int, size: int) -> Iterator[Scene]:
+        world = self.world
+        instrument = (sorted(world.accounts[number].positions) or sorted(world.books))[size // 2]
+        asks = list(world.books[instrument].orders(c.SELL))
+        order = {"instrument": instrument, "flags": c.BUY, "fee_max": 65_535}
+        fills = {"price": asks[2].price, "quantity": sum(one.quantity for one in asks[:3])}
+        words = {**order, **fills, "terms": world.pages[instrument >> 5].terms[instrument & 31]}
+        raw = self.signed(Kind.PLACE_IN_WORDS, number, **words)
+        yield Scene("PLACE_IN_WORDS, three fills", size, (raw,))
+        seq = world.globals.seq + self.before
+        yield Scene("PLACE, rests", size, (self.place(number, instrument, 1, 10),))
+        amend = {**order, "price": 1, "seq": seq}
+        raw = self.signed(Kind.AMEND, number, **amend, new_price=asks[3].price, quantity=c.U40_MAX)
+        yield Scene("AMEND, more than margin bears", size, (raw,), Reason.MARGIN)
+        self.nonces[number] -= 1
+        raw = self.signed(Kind.AMEND, number, **amend, new_price=2, quantity=20)
+        yield Scene("AMEND, at another price", size, (raw,))
+
+
+class MoreDeepScript(DeepScript):
+    """Likewise, on the deepest keys."""
+
+    def scenes(self) -> Iterator[Scene]:
+        for row in (0, 2):
+            order = {"instrument": NEAR << 12 | row, "flags": c.SELL, "quantity": 7, "fee_max": 65_535}
+            self.surround(order["instrument"])
+            amend = {"price": c.U32_MAX, "seq": 0, "new_price": c.U32_MAX - 1}
+            raw = self.signed(Kind.AMEND, worlds.DEEP_FROM, **order, **amend)
+            yield Scene("AMEND, three fills, deep", None, (raw,))
+            yield from self.rest_of_it()
+            order["instrument"] += 1
+            terms = self.world.pages[order["instrument"] >> 5].terms[row + 1]
+            words = {"price": c.U32_MAX, "terms": terms}
+            raw = self.signed(Kind.PLACE_IN_WORDS, worlds.DEEP_FROM, **order, **words)
+            yield Scene("PLACE_IN_WORDS, three fills, deep", None, (raw,))
+            yield from self.rest_of_it()
+        order = {"price": c.U32_MAX, "seq": 0, "flags": c.BUY, "fee_max": 65_535}
+        for row in (4, 5):
+            where = {"instrument": NEAR << 12 | row, **order}
+            raw = self.signed(Kind.AMEND, worlds.DEEP_FROM + 1, **where, new_price=3, quantity=1)
+            yield Scene("AMEND, at another price", None, (raw,))
+            seq = self.world.globals.seq - 1
+            where |= {"price": 3, "seq": seq}
+            raw = self.signed(Kind.AMEND, worlds.DEEP_FROM + 1, **where, new_price=3, quantity=1)
+            yield Scene("AMEND, as much in its place", None, (raw,))
+
+    def surround(self, instrument: int) -> None:
+        """An ask of the first account, with neighbours that differ in each bit of its key."""
+        for bit in (0, *(1 << place for place in range(40))):
+            number = 1 if bit else worlds.DEEP_FROM
+            worlds.rest_at(self.world, number, instrument, c.SELL, c.U32_MAX, bit, 7, c.SELL)
+        for place in range(32):
+            worlds.rest_at(self.world, 1, instrument, c.SELL, c.U32_MAX ^ 1 << place, 1, 7, c.SELL)
+
+
 @dataclass(slots=True)
 class Cost:
     """What a scene's records cost, each: the least in any round, µs; units."""
@@ -139,9 +199,10 @@ def kinds(
             begun = time.process_time()
             (segment,) = batches.decode(payload, 1)
             for raw in segment.records:
-                apply(state, raw)
+                told = apply(state, raw)
             state.root()
             took_us = (time.process_time() - begun) / len(scene.records) * 1e6
+            assert told.reason is scene.reason, (scene.name, scene.size, told.reason)
             units = (state.globals.work - before) // len(scene.records)
             key = scene.records[-1][0], scene.name + (f", {scene.size} positions" if scene.size else "")
             if scene.name and (key not in out or took_us < out[key].us):
@@ -236,10 +297,17 @@ def main() -> None:
 
     found = kinds(
         worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS),
-        lambda one: Script(one).scenes(),
+        lambda one: Script(one, before=1).scenes(),  # the TICK
         arguments.rounds,
     )
-    found |= kinds(worlds.deepest(Random(1)), lambda one: DeepScript(one).scenes(), arguments.rounds)
+    found |= kinds(
+        worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS),
+        lambda one: MoreScript(one, before=1).scenes(),
+        arguments.rounds,
+    )
+    for script in (DeepScript, MoreDeepScript):
+        scenes = lambda one, script=script: script(one).scenes()  # noqa: E731
+        found |= kinds(worlds.deepest(Random(1)), scenes, arguments.rounds)
     world = disagreeing(worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS))
     found[Kind.RISK, "RISK, 32 rows, feeds that disagree"] = dearest_risk(world, arguments.rounds)
     table = Table("kind", "the dearest for its units", "µs", "units", "margin")

@@ -40,10 +40,11 @@ class Scene:
 
 
 class Script:
-    """Draws up the scenes on the world as it goes on."""
+    """Draws up the scenes on the world as it goes on. `before`: records that come before a scene's own."""
 
-    def __init__(self, world: Tracer) -> None:
+    def __init__(self, world: Tracer, before: int = BEFORE) -> None:
         self.world = world
+        self.before = before
         self.nonces: dict[int, int] = {}
 
     def signed(self, kind: Kind, number: int, **fields: int | bytes) -> bytes:
@@ -74,7 +75,7 @@ class Script:
         world = self.world
         instrument = (sorted(world.accounts[number].positions) or sorted(world.books))[size // 2]
         asks = lambda: list(world.books[instrument].orders(c.SELL))  # noqa: E731  # of the moment
-        seq = world.globals.seq + BEFORE
+        seq = world.globals.seq + self.before
         yield Scene("PLACE, rests", size, (self.place(number, instrument, 1, 10),))
         amend = {"instrument": instrument, "flags": c.BUY, "price": 1, "seq": seq, "fee_max": 65_535}
         less = self.signed(Kind.AMEND, number, **amend, new_price=1, quantity=5)
@@ -104,7 +105,7 @@ class Script:
             "expires": 0,
             "fee_max": 65_535,
         }
-        seq = world.globals.seq + BEFORE
+        seq = world.globals.seq + self.before
         rests = codec.encode(Kind.FORCED_ORDER, account=number, **order)
         yield Scene("FORCED_ORDER, rests", size, (rests,))
         order |= {
@@ -114,7 +115,7 @@ class Script:
         }
         takes = codec.encode(Kind.FORCED_ORDER, account=number, **order)
         yield Scene("FORCED_ORDER, three fills", size, (takes,))
-        amend["seq"] = world.globals.seq + BEFORE
+        amend["seq"] = world.globals.seq + self.before
         words = {key: order[key] for key in ("instrument", "fee_max")} | {
             "flags": 0,
             "price": 1,
