@@ -227,13 +227,18 @@ def _label(submission: Submission) -> tuple[int, int, str]:
     )
 
 
-def replay(state: State, entry: Entry) -> None:
-    """Applies a logged tick to `state`. Raises ReplayError when a root differs from the logged one."""
+def replay(state: State, entry: Entry, observe: Callable[[bytes, Outcome], None] | None = None) -> None:
+    """Applies a logged tick to `state`; `observe` hears what each record did.
+
+    Raises ReplayError when a root differs from the logged one.
+    """
     if state.globals.seq != entry.first_seq:
         raise ReplayError(f"log goes on at seq {entry.first_seq}, the state stands at {state.globals.seq}")
     for root, records, work in entry.segments:
         for raw in records:
-            apply(state, raw)
+            out = apply(state, raw)
+            if observe is not None:
+                observe(raw, out)
         if state.root() != root or state.globals.work != work:
             raise ReplayError(f"root differs after seq {state.globals.seq - 1}")
 

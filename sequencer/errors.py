@@ -8,7 +8,8 @@ Codes of a JSON-RPC error object are `Code`; a refusal by the exchange is 2000 +
     └── RpcFailed               the exchange answered with an error (code, message, data; of it: field, limit, got,
         │                       need, there, where the answer has them)
         ├── BadRequest          the request itself is wrong
-        │   └── InvalidParams   ... in one field
+        │   ├── InvalidParams   ... in one field
+        │   └── AccessDenied    ... for somebody else's history
         ├── Busy                nothing was accepted; the same request may go later
         │   ├── NotReady        ... because the sequencer is away
         │   └── NotLeader       ... because another sequencer leads: ask that one
@@ -46,6 +47,7 @@ class Code(IntEnum):
     MALFORMED = 1001
     BAD_SIGNATURE = 1002
     NOT_A_CLIENT_RECORD = 1003
+    ACCESS_DENIED = 1004
     QUEUE_FULL = 1100
     RATE_LIMITED = 1101
     NOT_READY = 1102
@@ -217,6 +219,10 @@ class InvalidParams(BadRequest):
     """One field does not fit; `field`, `limit` and `got` say which, what it must be, what it was."""
 
 
+class AccessDenied(BadRequest):
+    """The history is another account's, or was signed for with another key."""
+
+
 class Busy(RpcFailed):
     """Nothing was accepted; the same request may be sent later."""
 
@@ -253,6 +259,7 @@ _BY_CODE: Final[dict[int, type[RpcFailed]]] = {
     Code.MALFORMED: BadRequest,
     Code.BAD_SIGNATURE: BadRequest,
     Code.NOT_A_CLIENT_RECORD: BadRequest,
+    Code.ACCESS_DENIED: AccessDenied,
     Code.QUEUE_FULL: Busy,
     Code.RATE_LIMITED: Busy,
     Code.NOT_READY: NotReady,

@@ -121,18 +121,17 @@ class Log(Protocol):
         """Offset of the next append."""
         ...
 
+    def hash_before(self, offset: int) -> bytes:
+        """Chain hash of the entry before `offset`. Raises LogError when there is none."""
+        ...
+
 
 _decode: Final = msgspec.msgpack.Decoder(Entry).decode
 
 
 def read_ticks(db: sqlite3.Connection, start: int) -> Iterator[Entry]:
     """Entries from offset `start` on, each compared with the chain. Raises LogError when that is broken."""
-    previous = GENESIS_HASH
-    if start:
-        row = db.execute("SELECT hash FROM ticks WHERE offset = ?", (start - 1,)).fetchone()
-        if row is None:
-            raise LogError(f"offset {start} is past the end")
-        previous = row[0]
+    previous = hash_before(db, start)
     offset = start
     while True:
         rows = db.execute(
@@ -146,6 +145,16 @@ def read_ticks(db: sqlite3.Connection, start: int) -> Iterator[Entry]:
             previous = chained
             offset += 1
             yield _decode(body)
+
+
+def hash_before(db: sqlite3.Connection, offset: int) -> bytes:
+    """Chain hash of the entry before `offset`. Raises LogError when there is none."""
+    if not offset:
+        return GENESIS_HASH
+    row = db.execute("SELECT hash FROM ticks WHERE offset = ?", (offset - 1,)).fetchone()
+    if row is None:
+        raise LogError(f"offset {offset} is past the end")
+    return bytes(row[0])
 
 
 class LogReader:
@@ -166,6 +175,10 @@ class LogReader:
     def append(self, entry: Entry, expected_offset: int) -> bytes:
         """Not here."""
         raise NotImplementedError
+
+    def hash_before(self, offset: int) -> bytes:
+        """See Log.hash_before."""
+        return hash_before(self._db, offset)
 
 
 class SqliteLog:
@@ -268,7 +281,7 @@ class SqliteLog:
         An exception out of `entries` leaves all as it was; LogLost says that this writer has to stand down.
         """
         db = self._db
-        chained, first = self._hash_before(offset), offset
+        chained, first = self.hash_before(offset), offset
         try:
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -342,20 +355,21 @@ class SqliteLog:
         row = self._reader.execute("SELECT seq FROM redone WHERE place = ?", (place,)).fetchone()
         return int(row[0]) if row else place
 
-    def _hash_before(self, offset: int) -> bytes:
-        if not offset:
-            return GENESIS_HASH
-        row = self._db.execute("SELECT hash FROM ticks WHERE offset = ?", (offset - 1,)).fetchone()
-        if row is None:
-            raise LogError(f"offset {offset} is past the end")
-        return bytes(row[0])
-
     def rolled_back(self) -> RollBack | None:
         """The last roll-back that the log has been rewritten for."""
         row = self._reader.execute(
             "SELECT epoch, batch_id, offset, is_done FROM rollbacks ORDER BY epoch DESC LIMIT 1"
         ).fetchone()
         return RollBack(row[0], row[1], row[2], bool(row[3])) if row else None
+
+    def rolled_back_to(self, epoch: int) -> int | None:
+        """The first offset that roll-backs after the `epoch`-th have rewritten; None: there was none."""
+        row = self._reader.execute("SELECT MIN(offset) FROM rollbacks WHERE epoch > ?", (epoch,)).fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def hash_before(self, offset: int) -> bytes:
+        """See Log.hash_before."""
+        return hash_before(self._reader, offset)
 
     def answered(self) -> frozenset[str]:
         """L1 events that need nothing more."""

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import sqlite3
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,12 @@ from sequencer.clock import Clock, ClockStopped, SystemClock
 from sequencer.driver import Driver, DriverConfig
 from sequencer.engine import Engine, ReplayError, Submission, Tick
 from sequencer.genesis import genesis_root, genesis_state
+from sequencer.history import history as histories
+from sequencer.history.history import History
+from sequencer.history.queries import HistoryQueries
+from sequencer.history.rows import Batch as HistoryBatch
+from sequencer.history.store import FILE as HISTORY_FILE
+from sequencer.history.store import HistoryDamaged
 from sequencer.intake import QUEUE_FULL, Intake, IntakeLimits
 from sequencer.keeper import Keeper, KeeperConfig, Terms
 from sequencer.l1.deploy import Deployment
@@ -62,6 +69,7 @@ class ServiceConfig:
     """What a sequencer is started with. `folder` holds all that it must not lose.
 
     `batch_payload_bytes`: where a batch is full; None: as `Batcher` finds right for the deployment.
+    `history_days`: how long ended orders, trades and cash are kept in the history; 0: for ever.
     `work_lag_s`: when more work waits for L1 than it takes in that time, new risk is refused (docs/OPERATIONS.md).
     """
 
@@ -77,6 +85,7 @@ class ServiceConfig:
     batch_payload_bytes: int | None = None
     snapshot_ticks: int = 5_000
     work_lag_s: int = 600
+    history_days: int = histories.DAYS
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
 
@@ -155,6 +164,11 @@ class Service:
             *((config.deployment.work_max,) if config.deployment is not None else ()),
         )
         self.withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
+        self.history = History(
+            config.folder / HISTORY_FILE, config.params.treasury_account, config.history_days
+        )
+        self._history_queries = HistoryQueries(self.history, self.domain)
+        self._unsettled: deque[HistoryBatch] = deque()  # rows of ticks that the log does not have yet
         self.recovery = Recovery(config.folder / "snapshots", self.log, self.batcher, self.withdrawals)
         self.rolled_back: Report | None = None  # the last time, since the start
         self._notice: Notice | None = None
@@ -174,7 +188,7 @@ class Service:
             keeps = replace(keeps, risk_work_per_s=at.work_per_s // 2, risk_work_max=at.work_max // 2)
         self.keeper = Keeper(state, sources or [], feed_keys or [], keeps, wanted or [], liquidator)
         self._prepare_engine()
-        self.views = Views(state, self._status)
+        self.views = Views(state, self._status, self.history.ledger)
         self.views.redone, self.views.acknowledged_as = self.log.redone, self.log.acknowledged_as
         self.outcomes = Outcomes()
         self._load_outcomes()
@@ -287,6 +301,7 @@ class Service:
         self.driver.close()
         self.batcher.close()
         self.withdrawals.close()
+        await asyncio.to_thread(self.history.close)
         self.log.close()
 
     def _on_driver_end(self, task: asyncio.Task[None]) -> None:
@@ -303,9 +318,12 @@ class Service:
         self.engine.explain = refusals.explain
 
     def _recover(self) -> tuple[State, int]:
-        return recover(
-            self.config.folder / "snapshots", self.log, genesis_state(self.domain, self.config.params)
-        )
+        self.history.align(self.log)
+        return self._recover_with(self.history)
+
+    def _recover_with(self, history: History | None) -> tuple[State, int]:
+        genesis = genesis_state(self.domain, self.config.params)
+        return recover(self.config.folder / "snapshots", self.log, genesis, history)
 
     def _load_outcomes(self) -> None:
         self.outcomes.load(self.log.read(max(0, self.log.end - TICKS_READ)))
@@ -403,7 +421,7 @@ class Service:
                 replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
         events = self.views.events(accepted + tick.system)
         tick.told = _Told(replies, events, len(tick.results) - len(accepted))
-        self.views.ledger.take()
+        self._unsettled.append(self.history.ledger.take())
 
     def _on_tick(self, tick: Tick) -> None:
         """A tick is durable: acknowledges what it holds, refuses the rest, tells everybody."""
@@ -414,6 +432,7 @@ class Service:
             if raw[0] in INBOX_KINDS:
                 count, running = self._inbox_durable
                 self._inbox_durable = (count + 1, codec.inbox_hash(running, raw))
+        self.history.offer(self._unsettled.popleft(), self.log.head_hash if tick.entry is not None else None)
         told = tick.told
         assert isinstance(told, _Told)
         for connection, items in told.replies.items():
@@ -436,7 +455,9 @@ class Service:
         """The log did not take a tick: takes the state back to the log and refuses what waited."""
         body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: the log is unavailable ({reason}).")
         _refuse(submissions, body, RuntimeError(reason))
-        self._adopt(self._recover()[0])
+        while self._unsettled:
+            self.history.ledger.undo(self._unsettled.pop())
+        self._adopt(self._recover_with(None)[0])
         self._answer_again()
         await asyncio.sleep(0.2)  # a full disk does not empty at once
 
@@ -447,7 +468,8 @@ class Service:
         self.engine.state = state
         self.keeper.adopt(state)
         self.keeper.wanted = list(self._wanted)  # what it took for listed may not be any more
-        self.views.adopt(state)
+        self.views.adopt(state, self.history.ledger)
+        self.views.is_whole = self.history.is_whole
         self.outcomes.drop_from(state.globals.seq)
 
     async def submit(self, raw: bytes, signer: bytes | None) -> Any:
@@ -462,6 +484,9 @@ class Service:
 
     def _on_query(self, connection: Connection, rid: int, method: str, params: dict[str, Any]) -> None:
         """Answers, once all that the answer rests on is durable: a crash must not make it untrue."""
+        if self._history_queries.has(method):
+            self._ask_history(connection, rid, method, params)
+            return
         ok, body = self._answered(method, params)
         if self.driver.applied == self.driver.settled:
             connection.send_answer(rid, ok, body)
@@ -476,17 +501,20 @@ class Service:
         self._held_bytes += size
         self._held.append(_Held(self.driver.applied, connection, Query(rid, method, params), ok, body))
 
+    def _ask_history(self, connection: Connection, rid: int, method: str, params: dict[str, Any]) -> None:
+        """What it answers is durable: only what is in the log is in the history."""
+        try:
+            self._history_queries.ask(
+                method, params, self.views, lambda ok, body: connection.send_answer(rid, ok, body)
+            )
+        except QueryError as error:
+            connection.send_answer(rid, False, error.body())
+
     def _answered(self, method: str, params: dict[str, Any]) -> tuple[bool, bytes]:
         try:
             return True, msgspec.json.encode(self.answer(method, params))
         except QueryError as error:
-            return False, errors.error_body(
-                errors.Code.INVALID_PARAMS,
-                str(error),
-                field=error.field,
-                limit=error.limit,
-                got=str(error.got),
-            )
+            return False, error.body()
 
     def _release(self) -> None:
         """Sends the answers that rest on nothing but what is durable."""
@@ -552,6 +580,8 @@ class Service:
             "log_append_ms": round(metrics.append_ms, 3),
             "log_error": metrics.last_error,
             "store_error": self._scrub.error,
+            "history_error": self.history.error,
+            "history_behind": self.history.behind,
             "ticks_unbatched": self.batcher.waiting(),
             "batches_stored": self.batcher.cursor.batch_id - 1,
             "batches_posted": self.last_posted,
@@ -769,6 +799,13 @@ class Service:
     def _note(self, notice: Notice) -> None:
         self._notice = notice
 
+    def _follow_with_history(self) -> None:
+        """The log was rewritten: the history is cut at the same record, and takes in what stands there now."""
+        try:
+            self._recover()
+        except (sqlite3.Error, HistoryDamaged, ReplayError) as error:
+            logger.critical("the history does not follow the roll-back until the next start: %s", error)
+
     def _roll_back_due(self) -> bool:
         return self._notice is not None or self._is_rolling_back
 
@@ -794,6 +831,7 @@ class Service:
                 self._notice = notice
                 raise OSError(error.reason) from error
             changed = await asyncio.to_thread(_changed_accounts, self.state, state)
+            await asyncio.to_thread(self._follow_with_history)
             self._adopt(state)
             self.engine = self.driver.engine = Engine(state)
             self._prepare_engine()

@@ -19,13 +19,13 @@ import struct
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 import msgspec
 import zstandard
 
 from sequencer.engine import ReplayError, replay
-from sequencer.log import Log
+from sequencer.log import Entry, Log
 from sequencer.protocol.state import State
 
 KEPT = 2
@@ -199,28 +199,57 @@ def discard(folder: Path, offset: int) -> None:
             path.unlink()
 
 
-def recover(folder: Path, log: Log, genesis: State) -> tuple[State, int]:
+class Follower(Protocol):
+    """What is made of the log's entries besides the state, each once and in order."""
+
+    @property
+    def offset(self) -> int:
+        """The first entry that it has not taken in."""
+        ...
+
+    def take_in(self, state: State, entry: Entry, log_hash: bytes) -> None:
+        """Applies an entry, of this chain hash, to `state` and takes it in. Raises ReplayError."""
+        ...
+
+    def caught_up(self, state: State) -> None:
+        """The log ends at `state`."""
+        ...
+
+    def restart(self) -> None:
+        """What came after an entry is not to be believed: forgets what is not kept for good."""
+        ...
+
+
+def recover(folder: Path, log: Log, genesis: State, follower: Follower | None = None) -> tuple[State, int]:
     """The state after the whole log, and how many entries were replayed: start and crash recovery alike.
 
     From the newest snapshot that proves itself and stands where the log's entry before it ends; else from `genesis`.
+    `follower` gets the entries that it has not: no snapshot is taken that stands behind the first of them.
     """
-    state, offset = newest(folder, log, genesis)
+    state, offset = newest(folder, log, genesis, None if follower is None else follower.offset)
     try:
-        return state, _replay_from(state, offset, log)
+        return state, _replay_from(state, offset, log, follower)
     except ReplayError as error:
         if offset == 0:
             raise
         logger.warning("snapshot left out, its state does not go on as the log does: %s", error)
-    return genesis, _replay_from(genesis, 0, log)
+    if follower is not None:
+        follower.restart()
+    return genesis, _replay_from(genesis, 0, log, follower)
 
 
-def _replay_from(state: State, offset: int, log: Log) -> int:
+def _replay_from(state: State, offset: int, log: Log, follower: Follower | None) -> int:
     """Applies the log from `offset` on; how many entries."""
-    replayed = 0
+    at = offset
     for entry in log.read(offset):
-        replay(state, entry)
-        replayed += 1
-    return replayed
+        if follower is None or at < follower.offset:
+            replay(state, entry)
+        else:
+            follower.take_in(state, entry, log.hash_before(at + 1))
+        at += 1
+    if follower is not None:
+        follower.caught_up(state)
+    return at - offset
 
 
 def _check_fits(state: State, offset: int, log: Log) -> None:

@@ -5,7 +5,7 @@ changes a row otherwise, a disk, a cosmic ray or a hand, leaves it with a checks
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,26 @@ def row_sum(*values: bytes | str | int | float | None) -> bytes:
         data = value if isinstance(value, bytes) else repr(value).encode()
         parts.append(b"%c%d:%b" % (b"b" if isinstance(value, bytes) else b"v", len(data), data))
     return sha256(b"".join(parts)).digest()[:CHECKSUM_BYTES]
+
+
+def row_sums(table: str, rows: Iterable[Sequence[str | int]]) -> bytes:
+    """`row_sum` of each row of a table of integers and texts, one behind the other."""
+    name = repr(table)
+    head = f"v{len(name)}:{name}"
+    out = []
+    for row in rows:
+        parts = [head]
+        for value in row:
+            text = repr(value) if type(value) is str else int.__repr__(value)  # also of enums
+            parts.append(f"v{len(text)}:{text}")
+        out.append(sha256("".join(parts).encode()).digest()[:CHECKSUM_BYTES])
+    return b"".join(out)
+
+
+def declare(db: sqlite3.Connection, table: str, columns: Sequence[str]) -> None:
+    """Says that a table has checksums over these columns, which its writer makes by itself (`row_sums`)."""
+    db.execute(f"CREATE TABLE IF NOT EXISTS {SUMS} (name TEXT PRIMARY KEY, columns TEXT NOT NULL)")
+    db.execute(f"INSERT OR REPLACE INTO {SUMS} VALUES (?, ?)", (table, ",".join(columns)))  # noqa: S608  # ours
 
 
 def guard(db: sqlite3.Connection, *tables: str) -> None:

@@ -47,6 +47,12 @@ class QueryError(Exception):
         self.limit = limit
         self.got = got
 
+    def body(self) -> bytes:
+        """The JSON-RPC error object."""
+        return errors.error_body(
+            *(errors.Code.INVALID_PARAMS, str(self)), field=self.field, limit=self.limit, got=str(self.got)
+        )
+
 
 def _page(params: dict[str, Any]) -> tuple[int, int]:
     """`after` and `limit` of a query whose answer comes in pages."""
@@ -77,9 +83,7 @@ class Views:
     ) -> None:
         self.state = state
         self.ledger = ledger or Ledger(state.params.treasury_account)
-        self._is_whole = (
-            state.globals.seq == 0
-        )  # the ledger has seen every record: it lives as long as the process
+        self.is_whole = ledger is not None or state.globals.seq == 0  # the ledger has seen every record
         self.quotes = holdings.Quotes(state)
         self._own: dict[int, list[OwnFill]] = {}  # fills of the tick that was observed last, by record
         self._status = status
@@ -106,11 +110,10 @@ class Views:
             "order": self.order_by_seq,
         }
 
-    def adopt(self, state: State) -> None:
-        """Looks at `state` from now on. Trades that it has not seen were never made."""
+    def adopt(self, state: State, ledger: Ledger | None = None) -> None:
+        """Looks at `state` from now on, and at `ledger` if that is another. Trades not seen were never made."""
         self.state = state
-        self.ledger = Ledger(state.params.treasury_account)  # what was undone must not stay in it
-        self._is_whole = state.globals.seq == 0
+        self.ledger = ledger or self.ledger
         self.quotes.adopt(state)
         while self.trades and self.trades[-1].seq >= state.globals.seq:
             self.trades.pop()
@@ -187,7 +190,7 @@ class Views:
                 {"address": address(key), "scope": scope, "expires": expires}
                 for key, scope, expires in account.signers
             ],
-            **holdings.totals(state, account, number, self.ledger, self.quotes, self._is_whole),
+            **holdings.totals(state, account, number, self.ledger, self.quotes, self.is_whole),
             "positions": self._positions(number, account),
         }
 

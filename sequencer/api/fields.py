@@ -180,6 +180,13 @@ SIGNATURE: Final = Field("signature", "0x and 64 bytes (EIP-2098) or 65 bytes (r
 _U32 = c.U32_MAX
 
 
+def cursor(value: Any) -> int:
+    """A key of the history, as text: it may be beyond what JSON numbers hold exactly. ValueError."""
+    if type(value) is not str or not value.isascii() or not value.isdigit() or len(value) > 19:
+        raise ValueError
+    return min(int(value), 2**63 - 1)
+
+
 def underlying(value: Any) -> int:
     """The number of an underlying by its name. ValueError."""
     if type(value) is not str or value not in UNDERLYINGS:

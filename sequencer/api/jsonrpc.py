@@ -31,6 +31,7 @@ from sequencer.api.fields import (
 )
 from sequencer.api.fields import address as _address
 from sequencer.api.fields import choice as _choice
+from sequencer.api.fields import cursor as _cursor
 from sequencer.api.fields import decimal as _decimal
 from sequencer.api.fields import flag as _flag
 from sequencer.api.fields import instrument as _instrument
@@ -38,6 +39,8 @@ from sequencer.api.fields import integer as _integer
 from sequencer.api.fields import underlying as _underlying
 from sequencer.errors import REFUSALS, Code
 from sequencer.genesis import UNDERLYINGS
+from sequencer.history import access
+from sequencer.history.rows import ROWS, ROWS_MAX, TRANSACTIONS, State
 from sequencer.labels import LABEL_BYTES, LABEL_LIMIT, checked_label, from_frame
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -321,7 +324,24 @@ SIGNED: Final[dict[str, Signed]] = {
     ),
 }
 
+
+def _kind(value: Any) -> str:
+    if value not in TRANSACTIONS:
+        raise ValueError
+    return str(value)
+
+
 _WHOSE: Final = (_integer("account", _U32, None), _address("owner", None))
+
+_ACCESS: Final = (_ACCOUNT, _integer("access_expires", _U32))
+_HISTORY: Final = (
+    *(*_ACCESS, SIGNATURE),
+    _integer("since", _U32, None),
+    _integer("until", _U32, None),
+    _integer("limit", ROWS_MAX, ROWS, low=1),
+    Field("cursor", "the `next` of the page before", _cursor, None),
+)
+_OF_ORDERS: Final = (_instrument(None), _integer("order_id", c.U40_MAX, None), _LABEL)
 
 QUERIES: Final[dict[str, tuple[Field, ...]]] = {
     "account": _WHOSE,
@@ -339,12 +359,20 @@ QUERIES: Final[dict[str, tuple[Field, ...]]] = {
     "status": (),
     "order": (_SEQ,),
     "orders": (_ACCOUNT, _LABEL, _integer("after", c.U40_MAX, 0), _PAGE),
+    "order_history": (
+        *(*_HISTORY, *_OF_ORDERS),
+        _choice("state", {one.name.lower(): int(one) for one in State}, None),
+    ),
+    "trade_history": (*_HISTORY, *_OF_ORDERS),
+    "settlement_history": (*_HISTORY, _instrument(None)),
+    "transaction_log": (*_HISTORY, Field("kind", "one of " + ", ".join(TRANSACTIONS), _kind, None)),
     "outcome": (_ACCOUNT, _integer("nonce", _U32 - 1)),
     "withdrawal": (_integer("number", _U32),),
     "margin_statement": (_ACCOUNT,),
     "system_info": (),
 }
 
+HISTORY_ACCESS: Final = "history_access"  # for `typed_data`
 METHODS: Final = ("submit", *SIGNED, "typed_data", *QUERIES, "subscribe", "unsubscribe")
 
 
@@ -483,9 +511,13 @@ def typed_data(params: dict[str, Any], listed: Instruments, chain_id: int, contr
     """EIP-712 typed data of `{"method": …, fields}` as eth_signTypedData_v4 takes it; wide integers as strings."""
     fields = dict(params)
     method = fields.pop("method", None)
-    if not isinstance(method, str) or method not in SIGNED:
-        raise invalid("method", "one of " + ", ".join(SIGNED), method)
-    data = codec.typed_data(SIGNED[method].record(fields, listed, signed=False), chain_id, contract)
+    if method == HISTORY_ACCESS:
+        values = read_fields(_ACCESS, fields, None)
+        data = access.typed_data(values["account"], values["access_expires"], chain_id, contract)
+    elif isinstance(method, str) and method in SIGNED:
+        data = codec.typed_data(SIGNED[method].record(fields, listed, signed=False), chain_id, contract)
+    else:
+        raise invalid("method", "one of " + ", ".join((*SIGNED, HISTORY_ACCESS)), method)
     domain_type = [
         ("name", "string"),
         ("version", "string"),

@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,7 +22,8 @@ from sequencer.api.jsonrpc import (
 from sequencer.api.nonces import Nonces
 from sequencer.api.pages import all_of
 from sequencer.api.subscription import Subscription
-from sequencer.errors import ConnectionFailed, NonceRefused, OutcomeUnknown, Refused, RpcFailed
+from sequencer.errors import ConnectionFailed, InvalidParams, NonceRefused, OutcomeUnknown, Refused, RpcFailed
+from sequencer.history import access
 from sequencer.labels import checked_label
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -30,6 +31,7 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
 
 NONCE_TRIES: Final = 3
+ACCESS_S: Final = 3_600  # that a signature for one's own history is good for
 _TIFS: Final = {"GTC": c.TIF_GTC, "IOC": c.TIF_IOC, "FOK": c.TIF_FOK}
 _SIDES: Final = {"buy": c.BUY, "sell": c.SELL}
 _SELF_TRADES: Final = {"cancel_resting": 0, "cancel_taker": c.FLAG_STP_TAKER}
@@ -123,6 +125,8 @@ class Trader:
         self._key = key
         self._domain = domain
         self._instruments: dict[str, int] = {}
+        self._access: dict[str, Any] = {}
+        self._access_until = 0.0  # monotonic
 
     @classmethod
     async def open(cls, client: Line, key: bytes, account: int | None = None) -> Trader:
@@ -281,6 +285,45 @@ class Trader:
         asked = {"label": checked_label(label)} if label else {}
         found: list[dict[str, Any]] = await self.client.call("orders", account=self.number, **asked)
         return found
+
+    async def history(self, method: str, **asked: Any) -> dict[str, Any]:
+        """A page of `order_history`, `trade_history`, `settlement_history` or `transaction_log`, newest first.
+
+        `rows`, and `next`: the `cursor` of the page after, None at the end. `asked`: filters, docs/API.md.
+        """
+        try:
+            return await self._history(method, asked)
+        except InvalidParams as error:
+            if error.field != "access_expires":  # the exchange's time has gone on faster than ours
+                raise
+            self._access_until = 0.0
+            return await self._history(method, asked)
+
+    async def _history(self, method: str, asked: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = await self.client.call(
+            method, account=self.number, **await self._history_access(), **asked
+        )
+        return found
+
+    async def whole_history(self, method: str, **asked: Any) -> AsyncIterator[dict[str, Any]]:
+        """The rows of every page, newest first; see `history`."""
+        while True:
+            found = await self.history(method, **asked)
+            for row in found["rows"]:
+                yield row
+            if found["next"] is None:
+                return
+            asked["cursor"] = found["next"]
+
+    async def _history_access(self) -> dict[str, Any]:
+        """A signature that lets this account's history be read, for an hour by the exchange's time."""
+        if time.monotonic() >= self._access_until:
+            until = time.monotonic() + ACCESS_S / 2
+            now = int((await self.client.call("status"))["time"])
+            signature = access.sign(self._domain, self.number, now + ACCESS_S, self._key)
+            self._access = {"access_expires": now + ACCESS_S, "signature": "0x" + signature.hex()}
+            self._access_until = until
+        return self._access
 
     async def cancel_label(self, label: str, expires: int = 0) -> list[int]:
         """Cancels every resting order that bears `label`; their numbers, without those that had gone meanwhile.

@@ -17,7 +17,7 @@ from sequencer.history.rows import (
     State,
     TradeKind,
     Why,
-    order_key,
+    amend_key,
     trade_key,
 )
 from sequencer.protocol import codec
@@ -47,21 +47,25 @@ class Totals:
         self.fees = fees
         self.covered = covered  # of its debts, by the fund and by all
 
+    def values(self) -> tuple[int, int, int, int, int]:
+        """In the order of the arguments."""
+        return self.cash, self.net, self.realised, self.fees, self.covered
+
 
 class Ledger:
     """Positions with their cost, totals, and the labels of resting orders; the rest is in the rows that it makes."""
 
     def __init__(self, treasury_account: int = 0) -> None:
+        self.treasury_account = treasury_account
         self.positions: dict[int, dict[int, Basis]] = {}  # account -> instrument
         self.totals: dict[int, Totals] = {}
         self.kept: dict[int, Kept] = {}  # resting orders that have a label or another number than at first
         self.next_seq = 0  # records before it are in
-        self._treasury = treasury_account
+        self.floors: dict[int, int] = {}  # account -> seq: its older orders have ended together
         self._batch = Batch()
         self._taker: _Taker | None = None  # the order that is on its way
         self._gone: list[int] = []
         self._moved_on: Order | None = None
-        self._floors: dict[int, int] = {}  # account -> seq: its older orders have ended together
         self._seq = self._time = self._place = 0  # of the record that is taken in; its cash moves so far
         self._handlers: dict[int, Callable[[int, Any, Outcome, str], None]] = {
             Kind.PLACE: self._placed,
@@ -100,20 +104,45 @@ class Ledger:
 
     def take(self) -> Batch:
         """The rows since the last call, with positions and totals as they are now."""
-        batch, self._batch = self._batch, Batch()
+        batch, self._batch = self._batch, Batch(self.next_seq)
         batch.next_seq = self.next_seq
         for seq in self._gone:
-            self.kept.pop(seq, None)
+            if (gone := self.kept.pop(seq, None)) is not None:
+                batch.kept_gone[seq] = gone
         self._gone.clear()
         for account, instrument in batch.touched_positions:
             one = self.position(account, instrument) or Basis()
             batch.positions.append([account, instrument, one.lots, one.cost, one.realised])
         for account in batch.touched_accounts:
             total = self.totals[account]
-            batch.totals.append([account, total.cash, total.net, total.realised, total.fees, total.covered])
+            batch.totals.append([account, *total.values()])
         return batch
 
+    def undo(self, batch: Batch) -> None:
+        """Takes back the rows that `take` gave last: the log has refused their tick. The newest goes first."""
+        for (account, instrument), (lots, cost, realised) in batch.touched_positions.items():
+            held = self.positions[account]
+            held.pop(instrument, None)
+            if lots:
+                held[instrument] = Basis(lots, cost, realised)
+        for account, before in batch.touched_accounts.items():
+            del self.totals[account]
+            if before is not None:
+                self.totals[account] = Totals(*before)
+        self.kept.update(batch.kept_gone)
+        for seq in batch.kept_added:
+            self.kept.pop(seq, None)
+        for account, floor in reversed(batch.floors_before):
+            self.floors[account] = floor
+        self.next_seq = batch.before_seq
+        self._batch = Batch(self.next_seq)
+
     # --- records ------------------------------------------------------------------------------------
+
+    def begin_at(self, next_seq: int) -> None:
+        """Takes records from this one on."""
+        self.next_seq = next_seq
+        self._batch = Batch(next_seq)
 
     def resume(self, taker: Taker | None) -> None:
         """Goes on from a state in which `taker` is on its way through the book."""
@@ -170,9 +199,9 @@ class Ledger:
         seq = out.seq
         self._spend(account, out.fee)
         if label:
-            self.kept[seq] = Kept(seq, label)
-        head: list[int | str] = [order_key(seq), seq, seq, account, nonce, label, instrument, flags]
-        self._batch.orders.append([*head, price, lots, expires, self._time, out.fee])
+            self._keep(seq, Kept(seq, label))
+        head: list[int | str] = [seq, account, nonce, label, instrument, flags, price, lots, expires]
+        self._batch.orders.append([*head, self._time, out.fee, self._touch(account).cash])
         self._taker = _Taker(seq, account, flags, lots, lots, price)
 
     def _amended(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
@@ -189,10 +218,14 @@ class Ledger:
             number = out.seq
             self._moved_on = out.amended
             self._leave(seq)
-            self.kept[number] = kept
+            self._keep(number, kept)
             self._taker = _Taker(number, account, flags, lots - filled, lots, new_price)
         change = [number, price, new_price, filled + rested, max(lots, filled)]
-        self._batch.amends.append([out.seq, 0, kept.id, seq, *change, nonce, out.fee, self._time])
+        self._amend(0, account, kept.id, [seq, *change, nonce, out.fee])
+
+    def _amend(self, place: int, account: int, order: int, change: list[int]) -> None:
+        head = [amend_key(self._seq, place), order, account]
+        self._batch.amends.append([*head, *change, self._time, self._touch(account).cash])
 
     def _go_on(self, taker: "_Taker", out: Outcome) -> None:
         """What has become of an order on its way: it rests, ends, or waits for the next record."""
@@ -207,7 +240,7 @@ class Ledger:
             total = out.rested.filled + out.rested.quantity
             if total < taker.lots:
                 change = [taker.seq, taker.seq, taker.price, taker.price, taker.lots, total]
-                self._batch.amends.append([out.seq, 1, number, *change, -1, 0, self._time])
+                self._amend(1, taker.account, number, [*change, -1, 0])
             return
         self._leave(taker.seq)
         state, why = State.FILLED, Why.NONE
@@ -219,12 +252,15 @@ class Ledger:
                 why = Why.IOC
             elif taker.flags & c.FLAG_STP_TAKER:
                 why = Why.SELF_TRADE
-        self._batch.closes.append([number, state, why, self._time, out.seq])
+        self._close(number, state, why)
+
+    def _close(self, number: int, state: State, why: Why) -> None:
+        self._batch.closes.append([number, state, why, self._time, self._seq])
 
     def _removed(self, order: Order, kind: int) -> None:
         kept = self.kept.get(order.seq)
         self._leave(order.seq)
-        if order.seq < self._floors.get(order.account, 0):
+        if order.seq < self.floors.get(order.account, 0):
             return  # it has ended with the others
         if kind in (Kind.CANCEL, Kind.AMEND) and (self._taker is None or kind == Kind.CANCEL):
             why = Why.USER
@@ -237,7 +273,7 @@ class Ledger:
         else:
             why = Why.UNBACKED
         number = kept.id if kept else order.seq
-        self._batch.closes.append([number, State.CANCELLED, why, self._time, self._seq])
+        self._close(number, State.CANCELLED, why)
 
     def _cancelled_all(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
         del kind, out, label
@@ -245,8 +281,9 @@ class Ledger:
 
     def _end_all(self, account: int, why: Why) -> None:
         """Every order of the account that is older has ended."""
-        self._floors[account] = self._seq
-        self._batch.floors.append([account, self._seq, why, self._time])
+        self._batch.floors_before.append((account, self.floors.get(account, 0)))
+        self.floors[account] = self._seq
+        self._batch.floors.append([self._seq, account, why, self._time])
 
     def _swept(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
         del kind, fields, label
@@ -254,6 +291,10 @@ class Ledger:
             account = out.removed[0].account
             self._spend(account, out.fee)
             self._move(account, MoveKind.SWEEP_FEE, -out.fee)
+
+    def _keep(self, seq: int, kept: Kept) -> None:
+        self.kept[seq] = kept
+        self._batch.kept_added.append(seq)
 
     def _leave(self, seq: int) -> None:
         """An order rests no more. Its label is known until the rows are taken, for whoever tells of its end."""
@@ -266,6 +307,7 @@ class Ledger:
         maker = self._side(fill, place, is_taker=False)
         taker = self._side(fill, place, is_taker=True)
         if not fill.maker_left:
+            self._close(maker.order, State.FILLED, Why.NONE)
             self._leave(fill.maker_seq)
         return maker, taker
 
@@ -285,17 +327,20 @@ class Ledger:
         own.mark, own.index = fill.mark, fill.index
         own.maker_seq, own.taker_seq = fill.maker_seq, fill.taker_seq
         own.maker_fee, own.taker_fee = fill.maker_fee, fill.taker_fee
-        self._book(own, -1 if is_taker else fill.maker_left)
+        self._book(own)
         self._spend(account, own.fee)
         return own
 
-    def _book(self, own: OwnFill, left: int) -> None:
+    def _book(self, own: OwnFill) -> None:
         """Moves a position and its account's cash by one side of a trade, and makes its row."""
         account, instrument = own.account, own.instrument
         held = self.positions.setdefault(account, {})
         basis = held.get(instrument)
         if basis is None:
             basis = held[instrument] = Basis()
+        batch = self._batch
+        if (account, instrument) not in batch.touched_positions:
+            batch.touched_positions[account, instrument] = (basis.lots, basis.cost, basis.realised)
         lots = -own.lots if own.side else own.lots
         own.realised = basis.trade(lots, own.price)
         own.position, own.cost = basis.lots, basis.cost
@@ -305,8 +350,6 @@ class Ledger:
         total = self._touch(account)
         total.cash -= lots * own.price
         total.realised += own.realised
-        batch = self._batch
-        batch.touched_positions[account, instrument] = None
         of_order: list[int | str] = [
             own.order,
             own.order_seq,
@@ -317,7 +360,7 @@ class Ledger:
             own.fee,
         ]
         after = [own.position, own.cost, own.realised, own.realised_position]
-        at = [self._seq, own.time, own.mark, own.index, left]
+        at = [total.cash - own.fee, own.time, own.mark, own.index]
         batch.trades.append([own.key, own.kind, account, instrument, *of_order, *after, *at])
 
     def _moved(
@@ -330,7 +373,7 @@ class Ledger:
             own.is_taker = sign > 0
             own.side = c.SELL if lots * sign < 0 else c.BUY
             own.lots, own.price, own.mark = abs(lots), price, price
-            self._book(own, -1)
+            self._book(own)
             earned += own.realised
         return earned
 
@@ -362,8 +405,9 @@ class Ledger:
     # --- cash ---------------------------------------------------------------------------------------
 
     def _touch(self, account: int) -> Totals:
-        self._batch.touched_accounts[account] = None
-        total = self.totals.get(account)
+        touched, total = self._batch.touched_accounts, self.totals.get(account)
+        if account not in touched:
+            touched[account] = None if total is None else total.values()
         if total is None:
             total = self.totals[account] = Totals()
         return total
@@ -395,7 +439,7 @@ class Ledger:
         key = self._seq * PLACES + self._place
         self._place += 1
         after = self._touch(account).cash
-        row = [key, account, kind, amount, number, earned, discount, fee, paid, after, self._seq, self._time]
+        row = [key, account, kind, amount, number, earned, discount, fee, paid, after, self._time]
         self._batch.moves.append(row)
 
     def _cover(self, account: int) -> None:
@@ -423,7 +467,7 @@ class Ledger:
 
     def _collected(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
         del kind, fields, label
-        self._bring(self._treasury, MoveKind.COLLECT, out.amount)
+        self._bring(self.treasury_account, MoveKind.COLLECT, out.amount)
 
     def _liquidated(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
         del kind, out, label

@@ -5,8 +5,9 @@ from typing import Final
 
 from sequencer.protocol import constants as c
 
+ROWS_MAX: Final = 200  # of a page
+ROWS: Final = 50  # where none are asked for
 PLACES: Final = 512  # trade rows that one record may make, both sides: a bid moves 64 positions
-REFUSED_AT_ONE_SEQ: Final = 2**20 - 1  # refused records before one that was applied
 
 
 class State(IntEnum):
@@ -15,7 +16,6 @@ class State(IntEnum):
     OPEN = 0
     FILLED = 1
     CANCELLED = 2
-    REFUSED = 3
 
 
 class Why(IntEnum):
@@ -54,14 +54,21 @@ class MoveKind(IntEnum):
     SWEEP_FEE = 7
 
 
-def order_key(seq: int, refused: int = REFUSED_AT_ONE_SEQ) -> int:
-    """Key of an order by the seq that it was applied as; of the `refused`-th before that record."""
-    return seq * (REFUSED_AT_ONE_SEQ + 1) + refused
+def amend_key(seq: int, place: int) -> int:
+    """Key of a change of an order by record `seq`: by an AMEND (0), by what reduce-only has left of it (1)."""
+    return seq * 2 + place
 
 
 def trade_key(seq: int, place: int, is_taker: bool) -> int:
     """Key of one side of the `place`-th trade of record `seq`; half of it names the trade."""
     return seq * PLACES + place * 2 + is_taker
+
+
+TRADE: Final = "trade"
+ORDER_FEE: Final = "order_fee"
+AMEND_FEE: Final = "amend_fee"
+TRANSACTIONS: Final = (TRADE, ORDER_FEE, AMEND_FEE, *(one.name.lower() for one in MoveKind))
+"""Kinds of rows of the transaction log."""
 
 
 class Kept:
@@ -121,22 +128,20 @@ class OwnFill:
 
 
 class Batch:
-    """Rows of some ticks.
-
-    `orders`: of PLACE and FORCED_ORDER. `trades`: one a side. `closes`: order, state, why, time, record.
-    `amends`: record, place in it, order, number before and after, price before and after, lots before and after, nonce,
-    fee, time. `floors`: account, seq, why, time: what is older has ended. `moves`: of cash.
-    """
+    """Rows of some ticks, each in the order of its table's columns (store.py), and what `Ledger.undo` needs."""
 
     __slots__ = (
         "amends",
+        "before_seq",
         "closes",
         "floors",
+        "floors_before",
+        "kept_added",
+        "kept_gone",
         "moves",
         "next_seq",
         "orders",
         "positions",
-        "refused",
         "times",
         "totals",
         "touched_accounts",
@@ -144,20 +149,24 @@ class Batch:
         "trades",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, before_seq: int = 0) -> None:
         self.orders: list[list[int | str]] = []
-        self.trades: list[list[int | str]] = []
+        self.trades: list[list[int | str]] = []  # one a side
         self.closes: list[list[int]] = []
         self.amends: list[list[int]] = []
         self.floors: list[list[int]] = []
         self.moves: list[list[int]] = []
-        self.refused: list[list[int | str]] = []
-        self.times: list[list[int]] = []  # time, the first record of it
+        self.times: list[list[int]] = []
         self.positions: list[list[int]] = []
         self.totals: list[list[int]] = []
-        self.touched_positions: dict[tuple[int, int], None] = {}
-        self.touched_accounts: dict[int, None] = {}
         self.next_seq = 0
+        # As they were before: lots, cost, realised; totals, None of a new account.
+        self.touched_positions: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self.touched_accounts: dict[int, tuple[int, int, int, int, int] | None] = {}
+        self.before_seq = before_seq
+        self.floors_before: list[tuple[int, int]] = []
+        self.kept_added: list[int] = []
+        self.kept_gone: dict[int, Kept] = {}
 
     def at(self, time: int, seq: int) -> None:
         """A record of `time`."""
@@ -166,5 +175,6 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
-        return len(self.orders) + len(self.trades) + len(self.closes) + len(self.amends) + len(self.moves)
+        """How many there are, those that replace others left out."""
+        of_orders = len(self.orders) + len(self.closes) + len(self.amends) + len(self.floors)
+        return of_orders + len(self.trades) + len(self.moves)

@@ -1,0 +1,294 @@
+"""The history of a sequencer: what the ledger makes of durable ticks goes to the store on a thread of its own.
+
+Nothing here holds a tick up, and nothing that goes wrong here does: rows wait and are tried again, `error` says why,
+and what was given up is made from the log at the next start. A question is answered behind all that was durable when it
+was asked.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from sequencer.engine import PLACE_NONCE_AT, replay
+from sequencer.history import pages, statement
+from sequencer.history.cuts import cut, prune
+from sequencer.history.ledger import Ledger
+from sequencer.history.rows import Batch
+from sequencer.history.store import HistoryDamaged, Store
+from sequencer.log import Entry, SqliteLog
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind
+from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.state import State
+
+FLUSH_S: Final = 0.05
+RETRY_S: Final = 1.0
+TRIES: Final = 60
+ROWS_MAX: Final = 500_000  # that wait for a disk that is full
+ROWS_AT_ONCE: Final = 20_000  # of a transaction, while the log is read
+DAYS: Final = 366
+DAYS_MIN: Final = 14  # more than a roll-back reaches back
+PRUNE_ROWS: Final = 1_000  # that go at a time
+PRUNE_S: Final = 3_600.0
+PRUNE_AGAIN_S: Final = 1.0
+
+METHODS: Final[dict[str, Callable[[Store, dict[str, Any], pages.Names], dict[str, Any]]]] = {
+    "order_history": pages.orders,
+    "trade_history": pages.trades,
+    "settlement_history": pages.settlements,
+    "transaction_log": statement.transactions,
+}
+_PLACES: Final = (Kind.PLACE, Kind.PLACE_IN_WORDS)
+_T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
+
+
+class History:
+    """`ledger` is a tick ahead of the log at times, the store behind it. Not to be used by two processes.
+
+    `days`: rows older than that are let go, 0: none are. Raises ValueError.
+    """
+
+    def __init__(self, path: Path, treasury_account: int, days: int = DAYS) -> None:
+        if days and days < DAYS_MIN:
+            raise ValueError(f"history days must be 0 (all are kept) or at least {DAYS_MIN}, not {days}")
+        self.error = ""
+        self.is_whole = False  # the ledger has seen every record
+        self.ledger = Ledger(treasury_account)
+        self._days = days
+        self._store = Store(path)
+        self._lock = threading.RLock()  # of the store
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="history")
+        self._waiting: list[Batch] = []
+        self._rows = 0  # of these
+        self._offered = self._written = 0  # rows, of all; the second counts on the history's thread
+        self._generation = 0  # of what is offered: what was taken back meanwhile must not be written
+        self._at = (0, b"")  # log entries taken in, hash of the last
+        self._epoch = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_given_up = False
+        self._is_loaded = False
+        self._prune_at = 0.0  # monotonic
+
+    @property
+    def behind(self) -> int:
+        """Rows that wait to be written."""
+        return self._offered - self._written
+
+    # --- from the log -------------------------------------------------------------------------------
+
+    @property
+    def offset(self) -> int:
+        """Log entries before it are in."""
+        return self._at[0]
+
+    def align(self, log: SqliteLog) -> None:
+        """Before the log is replayed: takes back what it holds no more, and goes on from the store.
+
+        Raises sqlite3.Error.
+        """
+        with self._lock:
+            store = self._store
+            last = log.rolled_back()
+            self._epoch = last.epoch if last else 0
+            back = log.rolled_back_to(store.epoch)
+            if back is not None and back < store.offset:
+                entry = next(iter(log.read(back)), None) if back < log.end else None
+                seq = entry.first_seq if entry is not None else _end_seq(log)
+                logger.warning("history: taken back to record %d", seq)
+                cut(store, seq, back, log.hash_before(back), self._epoch)
+            if store.offset > log.end or (
+                store.offset and log.hash_before(store.offset).hex() != store.log_hash
+            ):
+                logger.warning("history: not of this log, or damaged: it is made again")
+                store.clear()
+            self.restart()
+
+    def restart(self) -> None:
+        """Goes on from what is written."""
+        with self._lock:
+            self._generation += 1
+            self._drop_waiting()
+            self._offered = self._written = 0
+            self._at = self._store.offset, bytes.fromhex(self._store.log_hash)
+            self._is_given_up = self._is_loaded = self.is_whole = False
+            self.error = ""
+            self.ledger = Ledger(self.ledger.treasury_account)
+
+    def take_in(self, state: State, entry: Entry, log_hash: bytes) -> None:
+        """Applies a log entry to `state`, which stands before it, and takes in what it does. Raises ReplayError."""
+        self._load(state)
+        ledger, labels = self.ledger, labels_of(entry)
+
+        def observe(raw: bytes, out: Outcome) -> None:
+            ledger.apply(raw, out, state.globals.time, labels.get(_key_of(raw), "") if labels else "")
+
+        replay(state, entry, observe)
+        self._keep(ledger.take(), log_hash)
+        if self._rows > ROWS_AT_ONCE:
+            self._write_now()
+
+    def caught_up(self, state: State) -> None:
+        """All of the log is in, and gives `state`."""
+        self._load(state)
+        self._write_now()
+        self.is_whole = True
+
+    def _load(self, state: State) -> None:
+        if not self._is_loaded:
+            with self._lock:
+                self._store.load(self.ledger, state)
+            self._is_loaded = True
+
+    def write(self, batch: Batch, log_hash: bytes) -> None:
+        """What a log entry that is durable has made, at once: for who has no loop."""
+        self._keep(batch, log_hash)
+        self._write_now()
+
+    def _write_now(self) -> None:
+        batches, at = self._take()
+        self._written = self._offered
+        if self._is_given_up or (
+            not batches and (at[0], self._epoch) == (self._store.offset, self._store.epoch)
+        ):
+            return
+        try:
+            with self._lock:
+                self._store.write(batches, *at, self._epoch)
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(str(error))
+
+    # --- from ticks ---------------------------------------------------------------------------------
+
+    def offer(self, batch: Batch, log_hash: bytes | None) -> None:
+        """Rows of a tick that is durable, under this hash; None when the log has no entry of it."""
+        if log_hash is None:
+            return
+        self._keep(batch, log_hash)
+        if self._is_given_up:
+            self._drop_waiting()
+        elif self.behind > ROWS_MAX:
+            self._give_up(f"more than {ROWS_MAX} rows wait ({self.error})")
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+
+    def _keep(self, batch: Batch, log_hash: bytes) -> None:
+        self._at = self._at[0] + 1, log_hash
+        self._waiting.append(batch)
+        self._rows += batch.rows
+        self._offered += batch.rows
+
+    def _drop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._waiting, self._rows = [], 0
+
+    def _give_up(self, why: str) -> None:
+        self._is_given_up = True
+        self._waiting, self._rows = [], 0
+        self._written = self._offered
+        self.error = f"history stopped until the next start: {why}"
+        logger.error("%s", self.error)
+
+    def _take(self) -> tuple[list[Batch], tuple[int, bytes]]:
+        batches, self._waiting, self._rows = self._waiting, [], 0
+        return batches, self._at
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        rows = self._rows
+        self._executor.submit(self._write, *self._take(), rows, self._generation)
+
+    def _write(self, batches: list[Batch], at: tuple[int, bytes], rows: int, generation: int) -> None:
+        """On the history's thread: tries until it is in, or the disk has been full for long."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                with self._lock:
+                    if self._is_given_up or generation != self._generation:
+                        return
+                    self._store.write(batches, *at, self._epoch)
+                    self._written += rows
+                self.error = ""
+                break
+            except (sqlite3.Error, OSError) as error:
+                self.error = f"history: {error}"
+                logger.error("%s", self.error)
+                if not tries_left:
+                    self._give_up(str(error))
+                else:
+                    time.sleep(RETRY_S)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Lets some of what is too old go, now and then."""
+        if not self._days or self._is_given_up or time.monotonic() < self._prune_at:
+            return
+        more = False
+        try:
+            with self._lock:
+                store = self._store
+                newest = store.db.execute("SELECT MAX(time) FROM times").fetchone()[0]
+                if newest is not None and (seq := pages.seq_of(store, newest - self._days * c.DAY_S)):
+                    more = prune(store, seq, PRUNE_ROWS)
+        except sqlite3.Error as error:
+            logger.error("history: %s", error)
+        self._prune_at = time.monotonic() + (PRUNE_AGAIN_S if more else PRUNE_S)
+
+    # --- questions ----------------------------------------------------------------------------------
+
+    async def run(self, work: Callable[[], _T]) -> _T:
+        """`work` on the history's thread, behind all that was offered."""
+        if self._waiting:
+            self._flush()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def answer(self, method: str, params: dict[str, Any], names: pages.Names) -> bytes:
+        """JSON of a page (METHODS), on the history's thread. Raises HistoryDamaged, sqlite3.Error."""
+        with self._lock:
+            try:
+                return msgspec.json.encode(METHODS[method](self._store, params, names))
+            except HistoryDamaged as error:
+                self.error = f"history: {error} is not what was written; the next start makes it again"
+                logger.critical("%s", self.error)
+                self._store.condemn()
+                raise
+
+    def close(self) -> None:
+        """Writes what waits, and closes the file."""
+        if self._waiting:
+            self._flush()
+        self._drop_waiting()
+        self._executor.shutdown(wait=True)
+        self._store.close()
+
+
+def _end_seq(log: SqliteLog) -> int:
+    """The sequence number after the whole log."""
+    if not log.end:
+        return 0
+    entry = next(iter(log.read(log.end - 1)))
+    return entry.first_seq + entry.records
+
+
+def _key_of(raw: bytes) -> bytes:
+    """Account and nonce of a PLACE, as one key."""
+    return raw[1:5] + raw[PLACE_NONCE_AT : PLACE_NONCE_AT + 4] if raw and raw[0] in _PLACES else b""
+
+
+def labels_of(entry: Entry) -> dict[bytes, str]:
+    """Labels of a tick's orders by account and nonce, as the records have them."""
+    return {
+        account.to_bytes(4, "big") + nonce.to_bytes(4, "big"): label for account, nonce, label in entry.labels
+    }
