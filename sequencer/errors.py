@@ -124,6 +124,25 @@ REFUSALS: Final[dict[Reason, str]] = {
 """Reason -> a sentence for people that says what to do about it, where something can be done."""
 
 
+SHOWN_CHARACTERS_MAX: Final = 80
+
+
+def shown(value: object) -> object:
+    """`value` short enough to be repeated to the one who sent it."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else "an integer beyond 64 bits"
+    text = value if isinstance(value, str) else type(value).__name__
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
+
+
+def wrong(field: str, limit: str, got: object, hint: str = "") -> str:
+    """The one form in which a wrong value is told: `field: must be limit, got "value"; hint`."""
+    text = f"{field}: must be {limit}, got {msgspec.json.encode(shown(got)).decode()}"
+    return f"{text}; {hint}" if hint else text
+
+
 def error_body(code: int, message: str, **data: object) -> bytes:
     """A JSON-RPC error object, encoded."""
     return msgspec.json.encode({"code": int(code), "message": message, "data": data})

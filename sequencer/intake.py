@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from sequencer.engine import Submission, class_of
+from sequencer.errors import error_body
 from sequencer.outcomes import key_of
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
@@ -64,6 +65,27 @@ class Intake:
         self.accepted += 1
         return 0
 
+    def why(self, code: int, raw: bytes, now_ns: int) -> bytes:
+        """The error object of what `offer` has just refused with `code`: the limit, and when to try again."""
+        limits = self.limits
+        if code == RATE_LIMITED:
+            account = int.from_bytes(raw[1:5], "big")
+            wait_s = max(0.0001, round((1.0 - self._tokens(account, now_ns)) / limits.rate_per_s, 4))
+            limit = f"at most {limits.rate_per_s} submissions of account {account} a second, {limits.burst} at once"
+            field, got, what = "rate", "one more", "the account sends too fast"
+        else:
+            wait_s, got = 1.0, f"{len(self)} waiting"
+            field, what = "queue", "the queue is full"
+            limit = f"at most {limits.waiting_max} submissions waiting, each at most {limits.sojourn_max_ns / 1e9:g} s"
+            if self.pressure:
+                field, what = "l1", "more waits for L1 than it can take"
+                limit = "what L1 takes in the time that is allowed (docs/OPERATIONS.md); cancels go first"
+                got = f"{self.pressure} times as much"
+        text = f"Not accepted: {what}: {limit}, got {got}; send again in {wait_s:g} s."
+        return error_body(
+            *(code, text), field=field, limit=limit, got=got, retry_after_s=wait_s, waiting=len(self)
+        )
+
     def _is_pressed(self, submission: Submission) -> bool:
         """Whether L1 is too far behind for this: first for new risk, then for all but cancels, at last for all."""
         raw = submission.raw
@@ -74,14 +96,19 @@ class Intake:
     def _spend(self, submission: Submission) -> bool:
         account = int.from_bytes(submission.raw[1:5], "big")
         limits = self.limits
-        tokens, then = self._buckets.get(account, (float(limits.burst), submission.arrived_ns))
-        tokens = min(limits.burst, tokens + (submission.arrived_ns - then) * 1e-9 * limits.rate_per_s)
+        tokens = self._tokens(account, submission.arrived_ns)
         if tokens < 1.0:
             return False
         if len(self._buckets) >= limits.accounts_max and account not in self._buckets:
             self._buckets.clear()  # bounded: strangers' numbers must not fill the memory
         self._buckets[account] = (tokens - 1.0, submission.arrived_ns)
         return True
+
+    def _tokens(self, account: int, now_ns: int) -> float:
+        """What the account may send now."""
+        limits = self.limits
+        tokens, then = self._buckets.get(account, (float(limits.burst), now_ns))
+        return min(limits.burst, tokens + (now_ns - then) * 1e-9 * limits.rate_per_s)
 
     def holds(self, account: int, nonce: int) -> bool:
         """Whether a record of this account with this nonce waits."""

@@ -31,7 +31,7 @@ from sequencer.history.queries import HistoryQueries
 from sequencer.history.rows import Batch as HistoryBatch
 from sequencer.history.store import FILE as HISTORY_FILE
 from sequencer.history.store import HistoryDamaged
-from sequencer.intake import QUEUE_FULL, Intake, IntakeLimits
+from sequencer.intake import Intake, IntakeLimits
 from sequencer.keeper import Keeper, KeeperConfig, Terms
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import L1Error
@@ -342,9 +342,8 @@ class Service:
         refused: list[tuple[int, bool, bytes]] = []
         for rid, raw, signer, label in items:
             if label and not self._may_have_label(raw, label):
-                refused.append(
-                    (rid, False, errors.refusal(Reason.MALFORMED, field="label", limit=LABEL_LIMIT))
-                )
+                body = QueryError("label", f"absent but for an order, and of {LABEL_LIMIT}", label).body()
+                refused.append((rid, False, body))
                 continue
             reason = self._stranger(raw, signer)
             if reason:
@@ -352,13 +351,7 @@ class Service:
                 continue
             code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns, label=label))
             if code:
-                what = "the queue is full" if code == QUEUE_FULL else "the account sends too fast"
-                if code == QUEUE_FULL and self.intake.pressure:
-                    what = "more waits for L1 than it can take"
-                body = errors.error_body(
-                    code, f"Not accepted: {what}; send again later.", waiting=len(self.intake)
-                )
-                refused.append((rid, False, body))
+                refused.append((rid, False, self.intake.why(code, raw, now_ns)))
         if refused:
             connection.send_acks(refused)
 
@@ -547,14 +540,25 @@ class Service:
         number = params.get("number")
         proof = self.withdrawals.proof(number) if isinstance(number, int) else None
         if proof is None:
-            raise QueryError("number", "must be that of a withdrawal in a stored batch", number)
+            raise self._no_proof(number)
         return {**proof, "posted": proof["batch_id"] <= self.last_posted}
+
+    def _no_proof(self, number: object) -> QueryError:
+        """Why a withdrawal has no proof, and when it will have one."""
+        made = self.state.globals.withdrawals
+        limit = f"that of a withdrawal in a stored batch: there are {made}"
+        if not isinstance(number, int) or not 0 <= number < made:
+            return QueryError("number", limit, number, "`fairstrike withdraw` prints it")
+        wait_s = max(1.0, self.config.batch_interval_s)
+        hint = f"it is in no batch yet: ask again in {wait_s:g} s"
+        return QueryError("number", limit, number, hint, retry_after_s=wait_s)
 
     def _outcome(self, params: dict[str, Any]) -> dict[str, Any]:
         number, nonce = params.get("account"), params.get("nonce")
         account = self.state.accounts.get(number) if isinstance(number, int) else None
         if account is None or not isinstance(number, int):
-            raise QueryError("account", "must be an account's number", number)
+            highest = max(self.state.accounts, default=0)
+            raise QueryError("account", f"must be an account's number; the highest is {highest}", number)
         if not isinstance(nonce, int) or not 0 <= nonce < U32_MAX:
             raise QueryError("nonce", f"must be an integer from 0 to {U32_MAX - 1}", nonce)
         return self.outcomes.find(account, number, nonce, self.intake.holds)

@@ -78,13 +78,7 @@ class StandbyService:
             try:
                 connection.send_answer(rid, True, msgspec.json.encode(self._answer(method, params)))
             except QueryError as error:
-                body = errors.error_body(
-                    *(errors.Code.INVALID_PARAMS, str(error)),
-                    field=error.field,
-                    limit=error.limit,
-                    got=str(error.got),
-                )
-                connection.send_answer(rid, False, body)
+                connection.send_answer(rid, False, error.body())
 
     def _answer(self, method: str, params: dict[str, Any]) -> Any:
         if method == "system_info":

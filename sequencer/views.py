@@ -15,6 +15,7 @@ import msgspec
 from sequencer import errors, holdings
 from sequencer.amounts import address, cash, contracts, usd
 from sequencer.api.names import expiry_name, find_instrument, instrument_name, instrument_terms
+from sequencer.api.near import Near
 from sequencer.engine import CONTINUE, Result
 from sequencer.genesis import UNDERLYINGS
 from sequencer.history.ledger import Ledger
@@ -39,13 +40,19 @@ _json: Final = msgspec.json.Encoder().encode
 
 
 class QueryError(Exception):
-    """A query that cannot be answered: `field` and what it must be."""
+    """A query that cannot be answered: `field`, what it must be, what it was; `hint`: what to do next."""
 
-    def __init__(self, field: str, limit: str, got: object = None) -> None:
-        super().__init__(f"{field}: {limit}")
+    def __init__(self, field: str, limit: str, got: object = None, hint: str = "", **data: object) -> None:
         self.field = field
-        self.limit = limit
-        self.got = got
+        self.limit = limit.removeprefix("must be ")
+        self.got = errors.shown(got)
+        self.data = data
+        super().__init__(errors.wrong(field, self.limit, got, hint))
+
+    def body(self) -> bytes:
+        """The error object that answers it."""
+        told = {"field": self.field, "limit": self.limit, "got": self.got}
+        return errors.error_body(errors.Code.INVALID_PARAMS, str(self), **told, **self.data)
 
     def body(self) -> bytes:
         """The JSON-RPC error object."""
@@ -95,6 +102,7 @@ class Views:
         self._owners: dict[str, int] = {}
         self._owners_seen = 0
         self._listed: list[tuple[int, int]] = []  # expiry, number
+        self._near_names, self._near_of = Near(()), (0, 0)
         self.adopt(state)
         self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
             "account": self.account,
@@ -131,6 +139,7 @@ class Views:
     def find(self, params: dict[str, Any]) -> int:
         """The instrument that `params` names, by number or name."""
         asked = params.get("instrument")
+        limit = "a listed instrument's number or name"
         if isinstance(asked, int) and not isinstance(asked, bool):
             page = self.state.pages.get(asked >> 5)
             if page is not None and asked & 31 < len(page.terms):
@@ -139,24 +148,44 @@ class Views:
             try:
                 terms = parse_instrument(asked)
             except ValueError as error:
-                raise QueryError(
-                    "instrument", f"must be a name like BTC-2JAN22-48000-C: {error}", asked
-                ) from None
-            found = find_instrument(self.state, terms.underlying, terms.day, terms.strike_ticks, terms.is_put)
-            if found is not None:
-                return found
-        raise QueryError("instrument", "must be a listed instrument's number or name", asked)
+                limit = f"a name like BTC-2JAN22-48000-C of a listed instrument: {error}"
+            else:
+                found = find_instrument(
+                    self.state, terms.underlying, terms.day, terms.strike_ticks, terms.is_put
+                )
+                if found is not None:
+                    return found
+        near = self._near()
+        raise QueryError("instrument", limit, asked, near.hint(asked), near=near.to(asked))
+
+    def _near(self) -> Near:
+        """Tells the names that are like one that is not listed; of what has not expired, an hour old at most."""
+        state = self.state
+        of = len(state.instruments), state.globals.time // 3_600
+        if self._near_of != of:
+            time = state.globals.time
+            alive = (one for one in state.instruments.values() if instrument_expiry_time(one) > time)
+            self._near_names, self._near_of = Near(map(self.name, alive)), of
+        return self._near_names
 
     def _account(self, params: dict[str, Any]) -> tuple[int, Account]:
         if "owner" in params:
             number = self._number_of(str(params["owner"]).removeprefix("0x").lower())
             if number is not None:
                 return number, self.state.accounts[number]
-            raise QueryError("owner", "must be the address of an account's owner", params["owner"])
+            raise QueryError(
+                *("owner", "must be the address of an account's owner", params["owner"]),
+                "no account yet: deposit first (`fairstrike deposit AMOUNT`; on a development chain `fairstrike"
+                " faucet`) and wait for the deposit's confirmations",
+            )
         asked: object = params.get("account")
         if isinstance(asked, int) and asked in self.state.accounts:
             return asked, self.state.accounts[asked]
-        raise QueryError("account", "must be an account's number", asked)
+        raise QueryError(
+            "account",
+            f"must be an account's number; the highest is {max(self.state.accounts, default=0)}",
+            asked,
+        )
 
     def _number_of(self, owner: str) -> int | None:
         """The first account of an owner (hex). Accounts are only ever added: each is looked at once."""

@@ -151,8 +151,7 @@ class StandIn:
             try:
                 answer = self.views.methods[method](params)
             except QueryError as error:
-                body = errors.error_body(errors.Code.INVALID_PARAMS, str(error), field=error.field)
-                connection.send_answer(rid, False, body)
+                connection.send_answer(rid, False, error.body())
                 return
         connection.send_answer(rid, True, msgspec.json.encode(answer))
 

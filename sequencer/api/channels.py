@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sequencer.api.fields import PRICE_DECIMALS, RequestError, UnknownInstrument, invalid, shown, to_units
-from sequencer.errors import Code
+from sequencer.api.fields import PRICE_DECIMALS, RequestError, UnknownInstrument, invalid, to_units
+from sequencer.api.near import Near
+from sequencer.errors import Code, shown, wrong
 from sequencer.protocol import constants as c
 
 CHANNELS_MAX: Final = 256  # subscriptions of a connection
@@ -49,26 +50,46 @@ def _channel(text: object, listed: Instruments) -> str:
     raise invalid("channels", _CHANNEL_LIMIT, text)
 
 
+_INSTRUMENT_LIMIT: Final = "the number or the name of an instrument that is listed and has not expired"
+
+
 class Instruments:
     """Names and numbers of the listed instruments, as the sequencer last told them."""
 
     def __init__(self, listed: Iterable[tuple[str, int]] = ()) -> None:
         self.numbers = dict(listed)
         self._names = {number: name for name, number in self.numbers.items()}
+        self._near: Near | None = None
 
     def number_of(self, name: str) -> int:
         """Instrument number of a name; UnknownInstrument."""
         number = self.numbers.get(name)
         if number is None:
-            raise _unknown_instrument(name)
+            raise self._unknown(name)
         return number
 
     def name_of(self, number: int) -> str:
         """Inverse of `number_of`."""
         name = self._names.get(number)
         if name is None:
-            raise _unknown_instrument(number)
+            raise self._unknown(number)
         return name
+
+    def near(self) -> Near:
+        """What tells the listed names that are like another."""
+        if self._near is None:
+            self._near = Near(self.numbers)
+        return self._near
+
+    def _unknown(self, got: object) -> UnknownInstrument:
+        message = wrong("instrument", _INSTRUMENT_LIMIT, got, self.near().hint(got))
+        return UnknownInstrument(
+            *(Code.INVALID_PARAMS, message),
+            field="instrument",
+            limit=_INSTRUMENT_LIMIT,
+            got=shown(got),
+            near=self.near().to(got),
+        )
 
     def terms_of(self, number: int) -> int:
         """strike | put << 31 of a listed instrument, as its name says them."""
@@ -84,10 +105,3 @@ def terms_of(name: str) -> int:
     """strike | put << 31 of an option's name, such as BTC-2JAN22-48000-C. ValueError when it is none."""
     _, _, strike, kind = name.split("-")
     return to_units(strike.replace("d", "."), PRICE_DECIMALS) | (kind == "P") << 31
-
-
-def _unknown_instrument(got: object) -> UnknownInstrument:
-    limit = "the number or the name of an instrument that is listed and has not expired"
-    return UnknownInstrument(
-        Code.INVALID_PARAMS, f"instrument: must be {limit}", field="instrument", limit=limit, got=shown(got)
-    )

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from sequencer.errors import Code, error_body
+from sequencer.errors import Code, error_body, shown, wrong
 from sequencer.genesis import UNDERLYINGS
 from sequencer.protocol import constants as c
 
-SHOWN_CHARACTERS_MAX: Final = 80
 PRICE_DECIMALS: Final = 2  # USD -> ticks
 QUANTITY_DECIMALS: Final = 4  # contracts -> lots
 CASH_DECIMALS: Final = 6
@@ -39,25 +38,29 @@ class UnknownInstrument(RequestError):
     """A name that the list of instruments does not hold (yet)."""
 
 
-def invalid(field: str, limit: str, got: object) -> RequestError:
+def request_error(
+    code: int,
+    field: str,
+    limit: str,
+    got: object,
+    hint: str = "",
+    /,
+    id_json: bytes = b"null",
+    **data: object,
+) -> RequestError:
+    """An error that one value is to blame for; `data` goes beside field, limit and got."""
+    message = wrong(field, limit, got, hint)
+    return RequestError(code, message, id_json=id_json, field=field, limit=limit, got=shown(got), **data)
+
+
+def invalid(field: str, limit: str, got: object, hint: str = "") -> RequestError:
     """-32602 for one field."""
-    return RequestError(
-        Code.INVALID_PARAMS, f"{field}: must be {limit}", field=field, limit=limit, got=shown(got)
-    )
-
-
-def shown(value: object) -> object:
-    """`value` short enough to be repeated to the one who sent it."""
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        return value if abs(value) < 2**63 else "an integer beyond 64 bits"
-    text = value if isinstance(value, str) else type(value).__name__
-    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
+    return request_error(Code.INVALID_PARAMS, field, limit, got, hint)
 
 
 # --- decimals -----------------------------------------------------------------------------------
 
+_FINE: Final = re.compile(r"(-?)(\d{1,20})\.(\d{1,40})", re.ASCII)
 _DECIMAL: Final = re.compile(r"(-?)(\d{1,20})(?:\.(\d{1,6}))?", re.ASCII)
 
 
@@ -74,10 +77,10 @@ def to_units(text: str, decimals: int) -> int:
     return -value if sign else value
 
 
-def from_units(value: int, decimals: int) -> str:
-    """Inverse of `to_units`, without trailing zeros."""
+def from_units(value: int, decimals: int, least: int = 0) -> str:
+    """Inverse of `to_units`, without trailing zeros beyond the `least` decimals."""
     whole, fraction = divmod(abs(value), 10**decimals)
-    digits = f"{fraction:0{decimals}d}".rstrip("0")
+    digits = f"{fraction:0{decimals}d}".rstrip("0").ljust(least, "0")
     sign = "-" if value < 0 else ""
     return f"{sign}{whole}.{digits}" if digits else f"{sign}{whole}"
 
@@ -92,14 +95,26 @@ class _Required(Enum):
 REQUIRED: Final = _Required.REQUIRED
 
 
+def _no_hint(_given: Any) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A parameter: its limit in words, and what reads it (ValueError: it does not fit)."""
+    """A parameter: its limit in words, and what reads it (ValueError: it does not fit); `hint`: what to do then."""
 
     name: str
     limit: str
     read: Callable[[Any], Any]
     default: object = REQUIRED
+    hint: Callable[[Any], str] = _no_hint
+
+    def value(self, given: Any) -> Any:
+        """What `given` means; -32602 when it does not fit."""
+        try:
+            return self.read(given)
+        except ValueError:
+            raise invalid(self.name, self.limit, given, self.hint(given)) from None
 
 
 def integer(name: str, high: int, default: object = REQUIRED, low: int = 0) -> Field:
@@ -111,7 +126,9 @@ def integer(name: str, high: int, default: object = REQUIRED, low: int = 0) -> F
     return Field(name, f"an integer from {low} to {high}", read, default)
 
 
-def decimal(name: str, decimals: int, low: int, high: int, default: object = REQUIRED) -> Field:
+def decimal(
+    name: str, decimals: int, low: int, high: int, default: object = REQUIRED, unit: str = "USD"
+) -> Field:
     def read(value: Any) -> int:
         if type(value) is not str:
             raise ValueError
@@ -120,8 +137,21 @@ def decimal(name: str, decimals: int, low: int, high: int, default: object = REQ
             raise ValueError
         return units
 
+    def hint(value: Any) -> str:
+        """The values next to one that is too fine; how to write a number."""
+        if type(value) in (int, float):
+            return 'write it as a string, such as "1500.00"'
+        match = _FINE.fullmatch(value) if type(value) is str else None
+        if match is None:
+            return ""
+        whole = int(match[2] + match[3][:decimals].ljust(decimals, "0"))
+        below, above = sorted((-whole, -whole - 1) if match[1] else (whole, whole + 1))
+        near = [f"{from_units(one, decimals, decimals)}" for one in (below, above) if low <= one <= high]
+        return f"the nearest {'are' if near[1:] else 'is'} {' and '.join(near)}" if near else ""
+
     bounds = f"from {from_units(low, decimals)} to {from_units(high, decimals)}"
-    return Field(name, f"a decimal string {bounds} with at most {decimals} decimals", read, default)
+    limit = f"a decimal string {bounds} with at most {decimals} decimals, in {unit}"
+    return Field(name, limit, read, default, hint)
 
 
 def choice(name: str, choices: dict[str, int], default: object = REQUIRED) -> Field:

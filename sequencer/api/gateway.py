@@ -86,6 +86,12 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
     "--submits-per-s", default=_LIMITS.submits_per_s, show_default=True, help="Per connection; 0: any."
 )
 @click.option(
+    "--address-submits-per-s",
+    default=_LIMITS.address_submits_per_s,
+    show_default=True,
+    help="Per address; 0: any.",
+)
+@click.option(
     "--queries-per-s", default=_LIMITS.queries_per_s, show_default=True, help="Per connection; 0: any."
 )
 @click.option(
@@ -110,6 +116,7 @@ def main(
     connections_per_address: int,
     trusted_proxies: tuple[str, ...],
     submits_per_s: float,
+    address_submits_per_s: float,
     queries_per_s: float,
     address_queries_per_s: float,
     address_answer_bytes_per_s: float,
@@ -134,6 +141,7 @@ def main(
         connections_per_address=connections_per_address,
         trusted_proxies=frozenset(map(group_of, trusted_proxies)),
         submits_per_s=submits_per_s,
+        address_submits_per_s=address_submits_per_s,
         queries_per_s=queries_per_s,
         address_queries_per_s=address_queries_per_s,
         address_answer_bytes_per_s=address_answer_bytes_per_s,

@@ -16,8 +16,9 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from sequencer.api import ipc, jsonrpc
+from sequencer.api.fields import request_error
 from sequencer.api.jsonrpc import Instruments, RequestError, UnknownInstrument
-from sequencer.api.limits import Addresses, Limits
+from sequencer.api.limits import Addresses, Bucket, Limits
 from sequencer.api.link import Link
 from sequencer.api.pages import PAGE
 from sequencer.api.peer import Peer, response
@@ -195,10 +196,10 @@ class Gateway:
             params = jsonrpc.query_params(method, jsonrpc.parse_params(raw_params), self.listed)
             self._check_load(peer)
             if not peer.queries.take():
-                raise _too_many("queries_per_s", "queries of a connection", self.limits.queries_per_s)
+                raise _too_many("queries_per_s", "queries of a connection", peer.queries)
             if not peer.address.queries.take():
-                limit = self.limits.address_queries_per_s
-                raise _too_many("address_queries_per_s", f"queries of {peer.address.name}", limit)
+                what = f"queries of {peer.address.name}"
+                raise _too_many("address_queries_per_s", what, peer.address.queries)
             self._query(peer, sink, token, method, params)
         elif method == "typed_data":
             exchange = self.exchange
@@ -226,9 +227,13 @@ class Gateway:
                 ]
             sink(token, True, _json.encode(answer))
         else:
-            shown = jsonrpc.shown(method)
+            message = f"unknown method {jsonrpc.shown(method)!r}; there are {', '.join(jsonrpc.METHODS)}"
             raise RequestError(
-                Code.UNKNOWN_METHOD, f"unknown method {shown!r}", methods=list(jsonrpc.METHODS)
+                *(Code.UNKNOWN_METHOD, message),
+                field="method",
+                limit="one of `methods`",
+                got=jsonrpc.shown(method),
+                methods=list(jsonrpc.METHODS),
             )
 
     def _submit(self, peer: Peer, sink: Sink, token: bytes, raw: bytes, label: str = "") -> None:
@@ -236,7 +241,10 @@ class Gateway:
             raise _not_ready()
         self._check_load(peer)
         if not peer.submits.take():
-            raise _too_many("submits_per_s", "submissions of a connection", self.limits.submits_per_s)
+            raise _too_many("submits_per_s", "submissions of a connection", peer.submits)
+        if not peer.address.submits.take():
+            what = f"submissions of {peer.address.name}"
+            raise _too_many("address_submits_per_s", what, peer.address.submits)
         signer = jsonrpc.admit(raw, self._domain)
         rid = self._next_rid
         self._next_rid = rid + 1
@@ -273,24 +281,15 @@ class Gateway:
         limits = self.limits
         if peer.outstanding >= limits.outstanding:
             limit = f"at most {limits.outstanding} requests of a connection that await their answer"
-            raise RequestError(
-                Code.RATE_LIMITED,
-                f"outstanding: {limit}; nothing was accepted",
-                field="outstanding",
-                limit=limit,
-                got=peer.outstanding + 1,
-            )
+            hint = "nothing was accepted; read the answers first"
+            raise request_error(Code.RATE_LIMITED, "outstanding", limit, peer.outstanding + 1, hint)
         if len(self._pending) >= limits.pending or self.link.is_paused:
             limit = f"at most {limits.pending} requests of all clients that await their answer"
             if self.link.is_paused:
                 limit = "a sequencer that reads what it is sent"
-            raise RequestError(
-                Code.QUEUE_FULL,
-                f"the exchange is busy: {limit}; nothing was accepted",
-                field="pending",
-                limit=limit,
-                got=len(self._pending) + 1,
-            )
+            hint = "the exchange is busy; nothing was accepted, try again in a second"
+            got = len(self._pending) + 1
+            raise request_error(Code.QUEUE_FULL, "pending", limit, got, hint, retry_after_s=1)
 
     def _forward(self) -> None:
         """Sends what one turn of the loop has gathered, as one frame."""
@@ -304,14 +303,9 @@ class Gateway:
 
     def _subscribe(self, peer: Peer, names: list[str], on: bool) -> None:
         if not peer.can_subscribe:
-            limit = "a WebSocket connection (/ws)"
-            raise RequestError(
-                Code.INVALID_REQUEST,
-                f"subscriptions need {limit}",
-                field="connection",
-                limit=limit,
-                got="HTTP",
-            )
+            limit = "a WebSocket (/ws)"
+            hint = "subscriptions need a WebSocket connection"
+            raise request_error(Code.INVALID_REQUEST, "connection", limit, "HTTP", hint)
         if on:
             count = len(peer.channels | set(names))
             if count > jsonrpc.CHANNELS_MAX:
@@ -493,7 +487,9 @@ class _Batch:
 
 
 def _not_ready() -> RequestError:
-    return RequestError(Code.NOT_READY, "the sequencer is away; nothing was accepted, try again later")
+    return RequestError(
+        *(Code.NOT_READY, "the sequencer is away; nothing was accepted, try again later"), retry_after_s=1
+    )
 
 
 def _unknown(why: str) -> RequestError:
@@ -503,12 +499,9 @@ def _unknown(why: str) -> RequestError:
     )
 
 
-def _too_many(field: str, what: str, rate: float) -> RequestError:
-    limit = f"{rate:g} a second"
-    return RequestError(
-        Code.RATE_LIMITED,
-        f"{what} are limited to {limit}; nothing was accepted",
-        field=field,
-        limit=limit,
-        got="more",
-    )
+def _too_many(field: str, what: str, bucket: Bucket) -> RequestError:
+    """An empty bucket, and when there is a token in it again."""
+    wait_s = max(round(bucket.next_s, 4), 0.0001)
+    limit = f"at most {bucket.rate:g} {what} a second, {2 * bucket.rate:g} at once"
+    hint = f"nothing was accepted; try again in {wait_s:g} s"
+    return request_error(Code.RATE_LIMITED, field, limit, "one more", hint, retry_after_s=wait_s)

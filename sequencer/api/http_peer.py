@@ -19,6 +19,7 @@ import msgspec
 
 from sequencer.api.peer import DOCUMENT_BYTES_MAX, HIGH_WATER_BYTES, Door, Peer, RequestHandler
 from sequencer.api.ws_peer import WsPeer, take_over
+from sequencer.errors import SHOWN_CHARACTERS_MAX
 
 HEAD_BYTES_MAX: Final = 16 * 1024
 PIPELINE_MAX: Final = 16
@@ -169,7 +170,8 @@ class HttpPeer(Peer, asyncio.Protocol):
         if version not in ("1.1", "1.0"):
             self._refuse(b"505 HTTP Version Not Supported", f"HTTP/{version} is not spoken here, HTTP/1.1 is")
         elif version == "1.1" and len(self._values(b"host")) != 1:
-            self._refuse(b"400 Bad Request", "a request must have one Host")
+            got = len(self._values(b"host"))
+            self._refuse(b"400 Bad Request", f"Host: a request must have one, got {got}")
         elif self._declared() > DOCUMENT_BYTES_MAX:
             self._refuse_body(self._declared())
         elif not self._door.counts_to(self, self._values(b"x-forwarded-for")):
@@ -178,7 +180,8 @@ class HttpPeer(Peer, asyncio.Protocol):
             )
         elif version == "1.1" and (expected := self._tokens(b"expect")):
             if expected != [b"100-continue"]:
-                self._refuse(b"417 Expectation Failed", "Expect: 100-continue is all that is known")
+                why = _shown("Expect: must be 100-continue", b", ".join(expected))
+                self._refuse(b"417 Expectation Failed", why)
             elif self._declared() or self._values(b"transfer-encoding"):
                 self._wants_continue = True
                 self._continue()
@@ -269,7 +272,8 @@ class HttpPeer(Peer, asyncio.Protocol):
         if not is_key:
             self._refuse(b"400 Bad Request", "Sec-WebSocket-Key: must be 16 bytes in base64, once")
         elif self._values(b"sec-websocket-version") != [WS_VERSION]:
-            self._refuse_to_upgrade("Sec-WebSocket-Version: must be 13")
+            got = b", ".join(self._values(b"sec-websocket-version"))
+            self._refuse_to_upgrade(_shown("Sec-WebSocket-Version: must be 13", got))
         elif self._declared() or self._values(b"transfer-encoding"):
             self._refuse(b"400 Bad Request", "a request for a WebSocket has no body")
         else:
@@ -321,9 +325,10 @@ class HttpPeer(Peer, asyncio.Protocol):
                     b"Upgrade: websocket\r\nConnection: Upgrade\r\n",
                 )
             elif path in _ALLOW:
-                self._respond(b"405 Method Not Allowed", _why(_PATHS), b"Allow: %b\r\n" % _ALLOW[path])
+                why = _shown(f"there are {_PATHS}", method + b" " + path)
+                self._respond(b"405 Method Not Allowed", _why(why), b"Allow: %b\r\n" % _ALLOW[path])
             else:
-                self._respond(b"404 Not Found", _why(_PATHS))
+                self._respond(b"404 Not Found", _why(_shown(f"there are {_PATHS}", path)))
         self._advancing = False
         if not self._is_ending():
             self._continue()
@@ -366,7 +371,9 @@ class HttpPeer(Peer, asyncio.Protocol):
         return self._lingers or self._transport.is_closing()
 
     def _refuse_head(self) -> None:
-        self._refuse(b"431 Request Header Fields Too Large", f"at most {HEAD_BYTES_MAX} bytes of headers")
+        got = max(self._head_bytes, self._header_bytes + len(self._url))
+        why = f"at most {HEAD_BYTES_MAX} bytes of headers, got {got} or more"
+        self._refuse(b"431 Request Header Fields Too Large", why)
 
     def _refuse_body(self, size: int) -> None:
         why = f"a request has at most {DOCUMENT_BYTES_MAX} bytes of body, got {size} or more"
@@ -409,6 +416,11 @@ class HttpPeer(Peer, asyncio.Protocol):
         peer = WsPeer(self.gateway, self._door, transport, self.address)
         self._door.became(self, peer)
         take_over(peer, transport, key, rest)
+
+
+def _shown(limit: str, got: bytes) -> str:
+    """A limit and what was given, short."""
+    return f"{limit}; got {got[:SHOWN_CHARACTERS_MAX].decode('latin-1')}"
 
 
 def _why(text: str) -> bytes:

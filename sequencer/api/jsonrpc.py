@@ -26,7 +26,7 @@ from sequencer.api.fields import (
     from_hex,
     from_units,
     invalid,
-    shown,
+    request_error,
     to_units,
 )
 from sequencer.api.fields import address as _address
@@ -37,7 +37,7 @@ from sequencer.api.fields import flag as _flag
 from sequencer.api.fields import instrument as _instrument
 from sequencer.api.fields import integer as _integer
 from sequencer.api.fields import underlying as _underlying
-from sequencer.errors import REFUSALS, Code
+from sequencer.errors import REFUSALS, SHOWN_CHARACTERS_MAX, Code, shown
 from sequencer.genesis import UNDERLYINGS
 from sequencer.history import access
 from sequencer.history.rows import ROWS, ROWS_MAX, TRANSACTIONS, State
@@ -67,6 +67,7 @@ __all__ = [
 BATCH_MAX: Final = 100
 ID_CHARACTERS_MAX: Final = 64
 ID_INTEGER_MAX: Final = 2**63 - 1
+_ID_LIMIT: Final = f"a 64-bit integer or a string of at most {ID_CHARACTERS_MAX} characters"
 BRACKETS_MAX: Final = 1_000  # of a document: bounds its depth
 RECORD_BYTES_MAX: Final = max(size for size, _, _ in c.LAYOUT.values())
 
@@ -117,7 +118,14 @@ _DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError
 def _check_depth(data: bytes) -> None:
     """Refuses what only a crash is hoped of: the decoder recurses, and libraries lift Python's recursion limit."""
     if data.count(b"[") + data.count(b"{") > BRACKETS_MAX:
-        raise RequestError(Code.PARSE, f"not JSON of this API: more than {BRACKETS_MAX} opening brackets")
+        limit = f"JSON with at most {BRACKETS_MAX} opening brackets"
+        got = data.count(b"[") + data.count(b"{")
+        raise request_error(Code.PARSE, "document", limit, got, "not JSON of this API")
+
+
+def _no_json(data: bytes, error: Exception) -> RequestError:
+    got = data[: SHOWN_CHARACTERS_MAX + 1].decode(errors="replace")
+    return request_error(Code.PARSE, "document", "JSON in UTF-8", got, f"not JSON: {error}")
 
 
 def parse_batch(data: bytes) -> list[bytes]:
@@ -126,17 +134,10 @@ def parse_batch(data: bytes) -> list[bytes]:
     try:
         items = _batch_decoder.decode(data)
     except _DECODE_ERRORS as error:
-        raise RequestError(Code.PARSE, f"not JSON: {error}") from None
-    if not items:
-        raise RequestError(Code.INVALID_REQUEST, "a batch must hold at least one request")
-    if len(items) > BATCH_MAX:
-        raise RequestError(
-            Code.INVALID_REQUEST,
-            f"a batch may hold at most {BATCH_MAX} requests",
-            field="batch",
-            limit=f"at most {BATCH_MAX} requests",
-            got=len(items),
-        )
+        raise _no_json(data, error) from None
+    if not 0 < len(items) <= BATCH_MAX:
+        limit = f"at least one request, at most {BATCH_MAX} requests"
+        raise request_error(Code.INVALID_REQUEST, "batch", limit, len(items))
     return [bytes(item) for item in items]
 
 
@@ -157,28 +158,15 @@ def parse_request(data: bytes) -> tuple[bytes, str, msgspec.Raw]:
             raise _bad_id(number)
         id_json = _encoder.encode(number)
     else:
-        raise RequestError(
-            Code.INVALID_REQUEST,
-            "an id is required: every request is answered, notifications are not taken",
-            field="id",
-            limit="an integer or a string",
-            got=None,
-        )
+        hint = "an id is required: every request is answered, notifications are not taken"
+        raise request_error(Code.INVALID_REQUEST, "id", _ID_LIMIT, None, hint)
     if request.jsonrpc != "2.0":
-        raise RequestError(
-            Code.INVALID_REQUEST,
-            'jsonrpc: must be "2.0"',
-            id_json=id_json,
-            field="jsonrpc",
-            limit='"2.0"',
-            got=shown(request.jsonrpc),
-        )
+        raise request_error(Code.INVALID_REQUEST, "jsonrpc", '"2.0"', request.jsonrpc, id_json=id_json)
     return id_json, request.method, request.params
 
 
 def _bad_id(got: object) -> RequestError:
-    limit = f"a 64-bit integer or a string of at most {ID_CHARACTERS_MAX} characters"
-    return RequestError(Code.INVALID_REQUEST, f"id: must be {limit}", field="id", limit=limit, got=shown(got))
+    return request_error(Code.INVALID_REQUEST, "id", _ID_LIMIT, got)
 
 
 def _why_no_request(data: bytes) -> RequestError:
@@ -186,9 +174,10 @@ def _why_no_request(data: bytes) -> RequestError:
     try:
         document = _any_decoder.decode(data)
     except _DECODE_ERRORS as error:
-        return RequestError(Code.PARSE, f"not JSON: {error}")
+        return _no_json(data, error)
     if not isinstance(document, dict):
-        return RequestError(Code.INVALID_REQUEST, "a request must be a JSON object (or an array of them)")
+        hint = "a request must be a JSON object (or an array of them)"
+        return request_error(Code.INVALID_REQUEST, "request", "a JSON object", document, hint)
     number = document.get("id")
     if "id" in document and (isinstance(number, bool) or not isinstance(number, int | str)):
         return _bad_id(number)
@@ -197,15 +186,10 @@ def _why_no_request(data: bytes) -> RequestError:
         return _bad_id(number)
     for member in ("method", "jsonrpc"):
         if not isinstance(document.get(member, "" if member == "jsonrpc" else None), str):
-            return RequestError(
-                Code.INVALID_REQUEST,
-                f"{member}: must be a string",
-                id_json=id_json,
-                field=member,
-                limit="a string",
-                got=shown(document.get(member)),
-            )
-    return RequestError(Code.INVALID_REQUEST, "not a request object", id_json=id_json)
+            got = document.get(member)
+            return request_error(Code.INVALID_REQUEST, member, "a string", got, id_json=id_json)
+    limit = "an object with id, method, params and jsonrpc"
+    return request_error(Code.INVALID_REQUEST, "request", limit, document, id_json=id_json)
 
 
 def parse_params(raw: msgspec.Raw) -> dict[str, Any]:
@@ -213,7 +197,7 @@ def parse_params(raw: msgspec.Raw) -> dict[str, Any]:
     try:
         params = _any_decoder.decode(raw)
     except _DECODE_ERRORS as error:
-        raise RequestError(Code.PARSE, f"not JSON: {error}") from None
+        raise _no_json(bytes(raw), error) from None
     if not isinstance(params, dict):
         raise invalid("params", "an object: parameters go by name", params)
     return params
@@ -227,7 +211,7 @@ _TAIL: Final = (_integer("nonce", _U32 - 1), _integer("expires", _U32, default=0
 _AMOUNT: Final = _decimal("amount", CASH_DECIMALS, 1, c.U64_MAX)
 _PAGE: Final = _integer("limit", 1_000, 1_000, low=1)
 _SEQ: Final = _integer("seq", c.U40_MAX)
-_LOTS: Final = _decimal("quantity", QUANTITY_DECIMALS, 1, c.U40_MAX)
+_LOTS: Final = _decimal("quantity", QUANTITY_DECIMALS, 1, c.U40_MAX, unit="contracts")
 _FEE_MAX: Final = _decimal("fee_max", FEE_MAX_DECIMALS, 0, 2**16 - 1, "0.01")
 _HOW: Final = (
     _flag("post_only"),
@@ -398,10 +382,7 @@ def read_fields(
             continue
         else:
             value = field.default
-        try:
-            values[field.name] = field.read(value)
-        except ValueError:
-            raise invalid(field.name, field.limit, value) from None
+        values[field.name] = field.value(value)
     if taken < len(params):
         known = [field.name for field in fields]
         for name, value in params.items():
@@ -441,6 +422,8 @@ def submit_params(raw: msgspec.Raw) -> tuple[bytes, str]:
             if name not in ("record", "label"):
                 limit = "absent: the fields are record, label"
                 raise invalid(str(shown(name)), limit, params[name]) from None
+        if type(params.get("record")) is str:
+            raise invalid("label", LABEL_LIMIT, params.get("label")) from None
         raise invalid("record", _RECORD_LIMIT, params.get("record")) from None
     text = given.record
     if text[:2] != "0x" or len(text) > 2 * RECORD_BYTES_MAX + 2:
@@ -480,30 +463,29 @@ _PLACES: Final = (bytes([Kind.PLACE]), bytes([Kind.PLACE_IN_WORDS]))
 _RECORD_LIMIT: Final = f"0x and the record's bytes in hex, at most {RECORD_BYTES_MAX}"
 
 
+_CLIENT_KIND_NAMES: Final = "one of " + ", ".join(Kind(kind).name for kind in sorted(CLIENT_KINDS))
+
+
 def admit(raw: bytes, domain: bytes) -> bytes:
     """Address of the signer of a record that a client may send; RequestError 1001, 1002 or 1003."""
     if raw and raw[0] in c.LAYOUT and raw[0] not in CLIENT_KINDS:
         name = Kind(raw[0]).name
-        raise RequestError(
-            Code.NOT_A_CLIENT_RECORD,
-            f"{name} records are made by the sequencer; clients cannot send them",
-            kind=name,
-        )
+        hint = f"{name} records are made by the sequencer; clients cannot send them"
+        raise request_error(Code.NOT_A_CLIENT_RECORD, "kind", _CLIENT_KIND_NAMES, name, hint, kind=name)
     record = codec.decode(raw, domain)
     if isinstance(record, Reason):
-        expected = c.LAYOUT[raw[0]][0] if raw and raw[0] in c.LAYOUT else None
-        message = REFUSALS[record]
-        if expected is not None:
-            message = f"record: a {Kind(raw[0]).name} has {expected} bytes with zero padding, got {len(raw)}"
-        raise RequestError(
-            Code.MALFORMED, message, reason=record.name, field="record", limit=expected, got=len(raw)
-        )
+        if raw and raw[0] in c.LAYOUT:
+            size = c.LAYOUT[raw[0]][0]
+            limit, hint = f"{size} bytes", f"a {Kind(raw[0]).name} has {size} bytes with zero padding"
+            got = f"{len(raw)} bytes" if len(raw) != size else "padding that is not zero"
+        else:
+            limit = "a kind's first byte and its fields (docs/PROTOCOL.md, the table of records)"
+            hint, got = REFUSALS[record], f"0x{raw[:1].hex()}"
+        raise request_error(Code.MALFORMED, "record", limit, got, hint, reason=record.name)
     if record.signer is None:
-        raise RequestError(
-            Code.BAD_SIGNATURE,
-            "signature: no key can have made it (r or s is out of range, or s is in the upper half)",
-            field="signature",
-        )
+        hint = "no key can have made it (r or s is out of range, or s is in the upper half)"
+        limit = "r and s of secp256k1, s in the lower half, as EIP-2098 has them"
+        raise request_error(Code.BAD_SIGNATURE, "signature", limit, "0x" + raw[-64:].hex(), hint)
     return record.signer
 
 

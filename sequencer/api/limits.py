@@ -25,6 +25,7 @@ class Limits:
     unread_bytes_in_all: int = 128 * 1024 * 1024
     stalled_s: float = 20.0  # with something unread, and not a byte read
     submits_per_s: float = 0.0  # of one connection
+    address_submits_per_s: float = 5_000.0
     queries_per_s: float = 500.0  # of one connection
     address_queries_per_s: float = 2_000.0
     address_answer_bytes_per_s: float = 8 * 1024 * 1024
@@ -38,17 +39,17 @@ class Limits:
 class Bucket:
     """A token bucket: `rate` a second, twice that at once; a rate of 0 is no limit."""
 
-    __slots__ = ("_clock", "_rate", "_then", "_tokens")
+    __slots__ = ("_clock", "_then", "_tokens", "rate")
 
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._then = clock()
         self._tokens = 2.0 * rate
 
     def take(self) -> bool:
         """Takes a token, if there is one."""
-        if not self._rate:
+        if not self.rate:
             return True
         self._fill()
         if self._tokens < 1.0:
@@ -56,44 +57,63 @@ class Bucket:
         self._tokens -= 1.0
         return True
 
+    @property
+    def next_s(self) -> float:
+        """Seconds until there is a token again."""
+        if not self.rate:
+            return 0.0
+        self._fill()
+        return max(0.0, (1.0 - self._tokens) / self.rate)
+
     def spend(self, tokens: float) -> None:
         """Takes `tokens`, also beyond what there is: then the bucket is in debt."""
-        if self._rate:
+        if self.rate:
             self._fill()
             self._tokens -= tokens
 
     @property
     def wait_s(self) -> float:
         """Seconds until it is out of debt; 0 when it is not in debt."""
-        if not self._rate:
+        if not self.rate:
             return 0.0
         self._fill()
-        return max(0.0, -self._tokens / self._rate)
+        return max(0.0, -self._tokens / self.rate)
 
     @property
     def is_full(self) -> bool:
         """Whether forgetting it would change nothing."""
-        if not self._rate:
+        if not self.rate:
             return True
         self._fill()
-        return self._tokens >= 2.0 * self._rate
+        return self._tokens >= 2.0 * self.rate
 
     def _fill(self) -> None:
         now = self._clock()
-        self._tokens = min(2.0 * self._rate, self._tokens + (now - self._then) * self._rate)
+        self._tokens = min(2.0 * self.rate, self._tokens + (now - self._then) * self.rate)
         self._then = now
 
 
 class Address:
     """What the connections of one client's address have used up together."""
 
-    __slots__ = ("answers", "connections", "in_flight", "is_queued", "name", "queries", "unread", "waiting")
+    __slots__ = (
+        "answers",
+        "connections",
+        "in_flight",
+        "is_queued",
+        "name",
+        "queries",
+        "submits",
+        "unread",
+        "waiting",
+    )
 
     def __init__(self, name: str, limits: Limits, clock: Callable[[], float]) -> None:
         self.name = name
         self.connections = 0
         self.unread = 0  # bytes
         self.queries = Bucket(limits.address_queries_per_s, clock)
+        self.submits = Bucket(limits.address_submits_per_s, clock)
         self.answers = Bucket(limits.address_answer_bytes_per_s, clock)
         self.waiting: deque[Any] = deque()  # queries (turns.Asked) that wait for their turn
         self.is_queued = False  # among those whose turn comes
@@ -103,7 +123,7 @@ class Address:
     def is_idle(self) -> bool:
         """Whether nothing would be lost with it."""
         return not (self.connections or self.waiting or self.in_flight) and (
-            self.answers.is_full and self.queries.is_full
+            self.answers.is_full and self.queries.is_full and self.submits.is_full
         )
 
 

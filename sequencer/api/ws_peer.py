@@ -9,9 +9,10 @@ from typing import Final
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # not in its stubs
 
+from sequencer.api.fields import request_error
 from sequencer.api.limits import Address
 from sequencer.api.peer import DOCUMENT_BYTES_MAX, HIGH_WATER_BYTES, Door, Peer, RequestHandler, frame_head
-from sequencer.errors import Code, error_body
+from sequencer.errors import Code
 
 CLIENT_ID_BYTES: Final = 8
 FRAGMENTS_MAX: Final = 1_024
@@ -100,10 +101,8 @@ class WsPeer(Peer, WSListener):
     def _receive_binary(self, data: bytes) -> None:
         if len(data) <= CLIENT_ID_BYTES:
             limit = f"{CLIENT_ID_BYTES} bytes of id and a record"
-            body = error_body(
-                Code.INVALID_REQUEST, f"frame: must be {limit}", field="frame", limit=limit, got=len(data)
-            )
-            self.reply_binary(data.ljust(CLIENT_ID_BYTES, b"\0"), False, body)
+            error = request_error(Code.INVALID_REQUEST, "frame", limit, f"{len(data)} bytes")
+            self.reply_binary(data.ljust(CLIENT_ID_BYTES, b"\0"), False, error.body())
             return
         self.gateway.receive_record(self, data[:CLIENT_ID_BYTES], data[CLIENT_ID_BYTES:])
 

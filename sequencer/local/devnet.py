@@ -301,6 +301,7 @@ async def wait_for(condition: object, timeout_s: float, what: str) -> None:
 def _spawn_gateway(port: int, socket_path: str, log_path: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "sequencer.api.gateway"]
     command += ["--listen", f"127.0.0.1:{port}", "--sequencer", socket_path]
+    command += ["--address-submits-per-s", "0"]  # all that trade here are of one address
     with log_path.open("wb") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
