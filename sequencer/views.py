@@ -54,12 +54,6 @@ class QueryError(Exception):
         told = {"field": self.field, "limit": self.limit, "got": self.got}
         return errors.error_body(errors.Code.INVALID_PARAMS, str(self), **told, **self.data)
 
-    def body(self) -> bytes:
-        """The JSON-RPC error object."""
-        return errors.error_body(
-            *(errors.Code.INVALID_PARAMS, str(self)), field=self.field, limit=self.limit, got=str(self.got)
-        )
-
 
 def _page(params: dict[str, Any]) -> tuple[int, int]:
     """`after` and `limit` of a query whose answer comes in pages."""

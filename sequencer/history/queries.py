@@ -109,7 +109,7 @@ def readers(state: State, params: dict[str, Any]) -> tuple[int, frozenset[bytes]
         raise QueryError("account", "must be an account's number", number)
     now, expires = state.globals.time, params.get("access_expires")
     if not isinstance(expires, int) or not now < expires <= now + access.LASTS_MAX_S:
-        limit = f"must lie ahead of the exchange's time, {now}, by at most {access.LASTS_MAX_S} s"
+        limit = f"ahead of the exchange's time, {now}, by at most {access.LASTS_MAX_S} s"
         raise QueryError("access_expires", limit, expires)
     if not isinstance(params.get("signature"), bytes):
         raise QueryError("signature", "must be the 64 bytes of a signature", None)

@@ -50,6 +50,7 @@ GOOD = {
     "underlying": "BTC",
     "number": 0,
     "signature": "0x" + "11" * 64,
+    "access_expires": 2**32 - 1,
     "record": "0x" + "20" * 93,
     "channels": ["trades"],
     "method": "withdraw",
