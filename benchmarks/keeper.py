@@ -17,10 +17,10 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from sequencer.engine import Engine
+from sequencer.engine.engine import Engine
 from sequencer.genesis import genesis_state
-from sequencer.keeper import Keeper
-from sequencer.keeper_looks import shortfall
+from sequencer.keeper.keeper import Keeper
+from sequencer.keeper.looks import shortfall
 from sequencer.local.bench import INDEX_TICKS, options
 from sequencer.local.devnet import FEEDS, devnet_params, feed_key
 from sequencer.market.feeds import IndexReport, Report, SurfaceReport

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sequencer.development import devnet_params
-from sequencer.engine import Engine
+from sequencer.engine.engine import Engine
+from sequencer.engine.snapshots import Aside, save
 from sequencer.genesis import genesis_state
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
-from sequencer.snapshots import Aside, save
 
 TICK_S = 0.002
 QUIET_S = 2.0

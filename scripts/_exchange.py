@@ -11,8 +11,8 @@ from ethpm_types import ContractType
 from web3 import Web3
 from web3.exceptions import Web3Exception
 
-from sequencer import parameters
 from sequencer.contracts import load
+from sequencer.l1 import parameters
 from sequencer.l1.deploy import DATA_SOURCES, VERIFIERS, WITH_TEXT, Deployment, check_token
 from sequencer.l1.errors import DeploymentError
 from sequencer.protocol.params import Params

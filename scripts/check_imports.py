@@ -1,13 +1,17 @@
 """Checks what ruff and mypy cannot: that the transition is pure, that twins share a name, that files say what they are,
-that none imports in a circle.
+that none imports in a circle, and that rooms import only from rooms below them.
 
 `sequencer/protocol/` is replayed by watchers and judged on L1, so it must give the same integers everywhere, forever:
 it imports itself and an allow-list, and uses no float, no true division, no order of a set, no `hash()`, no I/O.
-Prints `path:line: what` for each finding; exits 1 when one is an error. Run: python scripts/check_imports.py [root]
+Prints `path:line: what` for each finding; exits 1 when one is an error.
+
+    python scripts/check_imports.py [root]
+    python scripts/check_imports.py --rooms     the order of the rooms, and what each imports from
 """
 
 import ast
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +32,33 @@ PART_OF: Final = {
     "fills": "matching",
 }
 LINES_MAX: Final = 400  # above it a warning: does the file still hold one thing?
+
+# The folders of the package, from the top: each imports from those below it only. A loose file belongs to all rooms.
+LOOSE: Final = "(loose)"
+ROOMS: Final = {
+    "cli": "the commands",
+    "local": "exchanges on one machine: up, demo, bench, lies",
+    "node": "the operator's processes: leader, standby, brake",
+    "api": "the gateway: from a socket to a submission",
+    "proof": "replay, watcher, challenge, exit",
+    "keeper": "what the system itself proposes",
+    "rollup": "from the log to L1 and back: batches, messages, roll-backs",
+    "queue": "from a submission to a durable tick",
+    "history": "orders, trades and cash of the past",
+    "engine": "the state in memory: apply, snapshot, answer",
+    "refusals": "why a record was refused: field, limit, given, needed, and what to do",
+    "log": "ticks, hash-chained and durable",
+    "sdk": "for traders; nothing of the server",
+    "market": "prices: feeds, tapes, smiles, replays of other venues",
+    "l1": "Ethereum: nodes, transactions, deployments, followers",
+    "wire": "what gateway and SDK both know: names, fields, methods",
+    LOOSE: "amounts, clock, errors, checksums, configuration",
+    "protocol": "the transition: pure, integers only",
+    "_kernel": "the map in C, optional",
+}
+LOOSE_FILES: Final = frozenset(
+    {"__init__", "amounts", "checksums", "clock", "config", "contracts", "development", "errors", "genesis"}
+)
 
 ANY: Final = frozenset({"*"})
 ALLOWED: Final[dict[str, frozenset[str]]] = {
@@ -277,6 +308,48 @@ def check_circles(trees: dict[str, ast.Module]) -> Iterator[Finding]:
                 yield Finding(path, line, f"imports {target}, which imports it: a circle")
 
 
+def room_of(module: str) -> str:
+    """The room of a module by its dotted name."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or parts[-1] in ROOMS else LOOSE
+
+
+def check_rooms(trees: dict[str, ast.Module]) -> Iterator[Finding]:
+    """Rooms are known, loose files are few, and no room imports from one above it."""
+    order = list(ROOMS)
+    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in trees}
+    for name, path in names.items():
+        here = room_of(name)
+        if here not in ROOMS:
+            yield Finding(path, 1, f"is in no room that scripts/check_imports.py knows: {here}")
+            continue
+        if here == LOOSE and name != PACKAGE.name and name.split(".")[-1] not in LOOSE_FILES:
+            yield Finding(path, 1, "lies loose: only what all rooms share does")
+        for target, line in imports_of(trees[path], names.keys()):
+            there = room_of(target)
+            if there in ROOMS and order.index(there) < order.index(here):
+                yield Finding(
+                    path, line, f"{here}/ does not import from {there}/, which is above it: {target}"
+                )
+
+
+def show_rooms(trees: dict[str, ast.Module]) -> None:
+    """Prints each room, how many lines it has, and what it imports from, with the number of imports."""
+    names = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in trees}
+    used: dict[str, Counter[str]] = {room: Counter() for room in ROOMS}
+    files = Counter(room_of(name) for name in names)
+    for name, path in names.items():
+        used[room_of(name)].update(
+            room_of(target)
+            for target, _ in imports_of(trees[path], names.keys())
+            if room_of(target) != room_of(name)
+        )
+    for room, what in ROOMS.items():
+        leans = ", ".join(f"{other} {used[room][other]}" for other in ROOMS if used[room][other])
+        print(f"{room:10} {files[room]:3} files  {what}" + (f"\n{'':21}{leans}" if leans else ""))
+    print(f"{sum(map(len, used.values()))} pairs of rooms, {sum(map(Counter.total, used.values()))} imports")
+
+
 def check(root: Path) -> list[Finding]:
     """All findings below `root`, sorted."""
     findings = list(check_twins(root))
@@ -298,7 +371,7 @@ def check(root: Path) -> list[Finding]:
             package[path] = tree
         if where.is_relative_to(PROTOCOL):
             findings += check_purity(path, tree)
-    findings += check_circles(package)
+    findings += [*check_circles(package), *check_rooms(package)]
     for file in (path for folder in VYPER_FOLDERS for path in (root / folder).rglob("*.vy")):
         findings += check_length(file.relative_to(root).as_posix(), file.read_text(encoding="utf-8"))
     return sorted(findings)
@@ -306,6 +379,15 @@ def check(root: Path) -> list[Finding]:
 
 def main() -> int:
     """Prints the findings; 1 when one of them is an error."""
+    if "--rooms" in sys.argv:
+        show_rooms(
+            {
+                file.relative_to(ROOT).as_posix(): ast.parse(file.read_text(encoding="utf-8"))
+                for file in sorted((ROOT / PACKAGE).rglob("*.py"))
+                if "node_modules" not in file.parts
+            }
+        )
+        return 0
     findings = check(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT)
     for finding in findings:
         print(finding)

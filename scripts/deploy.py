@@ -20,9 +20,9 @@ def genesis_of(given: str | None, params_path: Path | None) -> tuple[bytes, Para
 
     Parameters come from the file, or are a development network's; a root that is given as well must be theirs.
     """
-    from sequencer import parameters
     from sequencer.development import devnet_params
     from sequencer.genesis import genesis_root
+    from sequencer.l1 import parameters
 
     params = None
     if params_path is not None:

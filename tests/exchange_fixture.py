@@ -19,22 +19,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+import pytest
 import uvloop
 
 from sequencer import errors, refusals
 from sequencer.api.gateway import Gateway, Limits, serve
 from sequencer.api.ipc import Connection, IpcServer
-from sequencer.engine import Engine, Submission
+from sequencer.engine.engine import Engine, Submission
+from sequencer.engine.views import QueryError, Views
 from sequencer.genesis import genesis_state
-from sequencer.intake import Intake
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.params import Params
-from sequencer.views import QueryError, Views
+from sequencer.queue.intake import Intake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 CHAIN_ID = 31_337
 CONTRACT = "0x" + "5f" * 20
@@ -165,7 +166,7 @@ class RealService:
 
     async def start(self, address: str) -> None:
         from sequencer.clock import ManualClock
-        from sequencer.service import Service, ServiceConfig
+        from sequencer.node.service import Service, ServiceConfig
 
         contract = bytes.fromhex(CONTRACT[2:])
         config = ServiceConfig(self.folder, PARAMS, verifying_contract=contract, chain_id=CHAIN_ID)
@@ -300,3 +301,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(params=[StandIn, RealService], ids=["stand_in", "service"])
+def exchange(request: pytest.FixtureRequest) -> Iterator[Exchange]:
+    """Before the stand-in, or before the sequencer's own service too."""
+    with Exchange(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def stand_in() -> Iterator[Exchange]:
+    """Before the stand-in alone."""
+    with Exchange() as running:
+        yield running

@@ -38,10 +38,8 @@ from exchange_fixture import (
     signed,
 )
 
-from sequencer.api.client import Client
-from sequencer.api.jsonrpc import CLIENT_KINDS
 from sequencer.cli.options import connected
-from sequencer.engine import Engine, Submission, class_of
+from sequencer.engine.engine import Engine, Submission, class_of
 from sequencer.errors import REFUSALS, MarginRefused, NonceRefused, Refused
 from sequencer.genesis import genesis_state
 from sequencer.protocol import codec
@@ -49,6 +47,8 @@ from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.refusals import TOLD, why
+from sequencer.sdk.client import Client
+from sequencer.wire.jsonrpc import CLIENT_KINDS
 
 # What only the system's own records meet, or L1's messages, which nobody answers.
 OF_THE_SYSTEM = {

@@ -49,7 +49,7 @@ def findings(root: Path, source: str, name: str = "sequencer/protocol/rule.py") 
         ("from math import sqrt", "does not import math.sqrt"),
         ("from coincurve import PublicKey", "does not import coincurve.PublicKey"),
         ("import numpy as np", "does not import numpy"),
-        ("from sequencer.engine import Engine", "does not import sequencer.engine.Engine"),
+        ("from sequencer.engine.engine import Engine", "does not import sequencer.engine.engine.Engine"),
         ("from sequencer import engine", "does not import sequencer.engine"),
         ("from ..engine import Engine", "does not import sequencer.engine.Engine"),
         ("from sequencer._kernel import cmap_kernel", "does not import sequencer._kernel.cmap_kernel"),
@@ -131,14 +131,14 @@ def test_transition__third_parties_where_they_belong__are_accepted(
 
 def test_outside_the_transition__floats_and_clocks__are_free(tmp_path: Path) -> None:
     source = '"""A driver."""\nimport time\nNOW = time.time() / 2.0\n'
-    assert findings(tmp_path, source, "sequencer/driver.py") == []
+    assert findings(tmp_path, source, "sequencer/queue/driver.py") == []
 
 
 # ------------------------------------------------------------------------------------------- other rules
 
 
 @pytest.mark.parametrize(
-    "name", ["sequencer/x.py", "scripts/x.py", "tests/a/x.py", "benchmarks/x.py", "setup.py"]
+    "name", ["sequencer/api/x.py", "scripts/x.py", "tests/a/x.py", "benchmarks/x.py", "setup.py"]
 )
 @pytest.mark.parametrize("source", ["", "x = 1\n", '""""""\n', "# comment\nx = 1\n"])
 def test_docstring__missing__is_found(tmp_path: Path, name: str, source: str) -> None:
@@ -151,13 +151,13 @@ def test_docstring__of_an_empty_package__may_be_missing(tmp_path: Path) -> None:
 
 
 def test_syntax_error__is_a_finding(tmp_path: Path) -> None:
-    (found,) = findings(tmp_path, '"""X."""\ndef\n', "sequencer/x.py")
+    (found,) = findings(tmp_path, '"""X."""\ndef\n', "sequencer/api/x.py")
     assert "is not Python 3.11" in found
 
 
 def test_length__above_the_limit__warns_only(tmp_path: Path) -> None:
-    assert findings(tmp_path, '"""X."""\n' + "x = 1\n" * 399, "sequencer/x.py") == []
-    (found,) = findings(tmp_path, '"""X."""\n' + "x = 1\n" * 400, "sequencer/x.py")
+    assert findings(tmp_path, '"""X."""\n' + "x = 1\n" * 399, "sequencer/api/x.py") == []
+    (found,) = findings(tmp_path, '"""X."""\n' + "x = 1\n" * 400, "sequencer/api/x.py")
     assert found == "401: warning: 401 lines, more than 400"
     assert checked(tmp_path).returncode == 0
 
@@ -169,23 +169,65 @@ def test_library_module__without_twin__is_found(tmp_path: Path) -> None:
     assert findings(tmp_path, '"""Margin."""\n', "sequencer/protocol/risk.py") == []
 
 
-def test_imports__in_a_circle__are_found_whichever_they_are(tmp_path: Path) -> None:
-    for name, source in (
-        ("api/__init__.py", ""),
-        ("api/door.py", '"""Door."""\nif TYPE_CHECKING:\n    from sequencer.api import desk\n'),
-        ("api/desk.py", '"""Desk."""\nfrom sequencer.log import Log\n'),
-        ("reader.py", '"""Reader."""\nimport sequencer.log\n'),
-    ):
-        path = tmp_path / "sequencer" / name
+def write(root: Path, sources: dict[str, str]) -> None:
+    for name, source in sources.items():
+        path = root / "sequencer" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
-    log = '"""Log."""\ndef read():\n    import sequencer.api.door\n'
-    assert findings(tmp_path, log, "sequencer/log.py") == [
-        "sequencer/api/desk.py:2: imports sequencer.log, which imports it: a circle",
+
+
+def test_imports__in_a_circle__are_found_whichever_they_are(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "api/__init__.py": "",
+            "api/door.py": '"""Door."""\nif TYPE_CHECKING:\n    from sequencer.api import desk\n',
+            "api/desk.py": '"""Desk."""\nfrom sequencer.api.post import Log\n',
+            "cli/reader.py": '"""Reader."""\nimport sequencer.api.post\n',
+        },
+    )
+    post = '"""Post."""\ndef read():\n    import sequencer.api.door\n'
+    assert findings(tmp_path, post, "sequencer/api/post.py") == [
+        "sequencer/api/desk.py:2: imports sequencer.api.post, which imports it: a circle",
         "sequencer/api/door.py:3: imports sequencer.api.desk, which imports it: a circle",
         "3: imports sequencer.api.door, which imports it: a circle",
     ]
-    assert findings(tmp_path, '"""Log."""\n', "sequencer/log.py") == []
+    assert findings(tmp_path, '"""Post."""\n', "sequencer/api/post.py") == []
+
+
+def test_rooms__import_from_below_alone_and_nothing_lies_loose(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "errors.py": '"""Errors."""\n',
+            "l1/rpc.py": '"""Rpc."""\nimport sequencer.errors\n',
+            "sdk/trader.py": '"""Trader."""\ndef send():\n    from sequencer.api import door\n',
+            "api/door.py": '"""Door."""\nfrom sequencer.l1 import rpc\n',
+            "desk.py": '"""Desk."""\n',
+            "cellar/wine.py": '"""Wine."""\n',
+        },
+    )
+    above = '"""Codec."""\nfrom sequencer.errors import Code\n'
+    assert findings(tmp_path, above, "sequencer/protocol/codec.py") == [
+        "sequencer/cellar/wine.py:1: is in no room that scripts/check_imports.py knows: cellar",
+        "sequencer/desk.py:1: lies loose: only what all rooms share does",
+        "2: protocol/ does not import from (loose)/, which is above it: sequencer.errors",
+        "2: the transition does not import sequencer.errors.Code",
+        "sequencer/sdk/trader.py:3: sdk/ does not import from api/, which is above it: sequencer.api.door",
+    ]
+
+
+def test_rooms__of_the_page__are_those_of_the_check() -> None:
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    listed = re.findall(r"^\| `(\w+)/` \| (.+) \|$", page, re.MULTILINE)
+    shown = subprocess.run(
+        [sys.executable, str(CHECK), "--rooms"], capture_output=True, text=True, check=True
+    )
+    printed = re.findall(r"^(\w+) +\d+ files  (.+)$", shown.stdout, re.MULTILINE)
+    assert listed == [one for one in printed if one[0] != "_kernel"]
+    assert [name for name, _ in listed] == [
+        name for name, _ in printed if (ROOT / "sequencer" / name).is_dir() and name != "_kernel"
+    ]
 
 
 def test_this_repository__keeps_the_rules() -> None:

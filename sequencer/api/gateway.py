@@ -17,11 +17,12 @@ from typing import Final
 import click
 import uvloop
 
-from sequencer.api import ipc, jsonrpc
+from sequencer.api import ipc
 from sequencer.api.frontdoor import FrontDoor
 from sequencer.api.handler import Exchange, Gateway
 from sequencer.api.limits import Limits, group_of
-from sequencer.cli.config import with_config
+from sequencer.config import with_config
+from sequencer.wire import jsonrpc
 
 __all__ = ["Exchange", "Gateway", "Limits", "main", "parse_listen", "serve"]
 

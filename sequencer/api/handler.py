@@ -15,17 +15,18 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from sequencer.api import ipc, jsonrpc
-from sequencer.api.fields import request_error
-from sequencer.api.jsonrpc import Instruments, RequestError, UnknownInstrument
+from sequencer.api import ipc
 from sequencer.api.limits import Addresses, Bucket, Limits
 from sequencer.api.link import Link
-from sequencer.api.pages import PAGE
 from sequencer.api.peer import Peer, response
 from sequencer.api.subscribers import Subscribers
 from sequencer.api.turns import Asked, Turns
 from sequencer.errors import Code
 from sequencer.protocol.codec import domain_separator
+from sequencer.wire import jsonrpc
+from sequencer.wire.fields import request_error
+from sequencer.wire.jsonrpc import Instruments, RequestError, UnknownInstrument
+from sequencer.wire.pages import PAGE
 
 logger = logging.getLogger(__name__)
 

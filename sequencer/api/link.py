@@ -10,8 +10,8 @@ from typing import Final
 import msgspec
 
 from sequencer.api import ipc
-from sequencer.api.backoff import Backoff
-from sequencer.api.jsonrpc import RequestError
+from sequencer.wire.backoff import Backoff
+from sequencer.wire.jsonrpc import RequestError
 
 CONNECT_S: Final = 5.0
 SHOWN_SILENT_S: Final = 3.0  # after which the sequencer counts as away for /health

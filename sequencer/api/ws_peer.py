@@ -9,10 +9,10 @@ from typing import Final
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # not in its stubs
 
-from sequencer.api.fields import request_error
 from sequencer.api.limits import Address
 from sequencer.api.peer import DOCUMENT_BYTES_MAX, HIGH_WATER_BYTES, Door, Peer, RequestHandler, frame_head
 from sequencer.errors import Code
+from sequencer.wire.fields import request_error
 
 CLIENT_ID_BYTES: Final = 8
 FRAGMENTS_MAX: Final = 1_024

@@ -15,7 +15,7 @@ _COMMANDS = {
     "check": "sequencer.cli.check:check",
     "bench": "sequencer.cli.operate:bench",
     "init": "sequencer.cli.init:init",
-    "node": "sequencer.node:main",
+    "node": "sequencer.node.process:main",
     "sequencer": "sequencer.cli.sequencers:sequencer",
     "feed": "sequencer.cli.feed:feed",
     "gateway": "sequencer.api.gateway:main",

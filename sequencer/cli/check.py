@@ -19,7 +19,7 @@ def check(folder: Path, json_target: str | None) -> None:
 
     Changes nothing, and may be run beside whoever uses the folder. Exit status 2: something is damaged.
     """
-    from sequencer.check import as_json, check_folder
+    from sequencer.node.check import as_json, check_folder
 
     with bars() as progress:
         try:

@@ -44,9 +44,9 @@ def exit_command(
     Rebuilds the last final state from L1 alone, does what can be done, and says who has got what, what is still to
     come, and when. Run it again at any time: it goes on where things stand.
     """
-    from sequencer import parameters
     from sequencer.clock import utc
-    from sequencer.engine import ReplayError
+    from sequencer.engine.engine import ReplayError
+    from sequencer.l1 import parameters
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc

@@ -58,7 +58,7 @@ def faucet(
     With a key (of the options or the environment; none: a fresh one is made, and shown unless --new keeps it) the
     dollars are deposited and the account is ready to trade. With ADDRESS they go to that wallet.
     """
-    from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
+    from sequencer.wire.jsonrpc import CASH_DECIMALS, to_units
 
     units, wei = to_units(amount, CASH_DECIMALS), to_units(ether, GWEI_DECIMALS) * 10**9
     if address is not None:
@@ -151,8 +151,8 @@ def _deposit(deployment: Path, l1_url: str | None, key: bytes, units: int) -> in
 
 def _account(api: str, owner: str) -> dict[str, Any] | None:
     """What the exchange says of the owner's account; None before it has one."""
-    from sequencer.api.client import HttpClient
     from sequencer.errors import FairstrikeError, RpcFailed
+    from sequencer.sdk.client import HttpClient
 
     try:
         with HttpClient(api) as client:

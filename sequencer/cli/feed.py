@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from sequencer.cli.config import with_config
 from sequencer.cli.options import DEPLOYMENT, password
 from sequencer.cli.output import fail, people, show, write_json
+from sequencer.config import with_config
 from sequencer.market.feeds import FeedSource
 
 KEY_VARIABLE = "FAIRSTRIKE_FEED_KEY"
@@ -103,8 +103,8 @@ def run(
     public: bool,
 ) -> None:
     """Sign what a source reports, and show the records to sequencers (`--feed signed:URL`). Ends with Ctrl-C."""
-    from sequencer import parameters
     from sequencer.api.gateway import parse_listen
+    from sequencer.l1 import parameters
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.market.signed import PORT, FeedProcess, serve
@@ -176,7 +176,7 @@ def _key(keystore: Path | None, devnet_feed: int | None) -> tuple[bytes, bytes]:
 
 def source_of(source: str, list_path: Path | None) -> FeedSource:
     """The source that a text names, on a thread of its own where it can be slow. Raises click's errors."""
-    from sequencer.node import NodeError, feed_source, listing
+    from sequencer.node.process import NodeError, feed_source, listing
 
     if source == "none" or source.startswith("signed:"):
         raise fail(

@@ -61,7 +61,7 @@ def withdraw(
     devnet_key: int | None,
 ) -> None:
     """Force a withdrawal of AMOUNT USD, or of `all` that is free when it is taken."""
-    from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
+    from sequencer.wire.jsonrpc import CASH_DECIMALS, to_units
 
     units = 0 if amount == "all" else to_units(CASH.convert(amount, None, None), CASH_DECIMALS)
     if units == 0 and amount != "all":
@@ -114,9 +114,9 @@ def order(
     devnet_key: int | None,
 ) -> None:
     """Force an order: INSTRUMENT SIDE QUANTITY PRICE; INSTRUMENT by name or, without a gateway, by number."""
-    from sequencer.api.jsonrpc import PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
     from sequencer.protocol import constants as c
     from sequencer.protocol.state import instrument_expiry_time
+    from sequencer.wire.jsonrpc import PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
 
     instrument, side = in_order(instrument, side)
     key = key_of(keystore, devnet_key)
@@ -175,7 +175,7 @@ def bid(
     devnet_key: int | None,
 ) -> None:
     """Force a bid for FRACTION/256 of the portfolio of TARGET, an account on auction."""
-    from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
+    from sequencer.wire.jsonrpc import CASH_DECIMALS, to_units
 
     most = 2**63 - 1 if cash_max is None else to_units(cash_max, CASH_DECIMALS)
     key = key_of(keystore, devnet_key)

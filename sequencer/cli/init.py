@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import click
 
-from sequencer.cli.config import FILE, SHARED, options_of, variable_of
 from sequencer.cli.output import fail, people
+from sequencer.config import FILE, SHARED, options_of, variable_of
 
 COMMANDS: Final = {
-    "node": "sequencer.node:main",
+    "node": "sequencer.node.process:main",
     "gateway": "sequencer.api.gateway:main",
     "watch": "sequencer.cli.watch:watch",
     "feed": "sequencer.cli.feed:run",

@@ -45,7 +45,7 @@ def deposit(
     devnet_key: int | None,
 ) -> None:
     """Deposit AMOUNT USD into the vault, in one transaction with a permit, or after an approval."""
-    from sequencer.api.jsonrpc import CASH_DECIMALS, to_units
+    from sequencer.wire.jsonrpc import CASH_DECIMALS, to_units
 
     units = to_units(amount, CASH_DECIMALS)
     with wallet_of(deployment, l1_url, key_of(keystore, devnet_key)) as wallet:

@@ -300,9 +300,9 @@ def replay(
     json_target: str | None,
 ) -> None:
     """Rebuild the whole state from L1 data alone, with every check of a watcher's."""
-    from sequencer import parameters
     from sequencer.contracts import load
-    from sequencer.engine import ReplayError
+    from sequencer.engine.engine import ReplayError
+    from sequencer.l1 import parameters
     from sequencer.l1.abi import Contract
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error

@@ -209,9 +209,9 @@ def print_result(title: str, result: Any, as_json: bool) -> None:
 
 def ask(api: str, method: str, **params: Any) -> Any:
     """Answer of the gateway to one query; errors as one line."""
-    from sequencer.api.client import HttpClient
-    from sequencer.api.pages import PAGED, all_of_blocking
     from sequencer.errors import FairstrikeError
+    from sequencer.sdk.client import HttpClient
+    from sequencer.wire.pages import PAGED, all_of_blocking
 
     try:
         with HttpClient(api) as client:
@@ -243,8 +243,8 @@ def websocket_url(api: str) -> str:
 
 def connected(api: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
     """Runs `work(client)` on a connection; errors as one line."""
-    from sequencer.api.client import Client
     from sequencer.errors import FairstrikeError
+    from sequencer.sdk.client import Client
 
     url = websocket_url(api)
 
@@ -263,7 +263,7 @@ def connected(api: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
 
 def trade(api: str, key: bytes, work: Callable[[Any], Awaitable[Any]]) -> Any:
     """Runs `work(trader)` on a connection, for the key's account or for --account; errors as one line."""
-    from sequencer.api.client import Trader
+    from sequencer.sdk.client import Trader
 
     number = click.get_current_context().meta.get(_ACCOUNT)
 

@@ -14,7 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sequencer.api.jsonrpc import CASH_DECIMALS, FEE_MAX_DECIMALS, PRICE_DECIMALS, QUANTITY_DECIMALS, to_units
+from sequencer.wire.jsonrpc import (
+    CASH_DECIMALS,
+    FEE_MAX_DECIMALS,
+    PRICE_DECIMALS,
+    QUANTITY_DECIMALS,
+    to_units,
+)
 
 people = Console(stderr=True)
 WIDTH: Final = 120  # of tables that go to a file or a pipe

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from sequencer.api.pages import all_of
 from sequencer.cli.options import (
     SIDES,
     account_number,
@@ -18,6 +17,7 @@ from sequencer.cli.options import (
     with_key,
 )
 from sequencer.cli.output import FEE_MAX, PRICE, QUANTITY, fail
+from sequencer.wire.pages import all_of
 
 
 @click.group()
@@ -118,8 +118,8 @@ def cancel(
     devnet_key: int | None,
 ) -> None:
     """Cancel one order, named as its ack names it: INSTRUMENT SIDE PRICE SEQ."""
-    from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
     from sequencer.protocol.constants import Kind
+    from sequencer.wire.jsonrpc import PRICE_DECIMALS, to_units
 
     async def work(trader: Any) -> Any:
         listed = await all_of(trader.client.call, "instruments", expired=True)

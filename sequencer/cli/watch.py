@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from sequencer.cli.archive import blobs_in, with_archive
-from sequencer.cli.config import with_config
 from sequencer.cli.options import l1_url_of, on_l1, with_params
 from sequencer.cli.output import bars, fail, people, show, write_json
+from sequencer.config import with_config
 
 STATUS_FOLDER = Path("var/watch")
 WRONG = 2  # exit status of --once when a batch is wrong
@@ -66,9 +66,9 @@ def watch(
     archive: Path | None,
 ) -> None:
     """Rebuild the exchange from L1, compare every root, and say, or challenge, what is wrong. Ends with Ctrl-C."""
-    from sequencer import parameters
     from sequencer.cli.options import key_of
-    from sequencer.engine import ReplayError
+    from sequencer.engine.engine import ReplayError
+    from sequencer.l1 import parameters
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc

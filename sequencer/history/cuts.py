@@ -3,8 +3,8 @@
 import sqlite3
 from typing import Final
 
-from sequencer.history.rows import PLACES, MoveKind, amend_key
 from sequencer.history.store import Store
+from sequencer.wire.rows import PLACES, MoveKind, amend_key
 
 
 class _Lost(Exception):

@@ -17,17 +17,18 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sequencer.engine import PLACE_NONCE_AT, replay
+from sequencer.engine.engine import PLACE_NONCE_AT, replay
+from sequencer.engine.ledger import Ledger
 from sequencer.history import pages, statement
 from sequencer.history.cuts import cut, prune
-from sequencer.history.ledger import Ledger
-from sequencer.history.rows import Batch
 from sequencer.history.store import HistoryDamaged, Store
-from sequencer.log import Entry, SqliteLog
+from sequencer.log.interface import Entry
+from sequencer.log.sqlite import SqliteLog
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
+from sequencer.wire.rows import Batch
 
 FLUSH_S: Final = 0.05
 RETRY_S: Final = 1.0

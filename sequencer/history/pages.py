@@ -9,10 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from sequencer.amounts import cash, contracts, usd
-from sequencer.history.basis import Basis
-from sequencer.history.rows import PLACES, ROWS, ROWS_MAX, State, TradeKind, Why, amend_key, trade_key
+from sequencer.engine.basis import Basis
 from sequencer.history.store import Store
 from sequencer.protocol import constants as c
+from sequencer.wire.rows import PLACES, ROWS, ROWS_MAX, State, TradeKind, Why, amend_key, trade_key
 
 PAGE_BYTES: Final = 64 * 1024
 SCANNED_MAX: Final = 5_000  # rows that a page is searched in, where no index leads to them

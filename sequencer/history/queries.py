@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, Final
 
 from sequencer import errors
-from sequencer.history import access
+from sequencer.engine.views import QueryError, Views
 from sequencer.history.history import METHODS, History
 from sequencer.history.store import HistoryDamaged
 from sequencer.protocol.hashing import recover
 from sequencer.protocol.state import State
-from sequencer.views import QueryError, Views
+from sequencer.wire import access
 
 ASKED_MAX: Final = 256  # that wait
 SIGNERS_KEPT: Final = 1_024

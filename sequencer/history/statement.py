@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from sequencer.amounts import cash, contracts, usd
 from sequencer.history.pages import Names, Row, Span, Where, page
-from sequencer.history.rows import AMEND_FEE, ORDER_FEE, PLACES, TRADE, MoveKind, amend_key
 from sequencer.history.store import Store
+from sequencer.wire.rows import AMEND_FEE, ORDER_FEE, PLACES, TRADE, MoveKind, amend_key
 
 # A record's own place in the log: its fee comes before its trades, its trades or moves by their places.
 _PLACES: Final = 2 * PLACES

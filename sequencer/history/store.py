@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sequencer.history.basis import Basis
-from sequencer.history.ledger import Ledger, Totals
-from sequencer.history.rows import Batch, Kept
+from sequencer.checksums import CHECKSUM_BYTES, declare, row_sum, row_sums
+from sequencer.engine.basis import Basis
+from sequencer.engine.ledger import Ledger, Totals
 from sequencer.protocol.state import State
-from sequencer.stores import CHECKSUM_BYTES, declare, row_sum, row_sums
+from sequencer.wire.rows import Batch, Kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,10 +19,10 @@ from sequencer.genesis import genesis_root
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import DeploymentError, RpcRejected, RpcReverted, RpcUnavailable, Undecodable
 from sequencer.l1.fees import DEFAULT_CAPS, gwei, market
+from sequencer.l1.parameters import to_object
 from sequencer.l1.refusals import Refusal, meaning
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.signing import Content, SignedTransaction, Signer
-from sequencer.parameters import to_object
 from sequencer.protocol import work
 from sequencer.protocol.codec import domain_separator
 from sequencer.protocol.params import Params
@@ -115,7 +115,7 @@ class DeployConfig:
 class Deployment:
     """Where the contracts are; all that a follower, a poster or a wallet needs to know. `sequencer`: who led first.
 
-    `params`: the exchange's parameters as an object (sequencer/parameters.py), which L1's genesis root confirms.
+    `params`: the exchange's parameters as an object (sequencer/l1/parameters.py), which L1's genesis root confirms.
     `work_*`: the Rollup's budget of batches.
     """
 

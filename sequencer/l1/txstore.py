@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from tiny_keccak import keccak256
 
+from sequencer.checksums import StoreDamaged, damaged, guard, guarded
 from sequencer.l1.errors import ForeignKeyUse, IntentConflict
 from sequencer.l1.signing import Content, Fees
-from sequencer.stores import StoreDamaged, damaged, guard, guarded
 
 GUARDED: Final = ("meta", "intents", "attempts")
 REMEDY: Final = (

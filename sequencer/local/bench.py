@@ -18,11 +18,9 @@ from statistics import median
 from typing import Any
 
 from sequencer.development import FEEDS, devnet_params, feed_key
-from sequencer.driver import DriverConfig
-from sequencer.engine import Engine, Submission
+from sequencer.engine.engine import Engine, Submission
 from sequencer.genesis import genesis_state
-from sequencer.intake import IntakeLimits
-from sequencer.keeper import Keeper, Terms
+from sequencer.keeper.keeper import Keeper, Terms
 from sequencer.local.devnet import Devnet, DevnetConfig, wait_for
 from sequencer.market.flat import FlatSource
 from sequencer.protocol import codec
@@ -32,6 +30,8 @@ from sequencer.protocol.hashing import address_of, keccak, public_key_of, recove
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
+from sequencer.queue.driver import DriverConfig
+from sequencer.queue.intake import IntakeLimits
 
 INDEX_TICKS = 4_600_000
 CASH = 1_000_000_000_000

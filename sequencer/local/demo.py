@@ -12,14 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sequencer.api.client import Client, Trader
-from sequencer.api.names import find_instrument
 from sequencer.clock import ManualClock
 from sequencer.contracts import load
 from sequencer.development import devnet_params
-from sequencer.driver import DriverConfig
 from sequencer.errors import Refused
-from sequencer.keeper import KeeperConfig
+from sequencer.keeper.keeper import KeeperConfig
 from sequencer.l1.abi import Contract
 from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.local import attempts
@@ -33,6 +30,9 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import expiry_time
+from sequencer.queue.driver import DriverConfig
+from sequencer.sdk.client import Client, Trader
+from sequencer.wire.names import find_instrument
 
 MAKERS = (1, 2, 3)
 TAKERS = (4, 5, 6, 7)

@@ -22,21 +22,21 @@ from eth_account import Account
 from sequencer.clock import Clock
 from sequencer.contracts import load
 from sequencer.development import FEEDS, devnet_params, feed_key
-from sequencer.engine import Engine
+from sequencer.engine.engine import Engine
 from sequencer.genesis import genesis_root
-from sequencer.keeper import Terms
+from sequencer.keeper.keeper import Terms
+from sequencer.keeper.liquidator import Bidder, Liquidator
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import DEVNET_MNEMONIC, Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.errors import DeploymentError
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
-from sequencer.l1_worker import L1Config
-from sequencer.liquidator import Bidder, Liquidator
 from sequencer.market.feeds import FeedSource
+from sequencer.node.service import Service, ServiceConfig
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
-from sequencer.service import Service, ServiceConfig
+from sequencer.rollup.l1_worker import L1Config
 
 SEQUENCER_INDEX = 0
 GATEWAY_READY_S = 60.0

@@ -12,11 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sequencer.api.client import Client
-from sequencer.api.trader import Trader
 from sequencer.clock import ManualClock
 from sequencer.development import devnet_params
-from sequencer.driver import DriverConfig
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.flat import FlatSource
 from sequencer.proof.exit import closing_value
@@ -25,6 +22,9 @@ from sequencer.proof.statement import Statement, statement
 from sequencer.protocol.constants import DAY_S
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
+from sequencer.queue.driver import DriverConfig
+from sequencer.sdk.client import Client
+from sequencer.sdk.trader import Trader
 
 USD: Final = 10**6
 DAY: Final = 20_000

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from sequencer.batcher import EMPTY_HASH, Batch
 from sequencer.contracts import load
 from sequencer.development import devnet_params
-from sequencer.engine import Engine, Submission, class_of
+from sequencer.engine.engine import Engine, Submission, class_of
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1 import poster
 from sequencer.l1.abi import Contract
@@ -32,7 +31,8 @@ from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
 from sequencer.local.lies import LIES, Lie, LyingEngine
 from sequencer.local.play import DEPOSITS, OPENING, PAYLOAD_MAX_BYTES, Play, batches_of
-from sequencer.log import Entry, SqliteLog
+from sequencer.log.interface import Entry
+from sequencer.log.sqlite import SqliteLog
 from sequencer.market.tape import Tape, open_tape
 from sequencer.proof.challenger import Challenger
 from sequencer.proof.watcher import WatchConfig, Watcher, as_json
@@ -41,6 +41,7 @@ from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.transition import apply
+from sequencer.rollup.batcher import EMPTY_HASH, Batch
 
 SEQUENCER: Final = 0
 CHALLENGER: Final = 8

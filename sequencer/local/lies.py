@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sequencer.batcher import Batch
-from sequencer.engine import Engine
+from sequencer.engine.engine import Engine
 from sequencer.proof.audit import FaultKind
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec, insurance, matching, work
@@ -21,6 +20,7 @@ from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import sequencing_fee
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
+from sequencer.rollup.batcher import Batch
 
 USD: Final = 1_000_000
 THIEF: Final = 2  # the account that gains where somebody must

@@ -13,14 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sequencer.api.client import Client, Trader
-from sequencer.api.names import find_instrument, instrument_name
 from sequencer.clock import ManualClock, utc
 from sequencer.development import devnet_params
-from sequencer.driver import DriverConfig
 from sequencer.errors import Refused
 from sequencer.genesis import UNDERLYINGS
-from sequencer.keeper import KeeperConfig
+from sequencer.keeper.keeper import KeeperConfig
 from sequencer.l1.signing import Signer
 from sequencer.local.demo import (
     FEE_MAX,
@@ -45,6 +42,9 @@ from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import keccak
 from sequencer.protocol.state import expiry_time
+from sequencer.queue.driver import DriverConfig
+from sequencer.sdk.client import Client, Trader
+from sequencer.wire.names import find_instrument, instrument_name
 
 BACKER: Final = 0  # who buys what is sold too much; places in `traders`
 FIRST_GROUP: Final = 100

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from sequencer.api.names import find_instrument
-from sequencer.batcher import Batch, Batcher
 from sequencer.development import FEEDS, feed_key
-from sequencer.engine import Submission, Tick, class_of
+from sequencer.engine.engine import Submission, Tick, class_of
 from sequencer.l1.follower import EMPTY_HASH, PostedBatch
 from sequencer.local.devnet import devnet_key
 from sequencer.local.lies import CROWD, LyingEngine
-from sequencer.log import SqliteLog
+from sequencer.log.sqlite import SqliteLog
 from sequencer.market.feeds import IndexReport, Report, SurfaceReport, TapeSource, sign_reports
 from sequencer.market.tape import Tape
 from sequencer.protocol import codec, margin
@@ -26,6 +24,8 @@ from sequencer.protocol.codec import inbox_hash
 from sequencer.protocol.constants import ELEMENT_BYTES, Kind
 from sequencer.protocol.market import strike_step
 from sequencer.protocol.state import State, expiry_time
+from sequencer.rollup.batcher import Batch, Batcher
+from sequencer.wire.names import find_instrument
 
 MAKER, TAKER, OVER_SOLD, LIQUIDATOR = 1, 2, 3, 4
 STRANGER: Final = 9  # a key without an account

@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
-from sequencer import parameters
 from sequencer.clock import SystemClock
 from sequencer.development import FEEDS, devnet_params
-from sequencer.keeper import Terms
+from sequencer.keeper.keeper import Terms
+from sequencer.l1 import parameters
 from sequencer.l1.deploy import Deployment
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.background import BackgroundSource

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
-from sequencer.api.jsonrpc import PRICE_DECIMALS, to_units
 from sequencer.genesis import UNDERLYINGS
 from sequencer.market.feeds import IndexReport, Report, SurfaceReport
 from sequencer.protocol import constants as c
 from sequencer.protocol.state import expiry_time
+from sequencer.wire.jsonrpc import PRICE_DECIMALS, to_units
 
 Terms = tuple[int, int, int, bool]  # underlying, day, strike in ticks, is put
 VOLATILITY_PERCENT: Final = 65

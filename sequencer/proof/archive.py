@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from sequencer.checksums import StoreDamaged, damaged, guard, guarded, row_sum
 from sequencer.l1.follower import PostedBatch
-from sequencer.stores import StoreDamaged, damaged, guard, guarded, row_sum
 
 logger = logging.getLogger(__name__)
 

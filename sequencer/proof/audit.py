@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sequencer.l1.follower import PostedBatch
-from sequencer.log import LoggedSegment
+from sequencer.log.interface import LoggedSegment
 from sequencer.protocol import batch as batches
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason

@@ -12,7 +12,7 @@ from sequencer.l1.errors import NodeBehind, RpcReverted
 from sequencer.l1.follower import InboxMessage, PostedBatch
 from sequencer.l1.inbox import INBOX, Deadlines, end_of
 from sequencer.l1.rpc import Rpc
-from sequencer.log import LoggedSegment
+from sequencer.log.interface import LoggedSegment
 from sequencer.proof.audit import FORM_KINDS, Audit, Fault, FaultKind
 from sequencer.protocol import batch as batches
 from sequencer.protocol.state import State

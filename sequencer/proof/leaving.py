@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
-from sequencer.api.names import expiry_name
 from sequencer.clock import utc
 from sequencer.contracts import load
 from sequencer.l1 import inbox
@@ -29,6 +28,7 @@ from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
+from sequencer.wire.names import expiry_name
 
 logger = logging.getLogger(__name__)
 

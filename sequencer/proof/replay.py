@@ -6,7 +6,7 @@ Every batch goes through all of the watcher's checks (`execution.py`).
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sequencer.engine import ReplayError
+from sequencer.engine.engine import ReplayError
 from sequencer.genesis import genesis_state
 from sequencer.l1.follower import PostedBatch
 from sequencer.proof.audit import Fault

@@ -15,7 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sequencer.engine import ReplayError
+from sequencer.checksums import StoreDamaged
+from sequencer.engine.engine import ReplayError
+from sequencer.engine.snapshots import load as load_snapshot
+from sequencer.engine.snapshots import save as save_snapshot
 from sequencer.genesis import genesis_state
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import (
@@ -37,9 +40,6 @@ from sequencer.proof.reader import Reader, Unread
 from sequencer.protocol import codec
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
-from sequencer.snapshots import load as load_snapshot
-from sequencer.snapshots import save as save_snapshot
-from sequencer.stores import StoreDamaged
 
 ALARMS_KEPT = 100
 MARKS_LOOK_S = 60  # of the exchange's time between two looks at the ages of all marks

@@ -6,13 +6,13 @@ from dataclasses import field as member
 from typing import Any, Final, TypeAlias
 
 from sequencer.amounts import cash
-from sequencer.api.names import instrument_name
 from sequencer.clock import utc
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.entries import Account
 from sequencer.protocol.state import State
+from sequencer.wire.names import instrument_name
 
 MONEY: Final = "USD"
 SIZE: Final = "contracts"

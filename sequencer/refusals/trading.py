@@ -4,7 +4,6 @@ from itertools import islice
 from typing import Final
 
 from sequencer.amounts import cash, contracts, usd
-from sequencer.api.names import expiry_name, terms_name
 from sequencer.errors import REFUSALS
 from sequencer.protocol import constants as c
 from sequencer.protocol import freshness, matching, orders
@@ -13,6 +12,7 @@ from sequencer.protocol.constants import Kind, QueueState, Reason
 from sequencer.protocol.queue import sequencing_fee
 from sequencer.protocol.state import instrument_expiry_time
 from sequencer.refusals.case import MONEY, SIZE, Case, Teller, Why, moment, money, name_of, side_of
+from sequencer.wire.names import expiry_name, terms_name
 
 LOOKED_AT_MAX: Final = 64  # resting orders that one explanation looks at
 _TIFS: Final = ("GTC", "IOC", "FOK", "an unknown time in force")

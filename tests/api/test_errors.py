@@ -21,11 +21,11 @@ from websockets.sync.client import connect
 
 import sequencer.api
 from sequencer.api.gateway import Limits
-from sequencer.api.jsonrpc import METHODS, QUERIES, SIGNED
-from sequencer.api.near import Near
 from sequencer.errors import Code
-from sequencer.intake import IntakeLimits
 from sequencer.protocol.constants import Kind
+from sequencer.queue.intake import IntakeLimits
+from sequencer.wire.jsonrpc import METHODS, QUERIES, SIGNED
+from sequencer.wire.near import Near
 
 # What no field can be to blame for: nothing that a client sends differently would help.
 WITHOUT_FIELD = {Code.NOT_READY, Code.OUTCOME_UNKNOWN, Code.INTERNAL, Code.NOT_LEADER}

@@ -29,10 +29,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
-from sequencer.api import gateway, jsonrpc
+from sequencer.api import gateway
 from sequencer.api.gateway import Limits, parse_listen
 from sequencer.errors import REFUSALS
 from sequencer.protocol.constants import Kind, Reason
+from sequencer.wire import jsonrpc
 
 
 def place(account=MAKER, nonce=0, **changes):

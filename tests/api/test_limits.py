@@ -26,13 +26,13 @@ from hypothesis import strategies as st
 from websockets.sync.client import connect
 
 from sequencer.api import ipc
-from sequencer.api.client import Client, HttpClient, Trader
 from sequencer.api.gateway import Limits
 from sequencer.api.limits import Address, Addresses, Bucket, group_of
-from sequencer.api.pages import all_of, all_of_blocking
 from sequencer.api.turns import Asked, Turns
+from sequencer.engine.views import Trade
 from sequencer.protocol.constants import Kind
-from sequencer.views import Trade
+from sequencer.sdk.client import Client, HttpClient, Trader
+from sequencer.wire.pages import all_of, all_of_blocking
 
 
 def call(method, number=1, **params):

@@ -20,12 +20,12 @@ from exchange_fixture import (
     signed,
 )
 
-from sequencer.api.backoff import Backoff
-from sequencer.api.client import Client, HttpClient, Trader
-from sequencer.api.jsonrpc import Instruments
 from sequencer.errors import ConnectionFailed, FairstrikeError, InvalidParams, OutcomeUnknown
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
+from sequencer.sdk.client import Client, HttpClient, Trader
+from sequencer.wire.backoff import Backoff
+from sequencer.wire.jsonrpc import Instruments
 
 
 def trading(running, scenario, **settings):

@@ -12,10 +12,9 @@ import pytest
 from contract_support import USD, Batch
 from web3 import HTTPProvider, Web3
 
-from sequencer import parameters
 from sequencer.contracts import NAMES, load
 from sequencer.genesis import genesis_root
-from sequencer.l1 import chains
+from sequencer.l1 import chains, parameters
 from sequencer.l1.deploy import Deployment
 from sequencer.local.devnet import devnet_params
 from sequencer.protocol import constants as c

@@ -23,7 +23,7 @@ from contract_support import (
 from eth.exceptions import Revert
 from stub_support import deploy_stub
 
-from sequencer.engine import Engine
+from sequencer.engine.engine import Engine
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.follower import PostedBatch
 from sequencer.local.devnet import devnet_params

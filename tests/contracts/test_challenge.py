@@ -8,7 +8,7 @@ import boa
 import pytest
 from contract_support import ETHER, USD, Exchange, deploy_exchange, events_of, reverts
 
-from sequencer.engine import Engine, Submission
+from sequencer.engine.engine import Engine, Submission
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.follower import PostedBatch
 from sequencer.local.devnet import devnet_params, feed_key

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from sequencer.api.client import Client
-from sequencer.api.trader import Trader
 from sequencer.cli import main
 from sequencer.clock import ManualClock
-from sequencer.driver import DriverConfig
 from sequencer.l1.beacon import BEACON_VARIABLE
 from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.l1.rpc import to_int
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
+from sequencer.node.service import BATCHES_AHEAD_MAX
 from sequencer.proof.replay import replay
-from sequencer.service import BATCHES_AHEAD_MAX
+from sequencer.queue.driver import DriverConfig
+from sequencer.sdk.client import Client
+from sequencer.sdk.trader import Trader
 from tests.e2e.test_cli import an_option, answer, clean_up, retry, start_up
 from tests.simulation.world import World, order
 

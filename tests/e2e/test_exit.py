@@ -9,19 +9,19 @@ import pytest
 from click import UsageError
 from click.testing import CliRunner
 
-from sequencer.api.client import Client
-from sequencer.api.trader import Trader
 from sequencer.cli import main
 from sequencer.cli.output import Duration
 from sequencer.clock import ManualClock
 from sequencer.contracts import load
-from sequencer.driver import DriverConfig
 from sequencer.l1.abi import Contract
 from sequencer.local import exit_drill
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
 from sequencer.local.exit_drill import ExitConfig, ExitDrill
 from sequencer.proof.exit import closing_value
+from sequencer.queue.driver import DriverConfig
+from sequencer.sdk.client import Client
+from sequencer.sdk.trader import Trader
 
 USD = 10**6
 DAY = 20_000

@@ -9,13 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from sequencer.api.client import Client
-from sequencer.api.trader import Trader
 from sequencer.cli import main
 from sequencer.clock import ManualClock
 from sequencer.contracts import load
-from sequencer.driver import DriverConfig
-from sequencer.engine import Engine, Result, Submission, Tick
+from sequencer.engine.engine import Engine, Result, Submission, Tick
 from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import TransactionFailed
@@ -26,6 +23,9 @@ from sequencer.proof.challenge import challenge_late
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import expiry_time
+from sequencer.queue.driver import DriverConfig
+from sequencer.sdk.client import Client
+from sequencer.sdk.trader import Trader
 
 USD = 10**6
 DAY = 20_000

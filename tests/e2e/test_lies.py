@@ -13,7 +13,7 @@ from sequencer.local.devnet import devnet_key, devnet_params
 from sequencer.local.lie_demo import bent, summary, tell, tell_all
 from sequencer.local.lies import LIES, Lie, LyingEngine
 from sequencer.local.play import DEPOSITS, Play, as_posted, batches_of
-from sequencer.log import SqliteLog
+from sequencer.log.sqlite import SqliteLog
 from sequencer.market.tape import open_tape
 from sequencer.proof.audit import FORM_KINDS, Audit, Fault, FaultKind
 from sequencer.protocol import batch as batches

@@ -15,9 +15,9 @@ from sequencer.local.devnet import devnet_signer
 from sequencer.local.lie_demo import CHALLENGER, LATE_S, Stage, bent, chained, stage
 from sequencer.local.lies import LIES
 from sequencer.market.tape import open_tape
+from sequencer.node.standby import Standby, StandbyConfig
 from sequencer.proof.status_page import headline, metrics, page
 from sequencer.proof.watcher import WatchConfig, Watcher
-from sequencer.standby import Standby, StandbyConfig
 
 STANDBY = 7
 WRONG_BATCH = 2
@@ -119,7 +119,7 @@ def test_faulty_node__is_an_alarm_for_all_who_follow_and_passes_with_it(
     assert watcher.fault is None
     errors = [one.name for one in caplog.records if one.levelno >= logging.ERROR]
     assert errors.count("sequencer.proof.watcher") == 1  # once, not at each look
-    assert errors.count("sequencer.standby") == 1
+    assert errors.count("sequencer.node.standby") == 1
     assert html.escape(watcher.error) in page(watcher.status, 0)
     if method == TRANSACTION:
         assert watcher.status["unread"] == 1

@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "protocol"))
 from exchange import CALM, INDEX, TODAY, Exchange, key_of
 
-from sequencer.keeper import Keeper
-from sequencer.liquidator import Bidder, Liquidator
+from sequencer.keeper.keeper import Keeper
+from sequencer.keeper.liquidator import Bidder, Liquidator
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.constants import Reason

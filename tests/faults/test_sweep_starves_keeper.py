@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from sequencer.keeper import Keeper, KeeperConfig
+from sequencer.keeper.keeper import Keeper, KeeperConfig
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.book import Order

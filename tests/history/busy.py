@@ -2,7 +2,7 @@
 
 import random
 
-from sequencer.engine import Submission, Tick
+from sequencer.engine.engine import Submission, Tick
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sequencer.api.client import Client, Trader
 from sequencer.errors import AccessDenied, Code, InvalidParams
-from sequencer.history import access
+from sequencer.sdk.client import Client, Trader
+from sequencer.wire import access
 from tests.exchange_fixture import (
     DOMAIN,
     KEYS,

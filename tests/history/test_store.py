@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from sequencer.engine import replay
+from sequencer.checksums import damaged, row_sum, row_sums
+from sequencer.engine.engine import replay
+from sequencer.engine.ledger import Ledger
+from sequencer.engine.snapshots import recover, save
 from sequencer.history.history import History
-from sequencer.history.ledger import Ledger
 from sequencer.history.store import ADDED, COLUMNS, FILE, Store
-from sequencer.log import SqliteLog
+from sequencer.log.sqlite import SqliteLog
 from sequencer.protocol.state import State
-from sequencer.snapshots import recover, save
-from sequencer.stores import damaged, row_sum, row_sums
 from tests.history.busy import Busy
 from tests.simulation.little import genesis
 

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from sequencer.engine import ReplayError
+from sequencer.engine.engine import ReplayError
 from sequencer.l1 import blobs
 from sequencer.local.devnet import devnet_signer
 from sequencer.local.lie_demo import CHALLENGER, Stage
+from sequencer.node.standby import Standby, StandbyConfig
 from sequencer.proof.replay import replay
 from sequencer.proof.watcher import WatchConfig
 from sequencer.protocol import batch as batches
@@ -22,7 +23,6 @@ from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
-from sequencer.standby import Standby, StandbyConfig
 
 STANDBY: Final = 7
 LOOKS_MAX: Final = 12

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sequencer.contracts import load
-from sequencer.engine import Engine
+from sequencer.engine.engine import Engine
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import Chain

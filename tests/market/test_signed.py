@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from sequencer.development import devnet_params, feed_key
-from sequencer.keeper import Keeper
+from sequencer.keeper.keeper import Keeper
 from sequencer.market.feeds import FeedError, IndexReport, News, SignedReport, SurfaceReport
 from sequencer.market.signed import FeedProcess, SignedSource, serve
 from sequencer.protocol import codec

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from sequencer.batcher import Batcher
-from sequencer.engine import ReplayError
+from sequencer.engine.engine import ReplayError
 from sequencer.l1.follower import PostedBatch
-from sequencer.log import SqliteLog
+from sequencer.log.sqlite import SqliteLog
 from sequencer.proof.audit import Fault, FaultKind
 from sequencer.proof.replay import replay
 from sequencer.protocol import batch, codec
 from sequencer.protocol.constants import Kind
+from sequencer.rollup.batcher import Batcher
 from tests.simulation.little import DOMAIN, PARAMS, Little, deposit, genesis
 
 

@@ -11,13 +11,13 @@ from eth_account.messages import encode_typed_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sequencer.api.channels import terms_of
-from sequencer.api.names import terms_name
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.order_text import order_text
 from sequencer.protocol.outcome import Outcome
+from sequencer.wire.channels import terms_of
+from sequencer.wire.names import terms_name
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from exchange import CALM, DOMAIN, FAR, FEE_MAX, INDEX, NEAR, Exchange, examples, key_of

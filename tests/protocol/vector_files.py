@@ -20,7 +20,7 @@ from fuzz import signed
 from hostile import Adversary, populated
 
 from sequencer.genesis import genesis_state
-from sequencer.parameters import to_object
+from sequencer.l1.parameters import to_object
 from sequencer.protocol import batch, black76, cmap, codec, risk_array, surface
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind

@@ -1,4 +1,4 @@
-"""`sequencer.node` that kills itself at a named point: `python -m tests.simulation.faulty_node POINT COUNT …`.
+"""`sequencer.node.process` that kills itself at a named point: `python -m tests.simulation.faulty_node POINT COUNT …`.
 
 The rest of the arguments are the node's. The point is reached by wrapping what stands there, from here: the node knows
 nothing of it. COUNT says at which passage of the point the process ends.
@@ -11,9 +11,12 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from sequencer import batcher, l1_worker, log, node, snapshots, withdrawals
 from sequencer.api import ipc
+from sequencer.engine import snapshots
 from sequencer.l1 import rpc, txmgr
+from sequencer.log import sqlite as log
+from sequencer.node import process as node
+from sequencer.rollup import batcher, l1_worker, withdrawals
 
 TXMGR_STEPS = ("intent stored", "nonce stored", "before sending", "after sending", "sending stored")
 

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from sequencer.contracts import load
-from sequencer.engine import ReplayError, replay
+from sequencer.engine.engine import ReplayError, replay
 from sequencer.errors import REFUSAL_BASE
 from sequencer.genesis import genesis_state
 from sequencer.l1.abi import Contract
 from sequencer.l1.follower import Follower
 from sequencer.l1.rpc import to_bytes
-from sequencer.log import LogError, SqliteLog
+from sequencer.log.interface import LogError
+from sequencer.log.sqlite import SqliteLog
 from sequencer.proof.replay import replay as replay_posted
 from sequencer.protocol import cmap
 from sequencer.protocol import constants as c

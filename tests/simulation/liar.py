@@ -1,6 +1,6 @@
 """An engine that lies once, and what L1 says when it has taken that back."""
 
-from sequencer.engine import Engine
+from sequencer.engine.engine import Engine
 from sequencer.l1.follower import RolledBack
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.outcome import Outcome

@@ -3,17 +3,17 @@
 It runs the real engine and keeps every logged tick, so that a test can replay them.
 """
 
-from sequencer.engine import Engine, Submission, Tick, replay
+from sequencer.engine.engine import Engine, Submission, Tick, replay
 from sequencer.genesis import genesis_state
-from sequencer.intake import Intake
-from sequencer.keeper import Keeper
+from sequencer.keeper.keeper import Keeper
 from sequencer.local.bench import FlatSource, key_of, options, owner_of
 from sequencer.local.devnet import FEEDS, devnet_params, feed_key
-from sequencer.log import Entry
+from sequencer.log.interface import Entry
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import State
+from sequencer.queue.intake import Intake
 from tests.simulation.world import CASH, MID
 
 DOMAIN = codec.domain_separator(31_337, b"\x22" * 20)

@@ -1,4 +1,4 @@
-"""`sequencer.node` on a machine whose clock is off: `python -m tests.simulation.shifted_node FILE …`.
+"""`sequencer.node.process` on a machine whose clock is off: `python -m tests.simulation.shifted_node FILE …`.
 
 FILE holds the seconds, and may change while it runs. The rest of the arguments are the node's.
 """
@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from sequencer import node
 from sequencer.clock import L1Clock
+from sequencer.node import process as node
 
 
 class Shifted(L1Clock):

@@ -19,10 +19,10 @@ from sequencer.l1.follower import Follower
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import standing
 from sequencer.l1.wallet import Wallet
-from sequencer.l1_worker import L1Config
 from sequencer.local.devnet import devnet_signer
+from sequencer.node.service import Service, ServiceConfig
 from sequencer.proof.replay import replay as replay_posted
-from sequencer.service import Service, ServiceConfig
+from sequencer.rollup.l1_worker import L1Config
 from tests.simulation import faulty_l1
 from tests.simulation.faulty_l1 import MALFORMED, Fault, FaultyL1
 from tests.simulation.kill import posts
@@ -284,7 +284,7 @@ def test_l1_thread__that_dies_of_the_unforeseen__is_loud_and_starts_again(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Nonsense, "left", 2)
-    monkeypatch.setattr("sequencer.l1_worker.Rpc", Nonsense)
+    monkeypatch.setattr("sequencer.rollup.l1_worker.Rpc", Nonsense)
 
     async def play() -> None:
         with faulty_l1.faulty(world.chain.url) as proxy:

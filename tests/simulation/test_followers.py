@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sequencer.batcher import Batch
 from sequencer.cli import main
 from sequencer.local.devnet import devnet_signer
 from sequencer.local.lie_demo import LATE_S, Stage, bent, chained, stage
 from sequencer.local.lies import LIES
 from sequencer.market.tape import open_tape
+from sequencer.node.standby import Standby, StandbyConfig
 from sequencer.proof.archive import Archive
-from sequencer.standby import Standby, StandbyConfig
+from sequencer.rollup.batcher import Batch
 
 
 @pytest.fixture(scope="module")

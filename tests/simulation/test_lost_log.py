@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from sequencer import service as service_module
 from sequencer.api.ipc import connect
 from sequencer.clock import ManualClock
+from sequencer.engine.snapshots import recover
 from sequencer.errors import Code
 from sequencer.l1.follower import InboxMessage
 from sequencer.local.bench import key_of, owner_of
-from sequencer.log import Entry, LogError, LogLost, SqliteLog
+from sequencer.log.interface import Entry, LogError, LogLost
+from sequencer.log.sqlite import SqliteLog
+from sequencer.node import service as service_module
+from sequencer.node.service import Service, ServiceConfig
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
-from sequencer.service import Service, ServiceConfig
-from sequencer.snapshots import recover
 from tests.simulation.little import PARAMS, Little, deposit, genesis
 from tests.simulation.test_rollback import until
 from tests.simulation.world import Client, order

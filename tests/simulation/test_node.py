@@ -13,7 +13,7 @@ from eth_account import Account
 from sequencer.errors import Code
 from sequencer.genesis import genesis_root
 from sequencer.local.devnet import devnet_key, devnet_params
-from sequencer.log import SqliteLog
+from sequencer.log.sqlite import SqliteLog
 from tests.simulation.world import ROOT, World, order
 
 
@@ -41,7 +41,7 @@ def refused(
         if value is not None:
             arguments += [f"--{name}", str(value)]
     done = subprocess.run(
-        [sys.executable, "-m", "sequencer.node", *arguments],
+        [sys.executable, "-m", "sequencer.node.process", *arguments],
         cwd=ROOT,
         env={"PATH": "/usr/bin:/bin", **(environment or {})},
         capture_output=True,

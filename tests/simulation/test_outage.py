@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from sequencer.engine.snapshots import recover
 from sequencer.errors import Code
 from sequencer.genesis import genesis_state
 from sequencer.l1.follower import Follower
-from sequencer.log import SqliteLog
+from sequencer.log.sqlite import SqliteLog
 from sequencer.proof.replay import replay as replay_posted
-from sequencer.snapshots import recover
 from tests.simulation.kill import posts
 from tests.simulation.world import Client, World, order
 

@@ -10,8 +10,8 @@ import pytest
 
 from sequencer.api.ipc import connect
 from sequencer.contracts import load
-from sequencer.driver import DriverConfig
-from sequencer.engine import Engine
+from sequencer.engine.engine import Engine
+from sequencer.engine.snapshots import recover
 from sequencer.errors import Code
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.abi import Contract
@@ -20,9 +20,9 @@ from sequencer.l1.deploy import DeployConfig, deploy
 from sequencer.l1.follower import Follower
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
-from sequencer.l1_worker import L1Config, Notice
 from sequencer.local.bench import FlatSource, key_of, options, owner_of
 from sequencer.local.devnet import FEEDS, devnet_params, devnet_signer, feed_key
+from sequencer.node.service import Service, ServiceConfig
 from sequencer.proof.challenge import arbiter, challenge_segment, records_of
 from sequencer.proof.replay import replay
 from sequencer.proof.witness import Tracer
@@ -30,9 +30,9 @@ from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
-from sequencer.rollback import Recovery
-from sequencer.service import Service, ServiceConfig
-from sequencer.snapshots import recover
+from sequencer.queue.driver import DriverConfig
+from sequencer.rollup.l1_worker import L1Config, Notice
+from sequencer.rollup.rollback import Recovery
 from tests.simulation.liar import LIAR, OVERDRAWN, LyingEngine, event
 from tests.simulation.little import deposit
 from tests.simulation.world import Client, World, order

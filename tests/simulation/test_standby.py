@@ -22,14 +22,14 @@ from sequencer.l1.follower import Follower
 from sequencer.l1.sequencers import leader
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
-from sequencer.l1_worker import Deposed, L1Config
 from sequencer.local.bench import key_of
 from sequencer.local.devnet import devnet_params, devnet_signer
+from sequencer.node.service import BEATS, Service, ServiceConfig
+from sequencer.node.standby import Standby, StandbyConfig
 from sequencer.proof.replay import replay
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.service import BEATS, Service, ServiceConfig
-from sequencer.standby import Standby, StandbyConfig
+from sequencer.rollup.l1_worker import Deposed, L1Config
 from tests.simulation.test_rollback import Desk, challenge, until
 from tests.simulation.world import Client, Node, World, order, withdrawal
 

@@ -21,7 +21,7 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.local.bench import key_of, options, owner_of
 from sequencer.local.devnet import devnet_key, devnet_params, devnet_signer
-from sequencer.node import KEY_VARIABLE
+from sequencer.node.process import KEY_VARIABLE
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
@@ -137,7 +137,7 @@ class World:
         arguments = ["--devnet", *flags]
         for name, value in options_.items():
             arguments += [f"--{name}", str(value)]
-        module = ["sequencer.node"]
+        module = ["sequencer.node.process"]
         if fault is not None:
             module = ["tests.simulation.faulty_node", fault[0], str(fault[1])]
         if clock is not None:

@@ -1,0 +1,1 @@
+"""The state in memory: records applied, snapshots written, questions answered."""

@@ -1,0 +1,247 @@
+"""The engine: one tick at a time, from waiting submissions to segments with roots.
+
+It applies first and leaves out what is a no-op, so that a refusal comes before the log and costs neither a sequence
+number nor a byte on L1; what stays is logged, and only then acknowledged. No clock, no I/O: time comes with the tick.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sequencer.log.interface import Entry, LoggedSegment
+from sequencer.protocol import batch, codec, forced
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.entries import Global
+from sequencer.protocol.outcome import Outcome
+from sequencer.protocol.state import State
+from sequencer.protocol.transition import apply
+
+CONTINUE = codec.encode(Kind.CONTINUE)
+PLACE_NONCE_AT = 19
+_FEED = bytes([Kind.FEED])
+_SURFACE = bytes([Kind.SURFACE])
+_INBOX = frozenset(bytes([kind]) for kind in c.INBOX_KINDS)
+# What a submission cannot be, whoever vouches for it: what only L1 says, and a tick inside the tick.
+_SYSTEM_ALONE = _INBOX | {bytes([Kind.TICK]), bytes([Kind.CONTINUE])}
+
+
+@dataclass(slots=True)
+class Submission:
+    """A record that waits for its tick. `reply` is handed back with the result; `arrived_ns` orders and ages it.
+
+    `label`: what its owner calls the order; no part of the record.
+    """
+
+    raw: bytes
+    signer: bytes | None
+    reply: object = None
+    arrived_ns: int = 0
+    of_class: int = 0
+    label: str = ""
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a submission. `outcomes`: the record's, then those of its CONTINUEs; a refusal has one.
+
+    `why`: what there is to say of a refusal, made while the state was as the record has found it.
+    """
+
+    submission: Submission
+    outcomes: list[Outcome]
+    why: object = None
+
+    @property
+    def reason(self) -> Reason:
+        """OK, or why it was refused."""
+        return self.outcomes[0].reason
+
+
+@dataclass(slots=True)
+class Tick:
+    """An applied tick: `entry` is None when nothing in it held, and then the state is as before.
+
+    `told`: what is to be said of it once it is durable, made while the state was as it left it.
+    """
+
+    number: int
+    entry: Entry | None
+    results: list[Result]
+    system: list[Result] = field(default_factory=list)
+    waiting: list[bytes] = field(
+        default_factory=list
+    )  # messages of L1 whose marks nobody can renew yet, to come again
+    told: object = None
+
+
+class Engine:
+    """Owns the state; the single writer."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.sweeps: Callable[[int], list[bytes]] = lambda _time: []  # SWEEPs of the orders that are dead now
+        self.explain: Callable[[State, bytes, bytes | None, Reason, Outcome], object] = _no_words
+        self._segments: list[LoggedSegment] = []
+        self._records: list[bytes] = []
+        self._weight = 0
+
+    def run(
+        self, time: int, system: list[bytes], submissions: list[Submission], is_kept: bool = False
+    ) -> Tick:
+        """Applies a tick at `time` (seconds, not before the last one's): system records, then submissions by class.
+
+        One in which nothing held is left out as a whole, unless `is_kept`: then its TICK stays.
+        """
+        state = self.state
+        first_seq = state.globals.seq
+        before = Global.from_words(state.globals.words())
+        self._segments, self._records, self._weight = [], [], 0
+        time = max(time, state.globals.time)
+        self._try(codec.encode(Kind.TICK, time=time), None)
+        kept = int(is_kept)
+        system_results: list[Result] = []
+        waiting: list[bytes] = []
+        for raw in sorted(system, key=self._system_order):
+            if waiting and raw[:1] in _INBOX:  # the inbox goes on in its order
+                waiting.append(raw)
+                continue
+            result = Result(Submission(raw, None), [self._try(raw, None)])
+            if result.reason is Reason.RISK_DUE:
+                marked = self._mark(raw)
+                system_results += marked
+                kept += len(marked)
+                result.outcomes = [self._try(raw, None)]
+                if result.reason is Reason.RISK_DUE:
+                    waiting.append(raw)
+                    continue
+            system_results.append(result)
+            kept += _is_kept(raw, result.outcomes[0])
+            self._continue(result)
+        submissions.sort(key=_class)
+        before_takers = bisect_right(submissions, c.CLASS_CANCEL, key=_class)
+        results = [self._submit(one) for one in submissions[:before_takers]]
+        for raw in self.sweeps(time):  # what has died in this tick must not stand in a taker's way
+            system_results.append(Result(Submission(raw, None), [self._try(raw, None)]))
+            kept += system_results[-1].reason is Reason.OK
+        results += [self._submit(one) for one in submissions[before_takers:]]
+        kept += sum(result.reason is Reason.OK for result in results)
+        labels = [
+            _label(one.submission) for one in results if one.submission.label and one.reason is Reason.OK
+        ]
+        number = state.globals.tick
+        if not kept:
+            state.globals = before
+            return Tick(number, None, results, system_results, waiting)
+        root = self._close()
+        entry = Entry(first_seq, time, root, self._segments, labels)
+        return Tick(number, entry, results, system_results, waiting)
+
+    def _submit(self, submission: Submission) -> Result:
+        if submission.raw[:1] in _SYSTEM_ALONE:
+            return Result(submission, [_refused(self.state.globals.seq, Reason.UNKNOWN_KIND)])
+        result = Result(submission, [self._try(submission.raw, submission.signer)])
+        if result.reason is Reason.OK:
+            self._continue(result)
+        elif submission.reply is not None:
+            out = result.outcomes[0]
+            result.why = self.explain(self.state, submission.raw, submission.signer, out.reason, out)
+        return result
+
+    def _mark(self, raw: bytes) -> list[Result]:
+        """RISK for the pages that a message of L1 waits for; those that held."""
+        out = []
+        for page_id in forced.pages_to_mark(self.state, raw):
+            where = {"underlying": page_id >> 23, "day": page_id >> 7 & 0xFFFF, "page": page_id & 127}
+            risk = codec.encode(Kind.RISK, **where)
+            result = Result(Submission(risk, None), [self._try(risk, None)])
+            if result.reason is Reason.OK:
+                out.append(result)
+        return out
+
+    def _system_order(self, raw: bytes) -> tuple[int, int]:
+        """By class; prices, then surfaces of what is listed, come before L1's messages, which may need their marks."""
+        is_surface = raw[:1] == _SURFACE and int.from_bytes(raw[1:2] + raw[3:5], "big") in self.state.expiries
+        return class_of(raw), 0 if raw[:1] == _FEED else 1 if is_surface else 2
+
+    def _continue(self, result: Result) -> None:
+        while result.outcomes[-1].pending:
+            result.outcomes.append(self._try(CONTINUE, None))
+
+    def _try(self, raw: bytes, signer: bytes | None) -> Outcome:
+        """Applies `raw`; keeps it in the open segment when it holds, else gives its sequence number and work back."""
+        weight = batch.weight(raw)
+        if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
+            self._close()
+        spent = self.state.globals.work
+        out = apply(self.state, raw, signer)
+        if _is_kept(raw, out):
+            self._records.append(raw)
+            self._weight += weight
+        else:
+            self.state.globals.seq, self.state.globals.work = out.seq, spent
+        return out
+
+    def _close(self) -> bytes:
+        root = self.state.root()
+        if self._records:
+            self._segments.append((root, self._records, self.state.globals.work))
+            self._records, self._weight = [], 0
+        return root
+
+
+def _is_kept(raw: bytes, out: Outcome) -> bool:
+    """Whether a record is logged: when it holds; L1's when it counts in the inbox, which it may without holding."""
+    return out.reason is Reason.OK or (raw[:1] in _INBOX and out.reason is not Reason.RISK_DUE)
+
+
+def _no_words(_state: State, _raw: bytes, _signer: bytes | None, _reason: Reason, _out: Outcome) -> None:
+    """Where nobody waits for the words of refusals."""
+
+
+def _refused(seq: int, reason: Reason) -> Outcome:
+    out = Outcome(seq)
+    out.reason = reason
+    return out
+
+
+def class_of(raw: bytes) -> int:
+    """Class of a record's bytes inside its tick; what is malformed goes last, to be refused."""
+    layout = c.LAYOUT.get(raw[0]) if raw else None
+    if layout is None or len(raw) != layout[0]:
+        return c.CLASS_TAKER
+    return codec.class_of(raw)
+
+
+def _class(submission: Submission) -> int:
+    return submission.of_class
+
+
+def _label(submission: Submission) -> tuple[int, int, str]:
+    """Of a PLACE: account, nonce, label."""
+    raw = submission.raw
+    return (
+        int.from_bytes(raw[1:5], "big"),
+        int.from_bytes(raw[PLACE_NONCE_AT : PLACE_NONCE_AT + 4], "big"),
+        submission.label,
+    )
+
+
+def replay(state: State, entry: Entry, observe: Callable[[bytes, Outcome], None] | None = None) -> None:
+    """Applies a logged tick to `state`; `observe` hears what each record did.
+
+    Raises ReplayError when a root differs from the logged one.
+    """
+    if state.globals.seq != entry.first_seq:
+        raise ReplayError(f"log goes on at seq {entry.first_seq}, the state stands at {state.globals.seq}")
+    for root, records, work in entry.segments:
+        for raw in records:
+            out = apply(state, raw)
+            if observe is not None:
+                observe(raw, out)
+        if state.root() != root or state.globals.work != work:
+            raise ReplayError(f"root differs after seq {state.globals.seq - 1}")
+
+
+class ReplayError(Exception):
+    """The state that records produce is not the one that was committed to: wrong data or wrong code."""

@@ -1,0 +1,260 @@
+"""Snapshots of the state, so that start and recovery replay only the log's tail.
+
+A file holds every leaf's preimage, compressed, and the log offset it belongs to. A checksum in front covers every byte
+of it: the root would not tell of the offset, nor of bits of GLOBAL that no field holds. It proves itself by its root,
+too. Files are written beside and renamed, so that a crash leaves the old one.
+
+A large state takes seconds to write. The sequencer leaves that to a process that is a copy of its own (`Aside`): the
+copy's state stands still, and only the copying of page tables holds the sequencer up.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import resource
+import signal
+import struct
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, NoReturn, Protocol
+
+import msgspec
+import zstandard
+
+from sequencer.engine.engine import ReplayError, replay
+from sequencer.log.interface import Entry, Log
+from sequencer.protocol.state import State
+
+KEPT = 2
+MAGIC: Final = b"fairstrike snapshot 1\n"
+SUM_BYTES: Final = 32
+ASIDE_NICENESS: Final = 5  # orders come first
+
+logger = logging.getLogger(__name__)
+
+
+class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+    """Content of a file: `offset` of the next log entry, `root`, leaves as (key 32 bytes, words)."""
+
+    offset: int
+    root: bytes
+    leaves: list[tuple[bytes, bytes]]
+
+
+def save(folder: Path, state: State, offset: int, is_wanted: Callable[[], bool] = lambda: True) -> Path:
+    """Writes a snapshot of `state`, which stands before log entry `offset`; keeps the newest few.
+
+    Raises OSError, also when it `is_wanted` no more by the time that it is written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    leaves = [(key.to_bytes(32, "big"), words) for key, words in state.preimages()]
+    compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+    data = framed(compressor.compress(msgspec.msgpack.encode(Snapshot(offset, state.root(), leaves))))
+    path = folder / f"state-{offset:012d}.zst"
+    beside = path.with_suffix(".tmp")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    if not is_wanted():
+        beside.unlink()
+        raise OSError(f"{path.name} is not wanted any more")
+    beside.replace(path)
+    for unfinished in folder.glob("state-*.tmp"):  # of a crash in the lines above
+        unfinished.unlink()
+    for old in sorted(folder.glob("state-*.zst"))[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def framed(data: bytes) -> bytes:
+    """A file's content: what it is, the checksum, the compressed data."""
+    return MAGIC + sha256(data).digest() + data
+
+
+def unframed(content: bytes) -> bytes:
+    """The compressed data. Raises ValueError when a byte of the file is not what was written."""
+    head = len(MAGIC) + SUM_BYTES
+    data = content[head:]
+    if content[:head] != MAGIC + sha256(data).digest():
+        raise ValueError("the checksum is not that of the content")
+    return data
+
+
+class Aside:
+    """Snapshots of a state that goes on meanwhile, one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = 0
+        self._ended: asyncio.Task[None] | None = None
+        self.written = 0
+        self.failed = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one is being written."""
+        return self._ended is not None and not self._ended.done()
+
+    def begin(self, state: State, offset: int) -> None:
+        """Begins to write `state` as it is, before log entry `offset`. Raises OSError when no process can be had."""
+        assert not self.is_busy
+        state.root()  # once here instead of in every copy
+        parent = os.getpid()
+        self._process = os.fork()
+        if not self._process:
+            _in_the_copy(self._folder, state, offset, lambda: os.getppid() == parent)
+        self._ended = asyncio.create_task(self._wait(self._process))
+
+    async def end(self, patience_s: float = 0.0) -> None:
+        """Returns when none is being written any more: at the latest after `patience_s`, given up then."""
+        if self._ended is None:
+            return
+        await asyncio.wait((self._ended,), timeout=patience_s)
+        if self.is_busy:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process, signal.SIGKILL)
+            await self._ended
+
+    async def _wait(self, process: int) -> None:
+        _, status = await asyncio.to_thread(os.waitpid, process, 0)
+        if status:
+            self.failed += 1
+            logger.error(
+                "a snapshot was not written: its process ended with %d", os.waitstatus_to_exitcode(status)
+            )
+        else:
+            self.written += 1
+
+
+def _in_the_copy(folder: Path, state: State, offset: int, is_wanted: Callable[[], bool]) -> NoReturn:
+    """What the copy does, and nothing after it. It holds neither lock nor connection of the process it came from."""
+    code = 1
+    try:
+        gc.disable()  # it would touch, and so copy, every page
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        os.nice(ASIDE_NICENESS)
+        save(folder, state, offset, is_wanted)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+# What reading, decompressing, decoding and rebuilding from damaged bytes may raise.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    msgspec.MsgspecError,
+    zstandard.ZstdError,
+)
+
+
+def load(path: Path, domain: bytes) -> tuple[State, int]:
+    """(state, offset of the next log entry). Raises ReplayError when the file does not prove its root."""
+    try:
+        snapshot = msgspec.msgpack.decode(zstandard.decompress(unframed(path.read_bytes())), type=Snapshot)
+        state = State.from_preimages(
+            domain, ((int.from_bytes(key, "big"), words) for key, words in snapshot.leaves)
+        )
+    except _DAMAGE as error:
+        raise ReplayError(f"{path.name}: {error!r}") from error
+    if state.root() != snapshot.root:
+        raise ReplayError(f"{path.name}: the leaves do not give the root")
+    return state, snapshot.offset
+
+
+def newest(folder: Path, log: Log, genesis: State, last_offset: int | None = None) -> tuple[State, int]:
+    """(state, offset of the next log entry) of the newest snapshot that proves itself and fits the log; else `genesis`.
+
+    `last_offset`: none that stands behind it is taken.
+    """
+    for path in sorted(folder.glob("state-*.zst"), reverse=True):
+        if last_offset is not None and int(path.stem.removeprefix("state-")) > last_offset:
+            continue
+        try:
+            found, at = load(path, genesis.domain)
+            _check_fits(found, at, log)
+        except ReplayError as error:
+            logger.warning("snapshot left out: %s", error)
+            continue
+        return found, at
+    return genesis, 0
+
+
+def discard(folder: Path, offset: int) -> None:
+    """Deletes the snapshots that stand behind log entry `offset`."""
+    for path in folder.glob("state-*.zst"):
+        if int(path.stem.removeprefix("state-")) > offset:
+            path.unlink()
+
+
+class Follower(Protocol):
+    """What is made of the log's entries besides the state, each once and in order."""
+
+    @property
+    def offset(self) -> int:
+        """The first entry that it has not taken in."""
+        ...
+
+    def take_in(self, state: State, entry: Entry, log_hash: bytes) -> None:
+        """Applies an entry, of this chain hash, to `state` and takes it in. Raises ReplayError."""
+        ...
+
+    def caught_up(self, state: State) -> None:
+        """The log ends at `state`."""
+        ...
+
+    def restart(self) -> None:
+        """What came after an entry is not to be believed: forgets what is not kept for good."""
+        ...
+
+
+def recover(folder: Path, log: Log, genesis: State, follower: Follower | None = None) -> tuple[State, int]:
+    """The state after the whole log, and how many entries were replayed: start and crash recovery alike.
+
+    From the newest snapshot that proves itself and stands where the log's entry before it ends; else from `genesis`.
+    `follower` gets the entries that it has not: no snapshot is taken that stands behind the first of them.
+    """
+    state, offset = newest(folder, log, genesis, None if follower is None else follower.offset)
+    try:
+        return state, _replay_from(state, offset, log, follower)
+    except ReplayError as error:
+        if offset == 0:
+            raise
+        logger.warning("snapshot left out, its state does not go on as the log does: %s", error)
+    if follower is not None:
+        follower.restart()
+    return genesis, _replay_from(genesis, 0, log, follower)
+
+
+def _replay_from(state: State, offset: int, log: Log, follower: Follower | None) -> int:
+    """Applies the log from `offset` on; how many entries."""
+    at = offset
+    for entry in log.read(offset):
+        if follower is None or at < follower.offset:
+            replay(state, entry)
+        else:
+            follower.take_in(state, entry, log.hash_before(at + 1))
+        at += 1
+    if follower is not None:
+        follower.caught_up(state)
+    return at - offset
+
+
+def _check_fits(state: State, offset: int, log: Log) -> None:
+    """Raises ReplayError unless `state` is what the log gives up to `offset`."""
+    if not 0 < offset <= log.end:
+        raise ReplayError(f"offset {offset} is not within the log, which ends at {log.end}")
+    if next(iter(log.read(offset - 1))).root != state.root():
+        raise ReplayError(f"its root is not that of log entry {offset - 1}")

@@ -1,0 +1,726 @@
+"""What people see of the state: answers to queries, acknowledgements, events. Reads only; amounts as exact decimals.
+
+Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable
+from heapq import nsmallest
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from sequencer import errors
+from sequencer.amounts import address, cash, contracts, usd
+from sequencer.engine import holdings
+from sequencer.engine.engine import CONTINUE, Result
+from sequencer.engine.ledger import Ledger
+from sequencer.genesis import UNDERLYINGS
+from sequencer.log.interface import Redone
+from sequencer.market.tape import parse_instrument
+from sequencer.protocol import codec, margin
+from sequencer.protocol import constants as c
+from sequencer.protocol.book import Order
+from sequencer.protocol.constants import Kind, QueueState, Reason
+from sequencer.protocol.entries import Account
+from sequencer.protocol.orders import is_dead
+from sequencer.protocol.outcome import Fill
+from sequencer.protocol.queue import sequencing_fee
+from sequencer.protocol.reports import quorum_time
+from sequencer.protocol.state import State, expiry_time, instrument_expiry_time
+from sequencer.wire.names import expiry_name, find_instrument, instrument_name, instrument_terms
+from sequencer.wire.near import Near
+from sequencer.wire.rows import OwnFill
+
+TRADES_KEPT: Final = 10_000
+DEPTH_MAX: Final = 100
+PAGE_MAX: Final = 1_000  # orders or instruments of one answer
+_json: Final = msgspec.json.Encoder().encode
+
+
+class QueryError(Exception):
+    """A query that cannot be answered: `field`, what it must be, what it was; `hint`: what to do next."""
+
+    def __init__(self, field: str, limit: str, got: object = None, hint: str = "", **data: object) -> None:
+        self.field = field
+        self.limit = limit.removeprefix("must be ")
+        self.got = errors.shown(got)
+        self.data = data
+        super().__init__(errors.wrong(field, self.limit, got, hint))
+
+    def body(self) -> bytes:
+        """The error object that answers it."""
+        told = {"field": self.field, "limit": self.limit, "got": self.got}
+        return errors.error_body(errors.Code.INVALID_PARAMS, str(self), **told, **self.data)
+
+
+def _page(params: dict[str, Any]) -> tuple[int, int]:
+    """`after` and `limit` of a query whose answer comes in pages."""
+    after, limit = params.get("after", 0), params.get("limit", PAGE_MAX)
+    if not isinstance(after, int) or not 0 <= after <= c.U40_MAX:
+        raise QueryError("after", f"must be an integer from 0 to {c.U40_MAX}", after)
+    if not isinstance(limit, int) or not 1 <= limit <= PAGE_MAX:
+        raise QueryError("limit", f"must be an integer from 1 to {PAGE_MAX}", limit)
+    return after, limit
+
+
+class Trade(msgspec.Struct, frozen=True):
+    """A public trade."""
+
+    instrument: str
+    price: str
+    quantity: str
+    side: str
+    time: int
+    seq: int
+
+
+class Views:
+    """Answers about `state`; `status` adds what the process knows about itself."""
+
+    def __init__(
+        self, state: State, status: Callable[[], dict[str, Any]], ledger: Ledger | None = None
+    ) -> None:
+        self.state = state
+        self.ledger = ledger or Ledger(state.params.treasury_account)
+        self.is_whole = ledger is not None or state.globals.seq == 0  # the ledger has seen every record
+        self.quotes = holdings.Quotes(state)
+        self._own: dict[int, list[OwnFill]] = {}  # fills of the tick that was observed last, by record
+        self._status = status
+        self.trades: deque[Trade] = deque(maxlen=TRADES_KEPT)
+        # What roll-backs have made of acknowledged records: by the number of the acknowledgement; its number, by place.
+        self.redone: Callable[[int], Redone | None] = lambda _seq: None
+        self.acknowledged_as: Callable[[int], int] = lambda place: place
+        self._names: dict[int, str] = {}
+        self._owners: dict[str, int] = {}
+        self._owners_seen = 0
+        self._listed: list[tuple[int, int]] = []  # expiry, number
+        self._near_names, self._near_of = Near(()), (0, 0)
+        self.adopt(state)
+        self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "account": self.account,
+            "positions": self.positions,
+            "book": self.book,
+            "instruments": self.instruments,
+            "ticker": self.ticker,
+            "tickers": self.tickers,
+            "trades": self.recent_trades,
+            "status": self.status,
+            "margin_statement": self.margin_statement,
+            "orders": self.orders,
+            "order": self.order_by_seq,
+        }
+
+    def adopt(self, state: State, ledger: Ledger | None = None) -> None:
+        """Looks at `state` from now on, and at `ledger` if that is another. Trades not seen were never made."""
+        self.state = state
+        self.ledger = ledger or self.ledger
+        self.quotes.adopt(state)
+        while self.trades and self.trades[-1].seq >= state.globals.seq:
+            self.trades.pop()
+        self._names, self._owners, self._owners_seen, self._listed = {}, {}, 0, []
+
+    def name(self, instrument: int) -> str:
+        """Name of a listed instrument, remembered."""
+        found = self._names.get(instrument)
+        if found is None:
+            found = self._names[instrument] = instrument_name(self.state, instrument)
+        return found
+
+    # --- queries --------------------------------------------------------------------------------
+
+    def find(self, params: dict[str, Any]) -> int:
+        """The instrument that `params` names, by number or name."""
+        asked = params.get("instrument")
+        limit = "a listed instrument's number or name"
+        if isinstance(asked, int) and not isinstance(asked, bool):
+            page = self.state.pages.get(asked >> 5)
+            if page is not None and asked & 31 < len(page.terms):
+                return asked
+        elif isinstance(asked, str):
+            try:
+                terms = parse_instrument(asked)
+            except ValueError as error:
+                limit = f"a name like BTC-2JAN22-48000-C of a listed instrument: {error}"
+            else:
+                found = find_instrument(
+                    self.state, terms.underlying, terms.day, terms.strike_ticks, terms.is_put
+                )
+                if found is not None:
+                    return found
+        near = self._near()
+        raise QueryError("instrument", limit, asked, near.hint(asked), near=near.to(asked))
+
+    def _near(self) -> Near:
+        """Tells the names that are like one that is not listed; of what has not expired, an hour old at most."""
+        state = self.state
+        of = len(state.instruments), state.globals.time // 3_600
+        if self._near_of != of:
+            time = state.globals.time
+            alive = (one for one in state.instruments.values() if instrument_expiry_time(one) > time)
+            self._near_names, self._near_of = Near(map(self.name, alive)), of
+        return self._near_names
+
+    def _account(self, params: dict[str, Any]) -> tuple[int, Account]:
+        if "owner" in params:
+            number = self._number_of(str(params["owner"]).removeprefix("0x").lower())
+            if number is not None:
+                return number, self.state.accounts[number]
+            raise QueryError(
+                *("owner", "must be the address of an account's owner", params["owner"]),
+                "no account yet: deposit first (`fairstrike deposit AMOUNT`; on a development chain `fairstrike"
+                " faucet`) and wait for the deposit's confirmations",
+            )
+        asked: object = params.get("account")
+        if isinstance(asked, int) and asked in self.state.accounts:
+            return asked, self.state.accounts[asked]
+        raise QueryError(
+            "account",
+            f"must be an account's number; the highest is {max(self.state.accounts, default=0)}",
+            asked,
+        )
+
+    def _number_of(self, owner: str) -> int | None:
+        """The first account of an owner (hex). Accounts are only ever added: each is looked at once."""
+        accounts, owners = self.state.accounts, self._owners
+        for number, account in islice(accounts.items(), self._owners_seen, None):
+            owners.setdefault(account.owner.hex(), number)
+        self._owners_seen = len(accounts)
+        return owners.get(owner)
+
+    def account(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Cash, margin, positions, nonces and session keys of an account."""
+        number, account = self._account(params)
+        state = self.state
+        margin.refresh(state, account)
+        return {
+            "account": number,
+            "owner": address(account.owner),
+            "cash": cash(account.cash),
+            "equity": cash(margin.equity(account)),
+            "initial_margin": cash(margin.initial(state, account)),
+            "maintenance_margin": cash(margin.maintenance(state, account)),
+            "reserved": cash(account.reserved),
+            "order_hold": cash(account.orders * state.params.order_hold),
+            "free": cash(margin.free(state, account)),
+            "auction_start": account.auction_start,
+            "hole": cash(account.hole),
+            "nonce_floor": account.nonce_floor,
+            "nonce_bitmap": hex(account.nonce_bitmap),
+            "order_floor": account.order_floor,
+            "signers": [
+                {"address": address(key), "scope": scope, "expires": expires}
+                for key, scope, expires in account.signers
+            ],
+            **holdings.totals(state, account, number, self.ledger, self.quotes, self.is_whole),
+            "positions": self._positions(number, account),
+        }
+
+    def positions(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Positions of an account with their cost, profit and loss, and greeks."""
+        return self._positions(*self._account(params))
+
+    def _positions(self, number: int, account: Account) -> list[dict[str, Any]]:
+        return holdings.positions(self.state, account, number, self.ledger, self.quotes, self.name)
+
+    def margin_statement(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Positions x risk arrays of an account, so that anybody can redo its margin."""
+        number, account = self._account(params)
+        state = self.state
+        margin.refresh(state, account)
+        rows = []
+        for instrument, quantity in sorted(account.positions.items()):
+            page = state.pages[instrument >> 5]
+            mark, pnl = page.rows[instrument & 31]
+            rows.append(
+                {
+                    "instrument": self.name(instrument),
+                    "number": instrument,  # what is on one page (number >> 5) can be covered
+                    "quantity_lots": quantity,
+                    "mark_ticks": mark,
+                    "index_ticks": page.index,
+                    "forward_ticks": page.forward,
+                    "scenarios_ticks": list(pnl),
+                }
+            )
+        return {
+            "account": number,
+            "cash": account.cash,
+            "value": account.sums.value,
+            "underlyings": {
+                UNDERLYINGS[number]: {
+                    "scenario_sums": one.net,
+                    "uncovered_long_sums": one.longs,
+                    "floor": one.floor(*margin.floors(state, number)),
+                    "worst": one.worst(state.shocks[number].third_ppm),
+                }
+                for number, one in sorted(account.sums.exposures.items())
+            },
+            "initial_margin": margin.initial(state, account),
+            "maintenance_margin": margin.maintenance(state, account),
+            "equity": margin.equity(account),
+            "reserved": account.reserved,
+            "order_hold": account.orders * state.params.order_hold,
+            "positions": rows,
+        }
+
+    def orders(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Live orders of an account, the oldest first: at most `limit` of those numbered above `after`."""
+        number, _ = self._account(params)
+        after, limit = _page(params)
+        label = params.get("label")
+        held = self.state.orders_of.get(number, {})
+        found = nsmallest(
+            limit,
+            (
+                seq
+                for seq, order in held.items()
+                if seq > after
+                and (label is None or self.ledger.label(seq) == label)
+                and self._is_alive(order)
+            ),
+        )
+        return [self.order(held[seq]) for seq in found]
+
+    def order_by_seq(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The order of this sequence number that rests, or the record that a roll-back has made void."""
+        asked: object = params.get("seq")
+        seq = asked if isinstance(asked, int) else -1
+        redone = None
+        order = self._resting(seq)
+        if order is None and (redone := self.redone(seq)) is not None:
+            if redone.reason:
+                return {"status": "void", **self._changed(redone)}
+            order = self._resting(redone.place)
+        if order is None:
+            raise QueryError(
+                "seq",
+                "must be the sequence number of an order that rests, or of a record that is void",
+                asked,
+            )
+        return {
+            "status": "rests",
+            **self.order(order),
+            "acknowledged_as": redone.seq if redone else self.acknowledged_as(order.seq),
+        }
+
+    def _resting(self, seq: int) -> Order | None:
+        for held in self.state.orders_of.values():
+            order = held.get(seq)
+            if order is not None and self._is_alive(order):
+                return order
+        return None
+
+    def _is_alive(self, order: Order) -> bool:
+        """Whether it can still trade. A dead one that SWEEP has not taken out yet is shown to nobody."""
+        return not is_dead(self.state, self.state.accounts[order.account], order)
+
+    def _living(self, instrument: int) -> Callable[[Order], bool]:
+        """`_is_alive` for the orders of one book, which has what they share computed once."""
+        state = self.state
+        accounts, time = state.accounts, state.globals.time
+        if time >= instrument_expiry_time(instrument):
+            return lambda _order: False
+        page = state.pages[instrument >> 5]
+        need = page.rows[instrument & 31][0] + margin.short_need(state, page, instrument)
+
+        def is_alive(order: Order) -> bool:
+            account = accounts[order.account]
+            if order.flags & c.FLAG_REDUCE_ONLY:
+                return not is_dead(state, account, order)
+            if order.seq < account.order_floor or 0 < order.expires <= time:
+                return False
+            return order.side == c.BUY or need <= order.price + order.reserve_rate
+
+        return is_alive
+
+    def order(self, order: Order) -> dict[str, Any]:
+        """A resting order; (number, side, price, seq) is its key for CANCEL. Its total is quantity + filled."""
+        return {
+            "instrument": self.name(order.instrument),
+            "number": order.instrument,
+            "side": "sell" if order.side else "buy",
+            "price": usd(order.price),
+            "quantity": contracts(order.quantity),
+            "seq": order.seq,
+            "expires": order.expires,
+            "filled": contracts(order.filled),
+            "post_only": bool(order.flags & c.FLAG_POST_ONLY),
+            "reduce_only": bool(order.flags & c.FLAG_REDUCE_ONLY),
+            "self_trade": "cancel_taker" if order.flags & c.FLAG_STP_TAKER else "cancel_resting",
+            "label": self.ledger.label(order.seq) or None,
+        }
+
+    def book(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Price levels of an instrument, best first, as [price, quantity, orders]."""
+        instrument = self.find(params)
+        depth = params.get("depth", 10)
+        if not isinstance(depth, int) or not 1 <= depth <= DEPTH_MAX:
+            raise QueryError("depth", f"must be an integer from 1 to {DEPTH_MAX}", depth)
+        return self.depth(instrument, depth)
+
+    def depth(self, instrument: int, depth: int) -> dict[str, Any]:
+        """See `book`."""
+        book = self.state.books.get(instrument)
+        lives = self._living(instrument)
+        sides = [
+            [
+                [usd(price), contracts(quantity), count]
+                for price, quantity, count in book.depth(side, depth, lives)
+            ]
+            if book
+            else []
+            for side in (c.BUY, c.SELL)
+        ]
+        return {
+            "instrument": self.name(instrument),
+            "number": instrument,
+            "bids": sides[0],
+            "asks": sides[1],
+            "seq": self.state.globals.seq,
+        }
+
+    def instruments(self, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Listed options by expiry and number, at most `limit` behind number `after`.
+
+        Those that have expired only with {"expired": true}, and then with their settlement price.
+        """
+        state = self.state
+        after, limit = _page(params)
+        listed = self._listed
+        if len(listed) != len(state.instruments):  # they are only ever added
+            listed = self._listed = sorted(
+                (instrument_expiry_time(number), number) for number in state.instruments.values()
+            )
+        start = 0 if params.get("expired") else bisect_right(listed, (state.globals.time, c.U32_MAX))
+        if after:
+            start = max(start, bisect_right(listed, (instrument_expiry_time(after), after)))
+        out = []
+        for expiry, instrument in listed[start : start + limit]:
+            underlying, day, strike, is_put = instrument_terms(state, instrument)
+            one = {
+                "instrument": self.name(instrument),
+                "number": instrument,
+                "strike": usd(strike),
+                "type": "put" if is_put else "call",
+                "expiry": expiry,
+            }
+            if expiry <= state.globals.time:
+                one["settlement"] = self._settlement(underlying, day)
+            out.append(one)
+        return out
+
+    def ticker(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Mark, index, forward and best prices of an instrument."""
+        instrument = self.find(params)
+        state = self.state
+        page = state.pages[instrument >> 5]
+        underlying, day, _, _ = instrument_terms(state, instrument)
+        book = state.books.get(instrument)
+        lives = self._living(instrument)
+        bid, ask = (
+            next((one.price for one in book.orders(side) if lives(one)), None) if book else None
+            for side in (c.BUY, c.SELL)
+        )
+        return {
+            "instrument": self.name(instrument),
+            "number": instrument,
+            "mark": usd(page.rows[instrument & 31][0]),
+            "index": usd(state.underlyings[underlying].index),
+            "forward": usd(page.forward),
+            "marked_at": page.time if instrument & 31 < page.marked else 0,
+            "best_bid": None if bid is None else usd(bid),
+            "best_ask": None if ask is None else usd(ask),
+            "expiry": instrument_expiry_time(instrument),
+            "settlement": self._settlement(underlying, day),
+            **self.quotes.shown(instrument, bid, ask),
+        }
+
+    def tickers(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Tickers of an underlying's options that have not expired, by expiry, then number; `next`: where to go on."""
+        underlying, wanted = params["underlying"], params.get("expiry")
+        limit, cursor = params.get("limit", 50), params.get("cursor", -1)
+        time = self.state.globals.time
+        found = sorted(
+            number
+            for number in self.state.instruments.values()
+            if number >> 28 == underlying
+            and number > cursor
+            and (
+                instrument_expiry_time(number) > time
+                if wanted is None
+                else instrument_expiry_time(number) == wanted
+            )
+        )
+        shown = [self.ticker({"instrument": number}) for number in found[:limit]]
+        return {"tickers": shown, "next": found[limit - 1] if len(found) > limit else None}
+
+    def _settlement(self, underlying: int, day: int) -> str | None:
+        """The index that an expiry was settled at; None before that."""
+        expiry = self.state.expiries.get(underlying << 16 | day)
+        return usd(expiry.settlement) if expiry is not None and expiry.settled else None
+
+    def recent_trades(self, params: dict[str, Any]) -> list[Trade]:
+        """Latest trades, newest first."""
+        limit = params.get("limit", 100)
+        if not isinstance(limit, int) or not 1 <= limit <= 1000:
+            raise QueryError("limit", "must be an integer from 1 to 1000", limit)
+        wanted = self.name(self.find(params)) if "instrument" in params else None
+        found = (trade for trade in reversed(self.trades) if wanted is None or trade.instrument == wanted)
+        return list(islice(found, limit))
+
+    def feed_ages(self, now_s: int) -> dict[str, dict[str, int | None]]:
+        """Seconds since a quorum of feeds last reported: each index, each live expiry's surface. None: never."""
+        state = self.state
+
+        def age(times: list[int]) -> int | None:
+            time = quorum_time(times, state.params)
+            return max(0, now_s - time) if time else None
+
+        surfaces = {
+            expiry_name(key): age([0 if one is None else one.time for one in expiry.reports])
+            for key, expiry in state.expiries.items()
+            if expiry_time(key & 0xFFFF) > now_s
+        }
+        indexes = {
+            str(number): age([time for _, time in one.reports]) for number, one in state.underlyings.items()
+        }
+        return {"index_age_s": indexes, "surface_age_s": surfaces}
+
+    def status(self, _params: dict[str, Any]) -> dict[str, Any]:
+        """Where the exchange stands: sequence, tick, root, state of the queue, money."""
+        state = self.state
+        g = state.globals
+        return {
+            "seq": g.seq,
+            "tick": g.tick,
+            "time": g.time,
+            "root": "0x" + state.root().hex(),
+            "queue_state": QueueState(g.queue_state).name,
+            "sequencing_fee": cash(sequencing_fee(state)),
+            "index": {str(number): usd(one.index) for number, one in state.underlyings.items()},
+            "accounts": len(state.accounts),
+            "orders": sum(len(book) for book in state.books.values()),
+            "instruments": len(state.instruments),
+            "pool": cash(g.pool),
+            "fund": cash(g.fund),
+            "treasury": cash(g.treasury),
+            "deficit": cash(g.deficit),
+            "holes": cash(g.holes),
+            "withdrawals": g.withdrawals,
+            "inbox_count": g.inbox_count,
+            **self._status(),
+        }
+
+    # --- acknowledgements and events --------------------------------------------------------------
+
+    def ack(self, result: Result, tick: int) -> bytes:
+        """JSON of an accepted submission: sequence number, tick, fills, what rests."""
+        first = result.outcomes[0]
+        fills = [fill for outcome in result.outcomes for fill in outcome.fills]
+        rested = next((outcome.rested for outcome in result.outcomes if outcome.rested), None)
+        amended = first.amended
+        if amended is not None and amended not in first.removed:
+            rested = amended  # less of it, in its place
+        if not fills and rested is not None and not first.removed and amended is None:
+            # the commonest ack, without a dict
+            return b'{"seq":%d,"tick":%d,"fee":"%b","fills":[],"order":%b}' % (
+                first.seq,
+                tick,
+                cash(first.fee).encode(),
+                self._rested(rested),
+            )
+        body: dict[str, Any] = {
+            "seq": first.seq,
+            "tick": tick,
+            "fee": cash(first.fee),
+            "fills": [
+                self.own_fill(own)
+                for outcome in result.outcomes
+                for own in self._own.get(outcome.seq, ())
+                if own.is_taker
+            ],
+            "order": self.order(rested) if rested else None,
+        }
+        if first.amount:
+            body["amount"] = cash(first.amount)
+        if first.number or first.amount:
+            body["number"] = first.number
+        if amended is not None:
+            body["amended"] = amended.seq
+        removed = [one.seq for outcome in result.outcomes for one in outcome.removed]
+        if removed:
+            body["removed"] = removed
+        return _json(body)
+
+    def _rested(self, order: Order) -> bytes:
+        return (
+            b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d,'
+            b'"filled":"%b","post_only":%b,"reduce_only":%b,"self_trade":"%b","label":%b}'
+            % (
+                self.name(order.instrument).encode(),
+                order.instrument,
+                b"sell" if order.side else b"buy",
+                usd(order.price).encode(),
+                contracts(order.quantity).encode(),
+                order.seq,
+                order.expires,
+                contracts(order.filled).encode(),
+                b"true" if order.flags & c.FLAG_POST_ONLY else b"false",
+                b"true" if order.flags & c.FLAG_REDUCE_ONLY else b"false",
+                b"cancel_taker" if order.flags & c.FLAG_STP_TAKER else b"cancel_resting",
+                _json(self.ledger.label(order.seq) or None),
+            )
+        )
+
+    def observe(self, results: Iterable[Result]) -> None:
+        """Takes what a tick did into the ledger, in the order in which it was applied: before `ack` and `events`."""
+        time = self.state.globals.time
+        self._own.clear()
+        for result in sorted(results, key=lambda one: one.outcomes[0].seq):
+            if result.reason is not Reason.OK:
+                continue
+            raw, label = result.submission.raw, result.submission.label
+            for outcome in result.outcomes:
+                fills = self.ledger.apply(raw, outcome, time, label)
+                if fills:
+                    self._own[outcome.seq] = fills
+                raw, label = CONTINUE, ""
+
+    def own_fill(self, own: OwnFill) -> dict[str, Any]:
+        """A trade as one of its sides sees it."""
+        return {
+            "trade": own.key >> 1,
+            "instrument": self.name(own.instrument),
+            "number": own.instrument,
+            "side": "sell" if own.side else "buy",
+            "role": "taker" if own.is_taker else "maker",
+            "price": usd(own.price),
+            "quantity": contracts(own.lots),
+            "fee": cash(own.fee),
+            "order_id": own.order,
+            "seq": own.order_seq,
+            "label": own.label or None,
+            "time": own.time,
+            "mark": usd(own.mark),
+            "index": usd(own.index),
+            "position": contracts(own.position),
+            "average_price": cash(own.average_e6),
+            "realised_pnl": cash(own.realised),
+            "maker_seq": own.maker_seq,
+            "taker_seq": own.taker_seq,
+            "maker_fee": cash(own.maker_fee),
+            "taker_fee": cash(own.taker_fee),
+        }
+
+    def _trade(self, fill: Fill, time: int) -> Trade:
+        return Trade(
+            self.name(fill.instrument),
+            usd(fill.maker_price),
+            contracts(fill.quantity),
+            "sell" if fill.side else "buy",
+            time,
+            fill.taker_seq,
+        )
+
+    def events(self, results: list[Result]) -> list[tuple[str, int, bytes]]:
+        """(channel, account or 0, JSON) of what a tick did: trades, own fills and orders, changed books."""
+        out: list[tuple[str, int, bytes]] = []
+        changed: dict[int, None] = {}
+        marked: list[int] = []
+        time = self.state.globals.time
+        for result in results:
+            for outcome in result.outcomes:
+                for fill in outcome.fills:
+                    trade = self._trade(fill, time)
+                    self.trades.append(trade)
+                    out.append((f"trades.{trade.instrument}", 0, _json(trade)))
+                    changed[fill.instrument] = None
+                for own in self._own.get(outcome.seq, ()):
+                    body = _json({"fill": self.own_fill(own)})
+                    out.append((f"account.{own.account}", own.account, body))
+                rested = outcome.rested
+                if outcome.amended is not None and outcome.amended not in outcome.removed:
+                    rested = outcome.amended  # less of it, in its place
+                if rested is not None:
+                    changed[rested.instrument] = None
+                    out.append(
+                        (
+                            f"account.{rested.account}",
+                            rested.account,
+                            b'{"order":' + self._rested(rested) + b"}",
+                        )
+                    )
+                for gone in outcome.removed:
+                    changed[gone.instrument] = None
+                    body = _json({"removed": self.order(gone)})
+                    out.append((f"account.{gone.account}", gone.account, body))
+            if result.submission.raw[0] == Kind.RISK and result.outcomes[0].reason is Reason.OK:
+                marked += self._marked(result.submission.raw)
+        out += [(f"book.{self.name(one)}", 0, _json(self.depth(one, 10))) for one in changed]
+        for instrument in dict.fromkeys([*changed, *marked]):
+            body = _json(self.ticker({"instrument": instrument}))
+            out.append((f"ticker.{self.name(instrument)}", 0, body))
+        return out
+
+    # --- roll-backs -------------------------------------------------------------------------------
+
+    def roll_back(self, first_seq: int, fills: Iterable[tuple[int, Fill]]) -> None:
+        """Forgets the trades from `first_seq` on for those that were made when the records were executed again."""
+        while self.trades and self.trades[-1].seq >= first_seq:
+            self.trades.pop()
+        self.trades += (self._trade(fill, time) for time, fill in fills)
+
+    def roll_back_events(
+        self, batch_id: int, first_seq: int, accounts: Iterable[int], redone: Iterable[Redone]
+    ) -> list[tuple[str, int, bytes]]:
+        """(channel, account, JSON) of a roll-back: to all whose accounts are not what they were, and about records that
+        hold no more or are known by another number now.
+        """
+        changes = [(int.from_bytes(one.record[1:5], "big"), one) for one in redone]
+        body = _json({"rolled_back": {"batch_id": batch_id, "first_seq": first_seq}})
+        told = sorted({*accounts, *(account for account, _ in changes)})
+        out = [(f"account.{account}", account, body) for account in told]
+        for account, one in changes:
+            named = Redone(self.acknowledged_as(one.place), one.place, one.record, one.reason)
+            kind = "void" if one.reason else "moved"
+            out.append((f"account.{account}", account, _json({kind: self._changed(named)})))
+        return out
+
+    def _changed(self, one: Redone) -> dict[str, Any]:
+        """A record that a roll-back has made void, or moved to another number."""
+        kind = Kind(one.record[0])
+        record = codec.decode(one.record, bytes(32), bytes(20))
+        assert isinstance(record, codec.Record)
+        values = dict(zip((name for name, _ in codec.LAYOUTS[kind].fields), record.fields, strict=True))
+        order = None
+        if kind in (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.CANCEL, Kind.AMEND):
+            instrument, side = (
+                int(values["instrument"]),
+                int(values.get("side", 0)) | int(values.get("flags", 0)) & 1,
+            )
+            order = {
+                "instrument": self.name(instrument) if instrument >> 5 in self.state.pages else None,
+                "number": instrument,
+                "side": "sell" if side else "buy",
+                "price": usd(int(values["price"])),
+                "seq": int(values["seq"]) if "seq" in values else one.seq if one.reason else one.place,
+            }
+        out = {"seq": one.seq, "kind": kind.name, "nonce": values["nonce"], "order": order}
+        if not one.reason:
+            return {**out, "to": one.place}
+        reason = Reason(one.reason)
+        return {
+            **out,
+            "code": errors.REFUSAL_BASE + reason,
+            "reason": reason.name,
+            "message": errors.REFUSALS[reason],
+        }
+
+    def _marked(self, raw: bytes) -> list[int]:
+        """The instruments that a RISK record has marked anew."""
+        underlying, day, number = raw[1], int.from_bytes(raw[2:4], "big"), raw[4]
+        first = underlying << 28 | day << 12 | number << 5
+        return [first + row for row in range(len(self.state.pages[first >> 5].terms))]

@@ -1,0 +1,1 @@
+"""What the system itself proposes: marks, settlements, liquidations, sweeps."""

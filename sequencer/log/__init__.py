@@ -1,0 +1,1 @@
+"""The log: ticks of records, hash-chained, appended durably."""

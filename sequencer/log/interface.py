@@ -1,0 +1,99 @@
+"""What a log is: ticks appended durably, fenced by their offset, before anything is acknowledged."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from sequencer.protocol.batch import Segment
+
+
+class LogError(Exception):
+    """The log did not take an append: nothing of that tick is durable. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"log: {reason}")
+        self.reason = reason
+
+
+class LogLost(LogError):
+    """Not to be written by this process any more: another has, or nobody can say whether the tick is durable.
+
+    Only a new start, which reads the log, can go on.
+    """
+
+
+LoggedSegment = tuple[bytes, list[bytes], int]
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it.
+
+    `segments`: the root after each, its records, and GLOBAL's work after it. `labels` of orders: account, nonce,
+    label.
+    """
+
+    first_seq: int
+    time: int
+    root: bytes
+    segments: list[LoggedSegment]
+    labels: list[tuple[int, int, str]] = []
+
+    @property
+    def records(self) -> int:
+        """How many records the tick has."""
+        return sum(len(records) for _, records, _ in self.segments)
+
+    def raws(self) -> Iterator[bytes]:
+        """The records in order."""
+        for _, records, _ in self.segments:
+            yield from records
+
+    def batch_segments(self) -> list[Segment]:
+        """As the batch's segments."""
+        return [Segment(root, tuple(records)) for root, records, _ in self.segments]
+
+
+class RollBack(msgspec.Struct, frozen=True):
+    """A roll-back that the log has been rewritten for. `is_done`: the other stores have followed."""
+
+    epoch: int
+    batch_id: int
+    offset: int
+    is_done: bool
+
+
+class Redone(msgspec.Struct, frozen=True):
+    """An acknowledged record that a roll-back has changed: `seq` as it was acknowledged, `place` where it stands now.
+
+    `reason`: Reason.OK where it holds, at another place; else why it is a no-op.
+    """
+
+    seq: int
+    place: int
+    record: bytes
+    reason: int
+
+
+class Log(Protocol):
+    """What every backend offers. Offsets count ticks from 0."""
+
+    def append(self, entry: Entry, expected_offset: int) -> bytes:
+        """Makes `entry` durable at `expected_offset`; its chain hash.
+
+        Raises LogError, and then nothing was written; LogLost, and then this writer has to stand down.
+        """
+        ...
+
+    def read(self, start: int) -> Iterator[Entry]:
+        """Entries from offset `start` on."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Offset of the next append."""
+        ...
+
+    def hash_before(self, offset: int) -> bytes:
+        """Chain hash of the entry before `offset`. Raises LogError when there is none."""
+        ...

@@ -1,0 +1,231 @@
+"""Whether a folder holds what was written to it: every row, every link of the log's chain, every snapshot.
+
+Of a sequencer, a standby or a watcher, also while one runs. Nothing is changed here: what can be made again is made
+again by whoever opens the store (batches and proofs from the log, an archive from L1), and `remedy` says so.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sequencer.checksums import FROM_COPY, damaged, guarded
+from sequencer.engine import snapshots
+from sequencer.l1.txstore import REMEDY as TX_REMEDY
+from sequencer.log.interface import LogError
+from sequencer.log.sqlite import LogReader, read_ticks
+from sequencer.rollup.batcher import Batch, Cursor, as_logged
+
+FINDINGS_MAX: Final = 100  # of a store; one is enough to know that it is damaged
+SHARE: Final = 0.1  # of a core that a look beside a running sequencer takes
+REMEDIES: Final = {
+    "batches": "start the node: it makes the row again from the log",
+    "proofs": "start the node: it makes the proof again",
+    "journal": "start the watcher: it reads the row from L1 again",
+    "about": "start the watcher: it goes on from its last row",
+    "intents": TX_REMEDY,
+    "attempts": TX_REMEDY,
+    "meta": TX_REMEDY,
+}
+SNAPSHOT_REMEDY: Final = "delete it: the next start takes an older one, or the log alone"
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not what was written, and what to do about it."""
+
+    what: str
+    remedy: str
+
+
+@dataclass(slots=True)
+class Checked:
+    """One file. `rows`: that were looked at. `note`: why it could not be looked at as a whole."""
+
+    store: str
+    rows: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    note: str = ""
+
+    def found(self, what: str, remedy: str) -> None:
+        """Keeps a finding, up to FINDINGS_MAX."""
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(Finding(what, remedy))
+
+
+def check_folder(folder: Path, progress: Progress = lambda *_: None, whole_log: bool = True) -> list[Checked]:
+    """Every store of a folder. `whole_log`: its chain, too, which takes a second for about 100 MB.
+
+    Raises ValueError when there is no store in it.
+    """
+    files = sorted(folder.glob("*.sqlite"))
+    pictures = sorted((folder / "snapshots").glob("state-*.zst"))
+    if not files:
+        raise ValueError(f"{folder}: no log, archive or other store in it")
+    out = []
+    for path in files:
+        one = Checked(path.name)
+        out.append(one)
+        try:
+            with contextlib.closing(_open(path)) as db:
+                _check_file(db, one, progress)
+                if path.name == "log.sqlite" and whole_log:
+                    _check_chain(db, one, progress)
+        except sqlite3.DatabaseError as error:
+            if "locked" in str(error):
+                one.note = "in use: its rows are compared when it is opened"
+            else:
+                one.found(str(error), FROM_COPY)
+    by_name = {one.store: one for one in out}
+    if (
+        {"log.sqlite", "batches.sqlite"} <= by_name.keys()
+        and not by_name["log.sqlite"].findings
+        and whole_log
+    ):
+        with contextlib.suppress(sqlite3.DatabaseError):  # found above
+            _check_batches(folder, by_name["batches.sqlite"], progress)
+    for place, path in enumerate(pictures):
+        progress("snapshots", place + 1, len(pictures))
+        one = Checked(f"snapshots/{path.name}", 1)
+        out.append(one)
+        try:
+            snapshots.unframed(path.read_bytes())
+        except FileNotFoundError:  # a running sequencer has a newer one
+            out.pop()
+        except (OSError, ValueError) as error:
+            one.found(str(error), SNAPSHOT_REMEDY)
+    return out
+
+
+def as_json(folder: Path, checked: list[Checked]) -> dict[str, Any]:
+    """As one object."""
+    return {
+        "folder": str(folder),
+        "ok": not any(one.findings for one in checked),
+        "stores": [
+            {
+                "store": one.store,
+                "rows": one.rows,
+                "state": "damaged" if one.findings else one.note or "sound",
+                "findings": [{"what": it.what, "remedy": it.remedy} for it in one.findings],
+            }
+            for one in checked
+        ],
+    }
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0)
+
+
+def _check_file(db: sqlite3.Connection, one: Checked, progress: Progress) -> None:
+    for (line,) in db.execute(f"PRAGMA quick_check({FINDINGS_MAX})"):
+        if line != "ok":
+            one.found(line, FROM_COPY)
+    tables = guarded(db)
+    if not tables:
+        one.note = "it has no checksums: written by an older version, which a start of this one adds"
+    for place, (table, columns) in enumerate(tables.items()):
+        progress(one.store, place + 1, len(tables))
+        one.rows += int(db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])  # noqa: S608  # a table's name
+        for row in damaged(db, table, columns):
+            one.found(f"table {table}, row {row} is not what was written", REMEDIES.get(table, FROM_COPY))
+
+
+def _check_chain(
+    db: sqlite3.Connection,
+    one: Checked,
+    progress: Progress,
+    rest: Callable[[float], None] = lambda _took_s: None,
+) -> None:
+    """The log's own chain: each body under its hash, each entry where the one before it ended."""
+    end, seq, records = LogReader(db).end, 0, 0
+    begun = time.monotonic()
+    try:
+        for offset, entry in enumerate(read_ticks(db, 0)):
+            records = entry.records
+            told = db.execute("SELECT records FROM ticks WHERE offset = ?", (offset,)).fetchone()
+            if entry.first_seq != seq or told != (records,):
+                one.found(f"log entry {offset} does not go on at record {seq}", FROM_COPY)
+                return
+            seq += records
+            one.rows += 1
+            if offset % 256 == 0:
+                progress("log.sqlite, chain", offset + 1, end)
+                rest(time.monotonic() - begun)
+                begun = time.monotonic()
+    except LogError as error:
+        one.found(error.reason, FROM_COPY)
+
+
+def _check_batches(folder: Path, one: Checked, progress: Progress) -> None:
+    """Every stored batch against the log."""
+    with (
+        contextlib.closing(_open(folder / "log.sqlite")) as log_db,
+        contextlib.closing(_open(folder / "batches.sqlite")) as db,
+    ):
+        log = LogReader(log_db)
+        start: Cursor | None = None
+        rows = db.execute(
+            "SELECT id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work, "
+            "payload, next_offset, next_segment FROM batches ORDER BY id"
+        )
+        for row in rows:
+            stored, end = Batch(*row[:11]), (row[11], row[12])
+            progress("batches.sqlite, against the log", stored.batch_id, stored.batch_id)
+            begins = start or Cursor(stored.pre_root)
+            if stored != as_logged(log, stored.batch_id, begins, end):
+                one.found(f"batch {stored.batch_id} is not what the log gives", REMEDIES["batches"])
+                return
+            start = Cursor(
+                *(stored.post_root, *end, stored.first_seq + stored.records),
+                *(stored.inbox_count, stored.inbox_hash, stored.work, stored.batch_id + 1),
+            )
+
+
+class Scrub:
+    """Looks over the whole log beside a running sequencer, slowly, once; `error` says what it has found."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "log.sqlite"
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
+        self.error = ""
+        self.rows = 0
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it, wherever it is."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def _rest(self, took_s: float) -> None:
+        if self._ended.wait(took_s * (1 / SHARE - 1)):
+            raise InterruptedError
+
+    def _run(self) -> None:
+        one = Checked(self._path.name)
+        try:
+            with contextlib.closing(_open(self._path)) as db:
+                _check_chain(db, one, lambda *_: None, self._rest)
+        except InterruptedError:
+            return
+        except sqlite3.Error as error:
+            one.found(str(error), FROM_COPY)
+        self.rows = one.rows
+        for found in one.findings:
+            self.error = f"{one.store}: {found.what}: {found.remedy}"
+            logger.critical(self.error)

@@ -1,0 +1,295 @@
+"""A sequencer that waits its turn: follows L1, executes every batch again, takes over when the leader is silent.
+
+Its folder is at any time that of a sequencer which stands where L1 does: log, batches, proofs and snapshots are written
+as a leader writes them, one log entry a batch. So to lead is to start the service on it; and what is left in the folder
+of a leader of before, beyond what L1 has, is cut off (kept as evidence in the log's table `rolled_back`).
+"""
+
+import contextlib
+import logging
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sequencer.engine.snapshots import recover, save
+from sequencer.engine.views import QueryError
+from sequencer.genesis import genesis_root, genesis_state
+from sequencer.l1.deploy import Deployment
+from sequencer.l1.errors import FollowerError, L1Error, ReorgTooDeep
+from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
+from sequencer.l1.follower import Follower, InboxMessage, PostedBatch, RolledBack
+from sequencer.l1.rpc import Rpc
+from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, standing
+from sequencer.l1.signing import Signer
+from sequencer.l1.txmgr import TxConfig, TxManager
+from sequencer.l1.txstore import State as TxState
+from sequencer.log.interface import Entry, LogError, LoggedSegment, LogLost
+from sequencer.log.sqlite import SqliteLog
+from sequencer.proof.audit import Fault
+from sequencer.proof.execution import Execution, L1Facts
+from sequencer.protocol import codec
+from sequencer.protocol.params import Params
+from sequencer.protocol.state import State
+from sequencer.rollup.batcher import Batch, Batcher
+from sequencer.rollup.rollback import Recovery
+from sequencer.rollup.withdrawals import Withdrawals
+
+_OPEN: Final = (TxState.QUEUED, TxState.SENT, TxState.MINED)
+PLACES_KEPT: Final = (
+    64  # of the blocks that were read to: how far back a reorganisation is followed step by step
+)
+READ_AGAIN_S: Final = 30.0  # between readings of the whole chain for a batch of which there is no event
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """A batch that does not hold, as L1 had it."""
+
+    header_hash: bytes
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyConfig:
+    """`folder`: of this sequencer alone. `confirmations`: from when a batch counts, its own block included. A
+    snapshot after each `snapshot_batches`, or `snapshot_work` units of work (30 s by default).
+    """
+
+    folder: Path
+    params: Params
+    deployment: Deployment
+    confirmations: int = 1
+    caps: FeeCaps = DEFAULT_CAPS
+    snapshot_batches: int = 64
+    snapshot_work: int = 3_000_000
+
+
+class Standby:
+    """One member of the set while others lead. `step` looks once; its caller has the loop and the waiting.
+
+    `message` says what it is doing, or what keeps it from taking over. Raises ReplayError or LogError at the start when
+    the folder holds what this code does not give.
+    """
+
+    def __init__(self, config: StandbyConfig, rpc: Rpc, signer: Signer) -> None:
+        at = config.deployment
+        self.config = config
+        self.address = signer.address
+        self._rpc = rpc
+        self._at = at
+        config.folder.mkdir(parents=True, exist_ok=True)
+        self._snapshots = config.folder / "snapshots"
+        self.log = SqliteLog(config.folder / "log.sqlite")
+        self.batcher = Batcher(config.folder / "batches.sqlite", self.log, genesis_root(config.params))
+        self._withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
+        self._recovery = Recovery(self._snapshots, self.log, self.batcher, self._withdrawals)
+        self._recovery.follow()
+        self._messages: list[InboxMessage] = []
+        self._facts = L1Facts(rpc, at, lambda: self._messages)
+        self._run = self._recovered()
+        self._follower = self._new_follower()
+        of = TxConfig.under(config.caps, config.confirmations)
+        self._manager = TxManager(rpc, signer, config.folder / "l1.sqlite", of)
+        self._read_to: deque[tuple[int, str]] = deque(maxlen=PLACES_KEPT)  # blocks read to, and their hashes
+        self._read_again_s = 0.0  # monotonic: before that the whole chain is not read once more
+        self._wrong: _Wrong | None = None
+        self._unsaved = 0
+        self._work_saved = self.state.globals.work
+        self._attempt = 0
+        self.standing: Standing | None = None
+        self.message = "starting"
+
+    @property
+    def state(self) -> State:
+        """The state after the last batch that was found right."""
+        return self._run.state
+
+    def step(self) -> bool:
+        """Follows L1 as far as it is deep enough; True once this sequencer leads and has all that was posted.
+
+        Raises LogLost; whatever else goes wrong is in `message`, and tried again.
+        """
+        try:
+            safe = self._rpc.block_number() - max(self.config.confirmations, 1) + 1
+            if safe < self._at.deploy_block:
+                self.message = "waiting for the deployment to be deep enough"
+                return False
+            on_l1 = int(ROLLUP.read(self._rpc, self._at.rollup, "next_batch", tag=safe))
+            self._walk_back()
+            self._take_back(on_l1, safe)
+            self._follow(on_l1, safe)
+            is_level = self.batcher.cursor.batch_id == on_l1
+            now = self.standing = standing(self._rpc, self._at, self.address)
+            self._manager.poll()
+            if now.leads and is_level:
+                return standing(self._rpc, self._at, self.address, safe).leads
+            self.message = self._wait(now, is_level)
+        except LogLost:
+            raise
+        except (L1Error, LogError, sqlite3.Error, OSError) as error:
+            if isinstance(error, LogError):  # the state is ahead of it
+                self._run = self._recovered()
+            if isinstance(error, ReorgTooDeep):  # what it remembers of the inbox is of another chain
+                self._follower = self._new_follower()
+                self._facts.forget()
+            if str(error) != self.message:
+                # What cannot be read does not pass by itself: somebody has to hear of it.
+                level = logging.ERROR if isinstance(error, FollowerError) else logging.WARNING
+                logger.log(level, "standby: %s", error)
+            self.message = str(error)
+        return False
+
+    def close(self) -> None:
+        """Closes the folder's files; a snapshot spares the next start the replay."""
+        if self._unsaved:
+            with contextlib.suppress(OSError):
+                save(self._snapshots, self.state, self.log.end)
+        self._manager.close()
+        self.batcher.close()
+        self._withdrawals.close()
+        self.log.close()
+
+    def _recovered(self) -> Execution:
+        """On the state that the folder holds."""
+        genesis = genesis_state(_domain(self._at), self.config.params)
+        return Execution(recover(self._snapshots, self.log, genesis)[0], self._facts)
+
+    def _new_follower(self) -> Follower:
+        at = self._at
+        return Follower(self._rpc, at.inbox, at.rollup, at.deploy_block, self.config.confirmations)
+
+    def withdrawal(self, number: object) -> dict[str, Any]:
+        """Proof of a withdrawal in a batch. Raises QueryError."""
+        proof = self._withdrawals.proof(number) if isinstance(number, int) else None
+        if proof is None:
+            raise QueryError("number", "must be that of a withdrawal in a stored batch", number)
+        return {**proof, "posted": True}
+
+    # --- following --------------------------------------------------------------------------------
+
+    def _walk_back(self) -> None:
+        """Forgets that blocks were read which are not in the chain any more: batches may stand there now."""
+        while self._read_to:
+            number, block_hash = self._read_to[-1]
+            block = self._rpc.block(number)
+            if block is not None and block["hash"] == block_hash:
+                return
+            self._read_to.pop()
+
+    def _take_back(self, on_l1: int, safe: int) -> None:
+        """Cuts off what L1 does not have, or has taken back; a batch that was wrong and is another now is looked at."""
+        wrong = self._wrong
+        if wrong is not None:
+            batch_id = wrong.fault.batch_id
+            if batch_id >= on_l1 or self._on_l1(batch_id, safe)[0] != wrong.header_hash:
+                logger.warning("standby: the wrong batch %d stands no more", batch_id)
+                self._wrong = None
+                self._read_to.clear()
+        cursor = self.batcher.cursor
+        level = min(cursor.batch_id, on_l1)
+        while level > 1 and not self.batcher.is_same(level - 1, *self._on_l1(level - 1, safe)):
+            level -= 1
+        events = self._recovery.fresh(self._follower.roll_backs(safe))
+        has_more = cursor.segment > 0 or self.log.end > cursor.offset
+        if level == cursor.batch_id and not has_more and not events:
+            return
+        self._cut(level, events)
+
+    def _cut(self, batch_id: int, events: Sequence[RolledBack]) -> None:
+        lost = self._recovery.cut(batch_id, events)
+        self._run = self._recovered()
+        self._wrong = None
+        self._read_to.clear()
+        if lost:
+            logger.warning("%d records from batch %d on are not on L1: they are cut off", lost, batch_id)
+
+    def _follow(self, on_l1: int, safe: int) -> None:
+        """Executes the batches up to block `safe`, up to the first that is wrong; `on_l1`: the id that comes next."""
+        if self._wrong is not None:
+            return
+        self._messages = self._follower.messages_after(0)
+        end = self._rpc.block(safe)
+        first = self._read_to[-1][0] + 1 if self._read_to else self._at.deploy_block
+        for one in self._follower.batches(first, safe, self.batcher.cursor.batch_id):
+            batch_id = self.batcher.cursor.batch_id
+            if one.batch_id != batch_id or len(self._messages) < one.inbox_count:
+                return  # the chain has changed under the query, or logs are still to come: the next step looks again
+            fault = self._run.execute(one, batch_id)
+            if fault is not None:
+                logger.critical("standby: %s: nothing is built on it", fault)
+                self._wrong = _Wrong(one.header_hash, fault)
+                self._run = self._recovered()
+                return
+            self._keep(one, self._run.segments)
+        if end is not None and (not self._read_to or self._read_to[-1][0] < safe):
+            self._read_to.append((safe, str(end["hash"])))
+        if self.batcher.cursor.batch_id < on_l1 and time.monotonic() >= self._read_again_s:
+            self._read_again_s = time.monotonic() + READ_AGAIN_S
+            self._read_to.clear()
+
+    def _keep(self, one: PostedBatch, segments: list[LoggedSegment]) -> None:
+        """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
+        self.log.append(Entry(one.first_seq, one.time_s, one.post_root, segments), self.log.end)
+        head = (one.batch_id, one.pre_root, one.post_root, one.segments, one.records, one.first_seq)
+        self.batcher.adopt(
+            Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload), one.header_hash
+        )
+        self._withdrawals.prove(self.state, one.batch_id, one.post_root)
+        self._unsaved += 1
+        behind = self.state.globals.work - self._work_saved
+        if self._unsaved >= self.config.snapshot_batches or behind >= self.config.snapshot_work:
+            save(self._snapshots, self.state, self.log.end)
+            self._unsaved, self._work_saved = 0, self.state.globals.work
+
+    def _on_l1(self, batch_id: int, tag: int) -> tuple[bytes, bytes]:
+        """Header hash and post-root of a batch that L1 has."""
+        header_hash, post_root, _ = ROLLUP.read(self._rpc, self._at.rollup, "batch", batch_id, tag=tag)
+        return bytes(header_hash), bytes(post_root)
+
+    # --- taking over ------------------------------------------------------------------------------
+
+    def _wait(self, now: Standing, is_level: bool) -> str:
+        """Takes over if it is time; what to say."""
+        where = f"batch {self.batcher.cursor.batch_id - 1}"
+        if self._wrong is not None:
+            fault = self._wrong.fault
+            return f"batch {fault.batch_id} is wrong ({fault.kind}): waiting for its roll-back"
+        if not is_level:
+            return f"following, at {where}"
+        if now.leads:
+            return f"leading from epoch {now.epoch} on, once that is deep enough"
+        if not now.is_member:
+            return f"following, at {where}; {self.address} is no member of the set: fairstrike sequencer join"
+        left_s = now.takes_over_at - now.head_time_s
+        if left_s > 0:
+            who = "nobody leads" if now.leader == NOBODY else f"{now.leader} leads"
+            return f"following, at {where}; {who}, {left_s} s of silence are left"
+        return self._take_over(now)
+
+    def _take_over(self, now: Standing) -> str:
+        """Sends the transaction, once for as long as it is on its way; a batch that comes before makes it fail."""
+        name = f"take-over-{now.epoch}"
+        while True:
+            known = self._manager.get(f"{name}-{self._attempt}")
+            if known is None or known.state in _OPEN:
+                break
+            self._attempt += 1
+        if known is None:
+            logger.warning("standby: silent since %d: taking over from %s", now.silent_since, now.leader)
+            data = SEQUENCERS.encode("take_over")
+            # What this one has posted when it led is of no effect: stuck, it must not stand before this.
+            self._manager.send_over(
+                *(f"{name}-{self._attempt}", self._at.sequencers, data, 0, CALL_GAS),
+                lambda intent_id: intent_id.startswith("batch-"),
+            )
+        return f"taking over from {now.leader}"
+
+
+def _domain(at: Deployment) -> bytes:
+    return codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup.removeprefix("0x")))

@@ -1,0 +1,105 @@
+"""The standby as a process has it: looks at L1 again and again, answers queries meanwhile, takes no orders."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import msgspec
+
+from sequencer import errors
+from sequencer.api.ipc import Connection, IpcServer
+from sequencer.engine.views import QueryError, Views
+from sequencer.l1.rpc import Rpc
+from sequencer.l1.signing import Signer
+from sequencer.node.service import system_info
+from sequencer.node.standby import Standby, StandbyConfig
+
+L1_TIMEOUT_S = 6.0  # of a whole answer: a line that swallows bytes is noticed after it
+
+logger = logging.getLogger(__name__)
+
+
+class StandbyService:
+    """A standby behind a socket. Queries wait for the end of a step, as only then the state is whole."""
+
+    def __init__(self, config: StandbyConfig, l1_url: str, signer: Signer, poll_s: float) -> None:
+        self._rpc = Rpc(l1_url, timeout_s=L1_TIMEOUT_S)
+        self._poll_s = poll_s
+        self.standby = Standby(config, self._rpc, signer)
+        self.views = Views(self.standby.state, self._status)
+        self._deployment = config.deployment
+        self._ipc = IpcServer(self._on_submit, self._on_query, health=self._health)
+        self._asked: list[tuple[Connection, int, str, dict[str, Any]]] = []
+        self._is_busy = False
+
+    async def run(self, socket_path: str, stop: asyncio.Event) -> bool:
+        """Until this sequencer leads (True), or `stop` is set. Raises LogLost, ReplayError, OSError of the socket."""
+        await self._ipc.start(socket_path)
+        try:
+            said = ""
+            while not stop.is_set():
+                self._is_busy = True
+                leads = await asyncio.to_thread(self.standby.step)
+                self._is_busy = False
+                self.views.adopt(self.standby.state)
+                self._answer_all()
+                if leads:
+                    return True
+                if self.standby.message != said and not self.standby.message.startswith("following"):
+                    said = self.standby.message
+                    logger.info("standby: %s", said)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), self._poll_s)
+            return False
+        finally:
+            await self._ipc.close()
+            await asyncio.to_thread(self.standby.close)
+            self._rpc.close()
+
+    def _health(self) -> tuple[bool, str]:
+        now = self.standby.standing
+        return False, f"this is a standby; {now.leader if now else 'another sequencer'} leads"
+
+    def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
+        now = self.standby.standing
+        leader = now.leader if now is not None else "another sequencer"
+        body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: this is a standby; {leader} leads.")
+        connection.send_acks([(rid, False, body) for rid, *_ in items])
+
+    def _on_query(self, connection: Connection, rid: int, method: str, params: dict[str, Any]) -> None:
+        self._asked.append((connection, rid, method, params))
+        if not self._is_busy:
+            self._answer_all()
+
+    def _answer_all(self) -> None:
+        asked, self._asked = self._asked, []
+        for connection, rid, method, params in asked:
+            try:
+                connection.send_answer(rid, True, msgspec.json.encode(self._answer(method, params)))
+            except QueryError as error:
+                connection.send_answer(rid, False, error.body())
+
+    def _answer(self, method: str, params: dict[str, Any]) -> Any:
+        if method == "system_info":
+            return system_info(self._deployment, self.standby.state.domain)
+        if method == "withdrawal":
+            return self.standby.withdrawal(params.get("number"))
+        handler = self.views.methods.get(method)
+        if handler is None:
+            raise QueryError("method", "must be one of " + ", ".join(sorted(self.views.methods)), method)
+        return handler(params)
+
+    def _status(self) -> dict[str, Any]:
+        now = self.standby.standing
+        return {
+            "log_end": self.standby.log.end,
+            "batches_posted": self.standby.batcher.cursor.batch_id - 1,
+            "l1_error": self.standby.message,
+            "bond_wei": str(now.bond_wei if now else 0),
+            "bond_min_wei": str(now.bond_min_wei if now else 0),
+            "leads": False,
+            "leader": now.leader if now else "",
+            "epoch": now.epoch if now else 0,
+            "members": len(now.members) if now else 0,
+        }

@@ -1,0 +1,263 @@
+"""The loop: collect, apply, log, acknowledge. One tick after the other; its fsync overlaps the next one's collecting.
+
+Nothing is acknowledged before its tick is durable. When the log refuses, what waited on it is refused too, and the
+state is taken back to what the log holds. When the log is lost to this process (LogLost), nothing is answered any
+more: `run` ends with the error, and only a new start can say what is durable.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from sequencer.clock import Clock, ClockStopped
+from sequencer.engine.engine import Engine, Submission, Tick
+from sequencer.log.interface import Log, LogError, LogLost
+from sequencer.queue.intake import Intake
+
+QUIET_RETRY_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DriverConfig:
+    """`tick_ms` to collect after the first arrival; at most `tick_records` submissions and `system_records` a tick."""
+
+    tick_ms: float = 5.0
+    tick_records: int = 512
+    system_records: int = 8_192
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Counts since the start; the last tick's and append's durations in ms."""
+
+    ticks: int = 0
+    records: int = 0
+    refused: int = 0
+    apply_ms: float = 0.0
+    append_ms: float = 0.0
+    apply_s_total: float = 0.0
+    append_s_total: float = 0.0
+    log_errors: int = 0
+    last_error: str = field(default="")
+    clock_error: str = field(default="")  # why no tick begins
+
+
+@dataclass(slots=True)
+class _QuietWork:
+    is_due: Callable[[], bool]
+    work: Callable[[], Awaitable[None] | None]
+    not_before_ns: int = 0
+
+
+class Driver:
+    """Runs ticks. `on_applied` gets each tick as the state stands after it, `on_tick` each durable one, `on_lost` the
+    submissions of one that the log did not take.
+
+    `on_stopped` gets what waited while there is no time that can be trusted.
+
+    `pressure` says by how much what is acknowledged is ahead of what can be posted; the intake refuses by it.
+
+    `applied` and `settled` count ticks: the state may be ahead of the log by those between.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        log: Log,
+        intake: Intake,
+        clock: Clock,
+        config: DriverConfig,
+        on_tick: Callable[[Tick], None],
+        on_lost: Callable[[list[Submission], str], Awaitable[None]],
+    ) -> None:
+        self.engine = engine
+        self.log = log
+        self.intake = intake
+        self.clock = clock
+        self.config = config
+        self.metrics = Metrics()
+        self.on_tick = on_tick
+        self.on_applied: Callable[[Tick], None] = lambda _tick: None
+        self.on_stopped: Callable[[list[Submission], str], None] = lambda _submissions, _why: None
+        self.pressure: Callable[[], int] = lambda: 0
+        self.applied = 0
+        self.settled = 0
+        self._on_lost = on_lost
+        self._system: list[bytes] = []
+        self._held: list[bytes] = []  # L1's messages that wait for marks; they come before `_system`
+        self._arrived = asyncio.Event()
+        self._append: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self._collectors: list[Callable[[int], list[bytes]]] = []
+        self._generation = 0  # counts the states: a log error takes the state back
+        self._quiet: list[_QuietWork] = []
+        self._ending = False
+        self._beats: Callable[[], bool] = lambda: False
+
+    def collect_from(self, source: Callable[[int], list[bytes]]) -> None:
+        """Asks `source(now_s)` for system records before each tick."""
+        self._collectors.append(source)
+
+    def beat_when(self, is_due: Callable[[], bool]) -> None:
+        """Keeps a tick without anything in it when `is_due`."""
+        self._beats = is_due
+
+    def when_quiet(self, is_due: Callable[[], bool], work: Callable[[], Awaitable[None] | None]) -> None:
+        """Runs `work` between ticks, when it is due, with the state and the durable log at the same place.
+
+        No tick begins before it has ended, awaited if need be.
+
+        It is put off, not fatal, when there is no room for what it writes.
+        """
+        self._quiet.append(_QuietWork(is_due, work))
+
+    def offer(self, submission: Submission) -> int:
+        """Queues a submission; 0, or the code of the refusal (see Intake)."""
+        code = self.intake.offer(submission)
+        if not code:
+            self._arrived.set()
+        return code
+
+    def offer_system(self, records: list[bytes]) -> None:
+        """Queues system records for the next tick's head."""
+        self._system += records
+        if records:
+            self._arrived.set()
+
+    @property
+    def waiting_messages(self) -> int:
+        """Messages of L1 that wait for marks which nobody can renew yet."""
+        return len(self._held)
+
+    def drop_system(self) -> None:
+        """Forgets queued system records: the state that they were meant for is gone."""
+        self._system, self._held = [], []
+
+    async def run(self, idle_s: float = 0.25) -> None:
+        """Ticks until `end`: tick_ms after something has arrived, and each `idle_s` for the keeper.
+
+        What waits at the end still gets its tick, and returning says that all of it is durable and acknowledged.
+        """
+        wait_s = self.config.tick_ms / 1000
+        while not self._ending:
+            if not len(self.intake) and not self._system:
+                self._arrived.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), idle_s)
+            if len(self.intake) < self.config.tick_records:
+                await asyncio.sleep(wait_s)
+            else:
+                await asyncio.sleep(0)
+            await self.tick()
+        while len(self.intake):
+            await self.tick()
+        await self.flush()
+
+    def end(self) -> None:
+        """Lets `run` come to its end. What is offered from now on may find no tick."""
+        self._ending = True
+        self._arrived.set()
+
+    async def tick(self) -> None:
+        """One tick with what waits, if anything does."""
+        async with self._one_at_a_time:
+            if self._append is not None and self._append.done():
+                await self._settle()  # to learn at once that the log is lost
+            await self._do_quiet_work()
+            try:
+                now_s = self.clock.now_s()
+            except ClockStopped as error:
+                if not self.metrics.clock_error:
+                    logger.critical("the ticks stop: %s", error)
+                self.metrics.clock_error = str(error)
+                self.on_stopped(self.intake.take(len(self.intake)), str(error))
+                return
+            if self.metrics.clock_error:
+                logger.warning("the ticks go on: the time is %d", now_s)
+                self.metrics.clock_error = ""
+            most = self.config.system_records
+            system, self._system = self._held + self._system[:most], self._system[most:]
+            for source in self._collectors:
+                system += source(now_s)
+            self.intake.pressure = self.pressure()
+            submissions = self.intake.take(self.config.tick_records)
+            beats = self._beats()
+            if not system and not submissions and not beats:
+                return
+            generation = self._generation
+            began = self.clock.monotonic_ns()
+            tick = self.engine.run(now_s, system, submissions, beats)
+            self._held = tick.waiting
+            took_s = (self.clock.monotonic_ns() - began) * 1e-9
+            self.metrics.apply_ms = took_s * 1e3
+            self.metrics.apply_s_total += took_s
+            self.applied += 1
+            self.on_applied(tick)
+            await self._settle()
+            if generation != self._generation:  # the tick before was lost, and this one stood on it
+                await self._on_lost(submissions, self.metrics.last_error)
+                return
+            self._append = asyncio.create_task(self._make_durable(tick, submissions))
+
+    async def _do_quiet_work(self) -> None:
+        for one in self._quiet:
+            now_ns = self.clock.monotonic_ns()
+            if now_ns < one.not_before_ns or not one.is_due():
+                continue
+            await self._settle()
+            try:
+                waiting = one.work()
+                if waiting is not None:
+                    await waiting
+            except (OSError, sqlite3.Error) as error:  # a full disk: the log's word counts, this can wait
+                one.not_before_ns = now_ns + int(QUIET_RETRY_S * 1e9)
+                self.metrics.last_error = str(error)
+                logger.error("put off: %s", error)
+
+    async def flush(self) -> None:
+        """Returns when all that was applied is durable and acknowledged."""
+        async with self._one_at_a_time:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        append, self._append = self._append, None
+        if append is not None:
+            await append
+
+    async def _make_durable(self, tick: Tick, submissions: list[Submission]) -> None:
+        if tick.entry is not None:
+            began = self.clock.monotonic_ns()
+            try:
+                await asyncio.get_running_loop().run_in_executor(
+                    self._executor, self.log.append, tick.entry, self.log.end
+                )
+            except LogLost as error:
+                self.metrics.log_errors += 1
+                self.metrics.last_error = error.reason
+                raise
+            except LogError as error:
+                self.metrics.log_errors += 1
+                self.metrics.last_error = error.reason
+                self._generation += 1
+                self.settled = self.applied  # what stood on it goes with it
+                await self._on_lost(submissions, error.reason)
+                return
+            took_s = (self.clock.monotonic_ns() - began) * 1e-9
+            self.metrics.append_ms = took_s * 1e3
+            self.metrics.append_s_total += took_s
+            self.metrics.last_error = ""
+            self.metrics.ticks += 1
+            self.metrics.records += tick.entry.records
+        self.settled += 1
+        self.on_tick(tick)
+
+    def close(self) -> None:
+        """Ends the log's thread."""
+        self._executor.shutdown(wait=True)

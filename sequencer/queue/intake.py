@@ -1,0 +1,133 @@
+"""Intake: the bounded queue in front of the engine. What it refuses was never accepted, and says why.
+
+Limits: submissions waiting in all, submissions of one account a second (token bucket), and time in the queue: when the
+oldest has waited too long, what adds risk is refused before what takes it away. The same when more is acknowledged than
+L1 takes in the time that is allowed for it (`pressure`).
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from sequencer.engine.engine import Submission, class_of
+from sequencer.errors import error_body
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind
+from sequencer.queue.outcomes import key_of
+
+QUEUE_FULL = 1100
+RATE_LIMITED = 1101
+_ORDERS = (Kind.PLACE, Kind.AMEND, Kind.PLACE_IN_WORDS)  # flags in byte 9
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """`burst` submissions at once and `rate_per_s` after that, an account; `sojourn_max_ns` in the queue."""
+
+    waiting_max: int = 20_000
+    rate_per_s: int = 2_000
+    burst: int = 10_000
+    accounts_max: int = 100_000
+    sojourn_max_ns: int = 2_000_000_000
+
+
+class Intake:
+    """Waiting submissions by class; `offer` at one end, `take` at the other, all on the engine's thread."""
+
+    def __init__(self, limits: IntakeLimits | None = None) -> None:
+        self.limits = limits or IntakeLimits()
+        self._waiting: deque[Submission] = deque()
+        self._buckets: dict[int, tuple[float, int]] = {}
+        self.refused = 0
+        self.accepted = 0
+        self.pressure = 0  # how many times as much work waits for L1 as may
+
+    def __len__(self) -> int:
+        """Submissions waiting."""
+        return len(self._waiting)
+
+    def offer(self, submission: Submission) -> int:
+        """0 when queued; else QUEUE_FULL or RATE_LIMITED, and then it is not.
+
+        Cancels pass a queue that is full for the rest (up to twice its length) and one that is late.
+        """
+        limits = self.limits
+        of_class = submission.of_class = class_of(submission.raw)
+        waiting = self._waiting
+        limit = limits.waiting_max * 2 if of_class == c.CLASS_CANCEL else limits.waiting_max
+        late = bool(waiting) and submission.arrived_ns - waiting[0].arrived_ns > limits.sojourn_max_ns
+        if len(waiting) >= limit or (late and of_class > c.CLASS_CANCEL) or self._is_pressed(submission):
+            self.refused += 1
+            return QUEUE_FULL
+        if not self._spend(submission):
+            self.refused += 1
+            return RATE_LIMITED
+        waiting.append(submission)
+        self.accepted += 1
+        return 0
+
+    def why(self, code: int, raw: bytes, now_ns: int) -> bytes:
+        """The error object of what `offer` has just refused with `code`: the limit, and when to try again."""
+        limits = self.limits
+        if code == RATE_LIMITED:
+            account = int.from_bytes(raw[1:5], "big")
+            wait_s = max(0.0001, round((1.0 - self._tokens(account, now_ns)) / limits.rate_per_s, 4))
+            limit = f"at most {limits.rate_per_s} submissions of account {account} a second, {limits.burst} at once"
+            field, got, what = "rate", "one more", "the account sends too fast"
+        else:
+            wait_s, got = 1.0, f"{len(self)} waiting"
+            field, what = "queue", "the queue is full"
+            limit = f"at most {limits.waiting_max} submissions waiting, each at most {limits.sojourn_max_ns / 1e9:g} s"
+            if self.pressure:
+                field, what = "l1", "more waits for L1 than it can take"
+                limit = "what L1 takes in the time that is allowed (docs/OPERATIONS.md); cancels go first"
+                got = f"{self.pressure} times as much"
+        text = f"Not accepted: {what}: {limit}, got {got}; send again in {wait_s:g} s."
+        return error_body(
+            *(code, text), field=field, limit=limit, got=got, retry_after_s=wait_s, waiting=len(self)
+        )
+
+    def _is_pressed(self, submission: Submission) -> bool:
+        """Whether L1 is too far behind for this: first for new risk, then for all but cancels, at last for all."""
+        raw = submission.raw
+        if self.pressure < 2:
+            return bool(self.pressure) and _adds_risk(raw)
+        return self.pressure > 2 or submission.of_class > c.CLASS_CANCEL
+
+    def _spend(self, submission: Submission) -> bool:
+        account = int.from_bytes(submission.raw[1:5], "big")
+        limits = self.limits
+        tokens = self._tokens(account, submission.arrived_ns)
+        if tokens < 1.0:
+            return False
+        if len(self._buckets) >= limits.accounts_max and account not in self._buckets:
+            self._buckets.clear()  # bounded: strangers' numbers must not fill the memory
+        self._buckets[account] = (tokens - 1.0, submission.arrived_ns)
+        return True
+
+    def _tokens(self, account: int, now_ns: int) -> float:
+        """What the account may send now."""
+        limits = self.limits
+        tokens, then = self._buckets.get(account, (float(limits.burst), now_ns))
+        return min(limits.burst, tokens + (now_ns - then) * 1e-9 * limits.rate_per_s)
+
+    def holds(self, account: int, nonce: int) -> bool:
+        """Whether a record of this account with this nonce waits."""
+        of = account.to_bytes(4, "big")
+        key = of + nonce.to_bytes(4, "big")
+        return any(one.raw[1:5] == of and key_of(one.raw) == key for one in self._waiting)
+
+    def take(self, most: int) -> list[Submission]:
+        """The oldest submissions, at most `most`."""
+        waiting = self._waiting
+        if len(waiting) <= most:
+            taken = list(waiting)
+            waiting.clear()
+            return taken
+        return [waiting.popleft() for _ in range(most)]
+
+
+def _adds_risk(raw: bytes) -> bool:
+    """Whether a record may be an order that opens a position; an AMEND at its order's price mostly takes from one."""
+    if len(raw) < 23 or raw[0] not in _ORDERS or raw[9] & c.FLAG_REDUCE_ONLY:
+        return False
+    return raw[0] != Kind.AMEND or raw[10:14] != raw[19:23]

@@ -1,0 +1,433 @@
+"""From the log to batches: takes logged segments in order until a batch is full or due, and keeps it durably.
+
+A batch is fixed when it is stored, before it is posted: after a crash the same bytes are posted again under the
+same id, and the Rollup takes each id once. A tick may be spread over two batches, a segment never. In blobs a batch
+takes as many as a backlog fills: L1 charges for each blob however full, and for each batch besides.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sequencer.checksums import FROM_COPY, StoreDamaged, damaged, guard, guarded, row_sum
+from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
+from sequencer.l1.blobs import count as blob_count
+from sequencer.l1.payload import PAYLOAD_BYTES_MAX
+from sequencer.log.interface import Log, LogLost
+from sequencer.protocol import batch, codec, work
+from sequencer.protocol import constants as c
+from sequencer.protocol.batch import Segment
+
+logger = logging.getLogger(__name__)
+
+PAYLOAD_MAX_BYTES = 100_000
+EMPTY_HASH = bytes(32)  # of an inbox without messages
+BATCHES_FILE = "batches.sqlite"
+_BATCH = (
+    "id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work, payload"
+)
+_END = "post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, work, id + 1"
+_ROW = f"{_BATCH}, next_offset, next_segment, header_hash"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as Rollup.post takes it. Roots: 32 bytes; time, inbox count, inbox hash and work: the exchange's
+    after it.
+    """
+
+    batch_id: int
+    pre_root: bytes
+    post_root: bytes
+    segments: int
+    records: int
+    first_seq: int
+    time_s: int
+    inbox_count: int
+    inbox_hash: bytes
+    work: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where the next batch begins: log offset, segment inside it, seq, inbox count and hash, work, id, and state
+    root.
+    """
+
+    root: bytes
+    offset: int = 0
+    segment: int = 0
+    seq: int = 0
+    inbox_count: int = 0
+    inbox_hash: bytes = EMPTY_HASH
+    work: int = 0
+    batch_id: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The first `segments` of what waits, and where the rest of it begins."""
+
+    segments: int
+    offset: int
+    place: int
+    time_s: int
+    inbox_count: int
+    inbox_hash: bytes
+    work: int
+
+
+class Batcher:
+    """Owns the batch store beside the log. Raises LogLost when the log does not hold what was put into batches.
+
+    `genesis_root`: the Rollup's, which batch 1 follows.
+
+    A batch is full at `payload_bytes`, in blobs by default at what one holds. In blobs one batch takes up to BLOBS_MAX
+    times as much, if as much waits. It is full, too, when more would cost above `work_max`, which is what
+    the Rollup's budget holds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        log: Log,
+        genesis_root: bytes,
+        payload_bytes: int | None = None,
+        in_blobs: bool = False,
+        work_max: int = work.SLOT_MAX,
+    ) -> None:
+        most = BLOB_PAYLOAD_BYTES if in_blobs else PAYLOAD_BYTES_MAX
+        if payload_bytes is None:
+            payload_bytes = most if in_blobs else PAYLOAD_MAX_BYTES
+        if not 0 < payload_bytes <= most:
+            raise ValueError(f"payload_bytes must be in 1..{most}, what Rollup takes")
+        self._log = log
+        self._genesis_root = genesis_root
+        self.payload_bytes = payload_bytes
+        self.left_bytes = 0  # what a payload of all that waited would have, when the last `build` gave none
+        self._parts_max = BLOBS_MAX if in_blobs else 1
+        self._in_blobs = in_blobs
+        self._work_max = work_max
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, pre_root BLOB, post_root BLOB, "
+            "segments INTEGER, records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, "
+            "inbox_hash BLOB, work INTEGER, payload BLOB, next_offset INTEGER, next_segment INTEGER, header_hash BLOB)"
+        )
+        guard(self._db, "batches")
+        self._mend()
+        at = self.cursor = self._end_cursor()
+        if log.end < at.offset + (at.segment > 0):
+            self._db.close()
+            raise LogLost(
+                f"it ends at offset {log.end}, and batch {at.batch_id - 1} reaches to {at.offset}: restore it"
+            )
+
+    def _end_cursor(self, before_id: int = 2**62) -> Cursor:
+        """Where the last batch before this id ends."""
+        row = self._db.execute(
+            f"SELECT {_END} FROM batches WHERE id < ? ORDER BY id DESC LIMIT 1",  # noqa: S608  # a constant
+            (before_id,),
+        ).fetchone()
+        return Cursor(*row) if row else Cursor(self._genesis_root)
+
+    def waiting(self) -> int:
+        """Log entries that no batch holds whole."""
+        return self._log.end - self.cursor.offset
+
+    def build(self, whatever_there_is: bool) -> Batch | None:
+        """The next batch, stored; None when it is not full yet, unless `whatever_there_is` of it shall go."""
+        cursor = self.cursor
+        taken: list[Segment] = []
+        body_bytes = 0
+        time_s = 0
+        inbox_count, inbox_hash = cursor.inbox_count, cursor.inbox_hash
+        offset, place = cursor.offset, cursor.segment
+        spent = cursor.work
+        parts = 1
+        is_full = False
+        whole: _Part | None = None  # what fills so many times `payload_bytes`, and no more
+        for entry in self._log.read(cursor.offset) if cursor.offset < self._log.end else ():
+            segments = entry.batch_segments()
+            if offset == cursor.offset:
+                _check_continues(entry.first_seq + sum(len(one.records) for one in segments[:place]), cursor)
+            while place < len(segments):
+                segment, units = segments[place], entry.segments[place][2]
+                body_bytes += sum(map(len, segment.records))
+                size = _size(len(taken) + 1, body_bytes)
+                is_full = bool(taken) and self._is_too_much(units - cursor.work, size)
+                if taken and (is_full or size > parts * self.payload_bytes):
+                    whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent)
+                    parts = -(-size // self.payload_bytes)
+                    is_full = is_full or parts > self._parts_max
+                    if is_full:
+                        break
+                taken.append(segment)
+                place += 1
+                time_s, spent = entry.time, units
+                inbox_count, inbox_hash = _taken(segment.records, inbox_count, inbox_hash)
+            if is_full:
+                break
+            offset, place = offset + 1, 0
+        if whatever_there_is and taken and not is_full:
+            whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent)
+        if whole is None:
+            self.left_bytes = _size(len(taken), body_bytes)
+            return None
+        del taken[whole.segments :]
+        built = Batch(
+            cursor.batch_id,
+            cursor.root,
+            taken[-1].root,
+            len(taken),
+            sum(len(segment.records) for segment in taken),
+            cursor.seq,
+            whole.time_s,
+            whole.inbox_count,
+            whole.inbox_hash,
+            whole.work,
+            batch.encode(taken),
+        )
+        self._store(built, whole.offset, whole.place)
+        return built
+
+    def is_work_full(self, units: int) -> bool:
+        """Whether what waits, up to GLOBAL's work of `units`, costs more than one batch may."""
+        return self._is_too_much(units - self.cursor.work, c.ELEMENT_BYTES)
+
+    def _is_too_much(self, units: int, size: int) -> bool:
+        """Whether a batch of so much work and so many bytes costs more than the Rollup's budget ever holds."""
+        return work.of_batch(units, blob_count(size) if self._in_blobs else 0) > self._work_max
+
+    def adopt(self, posted: Batch, header_hash: bytes) -> None:
+        """Keeps a batch that somebody has posted, whose records are the log's last entry. `header_hash`: L1's.
+
+        Raises LogLost when it is not the next one.
+        """
+        if posted.batch_id != self.cursor.batch_id:
+            raise LogLost(f"batch {posted.batch_id} is not {self.cursor.batch_id}")
+        _check_continues(posted.first_seq, self.cursor)
+        self._store(posted, self._log.end, 0, header_hash)
+
+    def _store(self, built: Batch, offset: int, segment: int, header_hash: bytes | None = None) -> None:
+        self._db.execute(
+            f"INSERT INTO batches ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
+            (
+                built.batch_id,
+                built.pre_root,
+                built.post_root,
+                built.segments,
+                built.records,
+                built.first_seq,
+                built.time_s,
+                built.inbox_count,
+                built.inbox_hash,
+                built.work,
+                built.payload,
+                offset,
+                segment,
+                header_hash,
+            ),
+        )
+        self.cursor = Cursor(
+            *(built.post_root, offset, segment, built.first_seq + built.records),
+            *(built.inbox_count, built.inbox_hash, built.work, built.batch_id + 1),
+        )
+
+    def last(self) -> tuple[int, bytes] | None:
+        """(id, post-root) of the last stored batch."""
+        row = self._db.execute("SELECT id, post_root FROM batches ORDER BY id DESC LIMIT 1").fetchone()
+        return (row[0], row[1]) if row else None
+
+    def holding(self, seq: int) -> int | None:
+        """Id of the batch that holds the record with this sequence number, when one does."""
+        row = self._db.execute(
+            "SELECT id FROM batches WHERE first_seq <= ? ORDER BY id DESC LIMIT 1", (seq,)
+        ).fetchone()
+        return row[0] if row is not None and seq < self.cursor.seq else None
+
+    def after_batch(self, batch_id: int) -> tuple[int, int] | None:
+        """(log offset, segments of it) at which a stored batch ends."""
+        row = self._db.execute(
+            "SELECT next_offset, next_segment FROM batches WHERE id = ?", (batch_id,)
+        ).fetchone()
+        return (row[0], row[1]) if row else None
+
+    def work_after(self, batch_id: int) -> int:
+        """GLOBAL's work after a stored batch; after that before the first, 0."""
+        return self._end_cursor(batch_id + 1).work
+
+    # --- roll-backs -------------------------------------------------------------------------------
+
+    def start_of(self, batch_id: int) -> Cursor:
+        """Where a batch begins, or would if the one before it were the last."""
+        return self._end_cursor(batch_id)
+
+    def post_root(self, batch_id: int) -> bytes | None:
+        """Root after a stored batch."""
+        row = self._db.execute("SELECT post_root FROM batches WHERE id = ?", (batch_id,)).fetchone()
+        return row[0] if row else None
+
+    def is_same(self, batch_id: int, header_hash: bytes, post_root: bytes) -> bool:
+        """Whether a stored batch is the one that L1 has: by its root, and by its header if it was adopted."""
+        row = self._db.execute(
+            "SELECT post_root, header_hash FROM batches WHERE id = ?", (batch_id,)
+        ).fetchone()
+        return row is not None and row[0] == post_root and row[1] in (None, header_hash)
+
+    def is_as_logged(self, batch_id: int) -> bool:
+        """Whether a stored batch is what the log gives, header and all."""
+        row = self._row(batch_id)
+        if row is None:
+            return False
+        return Batch(*row[:11]) == as_logged(self._log, batch_id, self.start_of(batch_id), row[11:13])
+
+    def _row(self, batch_id: int) -> tuple[Any, ...] | None:
+        """Its columns, the checksum last."""
+        found: tuple[Any, ...] | None = self._db.execute(
+            f"SELECT {_ROW}, checksum FROM batches WHERE id = ?",  # noqa: S608  # a constant
+            (batch_id,),
+        ).fetchone()
+        return found
+
+    # --- damage -----------------------------------------------------------------------------------
+
+    def _mend(self) -> None:
+        """Makes rows that are not what was written again from the log, which proves itself. Raises StoreDamaged."""
+        try:
+            for batch_id in list(damaged(self._db, "batches", guarded(self._db)["batches"])):
+                self._mend_row(batch_id)
+                logger.error(
+                    "%s: batch %d was damaged: it is made again from the log", BATCHES_FILE, batch_id
+                )
+        except sqlite3.DatabaseError as error:
+            raise StoreDamaged(BATCHES_FILE, str(error), FROM_COPY) from error
+
+    def _mend_row(self, batch_id: int) -> None:
+        row = self._row(batch_id)
+        assert row is not None
+        start = self.start_of(batch_id)
+        counted = self._end_after(start, row[3])
+        for end in (counted, (row[11], row[12])):
+            made = None if end is None else as_logged(self._log, batch_id, start, end)
+            if made is None or end is None:
+                continue
+            values = (*(getattr(made, name) for name in Batch.__dataclass_fields__), *end)
+            is_proven = row_sum("batches", *values, row[13]) == row[14]
+            if is_proven or (
+                end == counted and values == row[:13]
+            ):  # then the header's hash or the checksum alone was hit
+                self._db.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
+                self._store(made, end[0], end[1], row[13] if is_proven else None)
+                return
+        what = f"batch {batch_id} is not what was written, and the log does not give it again"
+        raise StoreDamaged(BATCHES_FILE, what, FROM_COPY)
+
+    def _end_after(self, start: Cursor, segments: object) -> tuple[int, int] | None:
+        """Where a batch of so many segments ends."""
+        if not isinstance(segments, int) or segments < 1:
+            return None
+        offset, left = start.offset, segments + start.segment
+        for entry in self._log.read(offset) if offset < self._log.end else ():
+            if left < len(entry.segments):
+                return offset, left
+            left -= len(entry.segments)
+            offset += 1
+            if left == 0:
+                return offset, 0
+        return None
+
+    def forget(self, batch_id: int) -> None:
+        """Deletes the batch and all after it: they are built again."""
+        self._db.execute("DELETE FROM batches WHERE id >= ?", (batch_id,))
+        self.cursor = self._end_cursor()
+
+    def close(self) -> None:
+        """Closes the store."""
+        self._db.close()
+
+
+def as_logged(log: Log, batch_id: int, start: Cursor, end: tuple[int, int]) -> Batch | None:
+    """The batch that a log gives from `start` to `end`, a log offset and segments of that entry."""
+    taken: list[Segment] = []
+    time_s, units, offset, place = 0, start.work, start.offset, start.segment
+    for entry in log.read(offset) if offset < log.end else ():
+        part = slice(place, end[1] if offset == end[0] else None)
+        if entry.segments[part]:
+            taken += entry.batch_segments()[part]
+            time_s, units = entry.time, entry.segments[part][-1][2]
+        offset, place = offset + 1, 0
+        if offset > end[0]:
+            break
+    if not taken:
+        return None
+    records = [raw for segment in taken for raw in segment.records]
+    inbox_count, inbox_hash = _taken(records, start.inbox_count, start.inbox_hash)
+    return Batch(
+        batch_id,
+        start.root,
+        taken[-1].root,
+        len(taken),
+        len(records),
+        start.seq,
+        time_s,
+        inbox_count,
+        inbox_hash,
+        units,
+        batch.encode(taken),
+    )
+
+
+def _size(segments: int, body_bytes: int) -> int:
+    """Bytes of a payload: roots, end offsets, records."""
+    return (segments + -(-segments // batch.OFFSETS_PER_ELEMENT)) * c.ELEMENT_BYTES + body_bytes
+
+
+def _taken(records: Iterable[bytes], count: int, running: bytes) -> tuple[int, bytes]:
+    """Inbox count and running hash after records, from those before."""
+    for raw in records:
+        if raw[0] in c.INBOX_KINDS:
+            count, running = count + 1, codec.inbox_hash(running, raw)
+    return count, running
+
+
+def _check_continues(seq: int, cursor: Cursor) -> None:
+    """A batch that does not follow the last is a fraud that L1 would punish; better none."""
+    if seq != cursor.seq:
+        raise LogLost(
+            f"offset {cursor.offset} goes on at seq {seq}, batch {cursor.batch_id - 1} ended before {cursor.seq}"
+        )
+
+
+def start_of(db: sqlite3.Connection, one: Batch) -> tuple[Cursor, tuple[int, int]]:
+    """Where a stored batch begins in the log, and where it ends."""
+    at = db.execute("SELECT next_offset, next_segment FROM batches WHERE id = ?", (one.batch_id,)).fetchone()
+    row = db.execute(f"SELECT {_END} FROM batches WHERE id = ?", (one.batch_id - 1,)).fetchone()  # noqa: S608  # a constant
+    start = Cursor(*row) if row else Cursor(one.pre_root)
+    return start, (at[0], at[1])
+
+
+def read_stored(path: Path, first_id: int) -> list[Batch]:
+    """Stored batches from `first_id` on, in order; by its own connection, for another thread than the batcher's.
+
+    Raises StoreDamaged when one is not what was written.
+    """
+    db = sqlite3.connect(path)
+    try:
+        rows = db.execute(
+            f"SELECT {_ROW}, checksum FROM batches WHERE id >= ? ORDER BY id LIMIT 16",  # noqa: S608  # a constant
+            (first_id,),
+        ).fetchall()
+    finally:
+        db.close()
+    for row in rows:
+        if row_sum("batches", *row[:-1]) != row[-1]:
+            what = f"batch {row[0]} is not what was written: it is not posted"
+            raise StoreDamaged(path.name, what, "start again, which makes it again from the log")
+    return [Batch(*row[:11]) for row in rows]

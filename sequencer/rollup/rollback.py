@@ -1,0 +1,265 @@
+"""After a roll-back on L1: the state of the last batch that stands, and every later record by the honest transition.
+
+The log is the commit point. It is rewritten in one transaction, which also says that the roll-back has been answered;
+batches, withdrawal proofs and snapshots follow it, and a start finishes what a crash has left of that.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sequencer.engine.engine import CONTINUE, ReplayError, replay
+from sequencer.engine.snapshots import discard, newest
+from sequencer.l1.follower import RolledBack
+from sequencer.log.interface import Entry, LoggedSegment, Redone
+from sequencer.log.sqlite import SqliteLog
+from sequencer.protocol import batch, codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.outcome import Fill
+from sequencer.protocol.state import State
+from sequencer.protocol.transition import apply
+from sequencer.rollup.batcher import Batcher, Cursor
+from sequencer.rollup.withdrawals import Withdrawals
+
+# A record that is a no-op wherever no order is pending: it keeps the place of one that cannot be applied.
+HOLE: Final = CONTINUE
+# What an account's key signs, and is acknowledged to it.
+TRADERS_KINDS: Final = frozenset(
+    kind for kind, layout in codec.LAYOUTS.items() if layout.signed and layout.fields[0][0] == "account"
+)
+FILLS_KEPT: Final = 10_000
+
+logger = logging.getLogger(__name__)
+
+
+class WrongRollBack(ReplayError):
+    """L1 has taken back what the records give: this code and the Arbiter disagree, and posting it again is no cure."""
+
+    def __init__(self, batch_id: int) -> None:
+        super().__init__(
+            f"batch {batch_id} was rolled back, and executing it again gives the same: nothing is posted any more"
+        )
+        self.batch_id = batch_id
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the records after the last batch that stands.
+
+    `refused`: (sequence number, reason) of those that hold no more; `replaced`: ticks and inbox messages that were not
+    what they must be; `inserted`: CONTINUEs, each of which moves what follows on by one. `redone`: traders' records
+    that hold no more or stand elsewhere now; `fills`: the last ones, with their times; `first_seq`: of the first
+    record.
+    """
+
+    batch_id: int
+    epoch: int = 0
+    records: int = 0
+    refused: list[tuple[int, Reason]] = field(default_factory=list)
+    replaced: int = 0
+    inserted: int = 0
+    first_seq: int = 0
+    redone: list[Redone] = field(default_factory=list)
+    fills: deque[tuple[int, Fill]] = field(default_factory=lambda: deque(maxlen=FILLS_KEPT))
+
+
+class Reexecution:
+    """Applies logged ticks again. `inbox`: L1's messages from the first on, which count more than the log's."""
+
+    def __init__(self, state: State, inbox: Sequence[bytes], report: Report) -> None:
+        self.state = state
+        self.report = report
+        self._inbox = inbox
+        self._ahead = 0  # how far sequence numbers have moved on
+        self._old_seq = 0  # of the record that is executed again
+        self._segments: list[LoggedSegment] = []
+        self._records: list[bytes] = []
+        self._weight = 0
+
+    def entry(self, old: Entry, kept: int = 0) -> Entry:
+        """The tick as it must be. Its first `kept` segments stand in a batch that stands."""
+        state = self.state
+        first_seq = old.first_seq if kept else state.globals.seq
+        self._segments = old.segments[:kept]
+        self._old_seq = old.first_seq + sum(len(records) for _, records, _ in self._segments)
+        for _, records, _ in old.segments[kept:]:
+            for raw in records:
+                self._again(raw)
+                self._old_seq += 1
+            self._close()
+        self._proceed()
+        self._close()
+        return Entry(first_seq, state.globals.time, state.root(), self._segments, old.labels)
+
+    def _again(self, raw: bytes) -> None:
+        g = self.state.globals
+        if raw[0] == Kind.CONTINUE:
+            if self._ahead and g.taker is None:  # nobody has a receipt for it: the numbers are right again
+                self._ahead -= 1
+                return
+            self._put(raw)
+            return
+        self._proceed()
+        wanted = raw
+        if raw[0] == Kind.TICK and len(raw) == len(_TICK):
+            wanted = codec.encode(Kind.TICK, time=max(g.time, int.from_bytes(raw[1:5], "big")))
+        elif raw[0] in c.INBOX_KINDS:
+            # What counts in the header must count in GLOBAL. A message that is not applied here comes again from L1.
+            counts = g.inbox_count < len(self._inbox) and g.last_class == c.CLASS_SYSTEM
+            wanted = self._inbox[g.inbox_count] if counts else HOLE
+        self.report.replaced += wanted != raw
+        place, reason = self._put(wanted)
+        if raw[0] in TRADERS_KINDS and (reason or place != self._old_seq):
+            self.report.redone.append(Redone(self._old_seq, place, raw, reason))
+        self.report.records += 1
+
+    def _proceed(self) -> None:
+        """An order that now needs more fills than a record has gets its CONTINUEs: nothing else may come before."""
+        while self.state.globals.taker is not None:
+            self._put(CONTINUE)
+            self._ahead += 1
+            self.report.inserted += 1
+
+    def _put(self, raw: bytes) -> tuple[int, Reason]:
+        """Applies a record; its sequence number, and whether it holds."""
+        weight = batch.weight(raw)
+        if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
+            self._close()
+        g = self.state.globals
+        seq, spent = g.seq, g.work
+        out = apply(self.state, raw)
+        if out.reason is Reason.RISK_DUE:
+            # A batch counts the messages in it, and this one has not: it comes again.
+            raw = HOLE
+            g.seq, g.work = seq, spent
+            out = apply(self.state, raw)
+            self.report.replaced += 1
+        self._records.append(raw)
+        self._weight += weight
+        if out.reason is not Reason.OK and raw[0] != Kind.CONTINUE:
+            self.report.refused.append((seq, out.reason))
+        self.report.fills += ((self.state.globals.time, fill) for fill in out.fills)
+        return seq, out.reason
+
+    def _close(self) -> None:
+        if self._records:
+            self._segments.append((self.state.root(), self._records, self.state.globals.work))
+            self._records, self._weight = [], 0
+
+
+_TICK: Final = codec.encode(Kind.TICK, time=0)
+
+
+class Recovery:
+    """Takes the stores of one sequencer back.
+
+    `is_half`: the log is ahead of the other stores; `follow` is to be called before anything is built on them.
+    `checkpoint` hears of each step just passed, for tests that crash there.
+    """
+
+    checkpoint: Callable[[str], None] = staticmethod(lambda _step: None)
+
+    def __init__(self, snapshots: Path, log: SqliteLog, batcher: Batcher, withdrawals: Withdrawals) -> None:
+        self._snapshots = snapshots
+        self._log = log
+        self._batcher = batcher
+        self._withdrawals = withdrawals
+        last = log.rolled_back()
+        self.epoch = last.epoch if last else 0  # how many roll-backs have been answered
+        self.is_half = last is not None and not last.is_done
+
+    def fresh(self, events: Sequence[RolledBack]) -> list[RolledBack]:
+        """Those of L1's roll-backs that have not been answered."""
+        answered = self._log.answered()
+        return [one for one in events if one.key not in answered]
+
+    def rewrite(
+        self, genesis: State, events: Sequence[RolledBack], inbox: Sequence[bytes]
+    ) -> tuple[State, Report]:
+        """Rewrites the log from the last batch that stands on; the state at its end.
+
+        Raises WrongRollBack; ReplayError when the records before do not give that batch's root; LogError. Then
+        nothing has changed.
+        """
+        report = Report(min(one.batch_id for one in events))
+        start = self._batcher.start_of(report.batch_id)
+        is_as_logged = self._batcher.is_as_logged(report.batch_id)
+        state = self._state_at(genesis, start)
+        report.first_seq = state.globals.seq
+
+        def entries() -> Iterator[Entry]:
+            run = Reexecution(state, inbox, report)
+            kept, is_same = start.segment, True
+            for old in self._log.read(start.offset):
+                again = run.entry(old, kept)
+                kept, is_same = 0, is_same and again == old
+                yield again
+            if is_same and is_as_logged:
+                raise WrongRollBack(report.batch_id)
+            self.checkpoint("executed again")
+
+        keys = [one.key for one in events]
+        report.epoch = self._log.rewrite(
+            start.offset, entries(), report.batch_id, keys, report.redone, report.first_seq
+        )
+        self.epoch, self.is_half = report.epoch, True
+        self.checkpoint("log rewritten")
+        logger.warning(
+            "batch %d was rolled back: %d records executed again, %d of them hold no more, %d replaced, %d inserted",
+            *(report.batch_id, report.records, len(report.refused), report.replaced, report.inserted),
+        )
+        return state, report
+
+    def cut(self, batch_id: int, events: Sequence[RolledBack]) -> int:
+        """Takes all stores back to where `batch_id` begins, for good; how many records go. Raises LogError.
+
+        For who follows others' batches: what it has had in its place is not on L1. Old ticks are kept as evidence.
+        """
+        start = self._batcher.start_of(batch_id)
+        kept: list[Entry] = []
+        lost = 0
+        for place, old in enumerate(self._log.read(start.offset)) if start.offset < self._log.end else ():
+            lost += old.records
+            if place == 0 and start.segment:
+                segments = old.segments[: start.segment]
+                kept = [Entry(old.first_seq, old.time, segments[-1][0], segments, old.labels)]
+                lost -= kept[0].records
+        keys = [one.key for one in events]
+        self.epoch = self._log.rewrite(start.offset, kept, batch_id, keys, first_seq=start.seq, is_cut=True)
+        self.is_half = True
+        self.follow()
+        return lost
+
+    def follow(self) -> None:
+        """Brings the other stores to where the log is; may be called again."""
+        last = self._log.rolled_back()
+        if last is None or last.is_done:
+            return
+        self._batcher.forget(last.batch_id)
+        self.checkpoint("batches forgotten")
+        self._withdrawals.forget(last.batch_id)
+        self.checkpoint("proofs forgotten")
+        discard(self._snapshots, last.offset)
+        self.checkpoint("snapshots discarded")
+        self._log.roll_back_done(last.epoch)
+        self.is_half = False
+        self.checkpoint("done")
+
+    def _state_at(self, genesis: State, start: Cursor) -> State:
+        state, offset = newest(self._snapshots, self._log, genesis, start.offset)
+        for entry in self._log.read(offset):
+            if offset == start.offset:
+                replay(state, Entry(entry.first_seq, entry.time, entry.root, entry.segments[: start.segment]))
+                break
+            replay(state, entry)
+            offset += 1
+        root = self._batcher.post_root(start.batch_id - 1)
+        if root is not None and state.root() != root:
+            raise ReplayError(
+                f"batch {start.batch_id - 1} stands on L1 with a root that its records do not give"
+            )
+        return state

@@ -1,0 +1,1 @@
+"""For traders: signs, sends, follows; imports nothing of the server."""

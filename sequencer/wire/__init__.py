@@ -1,0 +1,1 @@
+"""What the gateway and the SDK both know: names, fields, methods, channels."""
