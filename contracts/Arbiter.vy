@@ -102,7 +102,7 @@ CHECK_FORM: constant(bytes4) = method_id(
     output_type=bytes4,
 )
 CHECK_HEADER: constant(bytes4) = method_id(
-    "check_header((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256[5],uint256,bytes32[])",
+    "check_header((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256[6],uint256,bytes32[])",
     output_type=bytes4,
 )
 CHECK_LATE: constant(bytes4) = method_id(
@@ -450,7 +450,7 @@ def check_form(header: batch.Header, index: uint256, proof: Bytes[batch.PROOF_BY
 @view
 @reentrant
 def check_header(
-    header: batch.Header, words: uint256[5], bitmap: uint256, siblings: DynArray[bytes32, cmap.PATH_MAX]
+    header: batch.Header, words: uint256[6], bitmap: uint256, siblings: DynArray[bytes32, cmap.PATH_MAX]
 ) -> Verdict:
     """
     @notice Compares a header with GLOBAL under its post-root. Fraud is another time, inbox count, inbox hash, work or

@@ -51,7 +51,7 @@ from exit import reader
 initializes: cmap
 initializes: state[cmap := cmap]
 initializes: reader[cmap := cmap, state := state]
-initializes: pinned[reader := reader, state := state]
+initializes: pinned[cmap := cmap, reader := reader, state := state]
 initializes: prices[pinned := pinned, reader := reader, state := state]
 initializes: payouts[pinned := pinned, prices := prices, reader := reader]
 

@@ -21,6 +21,7 @@ from lib import kind
 from lib import margin
 from lib import matching
 from lib import orders
+from lib import plans
 from lib import queue
 from lib import reason
 from lib import reports
@@ -38,6 +39,7 @@ initializes: margin[freshness := freshness, state := state]
 initializes: fills[margin := margin, state := state]
 initializes: reports[state := state]
 initializes: queue[state := state]
+initializes: plans[cmap := cmap, insurance := insurance, queue := queue, state := state]
 initializes: matching[
     auth := auth,
     book := book,
@@ -46,6 +48,7 @@ initializes: matching[
     forced := forced,
     insurance := insurance,
     margin := margin,
+    plans := plans,
     queue := queue,
     state := state
 ]

@@ -19,6 +19,7 @@ from lib import insurance
 from lib import kind
 from lib import margin
 from lib import matching
+from lib import plans
 from lib import queue
 from lib import reason
 from lib import reports
@@ -36,6 +37,7 @@ initializes: margin[freshness := freshness, state := state]
 initializes: fills[margin := margin, state := state]
 initializes: reports[state := state]
 initializes: queue[state := state]
+initializes: plans[cmap := cmap, insurance := insurance, queue := queue, state := state]
 initializes: matching[
     auth := auth,
     book := book,
@@ -44,6 +46,7 @@ initializes: matching[
     forced := forced,
     insurance := insurance,
     margin := margin,
+    plans := plans,
     queue := queue,
     state := state
 ]

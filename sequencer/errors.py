@@ -29,6 +29,7 @@ import msgspec
 from sequencer.protocol.constants import (
     NONCE_WINDOW,
     PAGES_MAX,
+    PLAN_RECORDS_MAX,
     POSITIONS_MAX,
     SIGNERS_MAX,
     STEPS_MAX,
@@ -84,7 +85,8 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.RISK_STALE: "The marks that this needs are too old; try again once they are refreshed.",
     Reason.MARGIN: "The account's free margin does not carry this.",
     Reason.POST_ONLY_CROSSES: "The post-only order would have traded at once.",
-    Reason.FOK_UNFILLED: f"The fill-or-kill order could not be filled whole against {STEPS_MAX} resting orders.",
+    Reason.FOK_UNFILLED: "The fill-or-kill order could not be filled whole: it meets at most"
+    f" {STEPS_MAX * PLAN_RECORDS_MAX} resting orders.",
     Reason.REDUCE_ONLY: "There is no position that this reduce-only order would reduce.",
     Reason.POSITION_LIMIT: f"An account holds at most {POSITIONS_MAX} positions, in {PAGES_MAX} pages, each bounded.",
     Reason.SELF_TRADE: "The order met an order of its own account.",

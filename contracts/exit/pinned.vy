@@ -9,12 +9,14 @@
 @custom:kill Anybody may begin once the rollup is frozen and its last batch is final; nobody has any privilege.
 """
 
+from lib import cmap
 from lib import constants
 from lib import params
 from lib import state
 
 from . import reader
 
+uses: cmap
 uses: reader
 uses: state
 
@@ -86,7 +88,7 @@ def begin(accounts: uint256, witness: Bytes[reader.WITNESS_BYTES_MAX]):
     @dev Accounts have consecutive numbers: the last one's leaf and the absence of the next show how many there are. The
          vault's own number would count owners whose first deposit the exit state has not taken.
     @param accounts How many accounts the exit state has.
-    @param witness GLOBAL, path; PARAMS, path; leaf `accounts` (unless 0); absence of leaf `accounts` + 1.
+    @param witness GLOBAL, path; PARAMS, path; these again where a plan is open, of the state before it; leaf `accounts` (unless 0); absence of leaf `accounts` + 1.
     """
     self._begin(accounts)
 
@@ -99,6 +101,10 @@ def _begin(accounts: uint256):
     root: bytes32 = staticcall IRollup(rollup).final_root(batch_id)
     reader._read(root, WITNESS_AT, 36)
     state._open()
+    if state.plan_root != empty(bytes32):  # what it has traded so far may not stand alone
+        root = state.plan_root
+        cmap.root = root
+        state._open()
     if accounts != 0:
         assert len(state._load(constants.KEY_ACCOUNT | accounts)) != 0, "exit: fewer accounts"
     assert len(state._load(constants.KEY_ACCOUNT | unsafe_add(accounts, 1))) == 0, "exit: more accounts"

@@ -44,6 +44,7 @@ SNAPSHOT_DAYS: constant(uint256) = 4
 UNDERLYINGS_MAX: constant(uint256) = 16  # numbers of four bits
 SCENARIOS: constant(uint256) = 16
 STEPS_MAX: constant(uint256) = 3  # fills or sweeps that one PLACE or CONTINUE may make
+PLAN_RECORDS_MAX: constant(uint256) = 128  # of a FOK or post-only order: it meets 384 resting orders at most
 
 # --- time ---
 DAY_S: constant(uint256) = 86_400

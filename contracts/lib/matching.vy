@@ -21,6 +21,7 @@ from . import insurance
 from . import margin
 from . import pages
 from . import params
+from . import plans
 from . import queue
 from . import reason
 from . import state
@@ -33,6 +34,7 @@ uses: fills
 uses: forced
 uses: insurance
 uses: margin
+uses: plans
 uses: queue
 uses: state
 
@@ -205,6 +207,8 @@ def _enter(given: Taker, account: entries.Account, fee_max: uint256, is_forced: 
             return reason.POSITION_LIMIT
     why: uint256 = self._trade(taker, page, account, fee)
     if why == reason.OK:
+        if state.plan_root != empty(bytes32):
+            state.plan |= fee_max
         queue._count_order()
     return why
 
@@ -212,7 +216,8 @@ def _enter(given: Taker, account: entries.Account, fee_max: uint256, is_forced: 
 @internal
 def _proceed() -> uint256:
     """
-    @notice CONTINUE: the pending taker goes on. If its margin would break, its fills are left out and the order ends.
+    @notice CONTINUE: the pending taker goes on. If its margin would break, its fills are left out and the order ends; an
+            atomic one is undone as a whole.
     """
     word: uint256 = state.taker
     if word == 0:
@@ -233,6 +238,10 @@ def _proceed() -> uint256:
     account: entries.Account = state._account(taker.account)
     if self._trade(taker, page, account, 0) != reason.OK:
         cmap.root = start
+        if state.plan_root != empty(bytes32):
+            plans._fail(account)
+    elif state.taker == 0:
+        plans._end()
     return reason.OK
 
 
@@ -328,7 +337,10 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
             plan.taker.quantity = unsafe_sub(plan.taker.quantity, quantity)
             plan.taker.filled = unsafe_add(plan.taker.filled, quantity)  # of a uint40
             plan.has_filled = True
-    if (given.flags >> constants.FLAG_TIF_SHIFT) & 3 == constants.TIF_FOK and plan.taker.quantity != 0:
+    is_fok: bool = (given.flags >> constants.FLAG_TIF_SHIFT) & 3 == constants.TIF_FOK
+    if plan.more and plans._is_full():  # no other order has a plan
+        return reason.FOK_UNFILLED if is_fok else reason.POST_ONLY_CROSSES
+    if is_fok and plan.taker.quantity != 0 and not plan.more:
         return reason.FOK_UNFILLED
     return self._finish(plan)
 
@@ -395,4 +407,6 @@ def _finish(plan: Plan) -> uint256:
     if is_pending:
         common |= (instrument << 144) | (plan.taker.seq << 176) | (plan.taker.filled << 216)
         state.taker = common | (plan.taker.price << 40)
+        if plans._is_atomic(flags):
+            plans._note()
     return reason.OK

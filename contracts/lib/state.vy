@@ -19,7 +19,7 @@ from . import params
 
 uses: cmap
 
-GLOBAL_WORDS: constant(uint256) = 5
+GLOBAL_WORDS: constant(uint256) = 6
 LEAF_WORDS_MAX: constant(uint256) = 73  # a page of 32 rows
 U32: constant(uint256) = constants.U32_MAX
 U40: constant(uint256) = constants.U40_MAX
@@ -48,7 +48,10 @@ pool: transient(uint256)
 deficit: transient(int256)
 holes: transient(uint256)
 taker: transient(uint256)  # packed; 0: none
+plan_root: transient(bytes32)  # root before the open plan (plans.vy); empty: none
+plan: transient(uint256)  # packed: fee_max of its order, 16 bits; records that it has had
 
+opened: transient(bytes32)  # root where the record began
 global_stored: transient(uint256)  # value of GLOBAL's leaf as it was read
 params_at: transient(uint256)  # calldata offset of PARAMS' words
 stored: transient(uint256)  # value of the hashed leaf that `_load` has read last
@@ -63,32 +66,47 @@ def _open():
     @notice Reads GLOBAL and PARAMS.
     """
     self.calls = unsafe_add(self.calls, 1)
-    words: DynArray[uint256, LEAF_WORDS_MAX] = self._words(GLOBAL_WORDS)
-    self.global_stored = self._hash(words)
-    cmap._prove(constants.KEY_GLOBAL, self.global_stored)
+    self.opened = cmap.root
+    words: DynArray[uint256, LEAF_WORDS_MAX] = self._rewind()
     word: uint256 = words[0]
     self.seq = word & U40
     self.time = (word >> 40) & U32
     self.tick = (word >> 72) & U40
     self.last_class = (word >> 112) & 255
-    self.queue_state = (word >> 120) & 255
     self.breaker_level = (word >> 128) & 255
     self.breaker_until = (word >> 136) & U32
-    self.excess = (word >> 168) & U40
     self.withdrawals = (word >> 208) & U32
     self.inbox_hash = convert(words[1], bytes32)
     word = words[2]
     self.inbox_count = word & U40
-    self.fund = (word >> 40) & U64
-    self.treasury = (word >> 104) & U64
     self.work = (word >> 168) & U48
-    self.pool = words[3] & U64
-    self.deficit = convert(convert(words[3] << 64, bytes32), int256) >> 128
-    self.holes = words[3] >> 192
+    self.plan = word >> 216
     self.taker = words[4]
+    self.plan_root = convert(words[5], bytes32)
     self.params_at = cmap.cursor
     words = self._words(params.PARAMS_WORDS)
     cmap._prove(constants.KEY_PARAMS, self._hash(words))
+
+
+@internal
+def _rewind() -> DynArray[uint256, LEAF_WORDS_MAX]:
+    """
+    @notice Reads GLOBAL at the present root, and of its fields those that go back with a plan.
+    """
+    words: DynArray[uint256, LEAF_WORDS_MAX] = self._words(GLOBAL_WORDS)
+    self.global_stored = self._hash(words)
+    cmap._prove(constants.KEY_GLOBAL, self.global_stored)
+    word: uint256 = words[0]
+    self.queue_state = (word >> 120) & 255
+    self.excess = (word >> 168) & U40
+    word = words[2]
+    self.fund = (word >> 40) & U64
+    self.treasury = (word >> 104) & U64
+    word = words[3]
+    self.pool = word & U64
+    self.deficit = convert(convert(word << 64, bytes32), int256) >> 128
+    self.holes = word >> 192
+    return words
 
 
 @internal
@@ -107,10 +125,12 @@ def _close():
         | (self.excess << 168)
         | (self.withdrawals << 208)
     )
-    second: uint256 = self.inbox_count | (self.fund << 40) | (self.treasury << 104) | (self.work << 168)
+    second: uint256 = (
+        self.inbox_count | (self.fund << 40) | (self.treasury << 104) | (self.work << 168) | (self.plan << 216)
+    )
     deficit: uint256 = convert(convert(self.deficit << 128, bytes32), uint256) >> 64
     third: uint256 = self.pool | deficit | (self.holes << 192)
-    entry: uint256 = convert(keccak256(abi_encode(first, self.inbox_hash, second, third, self.taker)), uint256)
+    entry: uint256 = convert(keccak256(abi_encode(first, self.inbox_hash, second, third, self.taker, self.plan_root)), uint256)
     cmap._write(constants.KEY_GLOBAL, self.global_stored, entry)
 
 

@@ -16,6 +16,7 @@ from . import kind
 NO_KIND: constant(uint256) = 4  # what is no known kind
 RISK_ROW: constant(uint256) = 24  # each row that a RISK tries to mark, beside the record's own
 MAKER: constant(uint256) = 8  # each account that an order meets in the book, likewise
+UNDO: constant(uint256) = 8  # each record of an atomic order that is undone
 POSITION: constant(uint256) = 1  # each position of an order's own account, whose margin is computed
 
 # What a batch costs beside its records: questions to L1 and the archive; each blob's commitment, which names it.

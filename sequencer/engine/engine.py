@@ -7,9 +7,10 @@ number nor a byte on L1; what stays is logged, and only then acknowledged. No cl
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sequencer.log.interface import Entry, LoggedSegment
-from sequencer.protocol import batch, codec, forced
+from sequencer.protocol import batch, codec, forced, plans
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Global
@@ -21,7 +22,11 @@ CONTINUE = codec.encode(Kind.CONTINUE)
 PLACE_NONCE_AT = 19
 _FEED = bytes([Kind.FEED])
 _SURFACE = bytes([Kind.SURFACE])
+_ORDERS = frozenset(bytes([kind]) for kind in (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.AMEND))
+_FLAGS_AT = 9  # of all three
 _INBOX = frozenset(bytes([kind]) for kind in c.INBOX_KINDS)
+# Of FOK and post-only orders that do not hold, what a tick may execute: nobody pays for it, and all others wait for it.
+UNDONE_MAX = 2 * c.PLAN_RECORDS_MAX
 # What a submission cannot be, whoever vouches for it: what only L1 says, and a tick inside the tick.
 _SYSTEM_ALONE = _INBOX | {bytes([Kind.TICK]), bytes([Kind.CONTINUE])}
 
@@ -45,24 +50,27 @@ class Submission:
 class Result:
     """What became of a submission. `outcomes`: the record's, then those of its CONTINUEs; a refusal has one.
 
+    If the last of them has `failed`, all of them are undone: only records of L1's or of another leader are logged so.
     `why`: what there is to say of a refusal, made while the state was as the record has found it.
     """
 
     submission: Submission
     outcomes: list[Outcome]
     why: object = None
+    undone: int = 0  # records of a FOK or post-only order that did not hold, and that have been left out
 
     @property
     def reason(self) -> Reason:
-        """OK, or why it was refused."""
-        return self.outcomes[0].reason
+        """OK, or why it was refused or undone."""
+        return self.outcomes[0].reason or self.outcomes[-1].failed
 
 
 @dataclass(slots=True)
 class Tick:
     """An applied tick: `entry` is None when nothing in it held, and then the state is as before.
 
-    `told`: what is to be said of it once it is durable, made while the state was as it left it.
+    `told`: what is to be said of it once it is durable, made while the state was as it left it. `put_off`: submissions
+    for the next tick, as this one has done enough for nothing.
     """
 
     number: int
@@ -73,6 +81,7 @@ class Tick:
         default_factory=list
     )  # messages of L1 whose marks nobody can renew yet, to come again
     told: object = None
+    put_off: list[Submission] = field(default_factory=list)
 
 
 class Engine:
@@ -85,6 +94,8 @@ class Engine:
         self._segments: list[LoggedSegment] = []
         self._records: list[bytes] = []
         self._weight = 0
+        self._undone: dict[int, int] = {}  # records of this tick that did not hold, by account
+        self._put_off: list[Submission] = []
 
     def run(
         self, time: int, system: list[bytes], submissions: list[Submission], is_kept: bool = False
@@ -97,10 +108,18 @@ class Engine:
         first_seq = state.globals.seq
         before = Global.from_words(state.globals.words())
         self._segments, self._records, self._weight = [], [], 0
+        self._undone, self._put_off = {}, []
         time = max(time, state.globals.time)
+        taken_over: list[Result] = []
+        while state.globals.taker is not None:  # of the last batch of a leader that is gone
+            taken_over.append(Result(Submission(CONTINUE, None), [self._try(CONTINUE, None)]))
+            if taken_over[-1].outcomes[-1].failed:  # one order, and nothing of it has happened
+                taken_over = [
+                    Result(taken_over[0].submission, [out for one in taken_over for out in one.outcomes])
+                ]
         self._try(codec.encode(Kind.TICK, time=time), None)
-        kept = int(is_kept)
-        system_results: list[Result] = []
+        kept = int(is_kept) + len(taken_over)
+        system_results = taken_over
         waiting: list[bytes] = []
         for raw in sorted(system, key=self._system_order):
             if waiting and raw[:1] in _INBOX:  # the inbox goes on in its order
@@ -120,11 +139,11 @@ class Engine:
             self._continue(result)
         submissions.sort(key=_class)
         before_takers = bisect_right(submissions, c.CLASS_CANCEL, key=_class)
-        results = [self._submit(one) for one in submissions[:before_takers]]
+        results = self._submit_all(submissions[:before_takers])
         for raw in self.sweeps(time):  # what has died in this tick must not stand in a taker's way
             system_results.append(Result(Submission(raw, None), [self._try(raw, None)]))
             kept += system_results[-1].reason is Reason.OK
-        results += [self._submit(one) for one in submissions[before_takers:]]
+        results += self._submit_all(submissions[before_takers:])
         kept += sum(result.reason is Reason.OK for result in results)
         labels = [
             _label(one.submission) for one in results if one.submission.label and one.reason is Reason.OK
@@ -132,21 +151,94 @@ class Engine:
         number = state.globals.tick
         if not kept:
             state.globals = before
-            return Tick(number, None, results, system_results, waiting)
+            return Tick(number, None, results, system_results, waiting, put_off=self._put_off)
         root = self._close()
         entry = Entry(first_seq, time, root, self._segments, labels)
-        return Tick(number, entry, results, system_results, waiting)
+        return Tick(number, entry, results, system_results, waiting, put_off=self._put_off)
 
-    def _submit(self, submission: Submission) -> Result:
+    def _submit_all(self, submissions: list[Submission]) -> list[Result]:
+        results = (self._submit(one) for one in submissions)
+        return [result for result in results if result is not None]
+
+    def _submit(self, submission: Submission) -> Result | None:
         if submission.raw[:1] in _SYSTEM_ALONE:
             return Result(submission, [_refused(self.state.globals.seq, Reason.UNKNOWN_KIND)])
-        result = Result(submission, [self._try(submission.raw, submission.signer)])
+        raw = submission.raw
+        if raw[:1] in _ORDERS and len(raw) > _FLAGS_AT and plans.is_atomic(raw[_FLAGS_AT]):
+            return self._submit_atomic(submission)
+        result = Result(submission, [self._try(raw, submission.signer)])
         if result.reason is Reason.OK:
             self._continue(result)
-        elif submission.reply is not None:
-            out = result.outcomes[0]
-            result.why = self.explain(self.state, submission.raw, submission.signer, out.reason, out)
+        else:
+            self._explain(result, result.reason)
         return result
+
+    def _explain(self, result: Result, reason: Reason) -> None:
+        """Says why a submission was refused, by what its last outcome says was needed and there."""
+        submission = result.submission
+        if submission.reply is not None:
+            result.why = self.explain(
+                self.state, submission.raw, submission.signer, reason, result.outcomes[-1]
+            )
+
+    def _submit_atomic(self, submission: Submission) -> Result | None:
+        """A FOK or post-only order: all its records, or a refusal that leaves no more behind than any other.
+
+        The transition makes one that fails late pay for its records; nobody has to log them, so that nobody pays. What
+        is executed for nothing is bounded instead: a tick that has had PLAN_RECORDS_MAX such records of an account, or
+        UNDONE_MAX in all, leaves such an order to the next (None).
+        """
+        state, raw = self.state, submission.raw
+        if self._weight + batch.weight(raw) > c.SEGMENT_WEIGHT_MAX:
+            self._close()
+        number = int.from_bytes(raw[1:5], "big")
+        before, account = Global.from_words(state.globals.words()), state.accounts.get(number)
+        segments, records, weight = len(self._segments), list(self._records), self._weight
+        result = Result(submission, [self._try(raw, submission.signer)])
+        first = result.outcomes[0]
+        if not first.pending:
+            if first.reason is not Reason.OK:
+                self._explain(result, first.reason)
+            return result
+        of_account, of_all = self._undone.get(number, 0), sum(self._undone.values())
+        is_put_off = of_account >= c.PLAN_RECORDS_MAX or of_all >= UNDONE_MAX
+        can_fill = not is_put_off and self._can_fill()
+        if can_fill:
+            self._continue(result)
+            if not result.outcomes[-1].failed:
+                return result
+        else:
+            state.rewind(number)
+        failed = result.outcomes[-1].failed or Reason.FOK_UNFILLED
+        assert account is not None  # it has had a first record that held
+        state.put_account(number, account)
+        state.globals = before
+        del self._segments[segments:]
+        self._records, self._weight = records, weight
+        if is_put_off:
+            self._put_off.append(submission)
+            return None
+        result.undone = len(result.outcomes)
+        if can_fill:
+            self._undone[number] = of_account + result.undone
+        self._explain(result, failed)
+        result.outcomes = [_refused(first.seq, failed)]
+        return result
+
+    def _can_fill(self) -> bool:
+        """Whether a pending FOK finds as many lots as it still wants, dead ones counted, in what a plan can meet."""
+        taker = self.state.globals.taker
+        assert taker is not None
+        if taker.flags & c.FLAG_POST_ONLY:
+            return True
+        most = c.STEPS_MAX * c.PLAN_RECORDS_MAX
+        crossing = self.state.crossing(taker.instrument, taker.flags & c.FLAG_SIDE, taker.price)
+        lots = 0
+        for order in islice(crossing, most):
+            lots += order.quantity
+            if lots >= taker.quantity:
+                return True
+        return False
 
     def _mark(self, raw: bytes) -> list[Result]:
         """RISK for the pages that a message of L1 waits for; those that held."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sequencer.engine.basis import Basis
-from sequencer.protocol import codec
+from sequencer.protocol import codec, plans
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, Reason
@@ -31,6 +31,7 @@ from sequencer.wire.rows import (
 _IDLE: Final = frozenset(
     {Kind.TICK, Kind.FEED, Kind.SURFACE, Kind.RISK, Kind.LIST, Kind.FIX, Kind.SET_SIGNER}
 )
+_ORDERS: Final = frozenset({Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.FORCED_ORDER, Kind.AMEND})
 
 
 class Totals:
@@ -64,6 +65,7 @@ class Ledger:
         self.floors: dict[int, int] = {}  # account -> seq: its older orders have ended together
         self._batch = Batch()
         self._taker: _Taker | None = None  # the order that is on its way
+        self._plan: list[tuple[bytes, Outcome, int, str]] | None = None  # its records, while it may be undone
         self._gone: list[int] = []
         self._moved_on: Order | None = None
         self._seq = self._time = self._place = 0  # of the record that is taken in; its cash moves so far
@@ -104,8 +106,9 @@ class Ledger:
 
     def take(self) -> Batch:
         """The rows since the last call, with positions and totals as they are now."""
-        batch, self._batch = self._batch, Batch(self.next_seq)
-        batch.next_seq = self.next_seq
+        next_seq = self._plan[0][1].seq if self._plan else self.next_seq
+        batch, self._batch = self._batch, Batch(next_seq)
+        batch.next_seq, batch.is_open = next_seq, self._plan is not None
         for seq in self._gone:
             if (gone := self.kept.pop(seq, None)) is not None:
                 batch.kept_gone[seq] = gone
@@ -134,6 +137,7 @@ class Ledger:
             self.kept.pop(seq, None)
         for account, floor in reversed(batch.floors_before):
             self.floors[account] = floor
+        self._plan = None
         self.next_seq = batch.before_seq
         self._batch = Batch(self.next_seq)
 
@@ -146,6 +150,7 @@ class Ledger:
 
     def resume(self, taker: Taker | None) -> None:
         """Goes on from a state in which `taker` is on its way through the book."""
+        self._plan = [] if taker is not None and plans.is_atomic(taker.flags) else None
         self._taker = (
             None
             if taker is None
@@ -162,17 +167,36 @@ class Ledger:
         )
 
     def apply(self, raw: bytes, out: Outcome, time: int, label: str = "") -> list[OwnFill]:
-        """Takes a record that was applied at `time`; its fills, the maker's before the taker's."""
+        """Takes a record that was applied at `time`; its fills, the maker's before the taker's.
+
+        The records of an order that holds as a whole or not at all are taken together, with the last of them.
+        """
         kind = raw[0] if raw else 0
         if out.reason is not Reason.OK or out.seq < self.next_seq:
             return []
         self.next_seq = out.seq + 1
         if kind in _IDLE:
             return []
+        fields = _fields(raw)
+        if self._plan is None and out.pending and kind in _ORDERS and plans.is_atomic(fields[2]):
+            self._plan = []
+        if self._plan is None:
+            return self._take(kind, fields, out, time, label)
+        self._plan.append((raw, out, time, label))
+        if out.pending:
+            return []
+        records, self._plan = self._plan, None
+        if out.failed:
+            self._fail(records)
+            return []
+        fills: list[OwnFill] = []
+        for one, outcome, at, of_label in records:
+            fills += self._take(one[0], _fields(one), outcome, at, of_label)
+        return fills
+
+    def _take(self, kind: int, fields: Any, out: Outcome, time: int, label: str) -> list[OwnFill]:
         self._batch.at(time, out.seq)
         self._seq, self._time, self._place, self._moved_on = out.seq, time, 0, None
-        layout = codec.LAYOUTS[kind]
-        fields: Any = layout.merge(layout.struct.unpack(raw)[1 : 1 + len(layout.fields) + len(layout.wide)])
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(kind, fields, out, label)
@@ -189,6 +213,33 @@ class Ledger:
         return fills
 
     # --- orders -------------------------------------------------------------------------------------
+
+    def _fail(self, records: list[tuple[bytes, Outcome, int, str]]) -> None:
+        """An order that was undone has traded nothing and has paid for its records; an AMEND's is as before."""
+        taker, self._taker = self._taker, None
+        raw, first, _, label = records[0]
+        _, last, time, _ = records[-1]
+        self._batch.at(time, first.seq)
+        self._seq, self._time, self._place = first.seq, time, 0
+        fields = _fields(raw)
+        number = first.seq
+        if raw[0] == Kind.AMEND:
+            account, _, _, price, seq, _, _, nonce, *_ = fields
+            self._spend(account, last.fee)
+            kept, total = self.kept.get(seq), sum(first.found)
+            same = [seq, seq, price, price, total, total]
+            self._amend(0, account, kept.id if kept else seq, [*same, nonce, last.fee])
+            return
+        if raw[0] in _ORDERS:
+            first.fee = last.fee
+            self._placed(raw[0], fields, first, label)
+            self._taker = None
+        elif taker is not None:  # its beginning is not here
+            number = taker.seq
+            self._spend(taker.account, last.fee)
+        self._leave(number)
+        self._seq = last.seq
+        self._close(number, State.CANCELLED, Why.NOT_WHOLE)
 
     def _placed(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
         if kind in (Kind.PLACE, Kind.PLACE_IN_WORDS):
@@ -472,6 +523,11 @@ class Ledger:
     def _liquidated(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
         del kind, out, label
         self._cover(fields[0])
+
+
+def _fields(raw: bytes) -> Any:
+    layout = codec.LAYOUTS[raw[0]]
+    return layout.merge(layout.struct.unpack(raw)[1 : 1 + len(layout.fields) + len(layout.wide)])
 
 
 class _Taker:

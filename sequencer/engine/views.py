@@ -580,7 +580,7 @@ class Views:
         time = self.state.globals.time
         self._own.clear()
         for result in sorted(results, key=lambda one: one.outcomes[0].seq):
-            if result.reason is not Reason.OK:
+            if result.outcomes[0].reason is not Reason.OK:
                 continue
             raw, label = result.submission.raw, result.submission.label
             for outcome in result.outcomes:
@@ -632,6 +632,8 @@ class Views:
         marked: list[int] = []
         time = self.state.globals.time
         for result in results:
+            if result.outcomes[-1].failed:
+                continue  # nothing of it has happened
             for outcome in result.outcomes:
                 for fill in outcome.fills:
                     trade = self._trade(fill, time)

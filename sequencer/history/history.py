@@ -74,6 +74,9 @@ class History:
         self._offered = self._written = 0  # rows, of all; the second counts on the history's thread
         self._generation = 0  # of what is offered: what was taken back meanwhile must not be written
         self._at = (0, b"")  # log entries taken in, hash of the last
+        self._whole_at = (
+            self._at
+        )  # those in which no order is on its way that may be undone: from there on a start reads
         self._epoch = 0
         self._timer: asyncio.TimerHandle | None = None
         self._is_given_up = False
@@ -120,7 +123,7 @@ class History:
             self._generation += 1
             self._drop_waiting()
             self._offered = self._written = 0
-            self._at = self._store.offset, bytes.fromhex(self._store.log_hash)
+            self._at = self._whole_at = self._store.offset, bytes.fromhex(self._store.log_hash)
             self._is_given_up = self._is_loaded = self.is_whole = False
             self.error = ""
             self.ledger = Ledger(self.ledger.treasury_account)
@@ -184,6 +187,8 @@ class History:
 
     def _keep(self, batch: Batch, log_hash: bytes) -> None:
         self._at = self._at[0] + 1, log_hash
+        if not batch.is_open:
+            self._whole_at = self._at
         self._waiting.append(batch)
         self._rows += batch.rows
         self._offered += batch.rows
@@ -203,7 +208,7 @@ class History:
 
     def _take(self) -> tuple[list[Batch], tuple[int, bytes]]:
         batches, self._waiting, self._rows = self._waiting, [], 0
-        return batches, self._at
+        return batches, self._whole_at
 
     def _flush(self) -> None:
         if self._timer is not None:

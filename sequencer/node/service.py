@@ -200,6 +200,7 @@ class Service:
         )
         self.driver.on_applied = self._on_applied
         self.driver.on_stopped = self._on_stopped
+        self.driver.on_overdrawn = self._on_overdrawn
         self.driver.pressure = self._pressure
         self._work_posted = (
             0,
@@ -445,6 +446,12 @@ class Service:
         """There is no time to execute them at."""
         body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
         _refuse(submissions, body, RuntimeError(why))
+
+    def _on_overdrawn(self, submissions: list[Submission]) -> None:
+        """FOK and post-only orders of accounts that have had too many executed for nothing."""
+        what = "too many of the account's FOK and post-only orders over several records have failed"
+        body = errors.error_body(errors.Code.RATE_LIMITED, f"Not accepted: {what}; send again later.")
+        _refuse(submissions, body, RuntimeError(what))
 
     async def _on_lost(self, submissions: list[Submission], reason: str) -> None:
         """The log did not take a tick: takes the state back to the log and refuses what waited."""

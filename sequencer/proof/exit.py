@@ -15,16 +15,25 @@ from sequencer.protocol.state import State, expiry_time
 
 
 class Proofs:
-    """Witnesses under the root of `state`, as bytes: what each function of `Exit` reads, in its order."""
+    """Witnesses under the root of `state`, as bytes: what each function of `Exit` reads, in its order.
+
+    A state in which a plan is open is taken back to where it began, as `Exit.begin` does.
+    """
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.root = state.root()
+        self._before_open = b""
+        taker = state.globals.taker
+        if state.globals.plan_root and taker is not None:
+            self._before_open = self._open()
+            state.globals, _ = state.rewind(taker.account)
+            self.root = state.root()
 
     def begin(self) -> tuple[int, bytes]:
         """How many accounts there are, and the witness that shows it."""
         last = len(self.state.accounts)
-        witness = self._open()
+        witness = self._before_open + self._open()
         if last:
             witness += self._leaf(c.KEY_ACCOUNT | last, self.state.accounts[last].words())
         return last, witness + self._absent(c.KEY_ACCOUNT | (last + 1))

@@ -5,7 +5,7 @@ is applied; the notes are then replayed on a map that stands where the record be
 
 Words of a witness (32 bytes each), one after the other:
 
-    open        GLOBAL's 5 words, path; PARAMS' words, path
+    open        GLOBAL's 6 words, path; PARAMS' words, path
     read        a hashed leaf: n, its n words, path -- or 0, neighbour when it is absent; once a record and leaf
     inline      an ORDER or INSTRUMENT leaf: 1, value, path -- or 0, neighbour; nothing for an order of side 2 or more
     best        best order of a side: key, value, path -- or 0, neighbour of the empty prefix
@@ -13,6 +13,7 @@ Words of a witness (32 bytes each), one after the other:
     reduce      likewise
     write       path, at the root that then stands
     insert      neighbour, likewise
+    rewind      at the root of an open plan: GLOBAL's 6 words, path; the taker's account as read
     close       path of GLOBAL, at the root that then stands (the record's pre-root when it was a no-op)
 
 path = bitmap, siblings leaf first; neighbour = key, value, bitmap, bit, siblings (sequencer/protocol/cmap.py).
@@ -26,11 +27,11 @@ from sequencer.protocol import constants as c
 from sequencer.protocol.book import ORDER_LOW_MASK, Order, book_prefix, order_key, order_value
 from sequencer.protocol.cmap import Map
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.entries import NEVER, Account, Expiry, Page, Underlying
+from sequencer.protocol.entries import NEVER, Account, Expiry, Global, Page, Underlying
 from sequencer.protocol.hashing import keccak
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.params import Params
-from sequencer.protocol.state import State
+from sequencer.protocol.state import State, Undo
 from sequencer.protocol.transition import apply
 
 Entry = Account | Page | Underlying | Expiry
@@ -208,6 +209,14 @@ class Tracer(State):
         super().shrink_order(order, quantity)
         self._events.append(("reduce", _key(order), order_value(order)))
 
+    def rewind(self, number: int) -> tuple[Global, Account]:
+        """Noted; what the record reads and writes from here on is of the state before the plan."""
+        undo = self.undo
+        assert undo is not None
+        before, account = super().rewind(number)
+        self._events.append(("rewind", undo, number, account.words()))
+        return before, account
+
     def trace_back(self) -> None:
         """Noted."""
         self._events.append(("back",))
@@ -239,6 +248,15 @@ class _Builder:
         out += self._map.path(c.KEY_GLOBAL).words()
         self._map.put(c.KEY_GLOBAL, _hash(global_after))
         return out
+
+    def _rewind(self, undo: Undo, number: int, account_words: bytes) -> None:
+        for order, value in undo.orders.items():
+            self._map.put(order, value)
+        for changed, account in undo.accounts.items():
+            self._map.put(c.KEY_ACCOUNT | changed, _hash(account.words()))
+        self._map.put(c.KEY_GLOBAL, _hash(undo.global_words))
+        self._out += [*_split(undo.global_words), *self._map.path(c.KEY_GLOBAL).words()]
+        self._read(c.KEY_ACCOUNT | number, account_words)
 
     def _set(self, key: int, value: int | None) -> None:
         self._undo.append((key, self._map.get(key)))

@@ -26,6 +26,7 @@ KEY_UNDERLYING: Final = 5 << TYPE_SHIFT
 KEY_EXPIRY: Final = 6 << TYPE_SHIFT
 KEY_WITHDRAWAL: Final = 8 << TYPE_SHIFT
 KEY_PARAMS: Final = 9 << TYPE_SHIFT
+UNDO: Final = 10 << TYPE_SHIFT  # on a key, in copies of a state: what stood there where its open plan began
 
 # --- limits of the state ----------------------------------------------------------------------
 POSITIONS_MAX: Final = 64
@@ -43,6 +44,7 @@ SNAPSHOT_DAYS: Final = 4
 MARKED_FOR_GOOD: Final = U32_MAX  # a page's time once its expiry is fixed: these marks never age
 SCENARIOS: Final = 16
 STEPS_MAX: Final = 3  # fills or sweeps that one PLACE or CONTINUE may make (MAX_FILLS of the design)
+PLAN_RECORDS_MAX: Final = 128  # of a FOK or post-only order: it meets 384 resting orders at most
 SEGMENT_WEIGHT_MAX: Final = 32
 
 # --- time -------------------------------------------------------------------------------------

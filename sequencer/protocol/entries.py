@@ -102,6 +102,9 @@ class Global:
         "inbox_count",
         "inbox_hash",
         "last_class",
+        "plan_fee_max",
+        "plan_records",
+        "plan_root",
         "pool",
         "queue_state",
         "seq",
@@ -132,9 +135,12 @@ class Global:
         self.deficit = 0
         self.holes = 0  # sum of the accounts' holes
         self.taker: Taker | None = None
+        self.plan_root = b""  # of the state before the open plan (plans.py); empty: there is none
+        self.plan_fee_max = 0  # of its order
+        self.plan_records = 0  # that it has had
 
     def words(self) -> bytes:
-        """Five words."""
+        """Six words."""
         return b"".join(
             (
                 _word(
@@ -149,18 +155,26 @@ class Global:
                     | self.withdrawals << 208
                 ),
                 self.inbox_hash,
-                _word(self.inbox_count | self.fund << 40 | self.treasury << 104 | self.work << 168),
+                _word(
+                    self.inbox_count
+                    | self.fund << 40
+                    | self.treasury << 104
+                    | self.work << 168
+                    | self.plan_fee_max << 216
+                    | self.plan_records << 232
+                ),
                 _word(self.pool | (self.deficit & _U128) << 64 | self.holes << 192),
                 _word(self.taker.word() if self.taker else 0),
+                self.plan_root or bytes(32),
             )
         )
 
     @classmethod
     def from_words(cls, data: bytes) -> "Global":
         """Inverse of `words`. Raises ValueError when the length does not fit."""
-        _check_words(data, 5, "global")
+        _check_words(data, 6, "global")
         one = cls()
-        first, inbox_hash, second, third, taker = _read(data)
+        first, inbox_hash, second, third, taker, plan_root = _read(data)
         one.seq = first & _U40
         one.time = first >> 40 & _U32
         one.tick = first >> 72 & _U40
@@ -179,6 +193,9 @@ class Global:
         one.deficit = _signed(third >> 64 & _U128, 128)
         one.holes = third >> 192
         one.taker = Taker.from_word(taker) if taker else None
+        one.plan_root = _word(plan_root) if plan_root else b""
+        one.plan_fee_max = second >> 216 & 0xFFFF
+        one.plan_records = second >> 232 & 0xFFFF
         return one
 
 

@@ -1,11 +1,11 @@
-"""PLACE and CONTINUE: price-time priority, at most STEPS_MAX fills or sweeps a record.
+"""PLACE and CONTINUE: price-time priority, at most STEPS_MAX fills or sweeps a record; atomic orders: plans.py.
 
 A record is planned on copies of the accounts that it touches and committed only when it holds, so that a refused one
 changes nothing.
 """
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import insurance, margin, work
+from sequencer.protocol import insurance, margin, plans, work
 from sequencer.protocol.auth import authorise, use_nonce
 from sequencer.protocol.book import Order
 from sequencer.protocol.codec import Record
@@ -20,11 +20,15 @@ from sequencer.protocol.state import State, instrument_expiry_time
 class Plan:
     """What one record would do. `accounts` are copies; `steps` are (maker's order, lots filled, whether it leaves)."""
 
-    __slots__ = ("accounts", "before", "ended", "fees", "fills", "leaving", "more", "steps", "taker")
+    __slots__ = (
+        *("accounts", "before", "ended", "fees", "fills", "leaving", "more", "steps", "taker"),
+        "work_before",
+    )
 
     def __init__(self, taker: Taker, before: Account, account: Account) -> None:
         self.taker = taker
         self.before = before  # the taker's account without this order, its sums fresh
+        self.work_before = 0  # GLOBAL's, at the record's beginning
         self.leaving: Order | None = None  # the order that an AMEND puts this one in the place of
         self.accounts: dict[int, Account] = {taker.account: account}
         self.steps: list[tuple[Order, int, bool]] = []
@@ -105,41 +109,50 @@ def enter(
     elif not margin.can_hold(found, instrument, -quantity if side else quantity):
         return Reason.POSITION_LIMIT
     margin.refresh(state, found)
-    g.work += work.POSITION * len(found.positions)
     account = found.clone()
     if nonce is not None:
         use_nonce(account, nonce)
     plan = Plan(taker, found, account)
+    plan.work_before = g.work
     plan.leaving = leaving
+    g.work += work.POSITION * len(found.positions)
     if fee:
         plan.fees.append((taker.account, fee))
     reason = _walk(state, plan, page)
     if reason:
         return reason
-    if flags >> c.FLAG_TIF_SHIFT & 3 == c.TIF_FOK and taker.quantity:
-        return Reason.FOK_UNFILLED
     reason = _finish(state, plan, page, fee, out)
     if reason:
         return reason
+    if g.plan_root:
+        g.plan_fee_max = fee_max
     count_order(state)
     out.fee += fee
     return Reason.OK
 
 
 def proceed(state: State, out: Outcome) -> Reason:
-    """CONTINUE: the pending taker goes on. If its margin would break, its fills are left out and the order ends."""
-    taker = state.globals.taker
+    """CONTINUE: the pending taker goes on.
+
+    If its margin would break, its fills are left out and the order ends; an atomic one is undone as a whole.
+    """
+    g = state.globals
+    taker = g.taker
     if taker is None:
         return Reason.NO_TAKER
-    state.globals.taker = None
+    g.taker = None
     page = state.page_of(taker.instrument)
     found = state.owner(taker.account)
     margin.refresh(state, found)
-    state.globals.work += work.POSITION * len(found.positions)
+    g.work += work.POSITION * len(found.positions)
     plan = Plan(Taker.from_word(taker.word()), found, found.clone())
-    # A post-only order that meets a live one after it has swept ends here, as one whose margin breaks.
-    if _walk(state, plan, page) or _finish(state, plan, page, 0, out):
+    reason = _walk(state, plan, page) or _finish(state, plan, page, 0, out)
+    if reason:
         state.trace_back()
+        if g.plan_root:
+            plans.fail(state, taker, reason, out)
+    elif g.plan_root and not out.pending:
+        plans.end(state)
     return Reason.OK
 
 
@@ -196,6 +209,10 @@ def _walk(state: State, plan: Plan, page: Page) -> Reason:
     else:
         if taker.quantity:
             state.trace_best(taker.instrument, 1 - side)
+    if plan.more and plans.is_atomic(taker.flags) and plans.is_full(state):
+        return plans.refusal(taker.flags)
+    if taker.flags >> c.FLAG_TIF_SHIFT & 3 == c.TIF_FOK and taker.quantity and not plan.more:
+        return Reason.FOK_UNFILLED
     return Reason.OK
 
 
@@ -320,6 +337,10 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
             return Reason.MARGIN
 
     params = state.params
+    if pending and plans.is_atomic(flags):
+        leaving = [] if plan.leaving is None else [plan.leaving]
+        orders = leaving + [order for order, _, _ in plan.steps]
+        plans.note(state, list(plan.accounts), orders, plan.work_before)
     if plan.leaving is not None:
         state.remove_order(plan.leaving)
         out.removed.append(plan.leaving)

@@ -70,6 +70,7 @@ class Outcome:
     `found`: the lots that had traded of it, and those that rested. Of an order or a bid that is refused for MARGIN:
     the free margin that it `needed`, and what was `there` (1e-6 USD). `moved`: positions that a BID or SETTLE has taken
     from an account: (instrument, lots, ticks a lot). `ended`: the account all of whose orders died of it together.
+    `failed`: why a FOK or post-only order of several records is undone by this one, whole; OK: it is not.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class Outcome:
         "amount",
         "debited",
         "ended",
+        "failed",
         "fee",
         "fills",
         "found",
@@ -101,6 +103,7 @@ class Outcome:
         ] = []  # resting orders that left without a fill: cancelled, amended, dead when met, self-trade
         self.amended: Order | None = None
         self.pending = False
+        self.failed = Reason.OK
         self.fee = 0
         self.amount = 0
         self.number = 0

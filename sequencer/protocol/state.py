@@ -38,6 +38,20 @@ class Changes:
         return taken
 
 
+class Undo:
+    """What stood where the open plan began, of all that it has changed since (plans.py).
+
+    `orders`: leaf value by key. Nothing else that can change while a plan is open goes back.
+    """
+
+    __slots__ = ("accounts", "global_words", "orders")
+
+    def __init__(self, global_words: bytes) -> None:
+        self.global_words = global_words
+        self.accounts: dict[int, Account] = {}
+        self.orders: dict[int, int] = {}
+
+
 class State:
     """State of an exchange. `domain` is its EIP-712 domain separator, a constant of the deployment."""
 
@@ -58,6 +72,7 @@ class State:
         "params",
         "shocks",
         "underlyings",
+        "undo",
     )
 
     def __init__(self, domain: bytes, params: Params, underlyings: tuple[int, ...] = (0,)) -> None:
@@ -80,6 +95,7 @@ class State:
         self.books: dict[int, Book] = {}
         self.orders_of: dict[int, dict[int, Order]] = {}  # account -> seq -> resting order, dead ones too
         self.changes: tuple[Changes, ...] = ()  # one for each reader
+        self.undo: Undo | None = None  # while a plan is open
         self.epoch = 0  # counts changes of pages, so that valuations know their age
         self._touched: dict[int, Account | Page | Underlying | Expiry] = {}
         self.map.put(c.KEY_PARAMS, _value(params.words()))
@@ -136,6 +152,28 @@ class State:
         self._know(order)
         for reader in self.changes:
             reader.orders.append(order)
+        self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
+
+    def rewind(self, number: int) -> tuple[Global, Account]:
+        """Takes accounts and orders back to where the open plan began; GLOBAL and account `number` as they were there.
+
+        GLOBAL's own fields are the caller's, who knows which of them go back.
+        """
+        undo = self.undo
+        assert undo is not None  # a plan is open, and copies of a state carry it
+        for key, value in undo.orders.items():
+            self._bring_back(order_from(key, value))
+        for changed, account in undo.accounts.items():
+            State.put_account(self, changed, account)
+        self.undo = None
+        return Global.from_words(undo.global_words), self.accounts[number]
+
+    def _bring_back(self, order: Order) -> None:
+        resting = self.books[order.instrument].get(order.side, order.price, order.seq)
+        if resting is None:
+            State.insert_order(self, order)
+            return
+        resting.quantity, resting.filled = order.quantity, order.filled
         self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
 
     def _know(self, order: Order) -> None:
@@ -241,7 +279,10 @@ class State:
     # --- copies ---------------------------------------------------------------------------------
 
     def preimages(self) -> Iterator[tuple[int, bytes]]:
-        """(key, words) of every leaf: all that is needed to build the state again. Inline leaves give their value."""
+        """(key, words) of every leaf: all that is needed to build the state again. Inline leaves give their value.
+
+        While a plan is open also what it has changed, as it was before, under the leaf's key + UNDO.
+        """
         yield c.KEY_PARAMS, self.params.words()
         yield c.KEY_GLOBAL, self.globals.words()
         for number, account in self.accounts.items():
@@ -255,15 +296,25 @@ class State:
         for key, value in self.map.items():
             if key & _TYPE_MASK in _INLINE:
                 yield key, value.to_bytes(32, "big")
+        if self.undo is not None:
+            yield c.UNDO | c.KEY_GLOBAL, self.undo.global_words
+            for number, account in self.undo.accounts.items():
+                yield c.UNDO + (c.KEY_ACCOUNT | number), account.words()
+            for key, value in self.undo.orders.items():
+                yield c.UNDO + key, value.to_bytes(32, "big")
 
     @classmethod
     def from_preimages(cls, domain: bytes, leaves: Iterator[tuple[int, bytes]]) -> "State":
         """Inverse of `preimages`. Raises ValueError on words that no entry has; the caller compares the root."""
         params: Params | None = None
+        undo: list[tuple[int, bytes]] = []
         items: list[tuple[int, int]] = []
         rest: list[tuple[int, bytes]] = []
         for key, words in leaves:
             kind = key & _TYPE_MASK
+            if kind >= c.UNDO:
+                undo.append((key - c.UNDO, words))
+                continue
             items.append((key, int.from_bytes(words, "big") if kind in _INLINE else _value(words)))
             if kind == c.KEY_PARAMS:
                 params = Params.from_words(words)
@@ -300,7 +351,23 @@ class State:
             state._know(order)
         items.sort()
         state.map = Map.build(items)
+        state._keep_undo(undo)
         return state
+
+    def _keep_undo(self, leaves: list[tuple[int, bytes]]) -> None:
+        for key, words in leaves:
+            if key == c.KEY_GLOBAL:
+                self.undo = Undo(words)
+        for key, words in leaves:
+            kind = key & _TYPE_MASK
+            if self.undo is None or kind not in (c.KEY_GLOBAL, c.KEY_ACCOUNT, c.KEY_ORDER):
+                raise ValueError(
+                    f"state: what is to be undone of key type {kind >> c.TYPE_SHIFT} stands alone"
+                )
+            if kind == c.KEY_ACCOUNT:
+                self.undo.accounts[key & _BELOW_TYPE] = Account.from_words(words)
+            elif kind == c.KEY_ORDER:
+                self.undo.orders[key] = int.from_bytes(words, "big")
 
 
 _INLINE: Final = (c.KEY_ORDER, c.KEY_INSTRUMENT, c.KEY_WITHDRAWAL)

@@ -15,6 +15,7 @@ UNIT_US: Final = 10
 NO_KIND: Final = 4  # what is no known kind
 RISK_ROW: Final = 24  # each row that a RISK tries to mark, beside the record's own
 MAKER: Final = 8  # each account that an order meets in the book, likewise
+UNDO: Final = 8  # each record of an atomic order that is undone
 POSITION: Final = 1  # each position of an order's own account, whose margin is computed
 
 # What a batch costs beside its records: questions to L1 and the archive; each blob's commitment, which names it.

@@ -59,7 +59,8 @@ class Driver:
     """Runs ticks. `on_applied` gets each tick as the state stands after it, `on_tick` each durable one, `on_lost` the
     submissions of one that the log did not take.
 
-    `on_stopped` gets what waited while there is no time that can be trusted.
+    `on_stopped` gets what waited while there is no time that can be trusted, `on_overdrawn` what a tick has put off and
+    its account's rate does not let wait.
 
     `pressure` says by how much what is acknowledged is ahead of what can be posted; the intake refuses by it.
 
@@ -85,6 +86,7 @@ class Driver:
         self.on_tick = on_tick
         self.on_applied: Callable[[Tick], None] = lambda _tick: None
         self.on_stopped: Callable[[list[Submission], str], None] = lambda _submissions, _why: None
+        self.on_overdrawn: Callable[[list[Submission]], None] = lambda _submissions: None
         self.pressure: Callable[[], int] = lambda: 0
         self.applied = 0
         self.settled = 0
@@ -196,6 +198,13 @@ class Driver:
             tick = self.engine.run(now_s, system, submissions, beats)
             self._held = tick.waiting
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
+            for result in tick.results:
+                if result.undone:
+                    self.intake.charge(result.submission, result.undone)
+            if tick.put_off:
+                left = {id(one) for one in tick.put_off}
+                submissions = [one for one in submissions if id(one) not in left]
+                self.on_overdrawn(self.intake.put_off(tick.put_off))
             self.metrics.apply_ms = took_s * 1e3
             self.metrics.apply_s_total += took_s
             self.applied += 1

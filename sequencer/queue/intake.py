@@ -16,6 +16,7 @@ from sequencer.queue.outcomes import key_of
 
 QUEUE_FULL = 1100
 RATE_LIMITED = 1101
+UNDONE_COST = 16  # a record that was executed and undone takes as long as so many refusals
 _ORDERS = (Kind.PLACE, Kind.AMEND, Kind.PLACE_IN_WORDS)  # flags in byte 9
 
 
@@ -36,6 +37,7 @@ class Intake:
     def __init__(self, limits: IntakeLimits | None = None) -> None:
         self.limits = limits or IntakeLimits()
         self._waiting: deque[Submission] = deque()
+        self._put_off: deque[Submission] = deque()  # a tick has had them, and left them to the next
         self._buckets: dict[int, tuple[float, int]] = {}
         self.refused = 0
         self.accepted = 0
@@ -43,7 +45,7 @@ class Intake:
 
     def __len__(self) -> int:
         """Submissions waiting."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._put_off)
 
     def offer(self, submission: Submission) -> int:
         """0 when queued; else QUEUE_FULL or RATE_LIMITED, and then it is not.
@@ -114,16 +116,43 @@ class Intake:
         """Whether a record of this account with this nonce waits."""
         of = account.to_bytes(4, "big")
         key = of + nonce.to_bytes(4, "big")
-        return any(one.raw[1:5] == of and key_of(one.raw) == key for one in self._waiting)
+        return any(
+            one.raw[1:5] == of and key_of(one.raw) == key
+            for waiting in (self._put_off, self._waiting)
+            for one in waiting
+        )
+
+    def charge(self, submission: Submission, records: int) -> None:
+        """Takes off its account's rate what so many records cost that were executed for nothing."""
+        account = int.from_bytes(submission.raw[1:5], "big")
+        if account in self._buckets:
+            tokens, then = self._buckets[account]
+            self._buckets[account] = (max(tokens - records * UNDONE_COST, -float(self.limits.burst)), then)
+
+    def put_off(self, submissions: list[Submission]) -> list[Submission]:
+        """Lets these wait for the next tick; those whose account has overdrawn its rate do not, and are returned.
+
+        They make nothing else late: what a tick has left out is no sign that the ticks are behind.
+        """
+        overdrawn = []
+        for one in submissions:
+            if self._buckets.get(int.from_bytes(one.raw[1:5], "big"), (0.0, 0))[0] < 0.0:
+                overdrawn.append(one)
+            else:
+                self._put_off.append(one)
+        self.refused += len(overdrawn)
+        return overdrawn
 
     def take(self, most: int) -> list[Submission]:
-        """The oldest submissions, at most `most`."""
+        """The oldest submissions, at most `most`; of those that were put off no more than half while others wait."""
         waiting = self._waiting
-        if len(waiting) <= most:
+        if not self._put_off and len(waiting) <= most:
             taken = list(waiting)
             waiting.clear()
             return taken
-        return [waiting.popleft() for _ in range(most)]
+        again = min(len(self._put_off), max(most // 2, most - len(waiting)))
+        taken = [self._put_off.popleft() for _ in range(again)]
+        return taken + [waiting.popleft() for _ in range(min(most - again, len(waiting)))]
 
 
 def _adds_risk(raw: bytes) -> bool:

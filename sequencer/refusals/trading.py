@@ -14,7 +14,7 @@ from sequencer.protocol.state import instrument_expiry_time
 from sequencer.refusals.case import MONEY, SIZE, Case, Teller, Why, moment, money, name_of, side_of
 from sequencer.wire.names import expiry_name, terms_name
 
-LOOKED_AT_MAX: Final = 64  # resting orders that one explanation looks at
+LOOKED_AT_MAX: Final = c.STEPS_MAX * c.PLAN_RECORDS_MAX  # resting orders, as many as a FOK meets
 _TIFS: Final = ("GTC", "IOC", "FOK", "an unknown time in force")
 _FLAGS: Final = (
     (c.FLAG_POST_ONLY, "post-only"),

@@ -74,6 +74,7 @@ class Reexecution:
         self.state = state
         self.report = report
         self._inbox = inbox
+        self._order = (0, 0, b"")  # the last record but CONTINUE: its number before and now
         self._ahead = 0  # how far sequence numbers have moved on
         self._old_seq = 0  # of the record that is executed again
         self._segments: list[LoggedSegment] = []
@@ -112,6 +113,7 @@ class Reexecution:
             counts = g.inbox_count < len(self._inbox) and g.last_class == c.CLASS_SYSTEM
             wanted = self._inbox[g.inbox_count] if counts else HOLE
         self.report.replaced += wanted != raw
+        self._order = (self._old_seq, self.state.globals.seq, raw)
         place, reason = self._put(wanted)
         if raw[0] in TRADERS_KINDS and (reason or place != self._old_seq):
             self.report.redone.append(Redone(self._old_seq, place, raw, reason))
@@ -143,6 +145,13 @@ class Reexecution:
         if out.reason is not Reason.OK and raw[0] != Kind.CONTINUE:
             self.report.refused.append((seq, out.reason))
         self.report.fills += ((self.state.globals.time, fill) for fill in out.fills)
+        if out.failed:  # an order over several records is not what it was: it has traded nothing
+            old_seq, place, order = self._order
+            kept = [one for one in self.report.fills if one[1].taker_seq != place]
+            self.report.fills.clear()
+            self.report.fills += kept
+            self.report.redone = [one for one in self.report.redone if one.place != place]
+            self.report.redone.append(Redone(old_seq, place, order, out.failed))
         return seq, out.reason
 
     def _close(self) -> None:

@@ -31,6 +31,7 @@ class Why(IntEnum):
     UNBACKED = 7  # the marks had passed it, and its reserve no longer bore its fill
     IOC = 8  # the rest of an order that may not rest
     LIMIT = 9  # its account could hold no more, or its margin bore no more
+    NOT_WHOLE = 10  # a FOK or post-only order of several records, undone by its last one
 
 
 class TradeKind(IntEnum):
@@ -136,6 +137,7 @@ class Batch:
         "closes",
         "floors",
         "floors_before",
+        "is_open",
         "kept_added",
         "kept_gone",
         "moves",
@@ -160,6 +162,7 @@ class Batch:
         self.positions: list[list[int]] = []
         self.totals: list[list[int]] = []
         self.next_seq = 0
+        self.is_open = False  # an order that may still be undone is on its way, and not in
         # As they were before: lots, cost, realised; totals, None of a new account.
         self.touched_positions: dict[tuple[int, int], tuple[int, int, int]] = {}
         self.touched_accounts: dict[int, tuple[int, int, int, int, int] | None] = {}

@@ -63,6 +63,7 @@ class Corners:
                 self.wide_marks,
                 self.many_makers,
                 self.amendments,
+                self.atomic_orders,
             ]
             self.random.shuffle(scenes)
             for scene in scenes:
@@ -316,6 +317,65 @@ class Corners:
                 yield waits
             yield codec.encode(Kind.CONTINUE), None
         yield from self.by("long", Kind.CANCEL_ALL, nonce_floor=0)
+
+    def proceed(self) -> Iterator[Drawn]:
+        """The taker that waits goes on to its end."""
+        while self.exchange.state.globals.taker is not None:
+            yield codec.encode(Kind.CONTINUE), None
+
+    def atomic_orders(self) -> Iterator[Drawn]:
+        """FOK and post-only orders against 70 orders, seldom more than a plan may meet, with dead ones in between: they
+        hold, they fail at the last lot or somewhere on the way; by PLACE, by AMEND and by force.
+        """
+        draw, state = self.random, self.exchange.state
+        day = self.today() + 13
+        yield from self.market(day, self._index(0))
+        instrument = draw.choice(self.listed(day))
+        mark = max(self.exchange.mark(instrument), 500)
+        side = draw.choice((c.BUY, c.SELL))
+        worse = 1 if side == c.SELL else -1
+        count = c.PLAN_RECORDS_MAX * c.STEPS_MAX + 3 if draw.random() < 0.08 else 70
+        ends_at = draw.randrange(count) if draw.random() < 0.3 else -1
+        live = 0
+        soon = state.globals.time + 2
+        for number in range(count):
+            price = mark + worse * (number // 3)
+            if number == ends_at:
+                yield from self.place("long", instrument, side, price, 1)
+                continue
+            is_dying = draw.random() < 0.15
+            role, lots = draw.choice(TRADERS[1:]), draw.randint(1, 3)
+            order = {"instrument": instrument, "flags": side, "price": price, "quantity": lots}
+            expires = soon if is_dying else 0
+            yield from self.by(role, Kind.PLACE, **order, fee_max=FEE_MAX, expires=expires)
+            live += 0 if is_dying else lots
+        if draw.random() < 0.3:  # an account's orders end; how many lots it had in the book
+            role = draw.choice(TRADERS[1:])
+            number = self.exchange.numbers[role]
+            for order_of in state.orders_of.get(number, {}).values():
+                if order_of.instrument == instrument and not order_of.expires:
+                    live -= order_of.quantity
+            yield from self.by(role, Kind.CANCEL_ALL, nonce_floor=0)
+        yield from self.system(Kind.TICK, time=soon)
+        far, near = mark + worse * count, mark + worse * draw.choice((0, 1, 2))
+        fok, stp = c.TIF_FOK << c.FLAG_TIF_SHIFT, draw.choice((0, 0, c.FLAG_STP_TAKER))
+        fee = draw.choice((1, 7, FEE_MAX))
+        for wanted in (live + 1, live, 5):
+            flags = 1 - side | (draw.choice((fok, fok, fok | stp, c.FLAG_POST_ONLY)))
+            fields = {"instrument": instrument, "flags": flags, "quantity": max(wanted, 1), "fee_max": fee}
+            fields["price"] = far if flags & fok else near
+            if draw.random() < 0.3:
+                number = self.exchange.numbers["long"]
+                yield from self.system(Kind.FORCED_ORDER, account=number, expires=0, **fields)
+            else:
+                yield from self.by("long", Kind.PLACE, **fields)
+            yield from self.proceed()
+        post = c.FLAG_POST_ONLY
+        yield from self.place("long", instrument, 1 - side, max(mark - 50 * worse, 1), 9, post)
+        yield from self.amend("long", instrument, 1 - side, draw.choice((5, 40)), near)
+        yield from self.proceed()
+        for role in TRADERS:
+            yield from self.by(role, Kind.CANCEL_ALL, nonce_floor=0)
 
     def amend(
         self, role: str, instrument: int, side: int, total: int | None, price: int | None

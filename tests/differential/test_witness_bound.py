@@ -99,6 +99,8 @@ def of_kinds() -> dict[int, int]:
     trade = (
         touched * (1 + c.STEPS_MAX) + pages + order * c.STEPS_MAX + absent(c.KEY_ORDER) + insert(c.KEY_ORDER)
     )
+    failed = account * (1 + c.STEPS_MAX) + pages + order * c.STEPS_MAX + absent(c.KEY_ORDER) + touched
+    failed += len(Global().words()) // WORD + write(c.KEY_GLOBAL)
     # Of old marks they say which RISK could renew, in as many expiries as there are pages.
     renewable = c.PAGES_MAX * expiry
     of_two = 2 * pages - c.UNDERLYINGS * underlying  # accounts: an underlying is shown once
@@ -126,7 +128,8 @@ def of_kinds() -> dict[int, int]:
         Kind.COLLECT: touched,
         Kind.SWEEP: order + touched + read(c.KEY_PAGE, PAGE_WORDS),
         Kind.PLACE: trade,
-        Kind.CONTINUE: trade,
+        # An order of several records that fails: GLOBAL and its account at the root before it, and no order rests.
+        Kind.CONTINUE: max(trade, failed),
         Kind.CANCEL: order + touched,
         Kind.CANCEL_ALL: touched,
         Kind.SET_SIGNER: touched,

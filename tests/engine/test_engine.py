@@ -5,11 +5,12 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sequencer.engine.engine import CONTINUE, class_of
+from sequencer.engine.engine import CONTINUE, UNDONE_MAX, class_of
 from sequencer.protocol import batch, codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.transition import apply
+from sequencer.queue.intake import RATE_LIMITED, Intake, IntakeLimits
 from tests.simulation.little import Little, deposit, genesis, reasons, submission
 from tests.simulation.world import MID
 
@@ -112,6 +113,131 @@ def test_dead_orders_of_a_tick__are_swept_before_its_takers_and_count_against_no
     assert [outcome.rested is not None for outcome in rested] == [True]
     assert [len(outcome.fills) for outcome in filled] == [1]
     assert little.replayed().root() == little.state.root()
+
+
+FOK = c.TIF_FOK << c.FLAG_TIF_SHIFT
+
+
+def test_fok__over_seventy_orders__is_one_answer_and_a_replay_agrees() -> None:
+    little = Little()
+    little.run([little.rest(number % 3, c.SELL, MID + number) for number in range(70)])
+    tick = little.run([little.place(3, c.BUY, MID + 70, 700, FOK)])
+    (result,) = tick.results
+    assert result.reason is Reason.OK
+    assert sum(len(outcome.fills) for outcome in result.outcomes) == 70
+    assert little.state.undo is None
+    assert little.replayed().root() == little.state.root()
+
+
+def test_fok__that_fails_late__is_refused_like_any_order_and_leaves_no_record() -> None:
+    """Of two, one lacks lots, which is seen at once; the other meets its own order behind sixty."""
+    little = Little()
+    little.run([little.rest(number % 3, c.SELL, MID + number) for number in range(60)])
+    little.run([little.rest(3, c.SELL, MID + 60), little.rest(1, c.SELL, MID + 61)])
+    root, words = little.state.root(), little.state.globals.words()
+    lacks = little.place(3, c.BUY, MID + 70, 700, FOK)
+    ends = little.place(3, c.BUY, MID + 70, 610, FOK | c.FLAG_STP_TAKER)
+    tick = little.run([lacks, ends])
+    assert tick.entry is None
+    assert reasons(tick) == [Reason.FOK_UNFILLED] * 2
+    assert [result.undone for result in tick.results] == [1, 21]
+    assert (little.state.root(), little.state.globals.words()) == (root, words)
+    fills = little.place(3, c.BUY, MID + 59, 600, FOK)
+    tick = little.run([little.place(3, c.BUY, MID + 70, 610, FOK | c.FLAG_STP_TAKER), fills])
+    assert reasons(tick) == [Reason.FOK_UNFILLED, Reason.OK]
+    assert little.replayed().root() == little.state.root()
+
+
+def test_intake__takes_what_an_undone_order_has_cost_off_its_accounts_rate() -> None:
+    little = Little()
+    intake = Intake(IntakeLimits(rate_per_s=1, burst=50))
+    order = little.place(3, c.BUY, MID, 1, FOK)
+    assert intake.offer(order) == 0
+    intake.charge(order, 4)
+    assert intake.offer(little.place(3, c.BUY, MID, 1)) == RATE_LIMITED
+    assert intake.offer(little.place(2, c.BUY, MID, 1)) == 0
+
+
+def deep(little: Little, orders: int = 385) -> None:
+    """A book of so many orders of one lot, the last of them trader 3's own."""
+    for first in range(0, orders - 1, 60):
+        prices = range(MID + first, MID + min(first + 60, orders - 1))
+        little.run([little.place(0, c.SELL, price, 1, c.FLAG_POST_ONLY) for price in prices])
+    little.run([little.rest(3, c.SELL, MID + orders - 1, 1)])
+
+
+ENDS = FOK | c.FLAG_STP_TAKER
+
+
+def test_orders_undone_at_their_last_record__hold_up_nobody_and_wait_their_turn() -> None:
+    """A tick does so much for nothing, of an account and in all; others' orders of the same tick are as ever."""
+    little = Little()
+    deep(little)
+    root = little.state.root()
+    bad = [little.place(3, c.BUY, MID + 500, 385, ENDS) for _ in range(5)]
+    tick = little.run(bad)
+    assert [result.undone for result in tick.results] == [c.PLAN_RECORDS_MAX]
+    assert tick.put_off == bad[1:]
+    assert (tick.entry, little.state.root()) == (None, root)
+    good = [
+        *(little.place(1, c.BUY, MID + 59, 60, FOK), little.rest(2, c.BUY, MID - 9)),
+        little.place(3, c.BUY, MID + 70, 3),
+    ]
+    tick = little.run([*bad[1:], *good])
+    assert [one.submission for one in tick.results] == [good[1], bad[1], *good[::2]]
+    assert [one.reason for one in tick.results if one.submission in good] == [Reason.OK] * 3
+    assert tick.put_off == bad[2:]
+    assert little.replayed().root() == little.state.root()
+
+
+def test_orders_undone__of_many_accounts__are_bounded_in_all() -> None:
+    little = Little()
+    deep(little)
+    bad = [
+        *(little.place(3, c.BUY, MID + 500, 385, ENDS), little.place(0, c.BUY, MID + 500, 500, FOK)),
+        *(little.place(one, c.BUY, MID + 500, 385, FOK) for one in (1, 2)),
+    ]
+    tick = little.run(bad)
+    assert [result.undone for result in tick.results] == [c.PLAN_RECORDS_MAX, 1, c.PLAN_RECORDS_MAX]
+    assert UNDONE_MAX == 2 * c.PLAN_RECORDS_MAX
+    assert tick.put_off == bad[3:]
+    assert {result.reason for result in tick.results} == {Reason.FOK_UNFILLED}
+
+
+def test_intake__what_a_tick_has_put_off__comes_first_in_its_half_and_makes_nobody_late() -> None:
+    little = Little()
+    intake = Intake(IntakeLimits(rate_per_s=1, burst=50, sojourn_max_ns=10))
+    old = [little.place(3, c.BUY, MID, 1, FOK) for _ in range(6)]
+    assert [intake.offer(one) for one in old] == [0] * 6
+    assert intake.put_off(intake.take(9)) == []
+    assert len(intake) == 6
+    assert intake.holds(4, 0)
+    late = [little.place(2, c.BUY, MID, 1) for _ in range(6)]
+    for one in late:
+        one.arrived_ns = 1_000
+        assert intake.offer(one) == 0
+    assert intake.take(4) == [*old[:2], *late[:2]]
+    assert intake.take(9) == [*old[2:], *late[2:]]
+    intake.charge(old[0], 10)
+    assert intake.put_off([old[0], late[0]]) == [old[0]]
+    assert intake.take(9) == [late[0]]
+
+
+def test_tick__after_a_leader_whose_last_batch_ends_inside_an_order__goes_on_with_it_first() -> None:
+    for flags, filled in ((FOK, True), (FOK | c.FLAG_STP_TAKER, False)):
+        little = Little()
+        little.run([little.rest(number % 3, c.SELL, MID + number) for number in range(8)])
+        little.run([little.rest(3, c.SELL, MID + 8), little.rest(1, c.SELL, MID + 9)])
+        order = little.place(3, c.BUY, MID + 9, 90, flags)
+        apply(little.state, codec.encode(Kind.TICK, time=little.now))
+        assert apply(little.state, order.raw).pending
+        tick = little.run([little.rest(1, c.BUY, MID - 50)])
+        assert reasons(tick) == [Reason.OK]
+        taken_over = [one for one in tick.system if one.submission.raw == CONTINUE]
+        assert [len(one.outcomes) for one in taken_over] == ([1] * 3 if filled else [2])
+        assert {one.reason for one in taken_over} == {Reason.OK if filled else Reason.FOK_UNFILLED}
+        assert little.state.globals.taker is None
+        assert (little.state.accounts[4].positions != {}) == filled
 
 
 def test_segments__close_before_their_weight_passes_what_a_challenge_carries() -> None:

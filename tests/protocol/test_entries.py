@@ -59,7 +59,10 @@ GLOBAL_BITS = {
         "seq": (0, 39), "time": (40, 71), "tick": (72, 111), "last_class": (112, 119), "queue_state": (120, 127),
         "breaker_level": (128, 135), "breaker_until": (136, 167), "excess": (168, 207), "withdrawals": (208, 239),
     },
-    2: {"inbox_count": (0, 39), "fund": (40, 103), "treasury": (104, 167)},
+    2: {
+        "inbox_count": (0, 39), "fund": (40, 103), "treasury": (104, 167), "work": (168, 215),
+        "plan_fee_max": (216, 231), "plan_records": (232, 247),
+    },
     3: {"pool": (0, 63), "deficit": (64, 191), "holes": (192, 255)},
 }  # fmt: skip
 
@@ -78,6 +81,7 @@ def globals_(draw: st.DrawFn) -> Global:
             setattr(one, name, draw(uint(high - low + 1)))
     one.inbox_hash = draw(st.binary(min_size=32, max_size=32))
     one.taker = draw(st.none() | takers())
+    one.plan_root = draw(st.just(b"") | st.binary(min_size=32, max_size=32).filter(any))
     return one
 
 
@@ -85,11 +89,12 @@ def globals_(draw: st.DrawFn) -> Global:
 @given(globals_())
 def test_global__stands_in_the_documented_bits__and_comes_back(one: Global) -> None:
     data = one.words()
-    assert len(data) == 5 * 32
+    assert len(data) == 6 * 32
     for index, places in GLOBAL_BITS.items():
         assert word(data, index) == packed(one, places)
     assert data[32:64] == one.inbox_hash
     assert word(data, 4) == (packed(one.taker, TAKER_BITS) if one.taker else 0)
+    assert data[160:] == (one.plan_root or bytes(32))
     assert Global.from_words(data).words() == data
 
 

@@ -1,6 +1,6 @@
 """The auditor: what must hold of a state after every record, computed anew from all that is in it."""
 
-from sequencer.protocol import codec, margin
+from sequencer.protocol import codec, margin, plans
 from sequencer.protocol import constants as c
 from sequencer.protocol.black76 import intrinsic
 from sequencer.protocol.book import order_key, order_value
@@ -33,6 +33,7 @@ class Auditor:
         check_orders(state)
         check_caches(state)
         check_bounds(state)
+        check_plan(state)
 
     def check_money(self, state: State) -> None:
         """Claims equal the pool and the deficit; all money is somewhere."""
@@ -113,6 +114,22 @@ def check_caches(state: State) -> None:
     }
 
 
+def check_plan(state: State) -> None:
+    """An open plan is an atomic taker's, and what is kept of before gives the root that GLOBAL remembers."""
+    g = state.globals
+    assert bool(g.plan_root) == (state.undo is not None)
+    fits(g, 16, "plan_records", "plan_fee_max")
+    if state.undo is None:
+        assert g.plan_records == g.plan_fee_max == 0
+        return
+    assert g.taker is not None
+    assert plans.is_atomic(g.taker.flags)
+    assert 0 < g.plan_records < c.PLAN_RECORDS_MAX
+    twin = State.from_preimages(state.domain, iter(list(state.preimages())))
+    twin.globals, _ = twin.rewind(g.taker.account)
+    assert twin.root() == g.plan_root
+
+
 def check_bounds(state: State) -> None:
     """Every field fits its bits, so that no word bleeds into its neighbour."""
     g = state.globals
@@ -169,7 +186,9 @@ def naive_root(state: State) -> bytes:
     """Root from the preimages alone: every leaf hashed anew, the map built by its definition."""
     inline = (c.KEY_ORDER, c.KEY_INSTRUMENT, c.KEY_WITHDRAWAL)
     leaves = sorted(
-        (key, words if key & _TYPE in inline else keccak(words)) for key, words in state.preimages()
+        (key, words if key & _TYPE in inline else keccak(words))
+        for key, words in state.preimages()
+        if key < c.UNDO
     )
     return _subtree(leaves) if leaves else bytes(32)
 
