@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from sequencer.cli.history import order_history
 from sequencer.cli.options import (
     SIDES,
     account_number,
@@ -22,7 +23,10 @@ from sequencer.wire.pages import all_of
 
 @click.group()
 def order() -> None:
-    """Place, list, amend and cancel orders."""
+    """Place, list, amend and cancel orders; tell of those that are over."""
+
+
+order.add_command(order_history)
 
 
 @order.command()

@@ -106,13 +106,13 @@ def readers(state: State, params: dict[str, Any]) -> tuple[int, frozenset[bytes]
     number: object = params.get("account")
     account = state.accounts.get(number) if isinstance(number, int) else None
     if account is None or not isinstance(number, int):
-        raise QueryError("account", "must be an account's number", number)
+        raise QueryError("account", "an account's number", number)
     now, expires = state.globals.time, params.get("access_expires")
     if not isinstance(expires, int) or not now < expires <= now + access.LASTS_MAX_S:
         limit = f"ahead of the exchange's time, {now}, by at most {access.LASTS_MAX_S} s"
         raise QueryError("access_expires", limit, expires)
     if not isinstance(params.get("signature"), bytes):
-        raise QueryError("signature", "must be the 64 bytes of a signature", None)
+        raise QueryError("signature", "the 64 bytes of a signature", None)
     keys = (key for key, _, until in account.signers if until > now)
     return number, frozenset((account.owner, *keys))
 

@@ -32,6 +32,8 @@ REMEDIES: Final = {
     "attempts": TX_REMEDY,
     "meta": TX_REMEDY,
 }
+HISTORY: Final = "history.sqlite"
+HISTORY_REMEDY: Final = f"stop the node and delete {HISTORY}: the next start makes it again from the log"
 SNAPSHOT_REMEDY: Final = "delete it: the next start takes an older one, or the log alone"
 
 logger = logging.getLogger(__name__)
@@ -63,11 +65,12 @@ class Checked:
 
 
 def check_folder(folder: Path, progress: Progress = lambda *_: None, whole_log: bool = True) -> list[Checked]:
-    """Every store of a folder. `whole_log`: its chain, too, which takes a second for about 100 MB.
+    """Every store of a folder. `whole_log`: its chain, too, which takes a second for about 100 MB, and all of the
+    history, of which a start acts on the sums alone.
 
     Raises ValueError when there is no store in it.
     """
-    files = sorted(folder.glob("*.sqlite"))
+    files = sorted(path for path in folder.glob("*.sqlite") if whole_log or path.name != HISTORY)
     pictures = sorted((folder / "snapshots").glob("state-*.zst"))
     if not files:
         raise ValueError(f"{folder}: no log, archive or other store in it")
@@ -84,7 +87,7 @@ def check_folder(folder: Path, progress: Progress = lambda *_: None, whole_log: 
             if "locked" in str(error):
                 one.note = "in use: its rows are compared when it is opened"
             else:
-                one.found(str(error), FROM_COPY)
+                one.found(str(error), HISTORY_REMEDY if path.name == HISTORY else FROM_COPY)
     by_name = {one.store: one for one in out}
     if (
         {"log.sqlite", "batches.sqlite"} <= by_name.keys()
@@ -93,6 +96,9 @@ def check_folder(folder: Path, progress: Progress = lambda *_: None, whole_log: 
     ):
         with contextlib.suppress(sqlite3.DatabaseError):  # found above
             _check_batches(folder, by_name["batches.sqlite"], progress)
+    if {"log.sqlite", HISTORY} <= by_name.keys() and whole_log:
+        with contextlib.suppress(sqlite3.DatabaseError):
+            _check_history(folder, by_name[HISTORY])
     for place, path in enumerate(pictures):
         progress("snapshots", place + 1, len(pictures))
         one = Checked(f"snapshots/{path.name}", 1)
@@ -130,7 +136,7 @@ def _open(path: Path) -> sqlite3.Connection:
 def _check_file(db: sqlite3.Connection, one: Checked, progress: Progress) -> None:
     for (line,) in db.execute(f"PRAGMA quick_check({FINDINGS_MAX})"):
         if line != "ok":
-            one.found(line, FROM_COPY)
+            one.found(line, HISTORY_REMEDY if one.store == HISTORY else FROM_COPY)
     tables = guarded(db)
     if not tables:
         one.note = "it has no checksums: written by an older version, which a start of this one adds"
@@ -138,7 +144,8 @@ def _check_file(db: sqlite3.Connection, one: Checked, progress: Progress) -> Non
         progress(one.store, place + 1, len(tables))
         one.rows += int(db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])  # noqa: S608  # a table's name
         for row in damaged(db, table, columns):
-            one.found(f"table {table}, row {row} is not what was written", REMEDIES.get(table, FROM_COPY))
+            remedy = HISTORY_REMEDY if one.store == HISTORY else REMEDIES.get(table, FROM_COPY)
+            one.found(f"table {table}, row {row} is not what was written", remedy)
 
 
 def _check_chain(
@@ -165,6 +172,20 @@ def _check_chain(
                 begun = time.monotonic()
     except LogError as error:
         one.found(error.reason, FROM_COPY)
+
+
+def _check_history(folder: Path, one: Checked) -> None:
+    """Where it stands is an entry of the log; a roll-back that it has not followed yet is no damage."""
+    with (
+        contextlib.closing(_open(folder / HISTORY)) as db,
+        contextlib.closing(_open(folder / "log.sqlite")) as log_db,
+    ):
+        offset, log_hash, epoch = db.execute("SELECT next_offset, log_hash, epoch FROM meta").fetchone()
+        if log_db.execute("SELECT 1 FROM rollbacks WHERE epoch > ?", (epoch,)).fetchone():
+            return
+        log = LogReader(log_db)
+        if offset > log.end or (offset and log.hash_before(offset).hex() != log_hash):
+            one.found(f"it stands at entry {offset} of another log", "start the node: it makes it again")
 
 
 def _check_batches(folder: Path, one: Checked, progress: Progress) -> None:

@@ -32,6 +32,7 @@ from sequencer.config import with_config
 from sequencer.development import FEEDS as FEEDS_OF_A_DEVNET
 from sequencer.development import devnet_params, feed_key
 from sequencer.engine.engine import ReplayError
+from sequencer.history import history as histories
 from sequencer.keeper.keeper import Terms
 from sequencer.l1 import parameters
 from sequencer.l1.deploy import Deployment
@@ -157,7 +158,9 @@ async def _stand_by(config: NodeConfig, stop: asyncio.Event) -> bool:
     """Follows until this sequencer leads; False when `stop` came first."""
     of = config.service
     assert of.deployment is not None
-    waiting = StandbyConfig(of.folder, of.params, of.deployment, of.l1.confirmations, of.l1.caps)
+    waiting = StandbyConfig(
+        of.folder, of.params, of.deployment, of.l1.confirmations, of.l1.caps, history_days=of.history_days
+    )
     service = StandbyService(waiting, of.l1_url, config.signer, of.l1.poll_s)
     click.echo(json.dumps({"standby": config.signer.address, "socket": config.socket}))
     return await service.run(config.socket, stop)
@@ -442,6 +445,12 @@ def checked_deployment(
     help="payload that fills a batch  [default: 100,000 in calldata, 126,976 in blobs: one blob]",
 )
 @click.option("--snapshot-ticks", default=5_000, show_default=True, help="log entries between snapshots")
+@click.option(
+    "--history-days",
+    default=histories.DAYS,
+    show_default=True,
+    help=f"how long ended orders, trades and cash are kept; 0 for ever, else at least {histories.DAYS_MIN}",
+)
 @click.option("--rebond", is_flag=True, help="after a roll-back, make up the bond with this key")
 @click.option("--standby", is_flag=True, help="follow while another leads; take over when it is silent")
 @click.option("--hand-over", is_flag=True, help="post what there is, let the next member lead, and end")
@@ -469,6 +478,7 @@ def main(
     batch_interval_s: float,
     batch_bytes: int | None,
     snapshot_ticks: int,
+    history_days: int,
     rebond: bool,
     standby: bool,
     hand_over: bool,
@@ -500,6 +510,7 @@ def main(
                 batch_interval_s=batch_interval_s,
                 batch_payload_bytes=batch_bytes,
                 snapshot_ticks=snapshot_ticks,
+                history_days=history_days,
             )
             sources = feed_sources(feeds, wanted, at, params)
             signs = any(not isinstance(one, BackgroundSource) or not one.is_signed for one in sources)

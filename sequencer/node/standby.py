@@ -18,6 +18,9 @@ from typing import Any, Final
 from sequencer.engine.snapshots import recover, save
 from sequencer.engine.views import QueryError
 from sequencer.genesis import genesis_root, genesis_state
+from sequencer.history import history as histories
+from sequencer.history.history import History
+from sequencer.history.store import FILE as HISTORY_FILE
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import FollowerError, L1Error, ReorgTooDeep
 from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
@@ -32,6 +35,7 @@ from sequencer.log.sqlite import SqliteLog
 from sequencer.proof.audit import Fault
 from sequencer.proof.execution import Execution, L1Facts
 from sequencer.protocol import codec
+from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.rollup.batcher import Batch, Batcher
@@ -67,6 +71,7 @@ class StandbyConfig:
     confirmations: int = 1
     caps: FeeCaps = DEFAULT_CAPS
     snapshot_batches: int = 64
+    history_days: int = histories.DAYS
     snapshot_work: int = 3_000_000
 
 
@@ -88,6 +93,9 @@ class Standby:
         self.log = SqliteLog(config.folder / "log.sqlite")
         self.batcher = Batcher(config.folder / "batches.sqlite", self.log, genesis_root(config.params))
         self._withdrawals = Withdrawals(config.folder / "withdrawals.sqlite")
+        self.history = History(
+            config.folder / HISTORY_FILE, config.params.treasury_account, config.history_days
+        )
         self._recovery = Recovery(self._snapshots, self.log, self.batcher, self._withdrawals)
         self._recovery.follow()
         self._messages: list[InboxMessage] = []
@@ -153,12 +161,20 @@ class Standby:
         self._manager.close()
         self.batcher.close()
         self._withdrawals.close()
+        self.history.close()
         self.log.close()
 
     def _recovered(self) -> Execution:
         """On the state that the folder holds."""
         genesis = genesis_state(_domain(self._at), self.config.params)
-        return Execution(recover(self._snapshots, self.log, genesis)[0], self._facts)
+        history = self.history
+        history.align(self.log)
+        state, _ = recover(self._snapshots, self.log, genesis, history)
+
+        def observe(raw: bytes, out: Outcome) -> None:
+            history.ledger.apply(raw, out, state.globals.time)
+
+        return Execution(state, self._facts, observe)
 
     def _new_follower(self) -> Follower:
         at = self._at
@@ -235,7 +251,8 @@ class Standby:
 
     def _keep(self, one: PostedBatch, segments: list[LoggedSegment]) -> None:
         """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
-        self.log.append(Entry(one.first_seq, one.time_s, one.post_root, segments), self.log.end)
+        log_hash = self.log.append(Entry(one.first_seq, one.time_s, one.post_root, segments), self.log.end)
+        self.history.write(self.history.ledger.take(), log_hash)
         head = (one.batch_id, one.pre_root, one.post_root, one.segments, one.records, one.first_seq)
         self.batcher.adopt(
             Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload), one.header_hash

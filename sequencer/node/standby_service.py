@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from sequencer import errors
 from sequencer.api.ipc import Connection, IpcServer
 from sequencer.engine.views import QueryError, Views
+from sequencer.history.queries import HistoryQueries
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.node.service import system_info
@@ -27,7 +29,8 @@ class StandbyService:
         self._rpc = Rpc(l1_url, timeout_s=L1_TIMEOUT_S)
         self._poll_s = poll_s
         self.standby = Standby(config, self._rpc, signer)
-        self.views = Views(self.standby.state, self._status)
+        self.views = Views(self.standby.state, self._status, self.standby.history.ledger)
+        self._history_queries = HistoryQueries(self.standby.history, self.standby.state.domain)
         self._deployment = config.deployment
         self._ipc = IpcServer(self._on_submit, self._on_query, health=self._health)
         self._asked: list[tuple[Connection, int, str, dict[str, Any]]] = []
@@ -42,7 +45,8 @@ class StandbyService:
                 self._is_busy = True
                 leads = await asyncio.to_thread(self.standby.step)
                 self._is_busy = False
-                self.views.adopt(self.standby.state)
+                self.views.adopt(self.standby.state, self.standby.history.ledger)
+                self.views.is_whole = self.standby.history.is_whole
                 self._answer_all()
                 if leads:
                     return True
@@ -76,6 +80,11 @@ class StandbyService:
         asked, self._asked = self._asked, []
         for connection, rid, method, params in asked:
             try:
+                if self._history_queries.has(method):
+                    self._history_queries.ask(
+                        method, params, self.views, partial(connection.send_answer, rid)
+                    )
+                    continue
                 connection.send_answer(rid, True, msgspec.json.encode(self._answer(method, params)))
             except QueryError as error:
                 connection.send_answer(rid, False, error.body())
@@ -96,6 +105,8 @@ class StandbyService:
             "log_end": self.standby.log.end,
             "batches_posted": self.standby.batcher.cursor.batch_id - 1,
             "l1_error": self.standby.message,
+            "history_error": self.standby.history.error,
+            "history_behind": self.standby.history.behind,
             "bond_wei": str(now.bond_wei if now else 0),
             "bond_min_wei": str(now.bond_min_wei if now else 0),
             "leads": False,

@@ -13,6 +13,7 @@ from sequencer.log.interface import LoggedSegment
 from sequencer.protocol import batch as batches
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
@@ -66,10 +67,17 @@ class Audit:
     """Checks batches in order. `message(i)`: record of inbox message i as L1 has it, None beyond its end.
 
     `segments`: of the batch that was checked last, as (root after it, all 32 bytes; records; GLOBAL's work after it).
+    `observe` hears what each record did, of wrong batches too.
     """
 
-    def __init__(self, state: State, message: Callable[[int], bytes | None]) -> None:
+    def __init__(
+        self,
+        state: State,
+        message: Callable[[int], bytes | None],
+        observe: Callable[[bytes, Outcome], None] = lambda _raw, _out: None,
+    ) -> None:
         self.state = state
+        self._observe = observe
         self.segments: list[LoggedSegment] = []
         self._message = message
         self._inbox: tuple[int, int, str] | None = None  # segment, record, what is wrong
@@ -133,8 +141,9 @@ class Audit:
             if raw[0] in c.INBOX_KINDS and self._inbox is None and (wrong := self._wrong_message(raw)):
                 # Whether it can be proved wrong shows at the end, in the running hash.
                 self._inbox = (number, place, wrong)
-            reason = apply(state, raw).reason
-            told.append(name_of(raw) + ("" if reason is Reason.OK else f" refused {reason.name}"))
+            out = apply(state, raw)
+            self._observe(raw, out)
+            told.append(name_of(raw) + ("" if out.reason is Reason.OK else f" refused {out.reason.name}"))
         root = state.root()
         if root[: c.ELEMENT_BYTES] == segment.root:
             self.segments.append((root, list(segment.records), state.globals.work))

@@ -15,6 +15,7 @@ from sequencer.l1.rpc import Rpc
 from sequencer.log.interface import LoggedSegment
 from sequencer.proof.audit import FORM_KINDS, Audit, Fault, FaultKind
 from sequencer.protocol import batch as batches
+from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
 
 
@@ -99,9 +100,14 @@ class L1Facts:
 class Execution:
     """Owns the state that the right batches so far give."""
 
-    def __init__(self, state: State, facts: Facts) -> None:
+    def __init__(
+        self,
+        state: State,
+        facts: Facts,
+        observe: Callable[[bytes, Outcome], None] = lambda _raw, _out: None,
+    ) -> None:
         self.facts = facts
-        self._audit = Audit(state, facts.message)
+        self._audit = Audit(state, facts.message, observe)
 
     @property
     def state(self) -> State:

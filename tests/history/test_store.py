@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from sequencer.checksums import damaged, row_sum, row_sums
+from sequencer.checksums import row_sum, row_sums
 from sequencer.engine.engine import replay
 from sequencer.engine.ledger import Ledger
-from sequencer.engine.snapshots import recover, save
+from sequencer.engine.snapshots import save
 from sequencer.history.history import History
 from sequencer.history.store import ADDED, COLUMNS, FILE, Store
 from sequencer.log.sqlite import SqliteLog
-from sequencer.protocol.state import State
 from tests.history.busy import Busy
+from tests.history.compare import caught_up, content
 from tests.simulation.little import genesis
 
 STEPS = 140
@@ -39,28 +39,6 @@ def log_of(folder: Path, busy: Busy, end: int | None = None) -> SqliteLog:
     return log
 
 
-def caught_up(folder: Path, log: SqliteLog, days: int = 0) -> tuple[History, State]:
-    history = History(folder / FILE, 0, days)
-    history.align(log)
-    state, _ = recover(folder / "snapshots", log, genesis(), history)
-    assert history.is_whole
-    assert not history.error
-    return history, state
-
-
-def content(folder: Path) -> dict[str, list[Any]]:
-    """All that a file holds, checksums included and compared; accounts without anything are as good as none."""
-    db = sqlite3.connect(folder / FILE)
-    for table in COLUMNS:
-        columns = COLUMNS[table].replace(" PRIMARY KEY", "").split(", ")
-        assert not list(damaged(db, table, [one.split()[0] for one in columns]))
-    out = {table: db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in COLUMNS}
-    db.close()
-    out["totals"] = [row for row in out["totals"] if any(row[1:6])]
-    out["meta"] = [row[1:4] for row in out["meta"]]  # the number of roll-backs may differ
-    return out
-
-
 def of_ledger(ledger: Ledger) -> object:
     positions = {
         (account, instrument): (one.lots, one.cost, one.realised)
@@ -75,7 +53,7 @@ def of_ledger(ledger: Ledger) -> object:
 def straight(folder: Path, busy: Busy, end: int | None = None) -> tuple[dict[str, list[Any]], object]:
     """(content, ledger) of a history that took the log's first `end` entries in without a break."""
     log = log_of(folder, busy, end)
-    history, state = caught_up(folder, log)
+    history, state = caught_up(folder, log, genesis())
     ledger = of_ledger(history.ledger)
     history.close()
     log.close()
@@ -103,7 +81,7 @@ def test_starts_between__change_nothing(tmp_path: Path, busy: Busy, seed: int) -
     while end < len(busy.entries):
         end = min(end + dice.randrange(1, 30), len(busy.entries))
         log = log_of(tmp_path, busy, end)
-        history, state = caught_up(tmp_path, log)
+        history, state = caught_up(tmp_path, log, genesis())
         if dice.random() < 0.5:
             save(tmp_path / "snapshots", state, log.end)
         history.close()
@@ -111,7 +89,7 @@ def test_starts_between__change_nothing(tmp_path: Path, busy: Busy, seed: int) -
     whole, ledger = straight(tmp_path / "straight", busy)
     assert content(tmp_path) == whole
     log = log_of(tmp_path, busy)
-    history, _ = caught_up(tmp_path, log)
+    history, _ = caught_up(tmp_path, log, genesis())
     assert of_ledger(history.ledger) == ledger
     history.close()
     log.close()
@@ -122,11 +100,11 @@ def test_cut__leaves_what_was_there_before(tmp_path: Path, busy: Busy, seed: int
     """A roll-back to any tick: as if the history had never gone further."""
     dice = random.Random(seed)
     log = log_of(tmp_path, busy)
-    history, _ = caught_up(tmp_path, log)
+    history, _ = caught_up(tmp_path, log, genesis())
     history.close()
     at = dice.randrange(1, log.end)
     log.rewrite(at, [], 1, [f"event {seed}"], first_seq=busy.entries[at].first_seq, is_cut=True)
-    history, _ = caught_up(tmp_path, log)
+    history, _ = caught_up(tmp_path, log, genesis())
     ledger = of_ledger(history.ledger)
     history.close()
     log.close()
@@ -213,7 +191,7 @@ def test_prune__lets_old_rows_go_and_keeps_sums_positions_and_what_is_open(
     assert left["moves"] == [row for row in whole["moves"] if row[0] >= horizon * 512]
     assert len(left["trades"]) < len(whole["trades"])
     log = log_of(tmp_path, busy)
-    history, _ = caught_up(tmp_path, log)
+    history, _ = caught_up(tmp_path, log, genesis())
     assert of_ledger(history.ledger) == ledger
     history.close()
     log.close()
@@ -230,7 +208,7 @@ def test_cut_into_what_is_pruned__makes_it_again(tmp_path: Path, busy: Busy) -> 
     log = log_of(tmp_path, busy)
     at = log.end // 2
     log.rewrite(at, [], 1, ["event"], first_seq=busy.entries[at].first_seq, is_cut=True)
-    history, _ = caught_up(tmp_path, log)
+    history, _ = caught_up(tmp_path, log, genesis())
     history.close()
     log.close()
     assert content(tmp_path) == straight(tmp_path / "straight", busy, at)[0]

@@ -35,10 +35,13 @@ from sequencer.protocol import cmap
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import LAYOUTS, Record, decode
 from sequencer.protocol.constants import Reason
+from tests.history.compare import assert_is_of_log
+from tests.history.compare import content as history_of
 
 from .faulty_node import POINTS
 from .world import Client, Node, World, order, withdrawal
 
+HISTORY = "history.sqlite"
 TRADERS = 8
 OUTSTANDING = 12
 WITHDRAWAL_EACH = 25
@@ -69,6 +72,9 @@ class Report:
     executed_twice: int = 0
     refused_and_executed: int = 0
     recoveries_compared: int = 0
+    histories_compared: int = 0  # after a kill; those that lacked ticks of the log
+    histories_behind: int = 0
+    history_orders: int = 0
     log_entries: int = 0
     records: int = 0
     withdrawals: int = 0
@@ -236,9 +242,11 @@ class Simulation:
         """Reads the log on from where the last check ended, and compares it with what clients were told."""
         with tempfile.TemporaryDirectory(dir=self.world.folder) as name:
             copy = Path(name)
-            for path in self.world.data.glob("log.sqlite*"):
+            for path in (*self.world.data.glob("log.sqlite*"), *self.world.data.glob(f"{HISTORY}*")):
                 if not path.name.endswith("-shm"):
                     shutil.copy(path, copy)
+            if (copy / HISTORY).exists():
+                self._check_history(copy)
             try:
                 self._read_on(SqliteLog(copy / "log.sqlite"))
             except (LogError, ReplayError, sqlite3.Error) as error:
@@ -258,6 +266,24 @@ class Simulation:
                 if "0x" + self.roots[seq].hex() != root:
                     self.fail(f"the sequencer recovered a root at seq {seq} that a replay does not give")
         self.recovered.clear()
+
+    def _check_history(self, folder: Path) -> None:
+        """As the kill has left it, every row is sound, and none is of a tick that the log does not have."""
+        try:
+            ((next_seq, offset, log_hash),) = history_of(folder)["meta"] or [(0, 0, "")]
+        except sqlite3.OperationalError:  # killed before its tables were there
+            return
+        except (AssertionError, sqlite3.Error) as error:
+            self.fail(f"the history is damaged: {error!r}")
+            return
+        log = SqliteLog(folder / "log.sqlite")
+        if offset > log.end or (offset and log.hash_before(offset).hex() != log_hash):
+            self.fail(
+                f"the history stands at log entry {offset}, record {next_seq}; the log ends at {log.end}"
+            )
+        self.report.histories_behind += offset < log.end
+        self.report.histories_compared += 1
+        log.close()
 
     def _read_on(self, log: SqliteLog) -> None:
         try:
@@ -315,6 +341,13 @@ class Simulation:
         report.root_of_log = "0x" + self.state.root().hex()
         report.log_entries = self.offset
         report.records = self.state.globals.seq
+        log = SqliteLog(world.data / "log.sqlite")
+        try:
+            found = assert_is_of_log(world.data, log, genesis_state(world.domain, world.params))
+            report.history_orders = len(found["orders"])
+        except AssertionError as error:
+            self.fail(f"the history is not what the log gives: {error}")
+        log.close()
         self._compare_l1(proofs)
         report.roots_equal = report.root == report.root_of_log == report.root_of_l1
 

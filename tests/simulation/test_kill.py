@@ -43,6 +43,8 @@ def test_sigkill_at_random_moments__loses_nothing_and_does_nothing_twice(
         == 0
     )
     assert report.roots_equal
+    assert report.histories_compared > kills // 2
+    assert report.history_orders > kills
     assert report.acked > kills
     assert report.withdrawals_proven == report.withdrawals > 0
     assert report.batches > 0

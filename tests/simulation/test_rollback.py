@@ -33,6 +33,7 @@ from sequencer.protocol.transition import apply
 from sequencer.queue.driver import DriverConfig
 from sequencer.rollup.l1_worker import L1Config, Notice
 from sequencer.rollup.rollback import Recovery
+from tests.history.compare import assert_is_of_log
 from tests.simulation.liar import LIAR, OVERDRAWN, LyingEngine, event
 from tests.simulation.little import deposit
 from tests.simulation.world import Client, World, order
@@ -195,7 +196,7 @@ class Desk:
         await self.post()
         raws = [raw for entry in service.log.read(0) for raw in entry.raws()]
         assert all(raws[seq] == raw for seq, raw in self.acked.items())
-        empty = genesis_state(world.domain, world.params)
+        empty = empty_state(world)
         assert recover(world.folder / "none", service.log, empty)[0].root() == service.state.root()
         rebuilt = replay(posted(world), world.domain, world.params)
         assert rebuilt.final_root == service.state.root()
@@ -209,6 +210,15 @@ class Desk:
         assert g.pool == sum(account.cash for account in service.state.accounts.values())
         owed = sum((service.withdrawals.proof(number) or {})["amount"] for number in range(g.withdrawals))
         assert g.pool + g.fund + g.treasury + owed == held
+        await service.history.run(int)
+        assert len(assert_is_of_log(world.data, service.log, empty_state(world))["orders"]) > 0
+        assert service.views.is_whole
+        for number, account in service.state.accounts.items():
+            assert service.history.ledger.total(number).cash == account.cash
+
+
+def empty_state(world: World) -> State:
+    return genesis_state(world.domain, world.params)
 
 
 async def until(condition: Any, what: str, timeout_s: float = 200.0) -> None:

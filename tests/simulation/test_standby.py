@@ -14,7 +14,7 @@ from sequencer.api.ipc import connect
 from sequencer.cli import main
 from sequencer.contracts import load
 from sequencer.errors import Code
-from sequencer.genesis import genesis_root
+from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.abi import Contract
 from sequencer.l1.chains import start
 from sequencer.l1.deploy import DeployConfig, deploy
@@ -30,6 +30,7 @@ from sequencer.proof.replay import replay
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.rollup.l1_worker import Deposed, L1Config
+from tests.history.compare import assert_is_of_log
 from tests.simulation.test_rollback import Desk, challenge, until
 from tests.simulation.world import Client, Node, World, order, withdrawal
 
@@ -356,6 +357,10 @@ def test_lying_leader__is_slashed_and_the_next_member_goes_on_at_once(world: Wor
         assert result.reason is Reason.OK
         service.driver.offer_system([])
         await until(lambda: service.last_posted >= 1, "the new leader's batches")
+        folder = service.config.folder
+        await service.history.run(int)
+        found = assert_is_of_log(folder, service.log, genesis_state(world.domain, world.params))
+        assert len(found["orders"]) == 8  # what L1 has, and nothing of the lie
         await service.stop()
 
     asyncio.run(play())
@@ -395,6 +400,8 @@ def test_folder_of_a_former_leader__is_cut_back_to_what_l1_has(world: World) -> 
         await service.start(str(world.folder / "again.sock"))
         assert "0x" + service.state.root().hex() == posted
         assert service.recovery.epoch == 1
+        found = assert_is_of_log(folder, service.log, genesis_state(world.domain, world.params))
+        assert len(found["orders"]) == 8  # those that were posted
         await service.stop()
 
     asyncio.run(play())
