@@ -449,6 +449,18 @@ def test_margin__says_what_an_order_needs__to_the_unit():
         assert json.dumps(answer)
 
 
+def test_less_of_an_order__that_nothing_pays__says_what_it_costs():
+    with Exchange(RealService) as exchange:
+        world = World(exchange)
+        ack = world.rest(POOR, flags=0, price=100, quantity=100)
+        exchange.do(lambda: setattr(world.state.accounts[POOR], "cash", 0))
+        as_much = amend(world, ack, POOR, flags=0, price=100, new_price=100, quantity=100)
+        refused = asyncio.run(_by_sdk(exchange.ws_url, as_much))
+        assert isinstance(refused, MarginRefused)
+        assert (refused.field, refused.need, refused.there) == ("quantity", Decimal("0.0001"), 0)
+        assert "Cancel the order" in str(refused)
+
+
 def test_withdrawal__says_what_is_free__and_that_can_be_withdrawn():
     with Exchange(RealService) as exchange:
         world = World(exchange)

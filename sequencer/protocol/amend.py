@@ -71,6 +71,7 @@ def _shrink(
         less = order.filled + order.quantity - quantity
         freed = order.reserve_rate * less
         if fee > max(cash, freed):
+            out.needed, out.there = fee, max(cash, freed)
             return Reason.MARGIN
         use_nonce(account, nonce)
         account.reserved -= freed

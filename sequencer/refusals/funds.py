@@ -21,6 +21,13 @@ def _margin(case: Case) -> Why:
         )
         return Why(text, "amount", f"at most {cash(there)}", cash(need), cash(need), cash(there), MONEY)
     need, there = case.needed, case.there
+    order = case.order() if case.kind == Kind.AMEND else None
+    if order and values["new_price"] == order.price and values["quantity"] <= order.filled + order.quantity:
+        text = (
+            f"Less of an order costs {money(need)} USD, out of cash or of the reserve that it frees; {money(there)} USD"
+            f" is there. Cancel the order, or deposit."
+        )
+        return Why(text, "quantity", f"a fee of {cash(need)} USD", cash(need), cash(need), cash(there), MONEY)
     if need <= there:  # more orders, or more reserved, than an account can have
         return Why(REFUSALS[Reason.MARGIN], "quantity", "what the account can reserve", None)
     done = "bid for less" if case.kind == Kind.BID else "order less, or cancel orders"

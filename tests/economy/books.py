@@ -124,6 +124,10 @@ class Books:
         if kind == Kind.FIX and out.reason is Reason.OK:
             self._fixed(fields, out)
         state = self.world.state
+        if kind == Kind.AMEND and out.reason is Reason.OK and not out.removed:
+            least = min(self.world.params.sequencing_fee_min, state.globals.pool)
+            if out.fee < least:  # it can come again for ever
+                self.report("unpaid", [fields["account"]], least / 1e6, "AMEND in its place pays no fee", ())
         touched = [key & c.U32_MAX for key in state._touched if key >> c.TYPE_SHIFT == 1]
         state._touched.clear()
         fees, self.treasury = state.globals.treasury - self.treasury, state.globals.treasury

@@ -13,112 +13,13 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import expiry_time
+from tests.economy.order_moves import amended, dead_orders, in_words, left_order, off_market
+from tests.economy.parts import cash_out, drain, grow, pair, straddle, structure
 
 if TYPE_CHECKING:
     from tests.economy.world import World
 
 Move = Callable[["World", Random], Iterator[None]]
-Legs = list[
-    tuple[int, float]
-]  # instrument, lots a unit: positive bought by the first account, sold by the second
-
-
-# --- structures -----------------------------------------------------------------------------------
-
-
-def structure(world: World, rng: Random) -> Legs:
-    """A portfolio worth trying: one option, between the scenario points, over expiries, over underlyings, at random."""
-    listed = world.tradable()
-    if not listed:
-        return []
-    pick = rng.choice(listed)
-    key = world.listed[pick][0]
-    sign = rng.choice((1, -1))
-    kind = rng.randrange(8)
-    if kind == 0:
-        return [(pick, sign)]
-    if kind in (1, 2):  # a straddle or strangle, its strikes anywhere between the points that margin looks at
-        middle = world.truth.index[key >> 16] * rng.uniform(0.96, 1.04)
-        return [(one, sign) for one in _strikes(world, key, middle, 0.0 if kind == 1 else 0.04)]
-    if kind == 3:  # a calendar
-        other = [one for one in listed if one >> 28 == pick >> 28 and one >> 12 != key]
-        return [(pick, sign), (rng.choice(other), -sign)] if other else [(pick, sign)]
-    if kind == 4:  # two underlyings, notional against notional
-        other = [
-            one for one in listed if one >> 28 != pick >> 28 and world.listed[one][2] == world.listed[pick][2]
-        ]
-        if not other:
-            return [(pick, sign)]
-        against = rng.choice(other)
-        ratio = world.truth.index[pick >> 28] / world.truth.index[against >> 28]
-        return [(pick, sign), (against, -sign * ratio)]
-    if kind == 5:  # a spread or fly
-        same = [one for one in listed if one >> 12 == key and world.listed[one][2] == world.listed[pick][2]]
-        return [(pick, sign), (rng.choice(same), -sign * rng.choice((1, 2, 0.5)))]
-    if kind == 6:  # two underlyings, anything
-        other = [one for one in listed if one >> 28 != pick >> 28] or listed
-        return [(pick, sign), (rng.choice(other), rng.choice((1, -1)) * rng.choice((1, 5, 17)))]
-    return [
-        (one, rng.choice((1, -1)) * rng.choice((1, 1, 2, 5)))
-        for one in rng.sample(listed, min(len(listed), rng.randrange(2, 8)))
-    ]
-
-
-def _strikes(world: World, key: int, middle: float, width: float) -> list[int]:
-    found = []
-    for put, off in ((0, width), (1, -width)):
-        strike = world.on_grid(key >> 16, middle * (1 + off))
-        instrument = world.open(key >> 16, key & 0xFFFF, strike, put)
-        if instrument is not None:
-            if not world.is_omitted("RISK"):
-                world.risk(instrument >> 5)
-            found.append(instrument)
-    return found
-
-
-def grow(world: World, long: int, short: int, legs: Legs, start: int, tries: int, price: float = 1.0) -> int:
-    """Trades the legs between two accounts at the marks, chunk by chunk, until margin refuses. Units traded."""
-    chunk, total = start, 0
-    for _ in range(tries):
-        done = True
-        for instrument, ratio in legs:
-            lots = max(int(chunk * abs(ratio)), 1)
-            buyer, seller = (long, short) if ratio > 0 else (short, long)
-            mark = max(world.mark(instrument) * price, 1)
-            if world.trade(buyer, seller, instrument, mark, lots) < lots:
-                done = False
-        if done:
-            total += chunk
-        elif chunk == 1:
-            break
-        else:
-            chunk = max(chunk // 3, 1)
-    return total
-
-
-def pair(world: World, rng: Random) -> tuple[int, int]:
-    one, two = rng.sample(world.members, 2)
-    return one, two
-
-
-def cash_out(world: World, rng: Random, one: int, two: int) -> None:
-    """What `one` may still spend goes to `two`: as cash, or for an option that is worth next to nothing."""
-    free, cash = world.free(one), world.state.accounts[one].cash
-    if min(free, cash) > 0:
-        world.transfer(one, two, min(free, cash))
-    for _ in range(rng.randrange(1, 4)):
-        free = world.free(one)
-        listed = sorted(world.tradable(), key=lambda instrument: world.books.prices[instrument])[:4]
-        if free < 1_000_000 or not listed:
-            break
-        lots = rng.choice((1_000, 10_000, 100_000))
-        junk = rng.choice(listed)
-        world.trade(one, two, junk, world.mark(junk) + int(free * rng.choice((0.5, 0.9))) // lots, lots)
-    if rng.random() < 0.5:
-        world.withdraw(two, min(world.free(two), world.state.accounts[two].cash))
-
-
-# --- moves ----------------------------------------------------------------------------------------
 
 
 def mirror(world: World, rng: Random) -> Iterator[None]:
@@ -128,22 +29,6 @@ def mirror(world: World, rng: Random) -> Iterator[None]:
         legs = structure(world, rng)
         if legs:
             grow(world, one, two, legs, rng.choice((2_000, 20_000, 200_000, 1_000_000)), rng.randrange(2, 9))
-        yield
-
-
-def drain(world: World, rng: Random) -> Iterator[None]:
-    """What is free leaves an account, by transfer or withdrawal."""
-    for _ in range(rng.randrange(1, 4)):
-        one, two = pair(world, rng)
-        if not world.state.accounts[one].positions:
-            one, two = two, one
-        free = world.free(one)
-        cash = world.state.accounts[one].cash
-        part = rng.choice((1.0, 1.0, 0.9, 0.5))
-        if rng.random() < 0.75:
-            world.transfer(one, two, int(min(free, cash) * part))
-        else:
-            world.withdraw(one, int(min(free, cash) * part))
         yield
 
 
@@ -169,7 +54,7 @@ def between_points(world: World, rng: Random) -> Iterator[None]:
     key = keys[0] if rng.random() < 0.7 else rng.choice(keys)
     third = world.range_of(which) / 3
     middle = world.truth.index[which] * (1 + third * (rng.randrange(-2, 2) + rng.uniform(0.3, 0.7)))
-    legs = [(instrument, 1.0) for instrument in _strikes(world, key, middle, 0.0)]
+    legs = [(instrument, 1.0) for instrument in straddle(world, key, middle, 0.0)]
     world.transfer(one, two, int(world.state.accounts[one].cash * rng.choice((0.5, 0.9, 0.97))))
     if len(legs) == 2:
         grow(world, one, two, rng.sample(legs, 2), rng.choice((1_000, 10_000)), 24)
@@ -376,73 +261,6 @@ def fees(world: World, rng: Random) -> Iterator[None]:
         yield
 
 
-def off_market(world: World, rng: Random) -> Iterator[None]:
-    """A trade inside the coalition far from any value: as far as margin lets it."""
-    for _ in range(rng.randrange(1, 4)):
-        one, two = pair(world, rng)
-        listed = world.tradable()
-        if listed:
-            instrument = rng.choice(listed)
-            lots = rng.choice((10, 1_000, 50_000))
-            price = rng.choice(
-                (1, world.mark(instrument) * 3, world.mark(instrument) + abs(world.free(one)) // lots)
-            )
-            world.trade(one, two, instrument, max(price, 1), lots)
-            world.place(
-                one, instrument, rng.randrange(2), max(price, 1), lots, c.TIF_IOC, flags=c.FLAG_REDUCE_ONLY
-            )
-        yield
-
-
-def left_order(world: World, rng: Random) -> Iterator[None]:
-    """An order left far from the mark for a friend to take when the marks have passed it."""
-    one, two = pair(world, rng)
-    listed = world.tradable()
-    if not listed:
-        return
-    instrument = rng.choice(listed)
-    side = rng.randrange(2)
-    price = max(world.mark(instrument) * rng.uniform(0.7, 1.4), 1)
-    lots = rng.choice((5_000, 50_000, 500_000))
-    flags = c.FLAG_REDUCE_ONLY if rng.random() < 0.3 else 0
-    for _ in range(8):
-        if world.place(one, instrument, side, price, lots, flags=flags).rested is not None:
-            break
-        lots = max(lots // 3, 1)
-    for _ in range(rng.randrange(5, 50)):
-        yield
-    world.place(two, instrument, 1 - side, price, lots, c.TIF_IOC)
-    yield
-    yield from drain(world, rng)
-
-
-def amended(world: World, rng: Random) -> Iterator[None]:
-    """An order that keeps changing: larger than its account bears, smaller, across the spread, left for a friend."""
-    one, two = pair(world, rng)
-    listed = world.tradable()
-    if not listed:
-        return
-    instrument, side = rng.choice(listed), rng.randrange(2)
-    flags = rng.choice((0, 0, c.FLAG_POST_ONLY, c.FLAG_REDUCE_ONLY, c.FLAG_STP_TAKER))
-    price = max(world.mark(instrument) * rng.uniform(0.8, 1.2), 1)
-    order = world.place(one, instrument, side, price, rng.choice((100, 5_000, 50_000)), flags=flags).rested
-    for _ in range(rng.randrange(3, 12)):
-        if order is None:
-            return
-        total = max(round((order.filled + order.quantity) * rng.choice((0.1, 0.5, 1, 1, 2, 50))), 1)
-        move = rng.choice((1, 1, 0.7, 0.99, 1.01, 1.4))
-        out = world.submit(
-            Kind.AMEND, one, instrument=instrument, flags=order.flags, price=order.price, seq=order.seq,
-            new_price=min(max(round(order.price * move), 1), c.U32_MAX), quantity=min(total, c.U40_MAX), fee_max=65_535,
-        )  # fmt: skip
-        order = out.rested or order
-        if rng.random() < 0.5:
-            world.place(two, instrument, 1 - side, order.price, rng.choice((1, 100, 5_000)), c.TIF_IOC)
-        if rng.random() < 0.3:
-            yield
-    yield from drain(world, rng)
-
-
 def forced(world: World, rng: Random) -> Iterator[None]:
     """The same through L1."""
     for _ in range(rng.randrange(2, 8)):
@@ -567,6 +385,8 @@ MOVES: Final[dict[str, tuple[Move, int]]] = {  # name -> (move, weight)
     "off_market": (off_market, 2),
     "left_order": (left_order, 2),
     "amended": (amended, 2),
+    "in_words": (in_words, 1),
+    "dead_orders": (dead_orders, 2),
     "forced": (forced, 1),
     "trade_with_others": (trade_with_others, 3),
     "come_back": (come_back, 1),
@@ -592,4 +412,5 @@ PLANS: Final[tuple[tuple[str, ...], ...]] = (
     ("mirror", "silent_risk", "drain", "worst_bid"),
     ("left_order", "drain", "worst_bid"),
     ("amended", "drain", "worst_bid"),
+    ("mirror", "drain", "dead_orders", "worst_bid"),
 )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from sequencer.protocol import cash, exposure, freshness, liquidation, margin, reports
+from sequencer.protocol import amend, cash, exposure, freshness, liquidation, margin, reports
 from sequencer.protocol.constants import Reason
 
 if TYPE_CHECKING:
+    from sequencer.protocol.book import Order
     from sequencer.protocol.entries import Account
     from sequencer.protocol.state import State
 
@@ -97,6 +98,21 @@ def par(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("sequencer.protocol.insurance.payout", lambda g, amount: min(amount, g.pool))
 
 
+def free_amends(patch: pytest.MonkeyPatch) -> None:
+    """Less of an order, or as much, is free where there is no cash."""
+    real = amend._shrink
+
+    def shrink(state: State, account: Account, order: Order, *rest: Any) -> Reason:
+        cash = account.cash
+        account.cash = max(cash, state.params.sequencing_fee_min)
+        reason = real(state, account, order, *rest)
+        if cash < 0:
+            account.cash, rest[-1].fee = cash, 0
+        return reason
+
+    patch.setattr(amend, "_shrink", shrink)
+
+
 # name -> (what is planted, invariants that may tell of it, the moves that are drawn)
 PLANTED: Final[dict[str, tuple[Patch, tuple[str, ...], tuple[str, ...]]]] = {
     "half_margin": (half_margin, ("margin", "awake"), ("mirror", "drain", "borrow")),
@@ -108,5 +124,6 @@ PLANTED: Final[dict[str, tuple[Patch, tuple[str, ...], tuple[str, ...]]]] = {
     "dear_auction": (dear_auction, ("hole",), ("mirror", "drain", "worst_bid", "late_liquidators")),
     "no_takers": (no_takers, ("untakeable",), ("mirror", "drain", "borrow")),
     "found_money": (found_money, ("gain", "money"), ("drain", "noise")),
+    "free_amends": (free_amends, ("unpaid",), ("amended",)),
     "par": (par, ("gain",), ("mirror", "drain", "run_away", "borrow")),
 }

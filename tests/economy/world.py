@@ -7,6 +7,7 @@ from random import Random
 
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
+from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.market import strike_step
 from sequencer.protocol.params import Params
@@ -20,6 +21,13 @@ DOMAIN = bytes(32)  # signers are handed to `apply`, so that nothing is signed
 USD = 1_000_000
 TODAY = 20_000
 LEGIBLE = 12  # records that a violation shows
+ORDERS = (
+    Kind.PLACE,
+    Kind.PLACE_IN_WORDS,
+    Kind.AMEND,
+    Kind.CONTINUE,
+    Kind.FORCED_ORDER,
+)  # CONTINUE may follow
 
 
 @dataclass(slots=True)
@@ -129,18 +137,15 @@ class World:
         g = self.state.globals
         raw = codec.encode(kind, **fields)
         signer = None if by is None else address(by)
-        if kind != Kind.TICK and g.taker is None and kind != Kind.CONTINUE:
-            of_class = c.LAYOUT[kind][1]
-            if kind == Kind.PLACE and fields["flags"] & c.FLAG_POST_ONLY:
-                of_class = c.CLASS_POST_ONLY
-            if of_class < g.last_class:
-                self.do(Kind.TICK, time=g.time)
+        is_free = g.taker is None and kind not in (Kind.TICK, Kind.CONTINUE)
+        if is_free and codec.class_of(raw) < g.last_class:
+            self.do(Kind.TICK, time=g.time)
         out = apply(self.state, raw, signer)
         self.steps += 1
         self.auditor.count(raw, out)
         self.tail.append((kind.name, fields, out.reason))
         self.books.after(kind, fields, out)
-        if g.taker is not None and kind in (Kind.PLACE, Kind.CONTINUE, Kind.FORCED_ORDER):
+        if g.taker is not None and kind in ORDERS:
             more = self.do(Kind.CONTINUE)
             out.fills += more.fills
             out.rested = more.rested or out.rested
@@ -256,19 +261,27 @@ class World:
         lots: int,
         tif: int = c.TIF_GTC,
         flags: int = 0,
+        in_words: bool = False,
     ):
         ticks = min(max(round(price), 1), c.U32_MAX)
         flags |= side | tif << c.FLAG_TIF_SHIFT
         lots = min(max(lots, 1), c.U40_MAX)
-        return self.submit(
-            Kind.PLACE,
-            account,
-            instrument=instrument,
-            flags=flags,
-            price=ticks,
-            quantity=lots,
-            fee_max=65_535,
-        )
+        fields = {
+            "instrument": instrument,
+            "flags": flags,
+            "price": ticks,
+            "quantity": lots,
+            "fee_max": 65_535,
+        }
+        if in_words:
+            _, strike, put = self.listed[instrument]
+            return self.submit(Kind.PLACE_IN_WORDS, account, **fields, terms=strike | put << 31)
+        return self.submit(Kind.PLACE, account, **fields)
+
+    def sweep(self, order: Order):
+        """Anybody asks for a resting order to be taken out."""
+        where = {"instrument": order.instrument, "side": order.side, "price": order.price, "seq": order.seq}
+        return self.do(Kind.SWEEP, **where)
 
     def trade(self, buyer: int, seller: int, instrument: int, price: float, lots: int) -> int:
         """The seller rests, the buyer takes, what is left is cancelled. Lots traded."""
