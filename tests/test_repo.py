@@ -263,9 +263,7 @@ def test_lock__satisfies_every_declared_dependency() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "name", ["tiny-keccak", "coincurve", "vyper", "web3", "eth-account", "py-evm", "eth-tester"]
-)
+@pytest.mark.parametrize("name", ["tiny-keccak", "coincurve", "vyper", "web3", "eth-account", "py-evm"])
 def test_consensus_dependency__is_pinned_exactly_and_installed(name: str) -> None:
     declared = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["contracts"]]
     assert f"{name}=={version(name)}" in declared

@@ -133,12 +133,13 @@ class _Vm(PragueVM):
 
 @dataclass(slots=True)
 class PyEvmChain:
-    """One development chain. `clock` gives the wall time in seconds."""
+    """One development chain. `clock` gives the wall time in seconds; `on_block` hears of each block that is made."""
 
     genesis_time_s: int | None = None
     chain_id: int = CHAIN_ID
     clock: Callable[[], float] = time.time
     automine: bool = True
+    on_block: Callable[[Block], None] = lambda _block: None
     blocks: list[Block] = field(default_factory=list)
     number_of: dict[bytes, int] = field(default_factory=dict)
     where: dict[bytes, tuple[int, int]] = field(default_factory=dict)
@@ -372,6 +373,7 @@ class PyEvmChain:
                 }
                 logs.append(entry)
         self._append(block)
+        self.on_block(block)
         return block
 
     def next_time_s(self) -> int:

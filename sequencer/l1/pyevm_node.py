@@ -1,4 +1,5 @@
-"""The embedded chain as a process of its own: JSON-RPC 2.0 over HTTP on 127.0.0.1, for demos and tests.
+"""The embedded chain as a process of its own: JSON-RPC 2.0 over HTTP and WebSocket on one port of 127.0.0.1, for demos
+and tests.
 
     python -m sequencer.l1.pyevm_node --port 8545 [--genesis-time 1641000000] [--block-time 2]
 
@@ -21,21 +22,19 @@ from sequencer.l1.pyevm_chain import (
     GAS_LIMIT,
     TIP_WEI,
     ZERO_ADDRESS,
-    Block,
     Call,
     ChainError,
-    Mined,
-    Pooled,
     PyEvmChain,
-    blob_gas,
     hexbytes,
     hexint,
     matching_logs,
 )
+from sequencer.l1.pyevm_json import block_json, head_json, receipt_json, transaction_json
+from sequencer.l1.pyevm_socket import Describe, Hub, Peer
 
 CLIENT_VERSION: Final = "fairstrike-pyevm/1.0"
-EMPTY_UNCLES: Final = "0x1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347"
 FEE_HISTORY_MAX: Final = 1024
+UPGRADE_BYTES_MAX: Final = 16 * 1024  # of a request that opens a WebSocket
 
 
 def _bytes(text: str | None) -> bytes:
@@ -143,17 +142,21 @@ class Methods:
         else:
             first = min(self._number_or_later(query.get("fromBlock")), self.chain.head_number + 1)
             last = min(self._number_or_later(query.get("toBlock")), self.chain.head_number)
-        address = query.get("address")
-        addresses = None
-        if address:
-            addresses = frozenset(a.lower() for a in ([address] if isinstance(address, str) else address))
-        topics = [
-            None
-            if topic is None
-            else frozenset([topic.lower()] if isinstance(topic, str) else [t.lower() for t in topic])
-            for topic in query.get("topics") or []
-        ]
-        return list(matching_logs(self.chain.blocks, first, last, addresses, topics))
+        return list(matching_logs(self.chain.blocks, first, last, *_selected(query)))
+
+    def subscription(self, params: list[Any]) -> Describe:
+        """What eth_subscribe with these parameters is told of a block. Raises ChainError."""
+        kind = params[0] if params else None
+        if kind == "newHeads":
+            return lambda block: [head_json(block)]
+        if kind != "logs":
+            raise ChainError(f"subscription {kind!r:.40}: newHeads and logs are served", -32602)
+        query = params[1] if len(params) > 1 else {}
+        try:
+            selected = _selected(query)
+        except (AttributeError, TypeError) as error:
+            raise ChainError(f"invalid params for eth_subscribe: {error}", -32602) from error
+        return lambda block: list(matching_logs([block], 0, 0, *selected))
 
     # --- accounts and calls -------------------------------------------------------------------
 
@@ -271,130 +274,65 @@ class Methods:
 _NAMESPACES: Final = frozenset({"eth_", "evm_", "net_", "web3"})
 
 
-def block_json(block: Block, full: bool) -> dict[str, Any]:
-    header = block.header
-    return {
-        "number": hexint(header.block_number),
-        "hash": hexbytes(block.hash),
-        "parentHash": hexbytes(header.parent_hash),
-        "timestamp": hexint(header.timestamp),
-        "gasLimit": hexint(header.gas_limit),
-        "gasUsed": hexint(header.gas_used),
-        "baseFeePerGas": hexint(header.base_fee_per_gas),
-        "miner": hexbytes(header.coinbase),
-        "difficulty": "0x0",
-        "totalDifficulty": "0x0",
-        "extraData": hexbytes(header.extra_data),
-        "nonce": hexbytes(header.nonce),
-        "mixHash": hexbytes(header.mix_hash),
-        "sha3Uncles": EMPTY_UNCLES,
-        "uncles": [],
-        "size": "0x400",
-        "logsBloom": "0x" + header.bloom.to_bytes(256, "big").hex(),
-        "stateRoot": hexbytes(header.state_root),
-        "transactionsRoot": hexbytes(header.transaction_root),
-        "receiptsRoot": hexbytes(header.receipt_root),
-        "withdrawalsRoot": hexbytes(header.withdrawals_root),
-        "withdrawals": [],
-        "blobGasUsed": hexint(blob_gas(block)),
-        "excessBlobGas": hexint(header.excess_blob_gas),
-        "parentBeaconBlockRoot": hexbytes(header.parent_beacon_block_root),
-        "requestsHash": hexbytes(header.requests_hash),
-        "transactions": [
-            transaction_json(item, block) if full else hexbytes(item.hash) for item in block.mined
-        ],
-    }
-
-
-def transaction_json(item: Mined | Pooled, block: Block | None) -> dict[str, Any]:
-    transaction = item.transaction
-    kind = int(getattr(transaction, "type_id", None) or 0)
-    fields: dict[str, Any] = {
-        "hash": hexbytes(item.hash),
-        "type": hexint(kind),
-        "nonce": hexint(transaction.nonce),
-        "from": hexbytes(item.sender),
-        "to": hexbytes(transaction.to) if transaction.to else None,
-        "value": hexint(transaction.value),
-        "gas": hexint(transaction.gas),
-        "input": hexbytes(transaction.data),
-        "r": hexint(transaction.r),
-        "s": hexint(transaction.s),
-        "v": hexint(transaction.y_parity if kind else transaction.v),
-        "blockHash": None,
-        "blockNumber": None,
-        "transactionIndex": None,
-        "gasPrice": hexint(transaction.max_fee_per_gas),
-    }
-    if transaction.chain_id is not None:
-        fields["chainId"] = hexint(transaction.chain_id)
-    if kind:
-        fields["accessList"] = [
-            {
-                "address": hexbytes(entry[0]),
-                "storageKeys": ["0x" + int(key).to_bytes(32, "big").hex() for key in entry[1]],
-            }
-            for entry in transaction.access_list
-        ]
-        fields["yParity"] = fields["v"]
-    if kind >= 2:
-        fields["maxFeePerGas"] = hexint(transaction.max_fee_per_gas)
-        fields["maxPriorityFeePerGas"] = hexint(transaction.max_priority_fee_per_gas)
-    if kind == 3:
-        fields["blobVersionedHashes"] = [hexbytes(value) for value in transaction.blob_versioned_hashes]
-    if block is not None and isinstance(item, Mined):
-        fields |= {
-            "blockHash": hexbytes(block.hash),
-            "blockNumber": hexint(block.header.block_number),
-            "transactionIndex": hexint(item.index),
-            "gasPrice": hexint(item.gas_price),
-        }
-    return fields
-
-
-def receipt_json(item: Mined, block: Block) -> dict[str, Any]:
-    return {
-        "transactionHash": hexbytes(item.hash),
-        "transactionIndex": hexint(item.index),
-        "blockHash": hexbytes(block.hash),
-        "blockNumber": hexint(block.header.block_number),
-        "from": hexbytes(item.sender),
-        "to": hexbytes(item.transaction.to) if item.transaction.to else None,
-        "contractAddress": hexbytes(item.contract) if item.contract else None,
-        "status": hexint(item.status),
-        "gasUsed": hexint(item.gas_used),
-        "cumulativeGasUsed": hexint(item.cumulative_gas),
-        "effectiveGasPrice": hexint(item.gas_price),
-        "type": hexint(int(getattr(item.transaction, "type_id", None) or 0)),
-        "logsBloom": "0x" + item.bloom.to_bytes(256, "big").hex(),
-        "logs": item.logs,
-    }
+def _selected(query: dict[str, Any]) -> tuple[frozenset[str] | None, list[frozenset[str] | None]]:
+    """Addresses, None for all, and topics of a filter."""
+    address = query.get("address")
+    addresses = None
+    if address:
+        addresses = frozenset(a.lower() for a in ([address] if isinstance(address, str) else address))
+    topics = [
+        None
+        if topic is None
+        else frozenset([topic.lower()] if isinstance(topic, str) else [t.lower() for t in topic])
+        for topic in query.get("topics") or []
+    ]
+    return addresses, topics
 
 
 class HttpProtocol(asyncio.Protocol):
-    """Just enough HTTP/1.1 for JSON-RPC: POST with a length, keep-alive."""
+    """Just enough HTTP/1.1 for JSON-RPC: POST with a length, keep-alive; or a WebSocket from the first request on."""
 
-    def __init__(self, methods: Methods) -> None:
+    def __init__(self, methods: Methods, hub: Hub) -> None:
         self._methods = methods
+        self._hub = hub
         self._parser = httptools.HttpRequestParser(self)
         self._body: list[bytes] = []
+        self._first: bytes | None = b""  # the first request as it came, while it comes
+        self._peer: Peer | None = None
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self._peer is not None:
+            self._peer.end()
+
     def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        if self._peer is not None:
+            self._peer.receive(data)
+            return
+        if self._first is not None:
+            self._first = self._first + data if len(self._first) < UPGRADE_BYTES_MAX else None
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._first is None:
+                self._transport.close()
+            else:
+                self._peer = Peer(self._transport, self._hub, self._answer_peer, self._first)
         except httptools.HttpParserError:
-            assert self._transport is not None
             self._transport.close()
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return
+        self._first = None
         body = b"".join(self._body)
         self._body.clear()
         answer = self._answer(body)
@@ -406,21 +344,29 @@ class HttpProtocol(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self._transport.close()
 
-    def _answer(self, body: bytes) -> bytes:
+    def _answer_peer(self, peer: Peer, body: bytes) -> bytes:
+        return self._answer(body, peer)
+
+    def _answer(self, body: bytes, peer: Peer | None = None) -> bytes:
         try:
             request = msgspec.json.decode(body)
         except msgspec.DecodeError:
             return msgspec.json.encode(_error(None, -32700, "parse error"))
         if isinstance(request, list):
-            return msgspec.json.encode([self._one(item) for item in request])
-        return msgspec.json.encode(self._one(request))
+            return msgspec.json.encode([self._one(item, peer) for item in request])
+        return msgspec.json.encode(self._one(request, peer))
 
-    def _one(self, request: Any) -> dict[str, Any]:
+    def _one(self, request: Any, peer: Peer | None) -> dict[str, Any]:
         if not isinstance(request, dict) or not isinstance(request.get("method"), str):
             return _error(None, -32600, "invalid request")
-        request_id = request.get("id")
+        request_id, method, params = request.get("id"), request["method"], request.get("params") or []
         try:
-            result = self._methods.dispatch(request["method"], request.get("params") or [])
+            if method == "eth_subscribe" and peer is not None:
+                result: Any = self._hub.subscribe(peer, params)
+            elif method == "eth_unsubscribe" and peer is not None:
+                result = self._hub.unsubscribe(peer, params)
+            else:
+                result = self._methods.dispatch(method, params)
         except ChainError as error:
             return _error(request_id, error.code, str(error), error.data)
         except Exception as error:  # noqa: BLE001 - one bad request must not take the answers from the others
@@ -438,9 +384,13 @@ def _error(request_id: Any, code: int, message: str, data: str | None = None) ->
 async def serve(port: int, genesis_time_s: int | None, block_time_s: float | None) -> None:
     chain = PyEvmChain(genesis_time_s=genesis_time_s, automine=block_time_s is None)
     methods = Methods(chain)
+    hub = Hub(methods.subscription)
+    chain.on_block = hub.on_block
     gc.collect()
     gc.freeze()
-    server = await asyncio.get_running_loop().create_server(lambda: HttpProtocol(methods), "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: HttpProtocol(methods, hub), "127.0.0.1", port
+    )
     async with server:
         sys.stdout.write(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
         sys.stdout.flush()

@@ -1,8 +1,8 @@
-"""The standby as a process has it: looks at L1 again and again, answers queries meanwhile, takes no orders."""
+"""The standby as a process has it: looks at L1 at each new head, answers queries meanwhile, takes no orders."""
 
 import asyncio
-import contextlib
 import logging
+import threading
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from sequencer import errors
 from sequencer.api.ipc import Connection, IpcServer
 from sequencer.engine.views import QueryError, Views
 from sequencer.history.queries import HistoryQueries
+from sequencer.l1.heads import Heads
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.node.service import system_info
@@ -27,6 +28,8 @@ class StandbyService:
 
     def __init__(self, config: StandbyConfig, l1_url: str, signer: Signer, poll_s: float) -> None:
         self._rpc = Rpc(l1_url, timeout_s=L1_TIMEOUT_S)
+        self._heads = Heads(l1_url)
+        self._over = threading.Event()  # nobody waits for heads any more
         self._poll_s = poll_s
         self.standby = Standby(config, self._rpc, signer)
         self.views = Views(self.standby.state, self._status, self.standby.history.ledger)
@@ -39,6 +42,8 @@ class StandbyService:
     async def run(self, socket_path: str, stop: asyncio.Event) -> bool:
         """Until this sequencer leads (True), or `stop` is set. Raises LogLost, ReplayError, OSError of the socket."""
         await self._ipc.start(socket_path)
+        self._heads.start()
+        ended = asyncio.create_task(self._end_with(stop))
         try:
             said = ""
             while not stop.is_set():
@@ -53,13 +58,19 @@ class StandbyService:
                 if self.standby.message != said and not self.standby.message.startswith("following"):
                     said = self.standby.message
                     logger.info("standby: %s", said)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), self._poll_s)
+                await asyncio.to_thread(self._heads.pause, self._over, self._poll_s)
             return False
         finally:
+            ended.cancel()
+            self._over.set()
+            await asyncio.to_thread(self._heads.stop)
             await self._ipc.close()
             await asyncio.to_thread(self.standby.close)
             self._rpc.close()
+
+    async def _end_with(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._over.set()
 
     def _health(self) -> tuple[bool, str]:
         now = self.standby.standing

@@ -29,6 +29,7 @@ from sequencer.l1.errors import (
     ReorgTooDeep,
 )
 from sequencer.l1.follower import BLOCKS_PER_QUERY, InboxMessage, Kept, PostedBatch
+from sequencer.l1.heads import Heads
 from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.proof.archive import ARCHIVE_FILE, Archive, RolledBack, Row
@@ -100,6 +101,7 @@ class Watcher:
         self.error = ""
         self.status: dict[str, Any] = {}
         self._rpc = rpc
+        self._heads = Heads(rpc.url)
         self._challenger = challenger
         self.progress = progress
         self._domain = codec.domain_separator(
@@ -146,10 +148,16 @@ class Watcher:
     # --- the loop ---------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        """Looks every `poll_s` until `stop`. What L1 does not answer is tried again."""
-        while not stop.is_set():
-            self.look()
-            stop.wait(self.config.poll_s)
+        """Looks at each new head, every `poll_s` where the node tells of none, until `stop`. What L1 does not answer is
+        tried again.
+        """
+        self._heads.start()
+        try:
+            while not stop.is_set():
+                self.look()
+                self._heads.pause(stop, self.config.poll_s)
+        finally:
+            self._heads.stop()
 
     def look(self) -> bool:
         """`step`, with what goes wrong shown instead of raised; False then, and when a batch cannot be read.
@@ -259,6 +267,7 @@ class Watcher:
         head = self._rpc.block("latest")
         if head is None:
             raise DeploymentError("the node has no block")
+        self._heads.saw(head["hash"])
         self._head = (to_int(head["number"]), to_int(head["timestamp"]))
         safe = self._head[0] - self.config.confirmations
         number = self._archive.get("cursor_number")

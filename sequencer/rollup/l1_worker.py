@@ -18,6 +18,7 @@ from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import FollowerError, L1Error, RpcRejected
 from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
 from sequencer.l1.follower import Follower, InboxMessage, RolledBack
+from sequencer.l1.heads import Heads
 from sequencer.l1.inbox import Deadlines
 from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig, gas_of
 from sequencer.l1.rpc import Rpc, to_int
@@ -31,6 +32,8 @@ from sequencer.rollup.outbox import Outbox
 
 DEVNET_CHAIN_ID: Final = 31_337
 MEMBERS_S: Final = 10.0  # between readings of the whole set
+BUSY_S: Final = 0.02  # between looks while something is on its way
+BUSY_HEARING_S: Final = 0.25  # ... and new heads are told of
 RESTART_FIRST_S: Final = 1.0
 RESTART_MAX_S: Final = 5.0
 
@@ -39,7 +42,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class L1Config:
-    """`confirmations` before a deposit or a roll-back counts or a batch is settled; `poll_s` between looks.
+    """`confirmations` before a deposit or a roll-back counts or a batch is settled.
+
+    It is looked at L1 at each new head that the node tells of by `events` (`heads.events_url`), and every `poll_s`
+    where it tells of none; where it does, four times as rarely, but every 2 s.
 
     `rebond`: when the bond was slashed and nobody leads, the sequencer's key bonds again by itself. `timeout_s`: for a
     whole answer of the node; a line that swallows bytes is noticed after it.
@@ -50,6 +56,7 @@ class L1Config:
     rebond: bool = False
     timeout_s: float = 6.0
     caps: FeeCaps = DEFAULT_CAPS
+    events: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,7 @@ class L1Worker:
         self._seen_next = 0  # the highest batch id that L1 has asked for since the last answer
         self._gas_before = self._blob_gas_before = self._bytes_before = 0  # of posters of earlier epochs
         self._wake = threading.Event()
+        self._heads = Heads(url, self._wake.set, config.events)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="l1", daemon=True)
         self.paused = False  # no batch is offered; deposits are still followed
@@ -151,14 +159,21 @@ class L1Worker:
         """The batch id that L1 asks for, as last seen; 0 before it was."""
         return self._seen_next
 
+    @property
+    def hears(self) -> bool:
+        """Whether the node tells of new heads."""
+        return self._heads.is_live
+
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the thread, and the one that hears of new heads."""
         self._thread.start()
+        self._heads.start()
 
     def stop(self) -> None:
         """Ends the thread after its present step."""
         self._ended.set()
         self._wake.set()
+        self._heads.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
@@ -314,7 +329,12 @@ class L1Worker:
         return why
 
     def _pause(self, busy: bool) -> None:
-        self._wake.wait(0.02 if busy else self._config.poll_s)
+        """Until a new head, or until it is time to look all the same; heads that rush in are seen together."""
+        began_s, poll_s = time.monotonic(), self._config.poll_s
+        if busy:
+            poll_s = min(BUSY_HEARING_S, poll_s) if self._heads.is_live else BUSY_S
+        self._wake.wait(poll_s if busy else self._heads.look_s(poll_s))
+        self._ended.wait(max(0.0, began_s + BUSY_S - time.monotonic()))
         self._wake.clear()
 
     def _look(self, follower: Follower, rpc: Rpc) -> None:
@@ -348,6 +368,7 @@ class L1Worker:
         if isinstance(newest, RpcRejected):
             raise newest
         time_s = to_int(newest["timestamp"])
+        self._heads.saw(newest["hash"])
         if self._head is None or self._head[0] != time_s:
             self._head = time_s, time.time()
         said = [to_int(one["timestamp"]) for one in pending if isinstance(one, dict)]
