@@ -252,6 +252,37 @@ def dearest_risk(state: State, rounds: int) -> Cost:
     return found
 
 
+def undone(rounds: int) -> Cost:
+    """The CONTINUE that undoes a FOK of as many records as there may be, against orders of as many accounts."""
+    world = worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS)
+    leaves = list(world.preimages())
+    found = Cost(math.inf, 0)
+    for _ in range(rounds):
+        state, random = State.from_preimages(world.domain, iter(leaves)), Random(1)
+        instrument = min(state.books)
+        page = state.pages[instrument >> 5]
+        mark, far = page.rows[instrument & 31][0], 6_000
+        there = sum(1 for _ in state.books[instrument].orders(c.SELL))
+        for number in range(c.PLAN_RECORDS_MAX * c.STEPS_MAX - 1 - there):
+            maker = worlds.CROWD_FROM + ORDERS + number
+            worlds.rest(state, maker, instrument, c.SELL, mark + random.randint(1, far), 3)
+        apply(state, codec.encode(Kind.TICK, time=state.globals.time))
+        lots = sum(order.quantity for order in state.books[instrument].orders(c.SELL))
+        flags = c.BUY | c.TIF_FOK << c.FLAG_TIF_SHIFT
+        out = apply(state, Script(state).place(4 * len(SIZES) - 3, instrument, mark + far, lots + 1, flags))
+        records = 1
+        while out.pending:
+            state.root()
+            before, begun = state.globals.work, time.process_time()
+            out, records = apply(state, codec.encode(Kind.CONTINUE)), records + 1
+            state.root()
+            cost = Cost((time.process_time() - begun) * 1e6, state.globals.work - before)
+        assert out.failed, out.reason
+        assert records == c.PLAN_RECORDS_MAX
+        found = min(found, cost, key=lambda one: one.us)
+    return found
+
+
 def heaviest(elements: int, budget: int) -> tuple[PostedBatch, State]:
     """A batch of RISK of full pages, each time a second later, that fills so many elements or so many units."""
     state, other = (disagreeing(worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS)) for _ in range(2))
@@ -310,6 +341,7 @@ def main() -> None:
         found |= kinds(worlds.deepest(Random(1)), scenes, arguments.rounds)
     world = disagreeing(worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS))
     found[Kind.RISK, "RISK, 32 rows, feeds that disagree"] = dearest_risk(world, arguments.rounds)
+    found[Kind.CONTINUE, f"CONTINUE, undoes {c.PLAN_RECORDS_MAX} records"] = undone(arguments.rounds)
     table = Table("kind", "the dearest for its units", "µs", "units", "margin")
     worst: dict[int, tuple[float, str]] = {}
     for (kind, name), cost in found.items():

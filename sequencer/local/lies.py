@@ -11,7 +11,7 @@ from typing import Final
 from sequencer.engine.engine import Engine
 from sequencer.proof.audit import FaultKind
 from sequencer.protocol import batch as batches
-from sequencer.protocol import codec, insurance, matching, work
+from sequencer.protocol import codec, insurance, matching, plans, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, Reason
@@ -322,6 +322,42 @@ def _fok_partly(scene: Scene) -> Outcome:
     return _with_flags(scene, scene.raw[9] & 1 | c.TIF_IOC << c.FLAG_TIF_SHIFT)
 
 
+def _plan_kept_in_part(scene: Scene) -> Outcome:
+    """What a FOK has traded stays, though it ends before its last lot."""
+    taker = scene.state.globals.taker
+    assert taker is not None
+    taker.flags = taker.flags & 1 | c.TIF_IOC << c.FLAG_TIF_SHIFT
+    return scene.apply()
+
+
+def _plan_undone(scene: Scene) -> Outcome:
+    """A FOK that would be filled is undone, and pays."""
+    g = scene.state.globals
+    taker, g.taker = g.taker, None
+    assert taker is not None
+    out = _counted(scene)
+    plans.fail(scene.state, taker, Reason.FOK_UNFILLED, out)
+    out.failed = Reason.OK  # or the engine would leave it out
+    return out
+
+
+def _undo_unpaid(scene: Scene) -> Outcome:
+    """A FOK is undone as it must be, without its fee."""
+    taker = scene.state.globals.taker
+    assert taker is not None
+    out = scene.apply()
+    scene.pay(taker.account, out.fee)
+    out.failed = Reason.OK  # or the engine would leave it out
+    return out
+
+
+def _plan_root(scene: Scene) -> Outcome:
+    """GLOBAL remembers another state than the one before the plan."""
+    out = scene.apply()
+    scene.state.globals.plan_root = bytes(31) + b"\1"
+    return out
+
+
 def _with_flags(scene: Scene, flags: int) -> Outcome:
     """As if the order had other flags than those that are signed."""
     raw = scene.raw
@@ -600,6 +636,15 @@ LIES: Final[dict[str, Lie]] = {
     "expired-filled": Lie("an order trades after its time", "expired", Kind.PLACE, _expired_filled),
     "post-only-taking": Lie("a post-only order takes", "post only", Kind.PLACE, _post_only_taking),
     "fok-filled-partly": Lie("a fill-or-kill order fills in part", "fok", Kind.PLACE, _fok_partly),
+    "plan-kept-in-part": Lie(
+        "a fill-or-kill order of two records keeps its first fills",
+        "plan that ends",
+        Kind.CONTINUE,
+        _plan_kept_in_part,
+    ),
+    "plan-undone": Lie("an order that can be filled is undone", "plan", Kind.CONTINUE, _plan_undone),
+    "undo-unpaid": Lie("an order that is undone pays nothing", "plan that ends", Kind.CONTINUE, _undo_unpaid),
+    "plan-root": Lie("an order would be undone to another state", "plan", Kind.PLACE, _plan_root),
     "treasury-stolen": Lie("the fees go to another account", "collect", Kind.COLLECT, _treasury_stolen),
     "fund-drained": Lie("the insurance fund is paid to an account", "cancel", Kind.CANCEL, _fund_drained),
     "tick-counter": Lie("a tick is counted twice", "cancel", Kind.TICK, _tick_counter),

@@ -246,6 +246,7 @@ class Play:
         )
         self._tick("post only", [self._order(TAKER, put, bid | c.FLAG_POST_ONLY, mark + 100, LOTS // 4)])
         self._tick("fok", [self._order(TAKER, put, bid | FOK, mark + 100, 2 * LOTS)])
+        self._plans(put, mark)
         self._tick("healthy", [codec.encode(Kind.LIQUIDATE, account=MAKER)])
         terms = {"underlying": 0, "day": NEAR + 1, "put": 0}
         self._tick("off grid", [codec.encode(Kind.LIST, strike=4_600_001, **terms)])
@@ -253,6 +254,15 @@ class Play:
         self._tick("feed forged", sign_reports([now], 0, devnet_key(STRANGER), self.state.domain))
         old = IndexReport(0, self.tape.trades[0].time_s // 60 * 60 + 1, self.index * 11 // 10)
         self._tick("feed stale", sign_reports([old], 1, feed_key(1), self.state.domain))
+
+    def _plans(self, put: int, mark: int) -> None:
+        """Two FOKs of two records each: one is filled whole, one meets its own account's order at the fifth place."""
+        ask, bid = c.SELL | c.FLAG_POST_ONLY, c.BUY | FOK
+        for where, flags, levels in (("plan", 0, 4), ("plan that ends", c.FLAG_STP_TAKER, 6)):
+            own = self._order(TAKER, put, ask, mark + 5, 1)
+            quotes = [self._order(MAKER, put, ask, mark + level, 1) for level in range(1, levels + 1)]
+            self._tick("plan's quotes", [*quotes, *([own] if flags else [])])
+            self._tick(where, [self._order(TAKER, put, bid | flags, mark + levels, levels)])
 
     def _money(self) -> None:
         cash = self.state.accounts[TAKER].cash

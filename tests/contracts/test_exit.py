@@ -106,6 +106,33 @@ def test_begin__wrong_number_of_accounts__reverts(world: World) -> None:
         world.exit.begin(2**32 - 1, opened)
 
 
+@pytest.mark.parametrize("records", [1, 2])
+@pytest.mark.parametrize("lots", [8, 9])
+def test_begin__inside_an_order_of_several_records__pins_the_state_before_it(
+    world: World, records: int, lots: int
+) -> None:
+    """Whatever it would have come to, filled whole or undone: what it has traded so far may not stand alone."""
+    instrument = world.days[0] << 12 | 2
+    for level in range(8):
+        world.place("maker", instrument, c.SELL, 150_000 + level, 1)
+    before, values = world.state.root(), world.values()
+    world.place("buyer", instrument, c.BUY, 160_000, lots, c.TIF_FOK << c.FLAG_TIF_SHIFT)
+    if records == 2:
+        world.do(codec.encode(Kind.CONTINUE))
+    root, g = world.state.root(), world.state.globals
+    assert (g.plan_root, g.plan_records) == (before, records)
+    world.freeze()
+    count, witness = world.proofs.begin()
+    assert world.state.root() == before  # `Proofs` has taken it back
+    with pytest.raises(boa.BoaError):
+        world.exit.begin(count, world.proofs.begin()[1])  # of the state before alone
+    world.exit.begin(count, witness)
+    assert world.exit.root() == before != root
+    assert world.values() == values
+    world.declare()
+    assert {role: world.exit.account(number).claim for role, number in NUMBER.items()} == values
+
+
 def test_begin__words_left_over_or_missing__reverts(world: World) -> None:
     world.freeze()
     count, witness = world.proofs.begin()

@@ -90,6 +90,7 @@ class Script:
         yield Scene("CONTINUE", size, (codec.encode(Kind.CONTINUE),), opens=False)
         while world.globals.taker is not None:
             yield Scene("", None, (codec.encode(Kind.CONTINUE),))
+        yield from self.undone(number, size, instrument)
         signer = {"signer": b"\x77" * 20, "scope": 3, "signer_expires": c.U32_MAX}
         yield Scene("SET_SIGNER", size, (self.signed(Kind.SET_SIGNER, number, **signer),))
         yield Scene("TRANSFER", size, (self.signed(Kind.TRANSFER, number, to=1_000, amount=5),))
@@ -144,6 +145,17 @@ class Script:
         )
         forced = codec.encode(Kind.FORCED_BID, account=number, fraction=64, **offer)
         yield Scene("FORCED_BID, for the same instruments", size, (forced,))
+
+    def undone(self, number: int, size: int, instrument: int) -> Iterator[Scene]:
+        """A FOK of two records that lacks one lot."""
+        met = list(self.world.books[instrument].orders(c.SELL))[: 2 * c.STEPS_MAX - 1]
+        met = [one for one in self.world.books[instrument].orders(c.SELL) if one.price <= met[-1].price]
+        lots = sum(one.quantity for one in met)
+        fok = self.place(number, instrument, met[-1].price, lots + 1, c.TIF_FOK << c.FLAG_TIF_SHIFT)
+        yield Scene("", None, (fok,))
+        for _ in range(-(-len(met) // c.STEPS_MAX) - 2):
+            yield Scene("", None, (codec.encode(Kind.CONTINUE),))
+        yield Scene("CONTINUE, undoes its order", size, (codec.encode(Kind.CONTINUE),), opens=False)
 
     def of_the_market(self) -> Iterator[Scene]:
         world = self.world

@@ -126,12 +126,24 @@ REFUSED = {
     # the order that the account cannot bear, and the liquidation of an account that has not taken it
     "margin-ignored": ["MARGIN", "HEALTHY"],
     "position-limit-ignored": ["POSITION_LIMIT"],
+    # the order that meets its own account's: after an honest plan, too
+    "plan-kept-in-part": ["FOK_UNFILLED"],
+    "plan-undone": ["FOK_UNFILLED"],
 }
 
 
 @pytest.mark.parametrize(
     "name",
-    ["margin-ignored", "deposit-dropped", "segment-overweight", "message-late", "position-limit-ignored"],
+    [
+        *(
+            "margin-ignored",
+            "deposit-dropped",
+            "segment-overweight",
+            "message-late",
+            "position-limit-ignored",
+        ),
+        *("plan-kept-in-part", "plan-undone"),
+    ],
 )
 def test_lie__on_l1__is_challenged_slashed_rolled_back_and_the_honest_records_survive(name: str) -> None:
     report = tell(name)
