@@ -13,7 +13,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import expiry_time
-from tests.economy.order_moves import amended, dead_orders, in_words, left_order, off_market
+from tests.economy.order_moves import amended, dead_orders, in_words, left_order, off_market, whole_or_nothing
 from tests.economy.parts import cash_out, drain, grow, pair, straddle, structure
 
 if TYPE_CHECKING:
@@ -387,6 +387,7 @@ MOVES: Final[dict[str, tuple[Move, int]]] = {  # name -> (move, weight)
     "amended": (amended, 2),
     "in_words": (in_words, 1),
     "dead_orders": (dead_orders, 2),
+    "whole_or_nothing": (whole_or_nothing, 2),
     "forced": (forced, 1),
     "trade_with_others": (trade_with_others, 3),
     "come_back": (come_back, 1),
@@ -411,6 +412,7 @@ PLANS: Final[tuple[tuple[str, ...], ...]] = (
     ("lie", "lie"),
     ("mirror", "silent_risk", "drain", "worst_bid"),
     ("left_order", "drain", "worst_bid"),
+    ("mirror", "whole_or_nothing", "drain", "worst_bid"),
     ("amended", "drain", "worst_bid"),
     ("mirror", "drain", "dead_orders", "worst_bid"),
 )

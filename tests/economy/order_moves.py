@@ -82,6 +82,44 @@ def amended(world: World, rng: Random) -> Iterator[None]:
     yield from drain(world, rng)
 
 
+def whole_or_nothing(world: World, rng: Random) -> Iterator[None]:
+    """FOK and post-only orders over many of a friend's: some dead, some its own, more than it bears, a lot too many."""
+    one, two = pair(world, rng)
+    listed = world.tradable()
+    if not listed:
+        return
+    instrument, side = rng.choice(listed), rng.randrange(2)
+    worse = 1 if side == c.BUY else -1
+    fok, price, lots = c.TIF_FOK, world.mark(instrument) * rng.uniform(0.8, 1.2), rng.choice((1, 100, 20_000))
+    count = rng.choice((4, 7, 20, 60))
+    for level in range(count):
+        owner = one if rng.random() < 0.05 else two
+        flags = c.FLAG_REDUCE_ONLY if rng.random() < 0.1 else 0
+        world.place(owner, instrument, 1 - side, price + worse * level, lots, flags=flags)
+        if level == count // 2 and rng.random() < 0.3:
+            world.submit(Kind.CANCEL_ALL, two, nonce_floor=0)
+    for _ in range(rng.randrange(1, 6)):
+        if rng.random() < 0.4:
+            yield
+        far = price + worse * count
+        there = sum(order.quantity for order in world.state.crossing(instrument, side, max(round(far), 1)))
+        wanted = max(round(there * rng.choice((0.3, 0.9, 1, 1))) + rng.choice((0, 1)), 1)
+        what = rng.randrange(4)
+        if what == 0:
+            near = price + worse * rng.randrange(count)
+            world.place(one, instrument, side, near, lots, flags=c.FLAG_POST_ONLY)
+        elif what == 1:
+            world.do(
+                Kind.FORCED_ORDER, account=one, instrument=instrument, flags=side | fok << c.FLAG_TIF_SHIFT,
+                price=min(max(round(far), 1), c.U32_MAX), quantity=wanted, expires=0,
+                fee_max=rng.choice((0, 5, 65_535)),
+            )  # fmt: skip
+        else:
+            flags = rng.choice((0, c.FLAG_STP_TAKER, c.FLAG_REDUCE_ONLY))
+            world.place(one, instrument, side, far, wanted, fok, flags)
+    yield from drain(world, rng)
+
+
 def in_words(world: World, rng: Random) -> Iterator[None]:
     """Orders whose signature is a sentence: they cross each other, honest quotes, and are amended like others."""
     one, two = pair(world, rng)

@@ -9,11 +9,11 @@ import pytest
 
 from sequencer.protocol import amend, cash, exposure, freshness, liquidation, margin, reports
 from sequencer.protocol.constants import Reason
+from sequencer.protocol.state import State
 
 if TYPE_CHECKING:
     from sequencer.protocol.book import Order
     from sequencer.protocol.entries import Account
-    from sequencer.protocol.state import State
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -113,6 +113,18 @@ def free_amends(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(amend, "_shrink", shrink)
 
 
+def half_undone(patch: pytest.MonkeyPatch) -> None:
+    """A FOK that is undone takes its own account back, and leaves makers what they have traded."""
+    whole = State.rewind
+
+    def rewind(self: State, number: int) -> Any:
+        assert self.undo is not None
+        self.undo.accounts = {number: self.undo.accounts[number]}
+        return whole(self, number)
+
+    patch.setattr(State, "rewind", rewind)
+
+
 # name -> (what is planted, invariants that may tell of it, the moves that are drawn)
 PLANTED: Final[dict[str, tuple[Patch, tuple[str, ...], tuple[str, ...]]]] = {
     "half_margin": (half_margin, ("margin", "awake"), ("mirror", "drain", "borrow")),
@@ -126,4 +138,5 @@ PLANTED: Final[dict[str, tuple[Patch, tuple[str, ...], tuple[str, ...]]]] = {
     "found_money": (found_money, ("gain", "money"), ("drain", "noise")),
     "free_amends": (free_amends, ("unpaid",), ("amended",)),
     "par": (par, ("gain",), ("mirror", "drain", "run_away", "borrow")),
+    "half_undone": (half_undone, ("gain", "money", "hole"), ("mirror", "whole_or_nothing")),
 }

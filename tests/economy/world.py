@@ -82,6 +82,7 @@ class World:
         self.omitted: dict[str, int] = {}
         self.tail: deque[tuple[str, dict[str, object], Reason]] = deque(maxlen=LEGIBLE)
         self.steps = 0
+        self._is_plan = False  # an order that may be undone is on its way
         self.listed: dict[int, tuple[int, int, bool]] = {}  # instrument -> expiry's key, strike, put
         self.books = Books(self)
         self.frozen = False
@@ -143,12 +144,31 @@ class World:
         out = apply(self.state, raw, signer)
         self.steps += 1
         self.auditor.count(raw, out)
-        self.tail.append((kind.name, fields, out.reason))
+        self.tail.append((kind.name, fields, out.failed or out.reason))
+        if g.plan_root or (kind == Kind.CONTINUE and self._is_plan):
+            return self._plan(kind, fields, out)
         self.books.after(kind, fields, out)
         if g.taker is not None and kind in ORDERS:
             more = self.do(Kind.CONTINUE)
             out.fills += more.fills
             out.rested = more.rested or out.rested
+        return out
+
+    def _plan(self, kind: Kind, fields: dict, out):
+        """An order that holds as a whole or not at all counts as one record, once it has ended."""
+        is_first, self._is_plan = not self._is_plan, True
+        if not out.pending:
+            return out
+        more = self.do(Kind.CONTINUE)
+        out.fills, out.rested, out.failed = out.fills + more.fills, more.rested, more.failed
+        if is_first:
+            self._is_plan = False
+            if out.failed:
+                out.fills, out.fee = [], 0
+            out.fee += more.fee
+            self.books.after(kind, fields, out)
+        else:
+            out.fee += more.fee
         return out
 
     def submit(self, kind: Kind, account: int, **fields: int):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sequencer.market.match import Matcher, Run
 from sequencer.market.match.effects import Effects, Venue
 from sequencer.market.match.exchange import ExchangeMatcher
+from sequencer.protocol import constants as c
 
 VENUES = [pytest.param(Matcher, id="book"), pytest.param(ExchangeMatcher, id="exchange")]
 
@@ -85,6 +86,47 @@ def test_fok__with_an_own_order_in_the_way__leaves_it_when_it_fails(venue: Calla
     assert (ran.trades, ran.refused, ran.summary.resting) == ([], {3: "FOK_UNFILLED"}, 2)
     ran = Ran(venue(), [*book, place(3, "buy", "10", "1", owner="a", tif="FOK")])
     assert (ran.trades, ran.gone) == ([(2, 3, "10.00", "1")], [(1, "SELF_TRADE")])
+
+
+@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("count", [4, 100])
+def test_fok__over_many_orders__fills_whole_or_leaves_all_of_them_as_they_were(
+    venue: Callable[[], Venue], count: int
+) -> None:
+    book = [place(number, "sell", str(10 + number), "1") for number in range(count)]
+    ends = {"order_id": "t", "side": "buy", "price": str(9 + count), "tif": "FOK"}
+    ran = Ran(venue(), [*book, place(**ends, qty=str(count))])
+    assert ran.trades == [(number, "t", f"{10 + number}.00", "1") for number in range(count)]
+    assert ran.summary.resting == 0
+    after = [
+        *(place("p", "buy", "10", "0.25"), {"op": "reduce", "id": 0, "by": "0.25"}),
+        {"op": "amend", "id": 1, "qty": "0.5"},
+        *({"op": "cancel", "id": 2}, place("q", "buy", "13", "1.5")),
+    ]
+    ran = Ran(venue(), [*book, place(**ends, qty=f"{count}.0001"), *after])
+    assert ran.refused == {count + 1: "FOK_UNFILLED"}
+    assert ran.trades == [
+        (0, "p", "10.00", "0.25"),
+        (0, "q", "10.00", "0.5"),
+        (1, "q", "11.00", "0.5"),
+        (3, "q", "13.00", "0.5"),
+    ]
+    assert ran.summary.resting == count - 3
+
+
+def test_fok__over_more_orders_than_the_exchange_allows__is_refused_there_alone() -> None:
+    most = c.STEPS_MAX * c.PLAN_RECORDS_MAX
+    book = [place(number, "sell", "10", "1") for number in range(most + 1)]
+    ran = Ran(Matcher(), [*book, place("t", "buy", "10", str(most + 1), tif="FOK")])
+    assert len(ran.trades) == most + 1
+    ran = Ran(
+        ExchangeMatcher(),
+        [*book, *(place(str(lots), "buy", "10", str(lots), tif="FOK") for lots in (most + 1, most))],
+    )
+    assert ran.refused == {most + 2: "FOK_UNFILLED"}
+    (refused,) = (one for one in ran.events if one["event"] == "refused")
+    assert f"at most {most} resting orders" in refused["message"]
+    assert (len(ran.trades), ran.summary.resting) == (most, 1)
 
 
 @pytest.mark.parametrize("venue", VENUES)

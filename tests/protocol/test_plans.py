@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import plans
-from sequencer.protocol.constants import Reason
+from sequencer.protocol import margin, plans
+from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Global
 from sequencer.protocol.queue import sequencing_fee
 
@@ -251,6 +251,73 @@ def test_open_plan__nothing_comes_between_and_a_copy_of_the_state_can_undo_it(
     assert exchange.proceed().failed is Reason.FOK_UNFILLED
     assert exchange.position("maker", call) == 0
     assert exchange.tick().reason is Reason.OK
+
+
+def test_fok__whose_fiftieth_maker_can_hold_no_more__goes_past_it_or_brings_its_order_back(
+    exchange: Exchange, call: int
+) -> None:
+    ladder(exchange, call, 49)
+    full = exchange.sell("third", call, P + 49, 1)
+    for place in range(5):
+        exchange.sell("maker", call, P + 50 + place, 1)
+    for role, lots in (("third", -(2**44)), ("treasury", 2**44)):
+        account = exchange.account(role).clone()
+        margin.move(account, exchange.state.page_of(call), call, lots)
+        exchange.state.put_account(exchange.numbers[role], account)
+    exchange.tick()
+    before = leaves(exchange)
+    outs = finish(exchange, exchange.buy("taker", call, P + 90, 55, tif=FOK))
+    assert outs[-1].failed is Reason.FOK_UNFILLED
+    after = leaves(exchange)
+    assert {one for one in before if before[one] != after[one]} == {c.KEY_ACCOUNT | exchange.numbers["taker"]}
+    assert exchange.state.find_order(call, c.SELL, P + 49, full.seq) is not None
+    exchange.tick()
+    assert not finish(exchange, exchange.buy("taker", call, P + 90, 54, tif=FOK))[-1].failed
+    assert exchange.state.find_order(call, c.SELL, P + 49, full.seq) is None
+
+
+def test_open_plan__l1s_messages_wait_and_do_not_count(exchange: Exchange, call: int) -> None:
+    """Nor does anything else that might free its order or its makers' of what they have signed."""
+    ladder(exchange, call, 10)
+    assert exchange.buy("taker", call, P + 20, 11, tif=FOK).pending
+    g = exchange.state.globals
+    inbox, root = (g.inbox_count, g.inbox_hash), g.plan_root
+    number = exchange.numbers["maker"]
+    order = {"instrument": call, "flags": c.SELL, "price": P, "quantity": 1, "expires": 0, "fee_max": 9}
+    outs = [
+        exchange.system(Kind.FORCED_CANCEL_ALL, account=number),
+        exchange.system(Kind.FORCED_WITHDRAW, account=number, amount=1),
+        exchange.system(Kind.FORCED_ORDER, account=number, **order),
+        exchange.system(Kind.COLLECT),
+        exchange.submit(Kind.CANCEL_ALL, "maker", nonce_floor=0),
+        exchange.submit(Kind.WITHDRAW, "taker", amount=1),
+        exchange.place("third", call, c.SELL, P, 5),
+    ]
+    assert {out.reason for out in outs} == {Reason.TAKER_PENDING}
+    assert (g.inbox_count, g.inbox_hash) == inbox
+    assert (g.plan_root, g.plan_records) == (root, 1)
+    assert finish(exchange, exchange.proceed())[-1].failed is Reason.FOK_UNFILLED
+    exchange.tick()
+    assert exchange.system(Kind.FORCED_CANCEL_ALL, account=number).reason is Reason.OK
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_forced_fok__over_many_orders__counts_in_the_inbox_whatever_becomes_of_it(
+    exchange: Exchange, call: int, held: bool
+) -> None:
+    ladder(exchange, call, 20)
+    g = exchange.state.globals
+    inbox, number = g.inbox_count, exchange.numbers["taker"]
+    used, cash = nonces(exchange, "taker"), exchange.account("taker").cash
+    order = {"instrument": call, "flags": FOK << c.FLAG_TIF_SHIFT, "price": P + 20, "quantity": 21 - held}
+    out = exchange.system(Kind.FORCED_ORDER, account=number, expires=0, fee_max=3, **order)
+    outs = finish(exchange, out)
+    assert (outs[-1].failed is Reason.OK) is held
+    assert g.inbox_count == inbox + 1
+    assert nonces(exchange, "taker") == used
+    assert exchange.position("taker", call) == 20 * held
+    if not held:
+        assert cash - exchange.account("taker").cash == outs[-1].fee == 300  # its fee_max, for seven records
 
 
 def test_is_atomic__is_fok_and_post_only() -> None:

@@ -331,7 +331,7 @@ def match_command(file: IO[bytes], as_json: bool, events: bool, exchange: bool) 
     is signed, there are no margins, fees or limits of positions. Everything above is as there. With --exchange each
     line becomes records of a tick of its own, and the state transition itself decides: prices are multiples of 0.01,
     quantities of 0.0001; owners have money enough; the clock spans 399 days; signatures alone are not checked. A
-    FOK order that would take more orders than the exchange allows is refused there, and the message says how many.
+    FOK order that would take more than 384 orders is refused there.
     """  # noqa: D301  # \b keeps lines as they are
     if events and not as_json:
         raise click.UsageError("--events goes with --json")
