@@ -2,7 +2,8 @@
 
 Limits: submissions waiting in all, submissions of one account a second (token bucket), and time in the queue: when the
 oldest has waited too long, what adds risk is refused before what takes it away. The same when more is acknowledged than
-L1 takes in the time that is allowed for it (`pressure`).
+L1 takes in the time that is allowed for it (`pressure`). What pays no fee and may come again for ever has a bucket of
+its own, in units of work: one account would else fill all that L1 takes, for nothing.
 """
 
 from collections import deque
@@ -11,22 +12,28 @@ from dataclasses import dataclass
 from sequencer.engine.engine import Submission, class_of
 from sequencer.errors import error_body
 from sequencer.protocol import constants as c
+from sequencer.protocol import work
 from sequencer.protocol.constants import Kind
 from sequencer.queue.outcomes import key_of
 
 QUEUE_FULL = 1100
 RATE_LIMITED = 1101
 UNDONE_COST = 16  # a record that was executed and undone takes as long as so many refusals
+_UNPAID = tuple(bytes([kind]) for kind in (Kind.CANCEL_ALL, Kind.SET_SIGNER, Kind.TRANSFER, Kind.WITHDRAW))
 _ORDERS = (Kind.PLACE, Kind.AMEND, Kind.PLACE_IN_WORDS)  # flags in byte 9
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """`burst` submissions at once and `rate_per_s` after that, an account; `sojourn_max_ns` in the queue."""
+    """`burst` submissions at once and `rate_per_s` after that, an account; of those that pay nothing so many that they
+    count `unpaid_work_max` units at once and `unpaid_work_per_s` after that; `sojourn_max_ns` in the queue.
+    """
 
     waiting_max: int = 20_000
     rate_per_s: int = 2_000
     burst: int = 10_000
+    unpaid_work_per_s: int = 100
+    unpaid_work_max: int = 20_000
     accounts_max: int = 100_000
     sojourn_max_ns: int = 2_000_000_000
 
@@ -39,6 +46,7 @@ class Intake:
         self._waiting: deque[Submission] = deque()
         self._put_off: deque[Submission] = deque()  # a tick has had them, and left them to the next
         self._buckets: dict[int, tuple[float, int]] = {}
+        self._unpaid: dict[int, tuple[float, int]] = {}  # likewise, units of work
         self.refused = 0
         self.accepted = 0
         self.pressure = 0  # how many times as much work waits for L1 as may
@@ -70,8 +78,13 @@ class Intake:
     def why(self, code: int, raw: bytes, now_ns: int) -> bytes:
         """The error object of what `offer` has just refused with `code`: the limit, and when to try again."""
         limits = self.limits
-        if code == RATE_LIMITED:
-            account = int.from_bytes(raw[1:5], "big")
+        account = int.from_bytes(raw[1:5], "big")
+        if code == RATE_LIMITED and raw[:1] in _UNPAID and self._tokens(account, now_ns) >= 1.0:
+            per_s, units = limits.unpaid_work_per_s, work.of(raw)
+            wait_s = max(0.0001, round((units - self._unpaid_of(account, now_ns)) / per_s, 4))
+            limit = f"at most {per_s} units of work of account {account} a second, {limits.unpaid_work_max} at once"
+            field, got, what = "rate", f"{units} more", "what pays no fee comes too fast"
+        elif code == RATE_LIMITED:
             wait_s = max(0.0001, round((1.0 - self._tokens(account, now_ns)) / limits.rate_per_s, 4))
             limit = f"at most {limits.rate_per_s} submissions of account {account} a second, {limits.burst} at once"
             field, got, what = "rate", "one more", "the account sends too fast"
@@ -98,13 +111,27 @@ class Intake:
     def _spend(self, submission: Submission) -> bool:
         account = int.from_bytes(submission.raw[1:5], "big")
         limits = self.limits
-        tokens = self._tokens(account, submission.arrived_ns)
+        now_ns = submission.arrived_ns
+        tokens = self._tokens(account, now_ns)
         if tokens < 1.0:
             return False
+        if submission.raw[:1] in _UNPAID:
+            left = self._unpaid_of(account, now_ns) - work.of(submission.raw)
+            if left < 0.0:
+                return False
+            if len(self._unpaid) >= limits.accounts_max and account not in self._unpaid:
+                self._unpaid.clear()
+            self._unpaid[account] = (left, now_ns)
         if len(self._buckets) >= limits.accounts_max and account not in self._buckets:
             self._buckets.clear()  # bounded: strangers' numbers must not fill the memory
-        self._buckets[account] = (tokens - 1.0, submission.arrived_ns)
+        self._buckets[account] = (tokens - 1.0, now_ns)
         return True
+
+    def _unpaid_of(self, account: int, now_ns: int) -> float:
+        """Units of work that the account may still ask for without paying."""
+        limits = self.limits
+        units, then = self._unpaid.get(account, (float(limits.unpaid_work_max), now_ns))
+        return min(limits.unpaid_work_max, units + (now_ns - then) * 1e-9 * limits.unpaid_work_per_s)
 
     def _tokens(self, account: int, now_ns: int) -> float:
         """What the account may send now."""

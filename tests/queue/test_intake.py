@@ -1,9 +1,11 @@
 """Intake: bounded, fair to each account, and open to cancels for longer than to what adds risk."""
 
+import json
+
 import pytest
 
 from sequencer.engine.engine import Submission, class_of
-from sequencer.protocol import codec
+from sequencer.protocol import codec, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.queue.intake import QUEUE_FULL, RATE_LIMITED, Intake, IntakeLimits
@@ -113,3 +115,39 @@ def test_class__is_given_at_the_door(raw: bytes, of_class: int) -> None:
     one = Submission(raw, None)
     Intake().offer(one)
     assert one.of_class == class_of(raw) == of_class
+
+
+def unpaid(kind: Kind, account: int, at_ns: int = 0) -> Submission:
+    fields = {
+        Kind.CANCEL_ALL: {"nonce_floor": 0},
+        Kind.SET_SIGNER: {"signer": bytes(20), "scope": 1, "signer_expires": 0},
+        Kind.TRANSFER: {"to": 2, "amount": 1},
+        Kind.WITHDRAW: {"amount": 1},
+    }[kind]
+    return Submission(codec.encode(kind, account=account, nonce=0, expires=0, **fields), None, None, at_ns)
+
+
+@pytest.mark.parametrize("kind", [Kind.CANCEL_ALL, Kind.SET_SIGNER, Kind.TRANSFER, Kind.WITHDRAW])
+def test_records_that_pay_nothing__of_one_account__leave_l1_to_those_that_pay(kind: Kind) -> None:
+    """At 2,000 a second, which an account may send, they would count 40,000 units and more where L1 takes 33,000."""
+    intake, spent, seconds = Intake(), 0, 10
+    for number in range(2_000 * seconds):
+        one = unpaid(kind, 7, number * SECOND // 2_000)
+        if intake.offer(one) == 0:
+            spent += work.of(one.raw)
+        intake.take(10)
+    assert 20_000 <= spent <= 20_000 + 100 * seconds
+    now_ns = seconds * SECOND
+    refused = json.loads(intake.why(RATE_LIMITED, unpaid(kind, 7).raw, now_ns))
+    assert "what pays no fee comes too fast" in refused["message"]
+    assert 0 < refused["data"]["retry_after_s"] <= work.WORK[kind] / 100
+    assert intake.offer(place(7, now_ns)) == 0  # what pays
+    assert intake.offer(unpaid(kind, 8, now_ns)) == 0  # others
+    assert intake.offer(unpaid(kind, 7, now_ns + SECOND)) == 0
+
+
+def test_accounts_that_pay_nothing__are_bounded_in_memory() -> None:
+    intake = Intake(IntakeLimits(accounts_max=100))
+    for number in range(1_000):
+        intake.offer(unpaid(Kind.CANCEL_ALL, number))
+        assert len(intake._unpaid) <= 100
