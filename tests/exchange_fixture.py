@@ -140,7 +140,8 @@ class StandIn:
             replies.setdefault(connection, []).append((rid, ok, body))
         for connection, items in replies.items():
             connection.send_acks(items)
-        self.server.broadcast(self.views.events([one for one in tick.results if one.reason is Reason.OK]))
+        held = [one for one in tick.results if one.reason is Reason.OK]
+        self.server.broadcast(self.views.events(held, self.server.is_heard))
         if len(self.intake):
             self._due = True
             asyncio.get_running_loop().call_soon(self._tick)

@@ -60,6 +60,7 @@ class _Listed(msgspec.Struct):
     number: int
 
 
+HEAR_NAMES: Final = 10_000  # channels of one frame
 _system_info_decoder: Final = msgspec.json.Decoder(_SystemInfo)
 _instruments_decoder: Final = msgspec.json.Decoder(list[_Listed])
 
@@ -89,6 +90,7 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self.addresses = Addresses(self.limits, self._loop.time)
         self.events = Subscribers()
+        self._heard: dict[str, None] = {}  # channels whose events the sequencer makes for this gateway
         self.connections = 0
         self.link = Link(address, self._received, self._lost, self._introduce)
         self._turns = Turns(self.limits, self._send_query)
@@ -195,12 +197,7 @@ class Gateway:
             self._submit(peer, sink, token, record, fields.get("label", ""))
         elif method in jsonrpc.QUERIES:
             params = jsonrpc.query_params(method, jsonrpc.parse_params(raw_params), self.listed)
-            self._check_load(peer)
-            if not peer.queries.take():
-                raise _too_many("queries_per_s", "queries of a connection", peer.queries)
-            if not peer.address.queries.take():
-                what = f"queries of {peer.address.name}"
-                raise _too_many("address_queries_per_s", what, peer.address.queries)
+            self._take_query(peer)
             self._query(peer, sink, token, method, params)
         elif method == "typed_data":
             exchange = self.exchange
@@ -214,7 +211,7 @@ class Gateway:
             for _, error in refused:
                 if isinstance(error, UnknownInstrument) and not is_last:
                     raise error
-            self._subscribe(peer, names, on=method == "subscribe")
+            asked = self._subscribe(peer, names, on=method == "subscribe")
             answer: dict[str, object] = {"channels": names}
             if refused:
                 answer["refused"] = [
@@ -226,7 +223,7 @@ class Gateway:
                     }
                     for channel, error in refused
                 ]
-            sink(token, True, _json.encode(answer))
+            self._answer_heard(peer, sink, token, asked, _json.encode(answer))
         else:
             message = f"unknown method {jsonrpc.shown(method)!r}; there are {', '.join(jsonrpc.METHODS)}"
             raise RequestError(
@@ -255,6 +252,14 @@ class Gateway:
         if not self._submits:
             self._loop.call_soon(self._forward)
         self._submits.append((rid, raw, signer, label))
+
+    def _take_query(self, peer: Peer) -> None:
+        self._check_load(peer)
+        if not peer.queries.take():
+            raise _too_many("queries_per_s", "queries of a connection", peer.queries)
+        if not peer.address.queries.take():
+            what = f"queries of {peer.address.name}"
+            raise _too_many("address_queries_per_s", what, peer.address.queries)
 
     def _query(
         self, peer: Peer | None, sink: Sink, token: bytes, method: str, params: dict[str, Any]
@@ -302,7 +307,8 @@ class Gateway:
                 for rid, *_ in part:  # never written: nothing was accepted
                     self._finish(rid, False, _not_ready().body())
 
-    def _subscribe(self, peer: Peer, names: list[str], on: bool) -> None:
+    def _subscribe(self, peer: Peer, names: list[str], on: bool) -> list[str]:
+        """The channels that the sequencer has to be asked for."""
         if not peer.can_subscribe:
             limit = "a WebSocket (/ws)"
             hint = "subscriptions need a WebSocket connection"
@@ -311,13 +317,44 @@ class Gateway:
             count = len(peer.channels | set(names))
             if count > jsonrpc.CHANNELS_MAX:
                 raise jsonrpc.invalid("channels", f"at most {jsonrpc.CHANNELS_MAX} on a connection", count)
+            asked = [name for name in names if name not in self._heard]
+            if asked and self.link.connection is not None:  # as a query: it costs the sequencer a look
+                self._take_query(peer)
             self.events.add(peer, names)
-        else:
-            self.events.remove(peer, names)
+            return asked
+        self._hear_no_more(self.events.remove(peer, names))
+        return []
+
+    def _answer_heard(self, peer: Peer, sink: Sink, token: bytes, names: list[str], answer: bytes) -> None:
+        """Answers a subscription once the sequencer makes events of `names`: none after the answer is missed.
+
+        When it has gone meanwhile it is told of all channels as it comes back, and all subscribers of a gap.
+        """
+        if not names or self.link.connection is None:
+            sink(token, True, answer)
+            return
+
+        def heard(_: bytes, ok: bool, __: bytes) -> None:
+            if ok:
+                self._heard.update(dict.fromkeys(name for name in names if name in self.events.by_channel))
+            sink(token, True, answer)
+
+        rid = self._next_rid
+        self._next_rid = rid + 1
+        deadline = self._loop.time() + self.limits.answer_timeout_s
+        self._pending[rid] = _Pending(peer, heard, token, False, deadline)
+        peer.outstanding += 1
+        self.link.send(ipc.Hear(rid, True, names))
+
+    def _hear_no_more(self, names: list[str]) -> None:
+        for name in names:
+            self._heard.pop(name, None)
+        if names:
+            self.link.send(ipc.Hear(0, False, names))
 
     def forget(self, peer: Peer) -> None:
         """`peer` has gone: its subscriptions end; what it has submitted goes on."""
-        self.events.remove(peer, list(peer.channels))
+        self._hear_no_more(self.events.remove(peer, list(peer.channels)))
 
     def caught_up(self, peer: Peer) -> None:
         """`peer` has read what it had left unread: its queries may go on."""
@@ -397,6 +434,10 @@ class Gateway:
                 f"the sequencer serves {exchange}, this gateway was started for {self._expected}",
             )
         self.listed = await self._instruments()
+        names = list(self.events.by_channel)
+        self._heard = dict.fromkeys(names)
+        for start in range(0, len(names), HEAR_NAMES):
+            self.link.send(ipc.Hear(0, True, names[start : start + HEAR_NAMES]))
         self.exchange = exchange
         self._domain = exchange.domain()
         self.ready = True
@@ -446,6 +487,7 @@ class Gateway:
         logger.warning("the connection to the sequencer was lost: %s", reason)
         self.ready = False
         self._was_lost = True
+        self._heard = {}
         self._forward()
         for rid, pending in list(self._pending.items()):
             error = (

@@ -1,10 +1,10 @@
 """Frames between gateways and the sequencer, and the connection that carries them.
 
-A frame is a 4-byte big-endian length and that many bytes of msgpack. Gateway to sequencer: `Submit`, `Query`, `Ping`;
-sequencer to gateway: `Acks`, `Answer`, `Events`, `Gap`, `Pong`. Bodies are JSON already, so that a gateway splices them
-into its responses as they are. Writes of one turn of the loop leave as one. A gateway that does not read fast enough
-has its queries refused, then misses events and is told so (`Gap`); one that reads nothing is cut off. Each side gives
-up a connection on which it hears nothing.
+A frame is a 4-byte big-endian length and that many bytes of msgpack. Gateway to sequencer: `Submit`, `Query`, `Hear`,
+`Ping`; sequencer to gateway: `Acks`, `Answer`, `Events`, `Gap`, `Pong`. Bodies are JSON already, so that a gateway
+splices them into its responses as they are. Writes of one turn of the loop leave as one. A gateway that does not read
+fast enough has its queries refused, then misses events and is told so (`Gap`); one that reads nothing is cut off. Each
+side gives up a connection on which it hears nothing.
 """
 
 import asyncio
@@ -66,7 +66,9 @@ class Answer(msgspec.Struct, array_like=True, tag=4, gc=False):
 
 
 class Events(msgspec.Struct, array_like=True, tag=5, gc=False):
-    """What happened: (channel as clients name it, the account it concerns or 0, JSON). Goes to every gateway."""
+    """What happened: (channel as clients name it, the account it concerns or 0, JSON). Goes to every gateway, when one
+    has said that it hears the channel.
+    """
 
     items: list[tuple[str, int, bytes]]
 
@@ -87,11 +89,19 @@ class Gap(msgspec.Struct, array_like=True, tag=8, gc=False):
     dropped: int
 
 
-Message: TypeAlias = Submit | Query | Acks | Answer | Events | Ping | Pong | Gap
+class Hear(msgspec.Struct, array_like=True, tag=9, gc=False):
+    """A gateway hears `channels` from now on, or no more (`is_on`). `rid` is answered once it does; 0: is not."""
+
+    rid: int
+    is_on: bool
+    channels: list[str]
+
+
+Message: TypeAlias = Submit | Query | Acks | Answer | Events | Ping | Pong | Gap | Hear
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(
-    Submit | Query | Acks | Answer | Events | Ping | Pong | Gap
+    Submit | Query | Acks | Answer | Events | Ping | Pong | Gap | Hear
 )
 
 
@@ -131,6 +141,7 @@ class Connection(asyncio.Protocol):
         self.heard_at = self._loop.time()
         self.has_pinged = False
         self.dropped = 0  # events, since the last that was sent
+        self.hears: dict[str, None] = {}  # channels
 
     # --- what callers use -----------------------------------------------------------------------
 
@@ -330,6 +341,7 @@ class IpcServer:
         self._server: asyncio.AbstractServer | None = None
         self._path: str | None = None
         self.connections: dict[Connection, None] = {}
+        self._hearers: dict[str, int] = {}  # channel -> gateways
 
     async def start(self, address: str) -> None:
         """Listens at `address` (see `parse_address`). OSError if another process does."""
@@ -357,6 +369,26 @@ class IpcServer:
                 connection.abort(f"the gateway has been silent for {connection.silent_s:.0f} s")
             else:
                 self._tell_gap(connection)
+
+    def is_heard(self, channel: str) -> bool:
+        """Whether a gateway hears the channel: events of others need not be made."""
+        return channel in self._hearers
+
+    def _hear(self, connection: Connection, message: Hear) -> None:
+        for channel in message.channels:
+            if message.is_on and channel not in connection.hears:
+                connection.hears[channel] = None
+                self._hearers[channel] = self._hearers.get(channel, 0) + 1
+            elif not message.is_on and channel in connection.hears:
+                self._forget(connection, channel)
+        if message.rid:
+            connection.send_answer(message.rid, True, b"null")
+
+    def _forget(self, connection: Connection, channel: str) -> None:
+        del connection.hears[channel]
+        self._hearers[channel] -= 1
+        if not self._hearers[channel]:
+            del self._hearers[channel]
 
     def broadcast(self, events: Sequence[tuple[str, int, bytes]]) -> None:
         """Sends events to every gateway; encoded once. One with too much unread misses them, and is told so later."""
@@ -400,6 +432,8 @@ class IpcServer:
 
     def _lost(self, connection: Connection, reason: str) -> None:
         self.connections.pop(connection, None)
+        for channel in list(connection.hears):
+            self._forget(connection, channel)
         logger.info("gateway gone: %s", reason)
         if self._on_lost is not None:
             self._on_lost(connection)
@@ -419,6 +453,8 @@ class IpcServer:
                 connection.send_answer(message.rid, False, body)
             else:
                 self.ask(connection, message)
+        elif isinstance(message, Hear):
+            self._hear(connection, message)
         elif isinstance(message, Ping):
             connection.has_pinged = True
             accepts, reason = self._health()

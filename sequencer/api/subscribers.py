@@ -24,8 +24,9 @@ class Subscribers:
             self.by_channel.setdefault(name, {})[peer] = None
             peer.channels.add(name)
 
-    def remove(self, peer: Peer, channels: Iterable[str]) -> None:
-        """`peer` hears no more of `channels`."""
+    def remove(self, peer: Peer, channels: Iterable[str]) -> list[str]:
+        """`peer` hears no more of `channels`; those that nobody hears of any more."""
+        idle = []
         for name in channels:
             if name in peer.channels:
                 peer.channels.discard(name)
@@ -33,6 +34,8 @@ class Subscribers:
                 del peers[peer]
                 if not peers:
                     del self.by_channel[name]
+                    idle.append(name)
+        return idle
 
     def publish(self, channel: str, body: bytes) -> None:
         """An event; once to each who hears of its channel, by its own name or by that of all trades."""

@@ -62,6 +62,7 @@ class Ledger:
         self.totals: dict[int, Totals] = {}
         self.kept: dict[int, Kept] = {}  # resting orders that have a label or another number than at first
         self.next_seq = 0  # records before it are in
+        self.ended: list[int] = []  # accounts all of whose orders have ended, until the rows are taken
         self.floors: dict[int, int] = {}  # account -> seq: its older orders have ended together
         self._batch = Batch()
         self._taker: _Taker | None = None  # the order that is on its way
@@ -113,6 +114,7 @@ class Ledger:
             if (gone := self.kept.pop(seq, None)) is not None:
                 batch.kept_gone[seq] = gone
         self._gone.clear()
+        self.ended.clear()
         for account, instrument in batch.touched_positions:
             one = self.position(account, instrument) or Basis()
             batch.positions.append([account, instrument, one.lots, one.cost, one.realised])
@@ -334,6 +336,7 @@ class Ledger:
         """Every order of the account that is older has ended."""
         self._batch.floors_before.append((account, self.floors.get(account, 0)))
         self.floors[account] = self._seq
+        self.ended.append(account)
         self._batch.floors.append([self._seq, account, why, self._time])
 
     def _swept(self, kind: int, fields: Any, out: Outcome, label: str) -> None:

@@ -17,6 +17,7 @@ from sequencer.amounts import address, cash, contracts, usd
 from sequencer.engine import holdings
 from sequencer.engine.engine import CONTINUE, Result
 from sequencer.engine.ledger import Ledger
+from sequencer.engine.levels import AllLevels
 from sequencer.genesis import UNDERLYINGS
 from sequencer.log.interface import Redone
 from sequencer.market.tape import parse_instrument
@@ -87,6 +88,7 @@ class Views:
         self.ledger = ledger or Ledger(state.params.treasury_account)
         self.is_whole = ledger is not None or state.globals.seq == 0  # the ledger has seen every record
         self.quotes = holdings.Quotes(state)
+        self.levels = AllLevels(state)
         self._own: dict[int, list[OwnFill]] = {}  # fills of the tick that was observed last, by record
         self._status = status
         self.trades: deque[Trade] = deque(maxlen=TRADES_KEPT)
@@ -118,6 +120,7 @@ class Views:
         self.state = state
         self.ledger = ledger or self.ledger
         self.quotes.adopt(state)
+        self.levels.adopt(state)
         while self.trades and self.trades[-1].seq >= state.globals.seq:
             self.trades.pop()
         self._names, self._owners, self._owners_seen, self._listed = {}, {}, 0, []
@@ -317,25 +320,6 @@ class Views:
         """Whether it can still trade. A dead one that SWEEP has not taken out yet is shown to nobody."""
         return not is_dead(self.state, self.state.accounts[order.account], order)
 
-    def _living(self, instrument: int) -> Callable[[Order], bool]:
-        """`_is_alive` for the orders of one book, which has what they share computed once."""
-        state = self.state
-        accounts, time = state.accounts, state.globals.time
-        if time >= instrument_expiry_time(instrument):
-            return lambda _order: False
-        page = state.pages[instrument >> 5]
-        need = page.rows[instrument & 31][0] + margin.short_need(state, page, instrument)
-
-        def is_alive(order: Order) -> bool:
-            account = accounts[order.account]
-            if order.flags & c.FLAG_REDUCE_ONLY:
-                return not is_dead(state, account, order)
-            if order.seq < account.order_floor or 0 < order.expires <= time:
-                return False
-            return order.side == c.BUY or need <= order.price + order.reserve_rate
-
-        return is_alive
-
     def order(self, order: Order) -> dict[str, Any]:
         """A resting order; (number, side, price, seq) is its key for CANCEL. Its total is quantity + filled."""
         return {
@@ -363,15 +347,12 @@ class Views:
 
     def depth(self, instrument: int, depth: int) -> dict[str, Any]:
         """See `book`."""
-        book = self.state.books.get(instrument)
-        lives = self._living(instrument)
+        levels = self.levels.of(instrument)
         sides = [
             [
                 [usd(price), contracts(quantity), count]
-                for price, quantity, count in book.depth(side, depth, lives)
+                for price, quantity, count in (levels.rows(side, depth) if levels else ())
             ]
-            if book
-            else []
             for side in (c.BUY, c.SELL)
         ]
         return {
@@ -418,12 +399,8 @@ class Views:
         state = self.state
         page = state.pages[instrument >> 5]
         underlying, day, _, _ = instrument_terms(state, instrument)
-        book = state.books.get(instrument)
-        lives = self._living(instrument)
-        bid, ask = (
-            next((one.price for one in book.orders(side) if lives(one)), None) if book else None
-            for side in (c.BUY, c.SELL)
-        )
+        levels = self.levels.of(instrument)
+        bid, ask = (levels.best(side) if levels else None for side in (c.BUY, c.SELL))
         return {
             "instrument": self.name(instrument),
             "number": instrument,
@@ -588,6 +565,8 @@ class Views:
                 if fills:
                     self._own[outcome.seq] = fills
                 raw, label = CONTINUE, ""
+        for account in self.ledger.ended:
+            self.levels.account_ended(account)
 
     def own_fill(self, own: OwnFill) -> dict[str, Any]:
         """A trade as one of its sides sees it."""
@@ -625,12 +604,18 @@ class Views:
             fill.taker_seq,
         )
 
-    def events(self, results: list[Result]) -> list[tuple[str, int, bytes]]:
-        """(channel, account or 0, JSON) of what a tick did: trades, own fills and orders, changed books."""
+    def events(
+        self, results: list[Result], is_heard: Callable[[str], bool] = lambda _channel: True
+    ) -> list[tuple[str, int, bytes]]:
+        """(channel, account or 0, JSON) of what a tick did: trades, own fills and orders, changed books.
+
+        Those that nobody hears (`is_heard` of the channel; "trades" has the trades of all instruments) are not made.
+        """
         out: list[tuple[str, int, bytes]] = []
         changed: dict[int, None] = {}
         marked: list[int] = []
         time = self.state.globals.time
+        all_trades = is_heard("trades")
         for result in results:
             if result.outcomes[-1].failed:
                 continue  # nothing of it has happened
@@ -638,33 +623,32 @@ class Views:
                 for fill in outcome.fills:
                     trade = self._trade(fill, time)
                     self.trades.append(trade)
-                    out.append((f"trades.{trade.instrument}", 0, _json(trade)))
+                    channel = f"trades.{trade.instrument}"
+                    if all_trades or is_heard(channel):
+                        out.append((channel, 0, _json(trade)))
                     changed[fill.instrument] = None
                 for own in self._own.get(outcome.seq, ()):
-                    body = _json({"fill": self.own_fill(own)})
-                    out.append((f"account.{own.account}", own.account, body))
+                    if is_heard(channel := f"account.{own.account}"):
+                        out.append((channel, own.account, _json({"fill": self.own_fill(own)})))
                 rested = outcome.rested
                 if outcome.amended is not None and outcome.amended not in outcome.removed:
                     rested = outcome.amended  # less of it, in its place
                 if rested is not None:
                     changed[rested.instrument] = None
-                    out.append(
-                        (
-                            f"account.{rested.account}",
-                            rested.account,
-                            b'{"order":' + self._rested(rested) + b"}",
-                        )
-                    )
+                    if is_heard(channel := f"account.{rested.account}"):
+                        out.append((channel, rested.account, b'{"order":' + self._rested(rested) + b"}"))
                 for gone in outcome.removed:
                     changed[gone.instrument] = None
-                    body = _json({"removed": self.order(gone)})
-                    out.append((f"account.{gone.account}", gone.account, body))
+                    if is_heard(channel := f"account.{gone.account}"):
+                        out.append((channel, gone.account, _json({"removed": self.order(gone)})))
             if result.submission.raw[0] == Kind.RISK and result.outcomes[0].reason is Reason.OK:
                 marked += self._marked(result.submission.raw)
-        out += [(f"book.{self.name(one)}", 0, _json(self.depth(one, 10))) for one in changed]
-        for instrument in dict.fromkeys([*changed, *marked]):
-            body = _json(self.ticker({"instrument": instrument}))
-            out.append((f"ticker.{self.name(instrument)}", 0, body))
+        for one in changed:
+            if is_heard(channel := f"book.{self.name(one)}"):
+                out.append((channel, 0, _json(self.depth(one, 10))))
+        for one in dict.fromkeys([*changed, *marked]):
+            if is_heard(channel := f"ticker.{self.name(one)}"):
+                out.append((channel, 0, _json(self.ticker({"instrument": one}))))
         return out
 
     # --- roll-backs -------------------------------------------------------------------------------

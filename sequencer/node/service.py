@@ -415,7 +415,7 @@ class Service:
                 body = result.why if isinstance(result.why, bytes) else errors.refusal(result.reason)
             if isinstance(reply, _Reply):
                 replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
-        events = self.views.events(accepted + tick.system)
+        events = self.views.events(accepted + tick.system, self.ipc.is_heard)
         tick.told = _Told(replies, events, len(tick.results) - len(accepted))
         self._unsettled.append(self.history.ledger.take())
 

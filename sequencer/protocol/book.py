@@ -13,8 +13,8 @@ its first price.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
 
 from sequencer.protocol.constants import KEY_ORDER
 
@@ -81,13 +81,27 @@ class Order:
         return f"Order({side} {self.quantity} @ {self.price} seq={self.seq} account={self.account})"
 
 
+class Follower(Protocol):
+    """Hears what comes, goes and shrinks in a book, once it has; for sums that are kept beside it."""
+
+    def inserted(self, order: Order) -> None:
+        """`order` rests."""
+
+    def removed(self, order: Order, is_last: bool) -> None:
+        """`order` rests no more; `is_last`: its level is empty."""
+
+    def reduced(self, order: Order, lots: int) -> None:
+        """`lots` of `order` have gone, fewer than there were; negative: they are back."""
+
+
 class Book:
     """Price-time priority book of one instrument; answers follow from the orders in it, not from history."""
 
-    __slots__ = ("_count", "_idle", "_levels", "_newest", "_ranks", "instrument")
+    __slots__ = ("_count", "_idle", "_levels", "_newest", "_ranks", "follower", "instrument")
 
     def __init__(self, instrument: int) -> None:
         self.instrument = instrument
+        self.follower: Follower | None = None
         self._count = 0
         self._newest = -1
         self._levels: tuple[dict[int, dict[int, Order]], dict[int, dict[int, Order]]] = ({}, {})
@@ -133,6 +147,8 @@ class Book:
                 for known in later:
                     level[known] = level.pop(known)
         self._count += 1
+        if self.follower is not None:
+            self.follower.inserted(order)
 
     def remove(self, order: Order) -> None:
         """Take `order` out. Raises KeyError if no order with its side, price and sequence number rests."""
@@ -141,6 +157,8 @@ class Book:
         level = self._levels[side][price]
         del level[order.seq]
         self._count -= 1
+        if self.follower is not None:
+            self.follower.removed(order, not level)
         if not level:
             if self._ranks[side][-1] == (-price if side else price):
                 self._drop_best(side)
@@ -181,7 +199,15 @@ class Book:
             raise ValueError(f"book: cannot take {quantity} off {order.quantity}")
         if left == 0:
             self.remove(order)
+        elif self.follower is not None:
+            self.follower.reduced(order, quantity)
         order.quantity = left
+
+    def regain(self, order: Order, quantity: int) -> None:
+        """A resting `order` has `quantity` lots again, as before a plan that is undone."""
+        if self.follower is not None:
+            self.follower.reduced(order, order.quantity - quantity)
+        order.quantity = quantity
 
     def best(self, side: int) -> Order | None:
         """First order of `side` in priority, or None if the side is empty."""
@@ -203,6 +229,19 @@ class Book:
         level = self._levels[side].get(price)
         return None if level is None else level.get(seq)
 
+    def prices(self, side: int) -> Iterator[int]:
+        """Prices of `side` at which orders rest, in ticks, best first. As `orders`."""
+        levels = self._levels[side]
+        for rank in reversed(self._ranks[side]):
+            price = -rank if side else rank
+            if levels[price]:
+                yield price
+
+    def level(self, side: int, price: int) -> Iterable[Order]:
+        """Orders of `side` at `price` (ticks), the oldest first. As `orders`."""
+        level = self._levels[side].get(price)
+        return () if level is None else level.values()
+
     def orders(self, side: int) -> Iterator[Order]:
         """Orders of `side`, best first. The book must not change while the iterator is in use."""
         levels = self._levels[side]
@@ -223,21 +262,6 @@ class Book:
             if rank < -limit:
                 return
             yield from levels[-rank if opposite else rank].values()
-
-    def depth(
-        self, side: int, levels: int, counts: Callable[[Order], bool] = lambda _order: True
-    ) -> list[tuple[int, int, int]]:
-        """The best `levels` levels of `side`, best first: (price in ticks, lots, orders) of those that count."""
-        ranks = self._ranks[side]
-        rows: list[tuple[int, int, int]] = []
-        for rank in reversed(ranks):
-            if len(rows) >= levels:
-                break
-            price = -rank if side else rank
-            level = [order for order in self._levels[side][price].values() if counts(order)]
-            if level:
-                rows.append((price, sum(order.quantity for order in level), len(level)))
-        return rows
 
 
 def crosses(side: int, price: int, best_price: int) -> bool:

@@ -173,7 +173,8 @@ class State:
         if resting is None:
             State.insert_order(self, order)
             return
-        resting.quantity, resting.filled = order.quantity, order.filled
+        self.books[order.instrument].regain(resting, order.quantity)
+        resting.filled = order.filled
         self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
 
     def _know(self, order: Order) -> None:

@@ -16,6 +16,7 @@ from sequencer.api.ipc import (
     Answer,
     Connection,
     Events,
+    Hear,
     IpcError,
     IpcServer,
     Query,
@@ -229,6 +230,34 @@ def test_server__that_gets_what_only_it_sends__cuts_off(tmp_path):
         connection = await connect(str(tmp_path / "s"), lambda *_: None)
         connection.send(Acks([(1, True, b"{}")]))
         await asyncio.wait_for(connection.closed.wait(), PATIENCE_S)
+        await server.close()
+
+    run(scenario())
+
+
+def test_channels__that_gateways_hear__are_known_until_the_last_has_gone(tmp_path):
+    async def scenario():
+        server = IpcServer(lambda *_: None, lambda *_: None)
+        await server.start(str(tmp_path / "s"))
+        heard = []
+        first = await connect(str(tmp_path / "s"), lambda _, message: heard.append(message))
+        second = await connect(str(tmp_path / "s"), lambda _, message: heard.append(message))
+        assert not server.is_heard("trades")
+        first.send(Hear(7, True, ["trades", "trades", "account.1"]))
+        await until(lambda: heard)
+        assert heard == [Answer(7, True, b"null")]
+        second.send(Hear(8, True, ["trades"]))
+        await until(lambda: len(heard) == 2)
+        first.send(Hear(9, False, ["trades", "book.x"]))
+        await until(lambda: len(heard) == 3)
+        assert server.is_heard("trades")
+        assert server.is_heard("account.1")
+        first.close()
+        await until(lambda: len(server.connections) == 1)
+        assert not server.is_heard("account.1")
+        assert server.is_heard("trades")
+        second.close()
+        await until(lambda: not server.is_heard("trades"))
         await server.close()
 
     run(scenario())

@@ -36,6 +36,11 @@ PRICES = st.integers(95, 105)
 QUANTITIES = st.integers(1, 20)
 
 
+def depth(book: Book, side: int) -> list[tuple[int, int, int]]:
+    levels = [(price, list(book.level(side, price))) for price in book.prices(side)]
+    return [(price, sum(order.quantity for order in level), len(level)) for price, level in levels]
+
+
 def place(book: Book, side: int, price: int, seq: int, quantity: int = 10) -> Order:
     order = Order(1, 7, side, price, seq, quantity)
     book.insert(order)
@@ -111,7 +116,7 @@ class BookEqualsTwin(RuleBasedStateMachine):
             best = book.best(side)
             assert (best and (best.price, best.seq, best.quantity)) == (expected[0] if expected else None)
             assert book.best_price(side) == (expected[0][0] if expected else None)
-            assert book.depth(side, 3) == twin.depth(side, 3)
+            assert depth(book, side)[:3] == twin.depth(side, 3)
             for price in (95, 100, 105):
                 crossing = [row for row in twin.rows(1 - side) if crosses(side, price, row[0])]
                 assert [(o.price, o.seq, o.quantity) for o in book.crossing(side, price)] == crossing
@@ -156,7 +161,7 @@ def test_best__of_a_level__is_the_oldest_at_the_best_price() -> None:
 def test_empty_book__has_no_best_no_depth_no_orders() -> None:
     book = Book(7)
     assert (book.best(BID), book.best_price(ASK), book.get(ASK, 1, 1)) == (None, None, None)
-    assert (book.depth(BID, 5), list(book.orders(ASK)), len(book)) == ([], [], 0)
+    assert (depth(book, BID), list(book.orders(ASK)), len(book)) == ([], [], 0)
     assert plan(book, BID, 2**32 - 1, 5) == ([], 5)
 
 
@@ -189,14 +194,13 @@ def test_plan__with_a_limit_of_steps__stops_there_and_leaves_the_book_alone() ->
     assert len(book) == 5
 
 
-def test_depth__of_a_side__adds_up_each_level() -> None:
+def test_levels__of_a_side__are_those_with_orders_best_first() -> None:
     book = Book(7)
     place(book, BID, 100, 1, 3)
     place(book, BID, 100, 2, 4)
     place(book, BID, 99, 3, 5)
-    assert book.depth(BID, 1) == [(100, 7, 2)]
-    assert book.depth(BID, 9) == [(100, 7, 2), (99, 5, 1)]
-    assert book.depth(BID, 0) == []
+    assert depth(book, BID) == [(100, 7, 2), (99, 5, 1)]
+    assert list(book.level(BID, 98)) == []
 
 
 def test_book__with_many_prices_come_and_gone__keeps_no_garbage() -> None:
