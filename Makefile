@@ -59,13 +59,14 @@ test-all: setup ## every test, with anvil and hardhat from npm
 	FAIRSTRIKE_NODE=1 $(PYTEST) tests
 
 .PHONY: lint
-lint: setup ## style, types, purity of the transition, artifacts against sources
+lint: setup ## style, types, purity of the transition, wrapping of Markdown, artifacts against sources
 	@failed=; \
 	for check in \
 	  "$(BIN)/ruff check --quiet ." \
 	  "$(BIN)/ruff format --quiet --check ." \
 	  "$(BIN)/mypy" \
 	  "$(BIN)/python scripts/check_imports.py" \
+	  "$(BIN)/python scripts/wrap_markdown.py --check" \
 	  "$(BIN)/python scripts/compile_contracts.py --check"; \
 	do echo "$$check"; $$check || failed+=" $${check##*/}"; done; \
 	[ -z "$$failed" ] || { echo "lint failed:$$failed"; exit 1; }
