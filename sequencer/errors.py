@@ -1,4 +1,4 @@
-"""What can go wrong between a trader and the exchange: codes, their words, and the SDK's exceptions.
+"""Error codes, messages and exceptions of the API and the SDK.
 
 Codes of a JSON-RPC error object are `Code`; a refusal by the exchange is 2000 + its `Reason`. The exceptions::
 

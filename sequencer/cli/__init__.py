@@ -67,4 +67,4 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fairstrike")
 def main() -> None:
-    """An options exchange that traders need not trust."""
+    """Fairstrike: an options exchange that runs as an optimistic rollup on Ethereum."""

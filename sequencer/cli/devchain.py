@@ -13,7 +13,7 @@ from sequencer.cli.output import Duration, fail, people
 
 @click.group()
 def devchain() -> None:
-    """A development chain by itself, and its clock."""
+    """Run a development chain, or advance its clock."""
 
 
 @devchain.command()
@@ -47,7 +47,7 @@ def run(name: str, port: int) -> None:
 @click.option("--deployment", type=click.Path(path_type=Path), default=DEPLOYMENT, show_default=True)
 @with_json
 def later(duration: int, l1_url: str | None, deployment: Path, as_json: bool) -> None:
-    """Let DURATION (7d, 3d2h, 600s) pass on a development chain: it mines a block that much later."""
+    """Advance the clock of a development chain by DURATION (7d, 3d2h, 600s): it mines a block that much later."""
     from sequencer.clock import utc
     from sequencer.l1.chains import Chain
     from sequencer.l1.errors import L1Error

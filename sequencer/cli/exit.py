@@ -39,7 +39,7 @@ def exit_command(
     params_path: Path | None,
     archive: Path | None,
 ) -> None:
-    """Leave a frozen exchange: positions are closed at the last proven marks, and everybody is paid.
+    """Exit a frozen exchange: positions are closed at the last proven marks, and accounts are paid out.
 
     Rebuilds the last final state from L1 alone, does what can be done, and says who has got what, what is still to
     come, and when. Run it again at any time: it goes on where things stand.

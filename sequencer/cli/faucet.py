@@ -53,7 +53,7 @@ def faucet(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Gas and test dollars on a development chain.
+    """Get gas and test dollars on a development chain.
 
     With a key (of the options or the environment; none: a fresh one is made, and shown unless --new keeps it) the
     dollars are deposited and the account is ready to trade. With ADDRESS they go to that wallet.

@@ -21,7 +21,7 @@ KEY_VARIABLE = "FAIRSTRIKE_FEED_KEY"
 
 @click.group()
 def feed() -> None:
-    """Prices: keys of feeds, and a feed as a process of its own."""
+    """Create feed keys, or run a price feed as a separate process."""
 
 
 @feed.command()
@@ -102,7 +102,7 @@ def run(
     listen: str | None,
     public: bool,
 ) -> None:
-    """Sign what a source reports, and show the records to sequencers (`--feed signed:URL`). Ends with Ctrl-C."""
+    """Sign the reports of a source and serve the records to sequencers (`--feed signed:URL`). Ends with Ctrl-C."""
     from sequencer.api.gateway import parse_listen
     from sequencer.l1 import parameters
     from sequencer.l1.deploy import Deployment

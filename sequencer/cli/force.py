@@ -23,7 +23,7 @@ from sequencer.cli.output import CASH, PRICE, QUANTITY, SIGNED_CASH, fail
 
 @click.group()
 def force() -> None:
-    """Make the exchange act on an account though its sequencer does not answer."""
+    """Force messages through L1 when the sequencer does not answer."""
 
 
 def _send(
@@ -77,7 +77,7 @@ def withdraw(
 def cancel_all(
     l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
 ) -> None:
-    """Force the end of every resting order of the account."""
+    """Force the cancellation of every resting order of the account."""
     key = key_of(keystore, devnet_key)
     _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_cancel_all())
 
@@ -186,7 +186,7 @@ def bid(
 @on_l1
 @with_json
 def status(l1_url: str | None, deployment: Path, as_json: bool) -> None:
-    """What waits in the inbox and until when, and whether the rollup is frozen."""
+    """Show waiting inbox messages with their deadlines, and whether the rollup is frozen."""
     import contextlib
 
     from sequencer.l1 import inbox

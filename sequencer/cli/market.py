@@ -17,7 +17,7 @@ TRADES_SHOWN: Final = 50
 @click.command()
 @with_api
 def status(api: str, as_json: bool) -> None:
-    """Where the exchange stands: sequence number, root, money, queue, batches."""
+    """Show sequence number, root, funds, queue and batches."""
     print_result("status", ask(api, "status"), as_json)
 
 
@@ -25,7 +25,7 @@ def status(api: str, as_json: bool) -> None:
 @click.option("--expired", is_flag=True, help="also those that have expired")
 @with_api
 def instruments(expired: bool, api: str, as_json: bool) -> None:
-    """The options that are listed."""
+    """List the instruments."""
     print_result("instruments", ask(api, "instruments", expired=expired), as_json)
 
 
@@ -34,7 +34,7 @@ def instruments(expired: bool, api: str, as_json: bool) -> None:
 @with_watch
 @with_api
 def ticker(instrument: str, watch: bool, updates: int, api: str, as_json: bool) -> None:
-    """Mark, index and best prices of INSTRUMENT."""
+    """Show mark, index and best prices of INSTRUMENT."""
     if not watch:
         print_result("ticker", ask(api, "ticker", instrument=instrument), as_json)
         return
@@ -60,7 +60,7 @@ def ticker(instrument: str, watch: bool, updates: int, api: str, as_json: bool) 
 @with_watch
 @with_api
 def book(instrument: str, depth: int, watch: bool, updates: int, api: str, as_json: bool) -> None:
-    """Mark, index and price levels of INSTRUMENT."""
+    """Show mark, index and price levels of INSTRUMENT."""
     if watch:
         _watch_book(instrument, depth, updates, api, as_json)
         return
@@ -108,7 +108,7 @@ def _levels(levels: list[list[Any]]) -> list[dict[str, Any]]:
 @with_watch
 @with_api
 def trades(instrument: str | None, limit: int, watch: bool, updates: int, api: str, as_json: bool) -> None:
-    """Trades of INSTRUMENT, or of all, the newest first."""
+    """Show the trades of INSTRUMENT, or of all, newest first."""
     params: dict[str, Any] = {"limit": limit} | ({} if instrument is None else {"instrument": instrument})
     if not watch:
         print_result("trades", ask(api, "trades", **params), as_json)

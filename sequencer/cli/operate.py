@@ -76,7 +76,7 @@ def up(
     data: str,
     json_target: str | None,
 ) -> None:
-    """Everything on one machine: chain, contracts, sequencer, gateway, feeds, keeper. Ends with Ctrl-C.
+    """Run chain, contracts, sequencer, gateway, feeds and keeper on this machine until Ctrl-C.
 
     Lists options on BTC and ETH, and says what to type into a wallet to see the chain.
     """
@@ -125,21 +125,24 @@ def up(
     type=click.Choice(["hourly", "full", "backlog"]),
     default="hourly",
     show_default=True,
-    help="when one is made; backlog: L1 takes none before the end, then as much at a time as fits",
+    help="when a batch is built; backlog: L1 accepts none before the end, then as many records per batch as fit",
 )
 @click.option(
     "--lie",
-    help="let the sequencer tell this lie and a watcher find it; `list` names them all, `all` tells them all",
+    help="run with this lie of the sequencer, which a watcher must find; `list` names them, `all` runs them all",
 )
 @click.option(
-    "--exit", "exits", is_flag=True, help="stop the sequencer for good, and let everybody out from L1 alone"
+    "--exit",
+    "exits",
+    is_flag=True,
+    help="stop the sequencer, freeze, and pay out every account from L1 alone",
 )
 @click.option(
     "--attempts",
     type=click.IntRange(0, ATTEMPTS_MAX),
     default=0,
     show_default=True,
-    help="at the end, let a watcher look at every batch, and challenge honest ones this many times; all must fail",
+    help="at the end, let a watcher check every batch, and challenge right ones this many times; all must fail",
 )
 def demo(
     chain: str,
@@ -152,7 +155,7 @@ def demo(
     exits: bool,
     attempts: int,
 ) -> None:
-    """The main job on recorded order flow: trade, settle, liquidate, withdraw, claim, and replay from L1."""
+    """Run recorded orders through the exchange: trade, settle, liquidate, withdraw, claim, and replay from L1."""
     check_data(chain, data)
     if exits:
         if lie is not None or tape is not None:
@@ -299,7 +302,7 @@ def replay(
     archive: Path | None,
     json_target: str | None,
 ) -> None:
-    """Rebuild the whole state from L1 data alone, with every check of a watcher's."""
+    """Rebuild the state from L1 data alone, with every check that a watcher makes."""
     from sequencer.contracts import load
     from sequencer.engine.engine import ReplayError
     from sequencer.l1 import parameters
@@ -358,7 +361,7 @@ def replay(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
 def bench(orders: int, outstanding: int, accounts_max: int, json_target: str | None) -> None:
-    """Signed orders a second, end to end, beside the same run's ecrecover rate."""
+    """Measure signed orders per second, end to end, and the ecrecover rate of the same machine."""
     from sequencer.local.bench import BenchConfig, BenchFailed, as_json, run_bench
 
     failed = ""

@@ -12,7 +12,7 @@ from sequencer.cli.output import fail
 
 @click.group()
 def sequencer() -> None:
-    """The set of sequencers: who leads, who waits; join it and leave it."""
+    """Show, join or leave the bonded set of sequencers."""
 
 
 @sequencer.command()
@@ -20,7 +20,7 @@ def sequencer() -> None:
 @with_json
 @click.option("--address", help="also show this one's bond and turn")
 def status(l1_url: str | None, deployment: Path, as_json: bool, address: str | None) -> None:
-    """Who leads, since when it is silent, and who waits."""
+    """Show the leader, the time since its last batch, and the queue of members."""
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.errors import L1Error
     from sequencer.l1.rpc import Rpc

@@ -23,7 +23,7 @@ from sequencer.wire.pages import all_of
 
 @click.group()
 def order() -> None:
-    """Place, list, amend and cancel orders; tell of those that are over."""
+    """Place, list, amend and cancel orders; show the order history."""
 
 
 order.add_command(order_history)
@@ -98,7 +98,7 @@ def place(
 def list_orders(
     label: str | None, api: str, as_json: bool, keystore: Path | None, devnet_key: int | None
 ) -> None:
-    """The account's orders that rest, by their keys for `order cancel`; with --account anybody's, without a key."""
+    """List the account's resting orders with their keys for `order cancel`; --account: any account, without a key."""
     number = account_number(api, lambda: key_of(keystore, devnet_key))
     params: dict[str, Any] = {"account": number} | ({} if label is None else {"label": label})
     print_result("orders", ask(api, "orders", **params), as_json)
@@ -176,6 +176,6 @@ def amend(
 @with_key
 @with_api
 def cancel_all(api: str, as_json: bool, keystore: Path | None, devnet_key: int | None) -> None:
-    """Every older order of the account is dead at once."""
+    """Cancel every older order of the account."""
     result = trade(api, key_of(keystore, devnet_key), lambda trader: trader.cancel_all())
     print_result("cancelled", result, as_json)

@@ -65,7 +65,7 @@ def watch(
     once: bool,
     archive: Path | None,
 ) -> None:
-    """Rebuild the exchange from L1, compare every root, and say, or challenge, what is wrong. Ends with Ctrl-C."""
+    """Rebuild the state from L1, compare every root, report or challenge wrong batches. Ends with Ctrl-C."""
     from sequencer.cli.options import key_of
     from sequencer.engine.engine import ReplayError
     from sequencer.l1 import parameters

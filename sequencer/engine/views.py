@@ -1,4 +1,4 @@
-"""What people see of the state: answers to queries, acknowledgements, events. Reads only; amounts as exact decimals.
+"""Views of the state: answers to queries, acknowledgements, events. Read-only; amounts as exact decimals.
 
 Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
 """

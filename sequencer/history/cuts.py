@@ -1,4 +1,4 @@
-"""What is taken out of the store: records that a roll-back has taken back, and rows that are older than is kept."""
+"""Deletions from the history store: records that were rolled back, and rows past the retention time."""
 
 import sqlite3
 from typing import Final

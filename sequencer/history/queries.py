@@ -1,4 +1,4 @@
-"""Queries for the history: who asks is told apart by a signature, and is answered off the loop that ticks."""
+"""History queries: authenticated by a signature, answered off the event loop."""
 
 import asyncio
 import logging

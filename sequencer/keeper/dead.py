@@ -1,4 +1,4 @@
-"""Resting orders that can trade no more, found without a search: what their end follows from is watched.
+"""Index of dead resting orders: found by watching the conditions that end an order, without a scan.
 
 An order dies with its own time or its instrument's, with its account's order floor, when it is reduce-only and nothing
 is left to reduce, or when the marks leave its reserve behind (docs/PROTOCOL.md, section 9). Each has its index: a heap

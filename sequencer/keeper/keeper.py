@@ -1,4 +1,4 @@
-"""The keeper: what has to be done in time, as system records. It decides by looking; the transition decides what holds.
+"""The keeper proposes time-driven system records; the transition decides whether each is valid.
 
 Reports of the feeds, listings, risk arrays, settlement prices; then liquidations, settlements, dead orders. Each kind
 has its own bound in a pass, so that none can crowd out another; what is left goes on in the next. Nothing is searched

@@ -1,4 +1,4 @@
-"""Whom the keeper must look at: of all accounts, those whose margin may have failed since they were last looked at.
+"""Accounts that the keeper must check: those whose margin may have failed since their last check.
 
 What an account is above its maintenance margin falls by at most `lots x how far the rows of its pages have moved`
 (`row_move`). So a look notes, for each page held, how far that page may move before the account must be looked at

@@ -1,4 +1,4 @@
-"""A sequencer that waits its turn: follows L1, executes every batch again, takes over when the leader is silent.
+"""Standby sequencer: follows L1, re-executes every batch, takes over when the leader stops posting.
 
 Its folder is at any time that of a sequencer which stands where L1 does: log, batches, proofs and snapshots are written
 as a leader writes them, one log entry a batch. So to lead is to start the service on it; and what is left in the folder

@@ -1,4 +1,4 @@
-"""The standby as a process has it: looks at L1 at each new head, answers queries meanwhile, takes no orders."""
+"""Standby process: follows L1 at each new head, serves queries, accepts no orders."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What became of the latest signed records, by account and nonce, for whoever has lost their acknowledgements."""
+"""Outcomes of the latest signed records by account and nonce, for clients that lost an acknowledgement."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""What leaves for L1: stored batches that are what was written, and what the log gives.
+"""Outbox: stored batches to post, verified against their checksums and the log.
 
 Used on the L1 thread, with connections of its own. A wrong batch costs the bond, so it is looked at here, last.
 """

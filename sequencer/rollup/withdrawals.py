@@ -1,4 +1,4 @@
-"""Proofs of withdrawals, made when a batch ends where the state stands and kept for as long as it takes to claim."""
+"""Withdrawal proofs: generated at the end of a batch, stored until claimed."""
 
 import logging
 import sqlite3

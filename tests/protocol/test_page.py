@@ -1,6 +1,7 @@
 """The tables at the end of docs/PROTOCOL.md are the code's; FAIRSTRIKE_UPDATE_SNAPSHOTS=1 writes them anew."""
 
 import os
+import textwrap
 from pathlib import Path
 
 from sequencer.protocol import constants as c
@@ -14,7 +15,8 @@ MARKS = ("<!-- numbers: begin -->\n", "<!-- numbers: end -->\n")
 def rendered() -> str:
     """Tables of the reasons, the queue's states, and the fields of PARAMS in their order."""
     defaults = Params()
-    lines = ["**Reasons**: " + ", ".join(f"{one.value} {one.name}" for one in Reason) + ".", ""]
+    reasons = "**Reasons**: " + ", ".join(f"{one.value} {one.name}" for one in Reason) + "."
+    lines = [textwrap.fill(reasons, 100, break_on_hyphens=False), ""]
     lines += ["**Queue states**: " + ", ".join(f"{one.value} {one.name}" for one in QueueState) + ".", ""]
     lines += [
         "**PARAMS**, words 0 to 4: the feeds' addresses. Then:",

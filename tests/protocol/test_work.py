@@ -87,6 +87,7 @@ def test_protocol_page__shows_the_table() -> None:
         units, names = line.strip("| ").split(" | ")
         shown |= {Kind[name]: int(units) for name in names.split(", ")}
     assert shown == work.WORK
+    page = " ".join(page.split())
     for name, units in (("for each row", work.RISK_ROW), ("for each position", work.POSITION)):
         assert f"{units} more {name}" in page
     assert f"{work.MAKER} for each other account" in page
