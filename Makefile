@@ -99,6 +99,10 @@ lock: ## resolve all versions anew into requirements.lock
 	build/lock/bin/python scripts/lock_requirements.py > build/requirements.lock
 	mv build/requirements.lock requirements.lock
 
+.PHONY: wheels
+wheels: ## the wheel in a fresh environment of each Python 3.11 to 3.13 that is here
+	scripts/check_wheels.sh
+
 .PHONY: clean
 clean: ## remove builds and caches; .venv and var/ stay
 	rm -rf build dist .build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

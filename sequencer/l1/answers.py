@@ -1,21 +1,24 @@
 """What a node's answers must look like, method by method: what is not what was asked is no answer.
 
-`checked` is asked by `Rpc` for each result, so that whoever reads one can rely on it: quantities are hex numbers, data
-is hex, a block has the number that was asked for, a receipt is that of the transaction, a log lies in the range asked
-for. A method that is not listed here (those of development chains) is not checked.
+`checked` is asked for each result, so that whoever reads one can rely on it: quantities are hex numbers, data is hex, a
+block has the number that was asked for, a receipt is that of the transaction, a log lies in the range asked for. Shapes
+are checked by msgspec. A method that is not listed here (those of development chains) is not checked.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-QUANTITY: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
-DATA: Final = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
-HASH: Final = re.compile(r"0x[0-9a-fA-F]{64}")
-ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+import msgspec
+from msgspec import Meta, Struct
+
 TAGS: Final = ("latest", "pending", "earliest", "safe", "finalized")
+ALWAYS: Final = ("latest", "earliest", "0x0")  # blocks that every chain has
 SHOWN_CHARS: Final = 60
 
+Quantity = Annotated[str, Meta(pattern=r"\A0x[0-9a-fA-F]{1,64}\Z")]
+Data = Annotated[str, Meta(pattern=r"\A0x(?:[0-9a-fA-F]{2})*\Z")]
+Hash = Annotated[str, Meta(pattern=r"\A0x[0-9a-fA-F]{64}\Z")]
+Address = Annotated[str, Meta(pattern=r"\A0x[0-9a-fA-F]{40}\Z")]
 Params = Sequence[Any]
 
 
@@ -23,12 +26,77 @@ class Malformed(ValueError):
     """An answer that is not one to what was asked; the text says in what."""
 
 
+class _Pending(Struct, rename="camel"):
+    timestamp: Quantity
+    number: Quantity | None = None
+    hash: Hash | None = None
+    base_fee_per_gas: Quantity | None = None
+
+
+class _Block(Struct, rename="camel"):
+    timestamp: Quantity
+    number: Quantity
+    hash: Hash
+    base_fee_per_gas: Quantity | None = None
+
+
+class _Log(Struct, rename="camel"):
+    address: Address
+    data: Data
+    block_number: Quantity
+    block_hash: Hash
+    transaction_hash: Hash
+    transaction_index: Quantity
+    log_index: Quantity
+    topics: Annotated[list[Hash], Meta(max_length=4)]
+    removed: Any = None
+
+
+class _Receipt(Struct, rename="camel"):
+    transaction_hash: Hash
+    block_number: Quantity
+    block_hash: Hash
+    status: Quantity
+    gas_used: Quantity
+    logs: list[_Log]
+    effective_gas_price: Quantity | None = None
+
+
+class _Transaction(Struct, rename="camel"):
+    hash: Hash
+    input: Data
+    to: Address | None = None
+    block_hash: Hash | None = None
+    blob_versioned_hashes: list[Hash] | None = None
+
+
+class _FeeHistory(Struct, rename="camel"):
+    base_fee_per_gas: list[Quantity] | None = None
+    base_fee_per_blob_gas: list[Quantity] | None = None
+    reward: list[list[Quantity]] | None = None
+
+
 def checked(method: str, params: Params, result: Any) -> Any:
     """`result`, which is as the method's must be. Raises Malformed."""
-    check = _CHECKS.get(method)
-    if check is not None:
-        check(params, result)
+    known = _SHAPES.get(method)
+    if known is not None:
+        shape, compare = known
+        if method == "eth_getBlockByNumber" and params and params[0] == "pending":
+            shape, compare = _Pending | None, _any
+        try:
+            compare(params, msgspec.convert(result, shape))
+        except msgspec.ValidationError as error:
+            raise _fail(str(error), result) from None
     return result
+
+
+def is_data(value: Any) -> bool:
+    """Whether it is data in hex."""
+    try:
+        msgspec.convert(value, Data)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _fail(what: str, value: Any) -> Malformed:
@@ -36,181 +104,71 @@ def _fail(what: str, value: Any) -> Malformed:
     return Malformed(f"{what}, got {text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + '…'}")
 
 
-def _matches(pattern: re.Pattern[str], what: str) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if not isinstance(value, str) or pattern.fullmatch(value) is None:
-            raise _fail(f"{what} expected", value)
-
-    return check
+def _is_number(asked: Any) -> bool:
+    return isinstance(asked, str) and asked.startswith("0x")
 
 
-_quantity = _matches(QUANTITY, "a number in hex")
-_data = _matches(DATA, "data in hex")
-_hash = _matches(HASH, "a hash of 32 bytes")
-_address = _matches(ADDRESS, "an address")
-
-
-def _fields(value: Any, what: str, needed: dict[str, Callable[[Any], None]]) -> None:
-    if not isinstance(value, dict):
-        raise _fail(f"{what} expected", value)
-    for name, check in needed.items():
-        try:
-            check(value.get(name))
-        except Malformed as error:
-            raise Malformed(f"{what}: {name}: {error}") from None
-
-
-def _optional(check: Callable[[Any], None]) -> Callable[[Any], None]:
-    return lambda value: None if value is None else check(value)
-
-
-def _same(what: str, asked: Any, got: Any) -> None:
+def _same(what: str, asked: Any, got: str | None) -> None:
+    """Raises Malformed unless it is what was asked for; not of a tag."""
     if isinstance(asked, str) and asked not in TAGS and asked.lower() != str(got).lower():
         raise _fail(f"{what} {asked[:SHOWN_CHARS]} was asked for", got)
 
 
-def _same_number(what: str, asked: Any, got: str) -> None:
-    if isinstance(asked, str) and QUANTITY.fullmatch(asked) and int(asked, 16) != int(got, 16):
-        raise _fail(f"{what} {asked} was asked for", got)
-
-
-def _block(params: Params, result: Any) -> None:
-    if result is None:
-        if params and params[0] in ("latest", "earliest", "0x0"):
+def _block(params: Params, found: _Block | None) -> None:
+    if found is None:
+        if params and params[0] in ALWAYS:
             raise Malformed("every chain has this block, got None")
-        return
-    pending = bool(params) and params[0] == "pending"
-    named = _optional(_hash) if pending else _hash
-    _fields(
-        result,
-        "a block",
-        {
-            "number": _optional(_quantity) if pending else _quantity,
-            "hash": named,
-            "timestamp": _quantity,
-            "baseFeePerGas": _optional(_quantity),
-        },
-    )
-    if params and not pending:
-        _same_number("block", params[0], result["number"])
+    elif params and _is_number(params[0]) and int(params[0], 16) != int(found.number, 16):
+        raise _fail(f"block {params[0]} was asked for", found.number)
 
 
-def _receipt(params: Params, result: Any) -> None:
-    if result is None:
-        return
-    _fields(
-        result,
-        "a receipt",
-        {
-            "transactionHash": _hash,
-            "blockNumber": _quantity,
-            "blockHash": _hash,
-            "status": _quantity,
-            "gasUsed": _quantity,
-            "effectiveGasPrice": _optional(_quantity),
-        },
-    )
-    _same("the receipt of", params[0], result["transactionHash"])
-    _each_log(result.get("logs"))
+def _receipt(params: Params, found: _Receipt | None) -> None:
+    if found is not None:
+        _same("the receipt of", params[0], found.transaction_hash)
 
 
-_LOG: Final[dict[str, Callable[[Any], None]]] = {
-    "address": _address,
-    "data": _data,
-    "blockNumber": _quantity,
-    "blockHash": _hash,
-    "transactionHash": _hash,
-    "transactionIndex": _quantity,
-    "logIndex": _quantity,
-}
+def _transaction(params: Params, found: _Transaction | None) -> None:
+    if found is not None and found.block_hash is not None:
+        _same("a transaction of block", params[0], found.block_hash)
 
 
-def _each_log(logs: Any) -> None:
-    if not isinstance(logs, list):
-        raise _fail("a list of logs expected", logs)
-    for log in logs:
-        _fields(log, "a log", _LOG)
-        topics = log.get("topics")
-        if not isinstance(topics, list) or len(topics) > 4:
-            raise _fail("a log: topics: a list of up to 4 expected", topics)
-        for topic in topics:
-            _hash(topic)
-
-
-def _logs(params: Params, result: Any) -> None:
-    _each_log(result)
+def _logs(params: Params, found: list[_Log]) -> None:
     query = params[0]
-    wanted = query.get("topics") or []
-    for log in result:
-        if log.get("removed") is True:
+    first, last = query.get("fromBlock"), query.get("toBlock")
+    for log in found:
+        if log.removed is True:
             raise Malformed("a log that is removed stands in no block of the chain")
-        number = int(log["blockNumber"], 16)
-        for name, is_outside in (("fromBlock", int.__lt__), ("toBlock", int.__gt__)):
-            bound = query.get(name)
-            if isinstance(bound, str) and QUANTITY.fullmatch(bound) and is_outside(number, int(bound, 16)):
-                raise Malformed(f"a log of block {number}: {name} was {int(bound, 16)}")
-        if isinstance(query.get("address"), str):
-            _same("a log of", query["address"], log["address"])
-        for place, topic in enumerate(wanted):
-            if isinstance(topic, str) and (
-                place >= len(log["topics"]) or log["topics"][place].lower() != topic.lower()
-            ):
+        number = int(log.block_number, 16)
+        if _is_number(first) and number < int(first, 16):
+            raise Malformed(f"a log of block {number}: fromBlock was {int(first, 16)}")
+        if _is_number(last) and number > int(last, 16):
+            raise Malformed(f"a log of block {number}: toBlock was {int(last, 16)}")
+        _same("a log of", query.get("address"), log.address)
+        for place, topic in enumerate(query.get("topics") or []):
+            if isinstance(topic, str) and [one.lower() for one in log.topics[place : place + 1]] != [
+                topic.lower()
+            ]:
                 raise Malformed(f"a log without the topic that was asked for, {topic}")
 
 
-def _transaction(params: Params, result: Any) -> None:
-    if result is None:
-        return
-    hashes = result.get("blobVersionedHashes") if isinstance(result, dict) else None
-    _fields(result, "a transaction", {"hash": _hash, "input": _data, "to": _optional(_address)})
-    if hashes is not None:
-        if not isinstance(hashes, list):
-            raise _fail("a transaction: blobVersionedHashes: a list expected", hashes)
-        for one in hashes:
-            _hash(one)
-    if result.get("blockHash") is not None:
-        _hash(result["blockHash"])
-        _same("a transaction of block", params[0], result["blockHash"])
+def _any(_params: Params, _found: Any) -> None:
+    """Its shape is all that is known of it."""
 
 
-def _fee_history(_params: Params, result: Any) -> None:
-    _fields(result, "a fee history", {})
-    for name in ("baseFeePerGas", "baseFeePerBlobGas"):
-        found = result.get(name)
-        if found is None:
-            continue
-        if not isinstance(found, list):
-            raise _fail(f"a fee history: {name}: a list expected", found)
-        for one in found:
-            _quantity(one)
-    rewards = result.get("reward")
-    if rewards is not None and not isinstance(rewards, list):
-        raise _fail("a fee history: reward: a list expected", rewards)
-    for row in rewards or ():
-        if not isinstance(row, list):
-            raise _fail("a fee history: reward: lists expected", row)
-        for one in row:
-            _quantity(one)
-
-
-def _only(check: Callable[[Any], None]) -> Callable[[Params, Any], None]:
-    return lambda _params, result: check(result)
-
-
-_CHECKS: Final[dict[str, Callable[[Params, Any], None]]] = {
-    "eth_chainId": _only(_quantity),
-    "eth_blockNumber": _only(_quantity),
-    "eth_getTransactionCount": _only(_quantity),
-    "eth_getBalance": _only(_quantity),
-    "eth_estimateGas": _only(_quantity),
-    "eth_maxPriorityFeePerGas": _only(_quantity),
-    "eth_blobBaseFee": _only(_quantity),
-    "eth_getCode": _only(_data),
-    "eth_call": _only(_data),
-    "eth_sendRawTransaction": _only(_hash),
-    "eth_getBlockByNumber": _block,
-    "eth_getTransactionReceipt": _receipt,
-    "eth_getLogs": _logs,
-    "eth_getTransactionByBlockHashAndIndex": _transaction,
-    "eth_feeHistory": _fee_history,
+_SHAPES: Final[dict[str, tuple[Any, Callable[[Params, Any], None]]]] = {
+    "eth_chainId": (Quantity, _any),
+    "eth_blockNumber": (Quantity, _any),
+    "eth_getTransactionCount": (Quantity, _any),
+    "eth_getBalance": (Quantity, _any),
+    "eth_estimateGas": (Quantity, _any),
+    "eth_maxPriorityFeePerGas": (Quantity, _any),
+    "eth_blobBaseFee": (Quantity, _any),
+    "eth_getCode": (Data, _any),
+    "eth_call": (Data, _any),
+    "eth_sendRawTransaction": (Hash, _any),
+    "eth_getBlockByNumber": (_Block | None, _block),
+    "eth_getTransactionReceipt": (_Receipt | None, _receipt),
+    "eth_getLogs": (list[_Log], _logs),
+    "eth_getTransactionByBlockHashAndIndex": (_Transaction | None, _transaction),
+    "eth_feeHistory": (_FeeHistory, _any),
 }

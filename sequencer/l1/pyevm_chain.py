@@ -27,6 +27,8 @@ from eth_typing import Address, Hash32
 from eth_utils import ValidationError
 from tiny_keccak import keccak256
 
+from sequencer.l1.refusals import revert_reason
+
 DEVNET_MNEMONIC: Final = "test test test test test test test test test test test junk"
 DEVNET_PATH: Final = "m/44'/60'/0'/0/{}"
 DEVNET_ACCOUNTS: Final = 10
@@ -111,14 +113,6 @@ def hexint(value: int) -> str:
 
 def hexbytes(value: bytes) -> str:
     return "0x" + value.hex()
-
-
-def revert_reason(output: bytes) -> str:
-    """The text of `Error(string)`, or empty."""
-    if output[:4] == b"\x08\xc3\x79\xa0" and len(output) >= 68:
-        size = int.from_bytes(output[36:68], "big")
-        return output[68 : 68 + size].decode("utf-8", "replace")
-    return ""
 
 
 class _Vm(PragueVM):

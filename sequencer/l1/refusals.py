@@ -137,16 +137,16 @@ def refusal(method: str, error: dict[str, Any]) -> RpcRejected:
     message, data = str(error.get("message", ""))[:TEXT_CHARS_MAX], error.get("data")
     if isinstance(data, dict):  # hardhat: {"message", "data"}
         data = data.get("data")
-    text = data if isinstance(data, str) and answers.DATA.fullmatch(data) else None
+    text = data if answers.is_data(data) else None
     if "revert" not in message.lower():
         return RpcRejected(method, code, message, text)
-    reason = _reason(bytes.fromhex(text[2:])) if text else ""
+    reason = revert_reason(bytes.fromhex(text[2:])) if text else ""
     if not reason and "reverted with reason string '" in message:
         reason = message.split("reverted with reason string '", 1)[1].rsplit("'", 1)[0]
     return RpcReverted(method, code, message, text, reason[:TEXT_CHARS_MAX])
 
 
-def _reason(data: bytes) -> str:
+def revert_reason(data: bytes) -> str:
     """The text of `Error(string)`, or empty."""
     from eth_abi import abi as eth_abi_coder
     from eth_abi.exceptions import DecodingError
