@@ -371,6 +371,15 @@ class Corners:
                 yield from self.by("long", Kind.PLACE, **fields)
             yield from self.proceed()
         post = c.FLAG_POST_ONLY
+        yield from self.by("long", Kind.CANCEL_ALL, nonce_floor=0)
+        soon = state.globals.time + 2
+        for number in range(5):  # dead ones before a live one
+            order = {"instrument": instrument, "flags": side, "price": max(mark - worse * (5 - number), 1)}
+            yield from self.by(TRADERS[1], Kind.PLACE, **order, quantity=1, fee_max=FEE_MAX, expires=soon)
+        yield from self.place(TRADERS[2], instrument, side, near, 1)
+        yield from self.system(Kind.TICK, time=soon)
+        yield from self.place("long", instrument, 1 - side, near, 9, post)
+        yield from self.proceed()
         yield from self.place("long", instrument, 1 - side, max(mark - 50 * worse, 1), 9, post)
         yield from self.amend("long", instrument, 1 - side, draw.choice((5, 40)), near)
         yield from self.proceed()
