@@ -24,7 +24,8 @@ import uvloop
 
 from sequencer import errors, refusals
 from sequencer.api.gateway import Gateway, Limits, serve
-from sequencer.api.ipc import Connection, IpcServer
+from sequencer.api.ipc import Connection
+from sequencer.api.ipc_server import IpcServer
 from sequencer.engine.engine import Engine, Submission
 from sequencer.engine.views import QueryError, Views
 from sequencer.genesis import genesis_state

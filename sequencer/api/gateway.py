@@ -17,7 +17,7 @@ from typing import Final
 import click
 import uvloop
 
-from sequencer.api import ipc
+from sequencer.api import admission, ipc
 from sequencer.api.frontdoor import FrontDoor
 from sequencer.api.handler import Exchange, Gateway
 from sequencer.api.limits import Limits, group_of
@@ -65,7 +65,16 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
 @with_config("gateway")
 @click.option("--listen", default="127.0.0.1:9545", show_default=True, help="HOST:PORT for clients.")
 @click.option(
-    "--sequencer", "address", required=True, help="Unix socket of the sequencer, or 127.0.0.1:PORT."
+    "--sequencer",
+    "address",
+    required=True,
+    help=f"Unix socket of the sequencer, or 127.0.0.1:PORT (with {admission.LINK_SECRET}).",
+)
+@click.option(
+    "--sequencer-user",
+    "sequencer_users",
+    multiple=True,
+    help="User that the sequencer runs as, if not this one; the socket of any other is refused.",
 )
 @click.option("--public", is_flag=True, help="Allow --listen beyond this machine.")
 @click.option("--chain-id", type=int, help="Serve this chain only (default: ask the sequencer).")
@@ -110,6 +119,7 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
 def main(
     listen: str,
     address: str,
+    sequencer_users: tuple[str, ...],
     public: bool,
     chain_id: int | None,
     verifying_contract: str | None,
@@ -125,7 +135,9 @@ def main(
     """Run a gateway between clients and the sequencer."""
     try:
         host, port = parse_listen(listen, public)
-        ipc.parse_address(address)
+        if not isinstance(ipc.parse_address(address), str):
+            admission.link_secret()
+        users = admission.trusted_users(sequencer_users)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if (chain_id is None) != (verifying_contract is None):
@@ -149,7 +161,7 @@ def main(
     )
 
     async def run() -> None:
-        gateway = Gateway(address, expected, limits)
+        gateway = Gateway(address, expected, limits, users)
         task = asyncio.create_task(
             serve(gateway, host, port, lambda bound: click.echo(f"http://{host}:{bound}"))
         )

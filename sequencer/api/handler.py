@@ -81,7 +81,13 @@ class _Pending:
 class Gateway:
     """Requests of all peers, and the one connection to the sequencer. No listening socket of its own."""
 
-    def __init__(self, address: str, expected: Exchange | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        expected: Exchange | None = None,
+        limits: Limits | None = None,
+        users: frozenset[int] | None = None,
+    ) -> None:
         self.address = address
         self.limits = limits or Limits()
         self.exchange: Exchange | None = None
@@ -92,7 +98,7 @@ class Gateway:
         self.events = Subscribers()
         self._heard: dict[str, None] = {}  # channels whose events the sequencer makes for this gateway
         self.connections = 0
-        self.link = Link(address, self._received, self._lost, self._introduce)
+        self.link = Link(address, self._received, self._lost, self._introduce, users)
         self._turns = Turns(self.limits, self._send_query)
         self._expected = expected
         self._domain = b""

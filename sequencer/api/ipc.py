@@ -4,21 +4,18 @@ A frame is a 4-byte big-endian length and that many bytes of msgpack. Gateway to
 `Ping`; sequencer to gateway: `Acks`, `Answer`, `Events`, `Gap`, `Pong`. Bodies are JSON already, so that a gateway
 splices them into its responses as they are. Writes of one turn of the loop leave as one. A gateway that does not read
 fast enough has its queries refused, then misses events and is told so (`Gap`); one that reads nothing is cut off. Each
-side gives up a connection on which it hears nothing.
+side gives up a connection on which it hears nothing. Who may speak at all: admission.py; over 127.0.0.1 a `Challenge`
+and two `Proof`s come before everything else.
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
-import stat
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
-from sequencer.errors import Code, error_body
+from sequencer.api import admission
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 ITEMS_BYTES_MAX: Final = 4 * 1024 * 1024  # a list of items longer than this is sent as several frames
@@ -27,6 +24,8 @@ QUERY_BYTES_MAX: Final = 16 * 1024 * 1024  # unread by a gateway, beyond which i
 EVENT_BYTES_MAX: Final = 32 * 1024 * 1024  # unread by a gateway, beyond which it hears of no event
 PING_S: Final = 1.0
 SILENT_S: Final = 10.0  # after which a connection counts as dead
+ADMISSION_S: Final = 5.0
+ADMISSION_BYTES_MAX: Final = 256  # a frame, before the peer has shown who it is
 _PREFIX_BYTES: Final = 4
 _ITEM_OVERHEAD_BYTES: Final = 64
 
@@ -97,11 +96,24 @@ class Hear(msgspec.Struct, array_like=True, tag=9, gc=False):
     channels: list[str]
 
 
-Message: TypeAlias = Submit | Query | Acks | Answer | Events | Ping | Pong | Gap | Hear
+class Challenge(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """The sequencer asks who is there."""
+
+    nonce: bytes
+
+
+class Proof(msgspec.Struct, array_like=True, tag=11, gc=False):
+    """Who sends this has the link's secret (admission.proof). `nonce`: its own."""
+
+    nonce: bytes
+    mac: bytes
+
+
+Message: TypeAlias = Submit | Query | Acks | Answer | Events | Ping | Pong | Gap | Hear | Challenge | Proof
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(
-    Submit | Query | Acks | Answer | Events | Ping | Pong | Gap | Hear
+    Submit | Query | Acks | Answer | Events | Ping | Pong | Gap | Hear | Challenge | Proof
 )
 
 
@@ -142,6 +154,9 @@ class Connection(asyncio.Protocol):
         self.has_pinged = False
         self.dropped = 0  # events, since the last that was sent
         self.hears: dict[str, None] = {}  # channels
+        self.peer = "somebody"  # for people, once it is known
+        self.is_admitted = True  # until somebody asks for more
+        self.nonce = b""  # of a challenge
 
     # --- what callers use -----------------------------------------------------------------------
 
@@ -149,6 +164,11 @@ class Connection(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether what is sent now has a chance to arrive."""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def process(self) -> admission.PeerProcess | None:
+        """Whose process the peer is; None when that is not known."""
+        return None if self._transport is None else admission.peer_process(self._transport)
 
     @property
     def paused(self) -> bool:
@@ -218,7 +238,14 @@ class Connection(asyncio.Protocol):
         if self._on_made is not None:
             self._on_made(self)
 
+    def hand_to(self, on_message: Callable[["Connection", Message], None]) -> None:
+        """The peer is who it must be: what it sends from now on goes to `on_message`."""
+        self.is_admitted = True
+        self._on_message = on_message
+
     def data_received(self, data: bytes) -> None:
+        if not self.is_open:
+            return
         self.heard_at = self._loop.time()
         if self._rest:
             self._rest += data
@@ -235,10 +262,9 @@ class Connection(asyncio.Protocol):
         with memoryview(data) as view:
             while size - position >= _PREFIX_BYTES:
                 length = int.from_bytes(view[position : position + _PREFIX_BYTES], "big")
-                if length > FRAME_BYTES_MAX:
-                    self.abort(
-                        f"the peer sent a frame of {length} bytes; at most {FRAME_BYTES_MAX} are allowed"
-                    )
+                most = FRAME_BYTES_MAX if self.is_admitted else ADMISSION_BYTES_MAX
+                if length > most:
+                    self.abort(f"the peer sent a frame of {length} bytes; at most {most} are allowed")
                     return size
                 end = position + _PREFIX_BYTES + length
                 if end > size:
@@ -307,185 +333,63 @@ async def connect(
     address: str,
     on_message: Callable[[Connection, Message], None],
     on_lost: Callable[[Connection, str], None] | None = None,
+    users: frozenset[int] | None = None,
 ) -> Connection:
-    """Connects to the sequencer at `address` (see `parse_address`); OSError when nobody listens."""
+    """Connects to the sequencer at `address` (see `parse_address`); OSError when nobody listens, or not the sequencer.
+
+    `users`: whose process it may be (admission.trusted_users). Raises ValueError without a secret for 127.0.0.1.
+    """
     loop = asyncio.get_running_loop()
     where = parse_address(address)
     if isinstance(where, str):
         _, connection = await loop.create_unix_connection(lambda: Connection(on_message, on_lost), where)
-    else:
-        _, connection = await loop.create_connection(lambda: Connection(on_message, on_lost), *where)
+        process = connection.process
+        if process is not None and process.uid not in (users or admission.trusted_users()):
+            connection.abort(f"{process} listens at {address}, which is not the sequencer's user")
+            raise PermissionError(f"{process} listens there, which is not the sequencer's user")
+        connection.hand_to(on_message)
+        return connection
+    secret = admission.link_secret()
+    shaking = _Handshake(secret, on_message)
+    lost = on_lost or (lambda _connection, _reason: None)
+
+    def on_end(connection: Connection, reason: str) -> None:
+        if not shaking.done.done():
+            shaking.done.set_exception(ConnectionError(f"the sequencer did not show who it is: {reason}"))
+        else:
+            lost(connection, reason)
+
+    _, connection = await loop.create_connection(lambda: Connection(shaking.received, on_end), *where)
+    connection.is_admitted = shaking.done.done()
+    try:
+        async with asyncio.timeout(ADMISSION_S):
+            await shaking.done
+    except BaseException:
+        connection.abort("the sequencer did not show who it is")
+        raise
     return connection
 
 
-class IpcServer:
-    """The sequencer's side. The callbacks must not block, and may answer at once or later, in any order.
+class _Handshake:
+    """The gateway's side of it over 127.0.0.1."""
 
-    `health` says whether orders are accepted now, and why not.
-    An ack for a connection that has gone is dropped: what it acknowledges is durable already, and the client is
-    told by its gateway that the outcome is unknown.
-    """
+    def __init__(self, secret: bytes, on_message: Callable[[Connection, Message], None]) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._secret = secret
+        self._on_message = on_message
+        self._nonce = admission.fresh_nonce()
+        self._others = b""
 
-    def __init__(
-        self,
-        on_submit: Callable[[Connection, list[tuple[int, bytes, bytes, str]]], None],
-        on_query: Callable[[Connection, int, str, dict[str, Any]], None],
-        on_lost: Callable[[Connection], None] | None = None,
-        health: Callable[[], tuple[bool, str]] = lambda: (True, ""),
-    ) -> None:
-        self._on_submit = on_submit
-        self._health = health
-        self._watching: asyncio.TimerHandle | None = None
-        self._on_query = on_query
-        self._on_lost = on_lost
-        self._server: asyncio.AbstractServer | None = None
-        self._path: str | None = None
-        self.connections: dict[Connection, None] = {}
-        self._hearers: dict[str, int] = {}  # channel -> gateways
-
-    async def start(self, address: str) -> None:
-        """Listens at `address` (see `parse_address`). OSError if another process does."""
-        loop = asyncio.get_running_loop()
-        where = parse_address(address)
-        if isinstance(where, str):
-            _remove_stale(where)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            old_mask = os.umask(0o177)  # whoever may write to this socket vouches for signers
-            try:
-                listener.bind(where)
-            finally:
-                os.umask(old_mask)
-            self._server = await loop.create_unix_server(self._make, sock=listener, backlog=64)
-            self._path = where
+    def received(self, connection: Connection, message: Message) -> None:
+        """A message of a sequencer that has not shown who it is."""
+        secret, own, others = self._secret, self._nonce, self._others
+        if isinstance(message, Challenge) and not others:
+            self._others = others = message.nonce
+            connection.send(Proof(own, admission.proof(secret, admission.FROM_GATEWAY, own, others)))
+        elif isinstance(message, Proof) and admission.is_proof(
+            message.mac, secret, admission.FROM_SEQUENCER, others, own
+        ):
+            connection.hand_to(self._on_message)
+            self.done.set_result(None)
         else:
-            self._server = await loop.create_server(self._make, *where)
-        self._watch()
-
-    def _watch(self) -> None:
-        """Gives up gateways that have begun to ping and fallen silent; tells of gaps."""
-        self._watching = asyncio.get_running_loop().call_later(PING_S, self._watch)
-        for connection in list(self.connections):
-            if connection.has_pinged and connection.silent_s > SILENT_S:
-                connection.abort(f"the gateway has been silent for {connection.silent_s:.0f} s")
-            else:
-                self._tell_gap(connection)
-
-    def is_heard(self, channel: str) -> bool:
-        """Whether a gateway hears the channel: events of others need not be made."""
-        return channel in self._hearers
-
-    def _hear(self, connection: Connection, message: Hear) -> None:
-        for channel in message.channels:
-            if message.is_on and channel not in connection.hears:
-                connection.hears[channel] = None
-                self._hearers[channel] = self._hearers.get(channel, 0) + 1
-            elif not message.is_on and channel in connection.hears:
-                self._forget(connection, channel)
-        if message.rid:
-            connection.send_answer(message.rid, True, b"null")
-
-    def _forget(self, connection: Connection, channel: str) -> None:
-        del connection.hears[channel]
-        self._hearers[channel] -= 1
-        if not self._hearers[channel]:
-            del self._hearers[channel]
-
-    def broadcast(self, events: Sequence[tuple[str, int, bytes]]) -> None:
-        """Sends events to every gateway; encoded once. One with too much unread misses them, and is told so later."""
-        if not self.connections:
-            return
-        for part in split_items(list(events), 2):
-            frame = encode_frame(Events(part))
-            for connection in list(self.connections):
-                self._tell_gap(connection)
-                if connection.dropped or connection.unsent_bytes + len(frame) > EVENT_BYTES_MAX:
-                    connection.dropped += len(part)
-                else:
-                    connection.send_frame(frame)
-
-    def _tell_gap(self, connection: Connection) -> None:
-        """Says what was dropped once half of the room is free again."""
-        if connection.dropped and connection.unsent_bytes <= EVENT_BYTES_MAX // 2:
-            logger.warning("a gateway reads too slowly: it has missed %d events", connection.dropped)
-            connection.send(Gap(connection.dropped))
-            connection.dropped = 0
-
-    async def close(self) -> None:
-        """Stops listening and closes every connection, after what is queued on it."""
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self.connections):
-            connection.close()
-        if self._path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-            self._path = None
-
-    def _make(self) -> Connection:
-        return Connection(self._received, self._lost, self._made)
-
-    def _made(self, connection: Connection) -> None:
-        self.connections[connection] = None
-
-    def _lost(self, connection: Connection, reason: str) -> None:
-        self.connections.pop(connection, None)
-        for channel in list(connection.hears):
-            self._forget(connection, channel)
-        logger.info("gateway gone: %s", reason)
-        if self._on_lost is not None:
-            self._on_lost(connection)
-
-    def _received(self, connection: Connection, message: Message) -> None:
-        if isinstance(message, Submit):
-            self._on_submit(connection, message.items)
-        elif isinstance(message, Query):
-            if connection.unsent_bytes > QUERY_BYTES_MAX:
-                body = error_body(
-                    Code.QUEUE_FULL,
-                    f"the gateway has more than {QUERY_BYTES_MAX} bytes of the sequencer's unread; ask again later",
-                    field="unread_bytes",
-                    limit=f"at most {QUERY_BYTES_MAX}",
-                    got=connection.unsent_bytes,
-                )
-                connection.send_answer(message.rid, False, body)
-            else:
-                self.ask(connection, message)
-        elif isinstance(message, Hear):
-            self._hear(connection, message)
-        elif isinstance(message, Ping):
-            connection.has_pinged = True
-            accepts, reason = self._health()
-            connection.send(Pong(msgspec.json.encode({"accepts_orders": accepts, "reason": reason})))
-        else:
-            connection.abort(f"a gateway sent {type(message).__name__}")
-
-    def ask(self, connection: Connection, query: Query) -> None:
-        """Has a query answered, or says that it could not be."""
-        try:
-            self._on_query(connection, query.rid, query.method, query.params)
-        except Exception:  # one query's bug must not cut off all clients of a gateway
-            logger.exception("query %s failed", query.method)
-            body = error_body(Code.INTERNAL, f"{query.method}: the sequencer failed to answer this query")
-            connection.send_answer(query.rid, False, body)
-
-
-def _remove_stale(path: str) -> None:
-    """Removes a socket that nobody listens on; OSError if somebody does, or if it is no socket."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise OSError(f"{path} exists and is no socket")
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        probe.connect(path)
-    except (ConnectionRefusedError, FileNotFoundError):
-        os.unlink(path)
-    else:
-        raise OSError(f"{path}: another sequencer listens there")
-    finally:
-        probe.close()
+            connection.abort("the sequencer does not have the link's secret")

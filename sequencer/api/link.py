@@ -1,4 +1,7 @@
-"""The gateway's one connection to the sequencer: made again when it is lost, and given up when it is silent."""
+"""The gateway's one connection to the sequencer: made again when it is lost, and given up when it is silent.
+
+Each end makes sure who the other is: api/admission.py.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,10 @@ class Link:
         on_message: Callable[[ipc.Connection, ipc.Message], None],
         on_lost: Callable[[str], None],
         introduce: Callable[[], Awaitable[None]],
+        users: frozenset[int] | None = None,
     ) -> None:
         self.address = address
+        self._users = users
         self.connection: ipc.Connection | None = None
         self._on_message = on_message
         self._on_lost = on_lost
@@ -69,7 +74,7 @@ class Link:
             while True:
                 try:
                     async with asyncio.timeout(CONNECT_S):
-                        connection = await ipc.connect(self.address, self._received, self._lost)
+                        connection = await ipc.connect(self.address, self._received, self._lost, self._users)
                 except (OSError, TimeoutError) as error:
                     logger.info("sequencer at %s: %s", self.address, str(error) or type(error).__name__)
                 else:

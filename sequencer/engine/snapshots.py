@@ -220,13 +220,22 @@ class Follower(Protocol):
         ...
 
 
-def recover(folder: Path, log: Log, genesis: State, follower: Follower | None = None) -> tuple[State, int]:
+def recover(
+    folder: Path,
+    log: Log,
+    genesis: State,
+    follower: Follower | None = None,
+    last_offset: int | None = None,
+) -> tuple[State, int]:
     """The state after the whole log, and how many entries were replayed: start and crash recovery alike.
 
     From the newest snapshot that proves itself and stands where the log's entry before it ends; else from `genesis`.
-    `follower` gets the entries that it has not: no snapshot is taken that stands behind the first of them.
+    `follower` gets the entries that it has not: no snapshot is taken that stands behind the first of them. None behind
+    `last_offset` is taken either, since signatures from there on have not been checked: the replay does it.
     """
-    state, offset = newest(folder, log, genesis, None if follower is None else follower.offset)
+    bounds = [] if follower is None else [follower.offset]
+    bounds += [] if last_offset is None else [last_offset]
+    state, offset = newest(folder, log, genesis, min(bounds, default=None))
     try:
         return state, _replay_from(state, offset, log, follower)
     except ReplayError as error:

@@ -207,8 +207,12 @@ class Poster:
         head = self._rpc.block_number()
         return self._next_on_l1(max(0, head - self._config.confirmations + 1))
 
-    def offer(self, batch: Batch) -> bool:
-        """Queue the next batch; False when the queue is full. Raises BatchOutOfOrder, PayloadTooLarge."""
+    def offer(self, batch: Batch, epoch: int | None = None) -> bool:
+        """Queue the next batch; False when the queue is full. Raises BatchOutOfOrder, PayloadTooLarge.
+
+        `epoch`: the last roll-back that it can owe its content to, when that is an earlier one: under that name it may
+        be on its way.
+        """
         if len(batch.payload) > self._payload_bytes_max:
             raise PayloadTooLarge(batch.batch_id, len(batch.payload), self._payload_bytes_max)
         with self._queue_lock:
@@ -218,7 +222,7 @@ class Poster:
                 raise BatchOutOfOrder(expected, batch.batch_id)
             if len(self._queue) >= self._config.queue_max:
                 return False
-            self._queue.append(_Queued(batch, self._epoch))
+            self._queue.append(_Queued(batch, self._epoch if epoch is None else epoch))
             return True
 
     def status(self) -> PosterStatus:

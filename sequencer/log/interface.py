@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it.
 
     `segments`: the root after each, its records, and GLOBAL's work after it. `labels` of orders: account, nonce,
-    label.
+    label. `verified`: the offset before which every signature had been checked when this was written.
     """
 
     first_seq: int
@@ -38,6 +38,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     root: bytes
     segments: list[LoggedSegment]
     labels: list[tuple[int, int, str]] = []
+    verified: int = 0
 
     @property
     def records(self) -> int:

@@ -66,6 +66,14 @@ def hash_before(db: sqlite3.Connection, offset: int) -> bytes:
     return bytes(row[0])
 
 
+def epoch_of(db: sqlite3.Connection, batch_id: int) -> int:
+    """See SqliteLog.epoch_of."""
+    row = db.execute(
+        "SELECT COALESCE(MAX(epoch), 0) FROM rollbacks WHERE batch_id <= ?", (batch_id,)
+    ).fetchone()
+    return int(row[0])
+
+
 class LogReader:
     """The log for reading alone, beside whoever writes it."""
 
@@ -167,6 +175,10 @@ class SqliteLog:
     def read(self, start: int) -> Iterator[Entry]:
         """See Log.read. Raises LogError when the hash chain is broken."""
         return read_ticks(self._reader, start)
+
+    def verified(self) -> int:
+        """The offset before which every signature is known to have been checked: by the last entry's word."""
+        return next(iter(self.read(self._end - 1))).verified if self._end else 0
 
     # --- roll-backs -------------------------------------------------------------------------------
 
@@ -283,6 +295,10 @@ class SqliteLog:
     def answered(self) -> frozenset[str]:
         """L1 events that need nothing more."""
         return frozenset(row[0] for row in self._reader.execute("SELECT key FROM rollback_events").fetchall())
+
+    def epoch_of(self, batch_id: int) -> int:
+        """The last roll-back that a batch with this id can owe its content to; 0: none."""
+        return epoch_of(self._reader, batch_id)
 
     def roll_back_done(self, epoch: int) -> None:
         """The other stores have followed the log."""

@@ -27,6 +27,7 @@ import click
 import msgspec
 import uvloop
 
+from sequencer.api import admission
 from sequencer.clock import Clock, L1Clock, ManualClock
 from sequencer.config import with_config
 from sequencer.development import FEEDS as FEEDS_OF_A_DEVNET
@@ -161,7 +162,7 @@ async def _stand_by(config: NodeConfig, stop: asyncio.Event) -> bool:
     waiting = StandbyConfig(
         of.folder, of.params, of.deployment, of.l1.confirmations, of.l1.caps, history_days=of.history_days
     )
-    service = StandbyService(waiting, of.l1_url, config.signer, of.l1.poll_s)
+    service = StandbyService(waiting, of.l1_url, config.signer, of.l1.poll_s, of.gateway_users)
     click.echo(json.dumps({"standby": config.signer.address, "socket": config.socket}))
     return await service.run(config.socket, stop)
 
@@ -389,7 +390,16 @@ def checked_deployment(
 @click.option("--deployment", type=click.Path(path_type=Path), required=True, help="deployment.json")
 @click.option("--l1", "l1_url", required=True, help="JSON-RPC URL of the chain")
 @click.option(
-    "--socket", "socket_path", required=True, help="where gateways connect: a path, or 127.0.0.1:PORT"
+    "--socket",
+    "socket_path",
+    required=True,
+    help=f"where gateways connect: a path, or 127.0.0.1:PORT (with {admission.LINK_SECRET})",
+)
+@click.option(
+    "--gateway-user",
+    "gateway_users",
+    multiple=True,
+    help="user that gateways run as, if not this one: who may write to the socket vouches for signers",
 )
 @click.option("--devnet", is_flag=True, help="well-known keys of development chains where none are given")
 @click.option(
@@ -462,6 +472,7 @@ def main(
     deployment: Path,
     l1_url: str,
     socket_path: str,
+    gateway_users: tuple[str, ...],
     devnet: bool,
     keystore: Path | None,
     params_path: Path | None,
@@ -511,6 +522,7 @@ def main(
                 batch_payload_bytes=batch_bytes,
                 snapshot_ticks=snapshot_ticks,
                 history_days=history_days,
+                gateway_users=admission.trusted_users(gateway_users),
             )
             sources = feed_sources(feeds, wanted, at, params)
             signs = any(not isinstance(one, BackgroundSource) or not one.is_signed for one in sources)

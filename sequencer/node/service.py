@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 
 from sequencer import errors, refusals
-from sequencer.api.ipc import Connection, IpcServer, Query
+from sequencer.api.ipc import Connection, Query
+from sequencer.api.ipc_server import IpcServer
 from sequencer.clock import Clock, ClockStopped, SystemClock
 from sequencer.engine.engine import Engine, ReplayError, Submission, Tick
 from sequencer.engine.snapshots import Aside, recover
@@ -52,6 +53,7 @@ from sequencer.queue.outcomes import TICKS_READ, Outcomes
 from sequencer.rollup.batcher import Batcher
 from sequencer.rollup.l1_worker import Deposed, L1Config, L1Worker, Notice, look
 from sequencer.rollup.rollback import Recovery, Report
+from sequencer.rollup.vouched import BACKLOG_MAX, Claim, Vouched
 from sequencer.rollup.withdrawals import Withdrawals
 from sequencer.wire.labels import LABEL_LIMIT, checked_label
 from sequencer.wire.rows import Batch as HistoryBatch
@@ -61,6 +63,7 @@ HELD_BYTES_EACH = 1_024  # and for what goes with one
 TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
 BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
 SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
+FORGED_SHOWN = 16  # in the status, the last ones
 BEATS = 4  # batches in takeover_s, at least
 
 logger = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ class ServiceConfig:
     """What a sequencer is started with. `folder` holds all that it must not lose.
 
     `batch_payload_bytes`: where a batch is full; None: as `Batcher` finds right for the deployment.
+    `gateway_users`: whose processes are gateways (api/admission.py); None: this user's and root's.
     `history_days`: how long ended orders, trades and cash are kept in the history; 0: for ever.
     `work_lag_s`: when more work waits for L1 than it takes in that time, new risk is refused (docs/OPERATIONS.md).
     """
@@ -90,6 +94,7 @@ class ServiceConfig:
     history_days: int = histories.DAYS
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
+    gateway_users: frozenset[int] | None = None
 
 
 def system_info(
@@ -178,7 +183,7 @@ class Service:
         try:
             state, self.replayed = self._recover()
         except ReplayError:
-            if signer is None or not self._answer_at_start():
+            if not self._undo_at_start() and (signer is None or not self._answer_at_start()):
                 raise
             state, self.replayed = self._recover()
         self.recovery.follow()
@@ -202,6 +207,7 @@ class Service:
         self.driver.on_stopped = self._on_stopped
         self.driver.on_overdrawn = self._on_overdrawn
         self.driver.pressure = self._pressure
+        self.driver.verified = lambda: self.vouched.offset
         self._work_posted = (
             0,
             self.batcher.cursor.work,
@@ -214,7 +220,11 @@ class Service:
         self.driver.when_quiet(self._batch_full, self._make_full_batches)
         self.driver.when_quiet(self._batch_due, self.make_batches)
         self.driver.when_quiet(self._snapshot_due, self.snapshot)
-        self.ipc = IpcServer(self._on_submit, self._on_query, health=self._health)
+        self.ipc = IpcServer(self._on_submit, self._on_query, health=self._health, users=config.gateway_users)
+        self.vouched = Vouched(self.domain, self._on_forged, self._on_verified)
+        self.vouched.begin(self.log.end, state.globals.seq)  # the replay has recovered every signer
+        self.forged: list[dict[str, Any]] = []  # records that gateways have vouched for and nobody has signed
+        self._forged_seq: int | None = None  # of the first that is still in the log
         self.worker: L1Worker | None = None
         if config.deployment is not None and signer is not None:
             self.worker = L1Worker(
@@ -231,6 +241,7 @@ class Service:
                 self._on_deposed,
                 self.recovery.epoch,
                 self.clock.see_l1,
+                lambda: self.vouched.seq,
             )
         self._scrub = Scrub(config.folder)
         self.last_posted = 0
@@ -301,6 +312,7 @@ class Service:
         if self.worker is not None:
             await asyncio.to_thread(self.worker.stop)
         await asyncio.to_thread(self._scrub.stop)
+        await asyncio.to_thread(self.vouched.stop)
         self.driver.close()
         self.batcher.close()
         self.withdrawals.close()
@@ -326,7 +338,7 @@ class Service:
 
     def _recover_with(self, history: History | None) -> tuple[State, int]:
         genesis = genesis_state(self.domain, self.config.params)
-        return recover(self.config.folder / "snapshots", self.log, genesis, history)
+        return recover(self.config.folder / "snapshots", self.log, genesis, history, self.log.verified())
 
     def _load_outcomes(self) -> None:
         self.outcomes.load(self.log.read(max(0, self.log.end - TICKS_READ)))
@@ -352,7 +364,9 @@ class Service:
             if reason:
                 refused.append((rid, False, refusals.explain(self.state, raw, signer, reason)))
                 continue
-            code = self.driver.offer(Submission(raw, signer, _Reply(connection, rid), now_ns, label=label))
+            # After a forgery the engine recovers signers by itself, at the orders' cost.
+            named = None if self.forged else signer
+            code = self.driver.offer(Submission(raw, named, _Reply(connection, rid), now_ns, label=label))
             if code:
                 refused.append((rid, False, self.intake.why(code, raw, now_ns)))
         if refused:
@@ -374,9 +388,9 @@ class Service:
             return errors.Code.NOT_READY, "the sequencer is stopping"
         if why := self._unproved() or self.driver.metrics.clock_error:
             return errors.Code.NOT_READY, why
-        if self._is_rolling_back:
-            why = "a batch was rolled back, and what came after it is executed again"
-            return errors.Code.NOT_READY, why
+        if self._is_rolling_back or self._forged_seq is not None:
+            what = "a batch was rolled back" if self._forged_seq is None else "a signature was forged"
+            return errors.Code.NOT_READY, f"{what}, and what came after it is executed again"
         return None
 
     def _health(self) -> tuple[bool, str]:
@@ -429,6 +443,9 @@ class Service:
                 count, running = self._inbox_durable
                 self._inbox_durable = (count + 1, codec.inbox_hash(running, raw))
         self.history.offer(self._unsettled.popleft(), self.log.head_hash if tick.entry is not None else None)
+        if tick.entry is not None:
+            end = tick.entry.first_seq + tick.entry.records
+            self.vouched.add(_claims(tick), self.log.end, end)
         told = tick.told
         assert isinstance(told, _Told)
         for connection, items in told.replies.items():
@@ -468,6 +485,7 @@ class Service:
         self._inbox_durable = (state.globals.inbox_count, state.globals.inbox_hash)
         self._inbox_next = state.globals.inbox_count
         self.engine.state = state
+        self.vouched.begin(self.log.end, state.globals.seq)  # it was executed with every signer recovered
         self.keeper.adopt(state)
         self.keeper.wanted = list(self._wanted)  # what it took for listed may not be any more
         self.views.adopt(state, self.history.ledger)
@@ -595,6 +613,9 @@ class Service:
             "store_error": self._scrub.error,
             "history_error": self.history.error,
             "history_behind": self.history.behind,
+            "signature_error": self.vouched.error,
+            "signatures_waiting": self.vouched.backlog,
+            "forged": self.forged,
             "ticks_unbatched": self.batcher.waiting(),
             "batches_stored": self.batcher.cursor.batch_id - 1,
             "batches_posted": self.last_posted,
@@ -697,11 +718,13 @@ class Service:
         return self.state.globals.work - self._work_posted[1]
 
     def _pressure(self) -> int:
-        """How many times more work waits for L1 than it takes in `work_lag_s`."""
+        """How many times more work waits for L1 than it takes in `work_lag_s`, or more signatures for their check."""
         at = self.config.deployment
+        unchecked = self.vouched.backlog // BACKLOG_MAX
+        self.intake.signatures = self.vouched.backlog if unchecked else 0
         if at is None or self.worker is None:
-            return 0
-        return self._work_waiting() // (at.work_max + at.work_per_s * self.config.work_lag_s)
+            return unchecked
+        return max(unchecked, self._work_waiting() // (at.work_max + at.work_per_s * self.config.work_lag_s))
 
     def _is_silent(self) -> bool:
         """No batch for so long that others might come to think that there is no leader."""
@@ -820,20 +843,27 @@ class Service:
             logger.critical("the history does not follow the roll-back until the next start: %s", error)
 
     def _roll_back_due(self) -> bool:
-        return self._notice is not None or self._is_rolling_back
+        return self._notice is not None or self._is_rolling_back or self._forged_seq is not None
 
     async def _roll_back(self) -> None:
-        """Executes what came after the last batch that stands once more, and goes on from there."""
-        assert self.worker is not None
+        """Executes what came after the last batch that stands once more, or after a forgery, and goes on from there."""
         self._is_rolling_back = True
         notice, self._notice = self._notice, None
         events = self.recovery.fresh(notice.events) if notice else []
-        if notice and events:
+        forged = self._forged_seq
+        if (notice and events) or forged is not None:
             await self._snapshots.end()  # of what is taken back
             genesis = genesis_state(self.domain, self.config.params)
             try:
-                state, report = await asyncio.to_thread(self.recovery.rewrite, genesis, events, notice.inbox)
+                if notice and events:
+                    again = asyncio.to_thread(self.recovery.rewrite, genesis, events, notice.inbox)
+                else:
+                    assert forged is not None
+                    again = asyncio.to_thread(self.recovery.undo_forged, genesis, forged)
+                state, report = await again
             except ReplayError as error:
+                if not events or self.worker is None:
+                    raise
                 logger.critical("L1: %s", error)
                 self.worker.refuse(str(error))
                 self._is_rolling_back = False
@@ -843,6 +873,7 @@ class Service:
             except LogError as error:
                 self._notice = notice
                 raise OSError(error.reason) from error
+            self._forged_seq = None
             changed = await asyncio.to_thread(_changed_accounts, self.state, state)
             await asyncio.to_thread(self._follow_with_history)
             self._adopt(state)
@@ -855,14 +886,56 @@ class Service:
                 self.views.roll_back_events(report.batch_id, report.first_seq, changed, report.redone)
             )
         last = self.log.rolled_back()
-        if (events or self.recovery.is_half) and last is not None:
+        if (events or forged is not None or self.recovery.is_half) and last is not None:
             self.recovery.follow()
-            self.last_posted = last.batch_id - 1
+            there = last.batch_id - 1
+            self.last_posted = there if events else min(self.last_posted, there)
             self._unbatched_bytes = 0
             self._snapshot_at = self.log.end - self.config.snapshot_ticks  # those behind the batch are gone
             self._flush_batches = True
-            self.worker.resume(last.epoch)
+            if self.worker is not None:
+                self.worker.resume(last.epoch)
         self._is_rolling_back = False
+
+    # --- forged signatures ------------------------------------------------------------------------
+
+    def _on_verified(self) -> None:
+        """More signatures are good: a batch may have waited for them."""
+        worker = self.worker
+        if worker is None or not worker.unverified:
+            return
+        if self.batcher.start_of(worker.unverified + 1).seq <= self.vouched.seq:
+            worker.wake()
+
+    def _on_forged(self, claim: Claim) -> None:
+        """A gateway has vouched for what nobody has signed. It is let go, and none is believed any more."""
+        reply = claim.source
+        connection = reply.connection if isinstance(reply, _Reply) else None
+        who = connection.peer if connection is not None else "this process"
+        kind = Kind(claim.raw[0]).name
+        account = int.from_bytes(claim.raw[1:5], "big")
+        logger.critical(
+            "FORGED SIGNATURE: record %d, a %s of account %d, was not signed by 0x%s, for whom the gateway (%s) had "
+            "vouched. Nothing from it on has been posted: it is executed again without it. From now on every signer is "
+            "recovered here. Find out who could write to the socket",
+            *(claim.seq, kind, account, claim.signer.hex(), who),
+        )
+        self.forged = [
+            *self.forged[-FORGED_SHOWN + 1 :],
+            {"seq": claim.seq, "kind": kind, "account": account, "vouched_by": who},
+        ]
+        self._forged_seq = claim.seq
+        if connection is not None:
+            connection.abort(f"it vouched for record {claim.seq}, which nobody has signed")
+
+    def _undo_at_start(self) -> bool:
+        """The log is not what this code gives. When a forged signature is why, it is put right; else False."""
+        seq = self.recovery.forged(genesis_state(self.domain, self.config.params))
+        if seq is None:
+            return False
+        genesis = genesis_state(self.domain, self.config.params)
+        _, self.rolled_back = self.recovery.undo_forged(genesis, seq)
+        return True
 
     def _answer_at_start(self) -> bool:
         """The log is not what this code gives. When L1 has rolled that back, it is put right; else False."""
@@ -895,6 +968,15 @@ def _refuse(submissions: list[Submission], body: bytes, error: Exception) -> Non
             reply.connection.send_acks([(reply.rid, False, body)])
         elif isinstance(reply, asyncio.Future) and not reply.done():
             reply.set_exception(error)
+
+
+def _claims(tick: Tick) -> list[Claim]:
+    """The records of a durable tick whose signers somebody has named."""
+    return [
+        Claim(result.outcomes[0].seq, one.raw, one.signer, one.reply)
+        for result in tick.results
+        if (one := result.submission).signer is not None and result.reason is Reason.OK
+    ]
 
 
 def _changed_accounts(before: State, after: State) -> list[int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sequencer.engine.engine import ReplayError
 from sequencer.engine.snapshots import recover, save
 from sequencer.engine.views import QueryError
 from sequencer.genesis import genesis_root, genesis_state
@@ -166,10 +167,24 @@ class Standby:
 
     def _recovered(self) -> Execution:
         """On the state that the folder holds."""
-        genesis = genesis_state(_domain(self._at), self.config.params)
         history = self.history
-        history.align(self.log)
-        state, _ = recover(self._snapshots, self.log, genesis, history)
+
+        def genesis() -> State:
+            return genesis_state(_domain(self._at), self.config.params)
+
+        def recovered() -> State:
+            history.align(self.log)
+            return recover(self._snapshots, self.log, genesis(), history, self.log.verified())[0]
+
+        try:
+            state = recovered()
+        except ReplayError:  # it has led, and a gateway has deceived it
+            seq = self._recovery.forged(genesis())
+            if seq is None:
+                raise
+            self._recovery.undo_forged(genesis(), seq)
+            self._recovery.follow()
+            state = recovered()
 
         def observe(raw: bytes, out: Outcome) -> None:
             history.ledger.apply(raw, out, state.globals.time)
@@ -251,8 +266,9 @@ class Standby:
 
     def _keep(self, one: PostedBatch, segments: list[LoggedSegment]) -> None:
         """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
-        log_hash = self.log.append(Entry(one.first_seq, one.time_s, one.post_root, segments), self.log.end)
-        self.history.write(self.history.ledger.take(), log_hash)
+        end = self.log.end
+        entry = Entry(one.first_seq, one.time_s, one.post_root, segments, verified=end + 1)
+        self.history.write(self.history.ledger.take(), self.log.append(entry, end))
         head = (one.batch_id, one.pre_root, one.post_root, one.segments, one.records, one.first_seq)
         self.batcher.adopt(
             Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload), one.header_hash

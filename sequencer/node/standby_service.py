@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from sequencer import errors
-from sequencer.api.ipc import Connection, IpcServer
+from sequencer.api.ipc import Connection
+from sequencer.api.ipc_server import IpcServer
 from sequencer.engine.views import QueryError, Views
 from sequencer.history.queries import HistoryQueries
 from sequencer.l1.heads import Heads
@@ -26,7 +27,14 @@ logger = logging.getLogger(__name__)
 class StandbyService:
     """A standby behind a socket. Queries wait for the end of a step, as only then the state is whole."""
 
-    def __init__(self, config: StandbyConfig, l1_url: str, signer: Signer, poll_s: float) -> None:
+    def __init__(
+        self,
+        config: StandbyConfig,
+        l1_url: str,
+        signer: Signer,
+        poll_s: float,
+        gateway_users: frozenset[int] | None = None,
+    ) -> None:
         self._rpc = Rpc(l1_url, timeout_s=L1_TIMEOUT_S)
         self._heads = Heads(l1_url)
         self._over = threading.Event()  # nobody waits for heads any more
@@ -35,7 +43,7 @@ class StandbyService:
         self.views = Views(self.standby.state, self._status, self.standby.history.ledger)
         self._history_queries = HistoryQueries(self.standby.history, self.standby.state.domain)
         self._deployment = config.deployment
-        self._ipc = IpcServer(self._on_submit, self._on_query, health=self._health)
+        self._ipc = IpcServer(self._on_submit, self._on_query, health=self._health, users=gateway_users)
         self._asked: list[tuple[Connection, int, str, dict[str, Any]]] = []
         self._is_busy = False
 

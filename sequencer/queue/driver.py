@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import msgspec
+
 from sequencer.clock import Clock, ClockStopped
 from sequencer.engine.engine import Engine, Submission, Tick
 from sequencer.log.interface import Log, LogError, LogLost
@@ -62,6 +64,8 @@ class Driver:
     `on_stopped` gets what waited while there is no time that can be trusted, `on_overdrawn` what a tick has put off and
     its account's rate does not let wait.
 
+    `verified` says up to which offset signatures have been checked, for the log to keep.
+
     `pressure` says by how much what is acknowledged is ahead of what can be posted; the intake refuses by it.
 
     `applied` and `settled` count ticks: the state may be ahead of the log by those between.
@@ -88,6 +92,7 @@ class Driver:
         self.on_stopped: Callable[[list[Submission], str], None] = lambda _submissions, _why: None
         self.on_overdrawn: Callable[[list[Submission]], None] = lambda _submissions: None
         self.pressure: Callable[[], int] = lambda: 0
+        self.verified: Callable[[], int] = lambda: 0
         self.applied = 0
         self.settled = 0
         self._on_lost = on_lost
@@ -243,9 +248,10 @@ class Driver:
     async def _make_durable(self, tick: Tick, submissions: list[Submission]) -> None:
         if tick.entry is not None:
             began = self.clock.monotonic_ns()
+            entry = msgspec.structs.replace(tick.entry, verified=self.verified())
             try:
                 await asyncio.get_running_loop().run_in_executor(
-                    self._executor, self.log.append, tick.entry, self.log.end
+                    self._executor, self.log.append, entry, self.log.end
                 )
             except LogLost as error:
                 self.metrics.log_errors += 1

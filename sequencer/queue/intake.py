@@ -50,6 +50,7 @@ class Intake:
         self.refused = 0
         self.accepted = 0
         self.pressure = 0  # how many times as much work waits for L1 as may
+        self.signatures = 0  # that wait to be checked again, if it is they that press
 
     def __len__(self) -> int:
         """Submissions waiting."""
@@ -96,6 +97,12 @@ class Intake:
                 field, what = "l1", "more waits for L1 than it can take"
                 limit = "what L1 takes in the time that is allowed (docs/OPERATIONS.md); cancels go first"
                 got = f"{self.pressure} times as much"
+            if self.signatures:
+                field, what = "signatures", "too many signatures wait to be checked again"
+                limit, got = (
+                    "what is checked in the time that is allowed; cancels go first",
+                    str(self.signatures),
+                )
         text = f"Not accepted: {what}: {limit}, got {got}; send again in {wait_s:g} s."
         return error_body(
             *(code, text), field=field, limit=limit, got=got, retry_after_s=wait_s, waiting=len(self)

@@ -112,9 +112,12 @@ class L1Worker:
         on_deposed: Callable[[str, bool], None] = lambda _why, _is_final: None,
         epoch: int = 0,
         on_l1_time: Callable[[int, int], None] = lambda _time_s, _ahead_max_s: None,
+        verified: Callable[[], int] = lambda: 2**62,
     ) -> None:
         self._url = url
         self._on_l1_time = on_l1_time
+        self._verified = verified  # the record before which every signature has been checked
+        self.unverified = 0  # the batch that waits for that; 0: none
         self._head: tuple[int, float] | None = None  # time of L1's newest block, and when it was seen, wall
         self._drift_max_s: int | None = None
         self._funds: Funds | None = None
@@ -427,7 +430,11 @@ class L1Worker:
 
     def _offer(self, poster: Poster, first_id: int) -> int:
         """Offers stored batches from `first_id` on; the id to go on with."""
+        self.unverified = 0
         for stored in self._outbox.batches(first_id):
+            if stored.first_seq + stored.records > self._verified():
+                self.unverified = stored.batch_id
+                break
             if not poster.offer(
                 Batch(
                     batch_id=stored.batch_id,
@@ -441,7 +448,8 @@ class L1Worker:
                     inbox_hash=stored.inbox_hash,
                     work=stored.work,
                     payload=stored.payload,
-                )
+                ),
+                self._outbox.epoch_of(stored.batch_id),
             ):
                 break
             first_id = stored.batch_id + 1

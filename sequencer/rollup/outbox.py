@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from sequencer.checksums import StoreDamaged
-from sequencer.log.sqlite import LogReader
+from sequencer.log.sqlite import LogReader, epoch_of
 from sequencer.rollup.batcher import BATCHES_FILE, Batch, as_logged, read_stored, start_of
 
 
@@ -26,6 +26,11 @@ class Outbox:
             self._compare(stored)
             out.append(stored)
         return out
+
+    def epoch_of(self, batch_id: int) -> int:
+        """The last roll-back that this batch can owe its content to: its transaction is named by it."""
+        with contextlib.closing(sqlite3.connect(self._log)) as db:
+            return epoch_of(db, batch_id)
 
     def _compare(self, stored: Batch) -> None:
         with (

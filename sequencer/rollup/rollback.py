@@ -1,4 +1,5 @@
 """After a roll-back on L1: the state of the last batch that stands, and every later record by the honest transition.
+Likewise after a forged signature, from the batch on that would have held it.
 
 The log is the commit point. It is rewritten in one transaction, which also says that the roll-back has been answered;
 batches, withdrawal proofs and snapshots follow it, and a start finishes what a crash has left of that.
@@ -32,6 +33,8 @@ TRADERS_KINDS: Final = frozenset(
     kind for kind, layout in codec.LAYOUTS.items() if layout.signed and layout.fields[0][0] == "account"
 )
 FILLS_KEPT: Final = 10_000
+# What becomes of a record whose signature is not what somebody said it was.
+BY_NOBODY: Final = frozenset({Reason.BAD_SIGNATURE, Reason.SCOPE, Reason.SIGNER_EXPIRED, Reason.UNKNOWN_FEED})
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +69,20 @@ class Report:
     redone: list[Redone] = field(default_factory=list)
     fills: deque[tuple[int, Fill]] = field(default_factory=lambda: deque(maxlen=FILLS_KEPT))
 
+    def summary(self) -> str:
+        """Its numbers, for the log."""
+        return (
+            f"{self.records} records executed again, {len(self.refused)} of them hold no more, "
+            f"{self.replaced} replaced, {self.inserted} inserted"
+        )
+
 
 class Reexecution:
-    """Applies logged ticks again. `inbox`: L1's messages from the first on, which count more than the log's."""
+    """Applies logged ticks again. `inbox`: L1's messages from the first on, which count more than the log's; None: the
+    log's are L1's.
+    """
 
-    def __init__(self, state: State, inbox: Sequence[bytes], report: Report) -> None:
+    def __init__(self, state: State, inbox: Sequence[bytes] | None, report: Report) -> None:
         self.state = state
         self.report = report
         self._inbox = inbox
@@ -94,7 +106,7 @@ class Reexecution:
             self._close()
         self._proceed()
         self._close()
-        return Entry(first_seq, state.globals.time, state.root(), self._segments, old.labels)
+        return Entry(first_seq, state.globals.time, state.root(), self._segments, old.labels, old.verified)
 
     def _again(self, raw: bytes) -> None:
         g = self.state.globals
@@ -110,8 +122,11 @@ class Reexecution:
             wanted = codec.encode(Kind.TICK, time=max(g.time, int.from_bytes(raw[1:5], "big")))
         elif raw[0] in c.INBOX_KINDS:
             # What counts in the header must count in GLOBAL. A message that is not applied here comes again from L1.
-            counts = g.inbox_count < len(self._inbox) and g.last_class == c.CLASS_SYSTEM
-            wanted = self._inbox[g.inbox_count] if counts else HOLE
+            inbox, counts = self._inbox, g.last_class == c.CLASS_SYSTEM
+            if inbox is None:
+                wanted = raw if counts else HOLE
+            else:
+                wanted = inbox[g.inbox_count] if counts and g.inbox_count < len(inbox) else HOLE
         self.report.replaced += wanted != raw
         self._order = (self._old_seq, self.state.globals.seq, raw)
         place, reason = self._put(wanted)
@@ -195,8 +210,50 @@ class Recovery:
         nothing has changed.
         """
         report = Report(min(one.batch_id for one in events))
-        start = self._batcher.start_of(report.batch_id)
         is_as_logged = self._batcher.is_as_logged(report.batch_id)
+        state = self._redo(genesis, report, [one.key for one in events], inbox, is_as_logged)
+        logger.warning("batch %d was rolled back: %s", report.batch_id, report.summary())
+        return state, report
+
+    def undo_forged(self, genesis: State, seq: int) -> tuple[State, Report]:
+        """Executes again from the batch on that holds record `seq`, whose signature is none; nothing of it is on L1.
+
+        A record that no key of its account has signed holds no more, and keeps its place. Raises as `rewrite` does.
+        """
+        report = Report(self._batcher.holding(seq) or self._batcher.cursor.batch_id)
+        state = self._redo(genesis, report, [], None, False)
+        logger.critical(
+            "record %d was forged: batch %d is made again: %s", seq, report.batch_id, report.summary()
+        )
+        return state, report
+
+    def forged(self, genesis: State) -> int | None:
+        """The record in the log that no key of its account has signed, and that was executed; None: there is none.
+
+        For a log that does not replay: whatever else is wrong with it is not told here.
+        """
+        state, offset = newest(self._snapshots, self._log, genesis, self._log.verified())
+        for entry in self._log.read(offset):
+            for root, records, spent in entry.segments:
+                suspect = None
+                for raw in records:
+                    out = apply(state, raw)
+                    if suspect is None and out.reason in BY_NOBODY:
+                        suspect = out.seq
+                if state.root() != root or state.globals.work != spent:
+                    return suspect
+        return None
+
+    def _redo(
+        self,
+        genesis: State,
+        report: Report,
+        keys: list[str],
+        inbox: Sequence[bytes] | None,
+        is_as_logged: bool,
+    ) -> State:
+        """Rewrites the log from the report's batch on; the state at its end."""
+        start = self._batcher.start_of(report.batch_id)
         state = self._state_at(genesis, start)
         report.first_seq = state.globals.seq
 
@@ -211,17 +268,12 @@ class Recovery:
                 raise WrongRollBack(report.batch_id)
             self.checkpoint("executed again")
 
-        keys = [one.key for one in events]
         report.epoch = self._log.rewrite(
             start.offset, entries(), report.batch_id, keys, report.redone, report.first_seq
         )
         self.epoch, self.is_half = report.epoch, True
         self.checkpoint("log rewritten")
-        logger.warning(
-            "batch %d was rolled back: %d records executed again, %d of them hold no more, %d replaced, %d inserted",
-            *(report.batch_id, report.records, len(report.refused), report.replaced, report.inserted),
-        )
-        return state, report
+        return state
 
     def cut(self, batch_id: int, events: Sequence[RolledBack]) -> int:
         """Takes all stores back to where `batch_id` begins, for good; how many records go. Raises LogError.

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sequencer.api import ipc
+from sequencer.api.admission import LINK_SECRET
 from sequencer.api.ipc import (
     Acks,
     Answer,
@@ -18,12 +19,12 @@ from sequencer.api.ipc import (
     Events,
     Hear,
     IpcError,
-    IpcServer,
     Query,
     Submit,
     connect,
     encode_frame,
 )
+from sequencer.api.ipc_server import IpcServer
 
 RIDS = st.integers(0, 2**63 - 1)
 MESSAGES = st.one_of(
@@ -164,7 +165,9 @@ def test_drained__waits_for_a_slow_peer():
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
-def test_server__answers_submissions_queries_and_broadcasts(kind, tmp_path):
+def test_server__answers_submissions_queries_and_broadcasts(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv(LINK_SECRET, "5" * 32)
+
     async def scenario():
         lost = []
 

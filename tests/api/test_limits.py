@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
-from sequencer.api import ipc
+from sequencer.api import ipc, ipc_server
 from sequencer.api.gateway import Limits
 from sequencer.api.limits import Address, Addresses, Bucket, group_of
 from sequencer.api.turns import Asked, Turns
@@ -255,7 +255,7 @@ def test_events__beyond_what_a_gateway_reads__are_dropped_and_counted(tmp_path, 
     monkeypatch.setattr(ipc, "QUERY_BYTES_MAX", 512 * 1024)
 
     async def scenario():
-        server = ipc.IpcServer(lambda *_: None, lambda *_: None)
+        server = ipc_server.IpcServer(lambda *_: None, lambda *_: None)
         await server.start(str(tmp_path / "s"))
         messages = []
         link = await ipc.connect(str(tmp_path / "s"), lambda _, message: messages.append(message))
@@ -347,7 +347,7 @@ def test_gateway_that_falls_silent__is_given_up_by_the_sequencer(tmp_path, monke
     monkeypatch.setattr(ipc, "SILENT_S", 0.3)
 
     async def scenario():
-        server = ipc.IpcServer(lambda *_: None, lambda *_: None)
+        server = ipc_server.IpcServer(lambda *_: None, lambda *_: None)
         await server.start(str(tmp_path / "s"))
         quiet = await ipc.connect(str(tmp_path / "s"), lambda *_: None)  # speaks no pings: an old one
         gone = await ipc.connect(str(tmp_path / "s"), lambda *_: None)

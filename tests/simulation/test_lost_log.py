@@ -21,8 +21,8 @@ from sequencer.node import service as service_module
 from sequencer.node.service import Service, ServiceConfig
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
+from tests.simulation.desk import until
 from tests.simulation.little import PARAMS, Little, deposit, genesis
-from tests.simulation.test_rollback import until
 from tests.simulation.world import Client, order
 
 CONTRACT = b"\x22" * 20  # of little's domain

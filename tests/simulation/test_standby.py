@@ -31,7 +31,8 @@ from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.rollup.l1_worker import Deposed, L1Config
 from tests.history.compare import assert_is_of_log
-from tests.simulation.test_rollback import Desk, challenge, until
+from tests.simulation.desk import Desk, until
+from tests.simulation.test_rollback import challenge
 from tests.simulation.world import Client, Node, World, order, withdrawal
 
 TAKEOVER_S = DeployConfig(b"", "", 0, 0).takeover_s
