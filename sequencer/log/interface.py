@@ -86,6 +86,14 @@ class Log(Protocol):
         """
         ...
 
+    def check_place(self) -> None:
+        """Raises LogLost when what is written would not be found again."""
+        ...
+
+    def try_room(self, size: int) -> None:
+        """Whether the log would take an entry of `size` bytes. Raises as `append`."""
+        ...
+
     def read(self, start: int) -> Iterator[Entry]:
         """Entries from offset `start` on."""
         ...

@@ -38,6 +38,22 @@ _NOT_WRITTEN = frozenset(
 _decode: Final = msgspec.msgpack.Decoder(Entry).decode
 
 
+def _refusal(error: sqlite3.Error, what: str) -> LogError:
+    """What an append that failed means; `what`: that was to be written."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL:
+        return LogError("disk is full")
+    if code in _NOT_WRITTEN or (code is not None and code & 0xFF in _NOT_WRITTEN):
+        return LogError(str(error))
+    return LogLost(f"{error}; whether {what} is durable is unknown")
+
+
+def file_id(path: Path) -> tuple[int, int]:
+    """Device and inode. Raises OSError."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 def read_ticks(db: sqlite3.Connection, start: int) -> Iterator[Entry]:
     """Entries from offset `start` on, each compared with the chain. Raises LogError when that is broken."""
     previous = hash_before(db, start)
@@ -93,6 +109,14 @@ class LogReader:
         """Not here."""
         raise NotImplementedError
 
+    def check_place(self) -> None:
+        """Not here."""
+        raise NotImplementedError
+
+    def try_room(self, size: int) -> None:
+        """Not here."""
+        raise NotImplementedError
+
     def hash_before(self, offset: int) -> bytes:
         """See Log.hash_before."""
         return hash_before(self._db, offset)
@@ -133,6 +157,9 @@ class SqliteLog:
             for at in damaged(self._db, table, columns):
                 self.close()
                 raise StoreDamaged(path.name, f"table {table}, row {at} is not what was written", FROM_COPY)
+        self._db.execute("CREATE TABLE IF NOT EXISTS room (id INTEGER PRIMARY KEY, body BLOB)")
+        self._path = path
+        self._file = file_id(path)
         self._encode = msgspec.msgpack.Encoder().encode
         row = self._db.execute("SELECT offset, hash FROM ticks ORDER BY offset DESC LIMIT 1").fetchone()
         self._end: int = row[0] + 1 if row else 0
@@ -162,15 +189,33 @@ class SqliteLog:
         except sqlite3.IntegrityError:
             raise LogLost(f"another writer has appended offset {expected_offset}") from None
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            if code == sqlite3.SQLITE_FULL:
-                raise LogError("disk is full") from error
-            if code in _NOT_WRITTEN or (code is not None and code & 0xFF in _NOT_WRITTEN):
-                raise LogError(str(error)) from error
-            raise LogLost(f"{error}; whether offset {expected_offset} is durable is unknown") from error
+            raise _refusal(error, f"offset {expected_offset}") from error
+        self.check_place()
         self._end += 1
         self._hash = chained
         return chained
+
+    def check_place(self) -> None:
+        """Raises LogLost when the file is not where it was opened: what is written to it nobody finds again."""
+        try:
+            found = file_id(self._path)
+        except OSError as error:
+            raise LogLost(
+                f"{self._path} is gone ({error.strerror}): restore the folder, then start again"
+            ) from error
+        if found != self._file:
+            raise LogLost(
+                f"{self._path} is another file than was opened: restore the folder, then start again"
+            )
+
+    def try_room(self, size: int) -> None:
+        """Writes `size` bytes durably and lets them go again. Raises LogError, LogLost: an append would, too."""
+        self.check_place()
+        try:
+            self._db.execute("INSERT OR REPLACE INTO room VALUES (0, randomblob(?))", (size,))
+            self._db.execute("UPDATE room SET body = NULL")
+        except sqlite3.Error as error:
+            raise _refusal(error, "what was only tried") from error
 
     def read(self, start: int) -> Iterator[Entry]:
         """See Log.read. Raises LogError when the hash chain is broken."""

@@ -450,6 +450,13 @@ def checked_deployment(
     "--batch-interval", "batch_interval_s", default=2.0, show_default=True, help="seconds between batches"
 )
 @click.option(
+    "--idle-interval",
+    "idle_interval_s",
+    default=60.0,
+    show_default=True,
+    help="seconds between batches of prices alone; a quarter of the deployment's takeover_s, if that is less",
+)
+@click.option(
     "--batch-bytes",
     type=int,
     help="payload that fills a batch  [default: 100,000 in calldata, 126,976 in blobs: one blob]",
@@ -487,6 +494,7 @@ def main(
     tick_records: int,
     rate_per_s: int,
     batch_interval_s: float,
+    idle_interval_s: float,
     batch_bytes: int | None,
     snapshot_ticks: int,
     history_days: int,
@@ -519,6 +527,7 @@ def main(
                 driver=DriverConfig(tick_ms=tick_ms, tick_records=tick_records),
                 intake=IntakeLimits(rate_per_s=rate_per_s, burst=5 * rate_per_s),
                 batch_interval_s=batch_interval_s,
+                idle_interval_s=idle_interval_s,
                 batch_payload_bytes=batch_bytes,
                 snapshot_ticks=snapshot_ticks,
                 history_days=history_days,

@@ -64,6 +64,7 @@ TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
 BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
 SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
 FORGED_SHOWN = 16  # in the status, the last ones
+IDLE_KINDS = frozenset({Kind.FEED, Kind.SURFACE, Kind.RISK, Kind.LIST})  # nobody waits for them
 BEATS = 4  # batches in takeover_s, at least
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class ServiceConfig:
     """What a sequencer is started with. `folder` holds all that it must not lose.
 
     `batch_payload_bytes`: where a batch is full; None: as `Batcher` finds right for the deployment.
+    `idle_interval_s`: between batches while the log holds nothing but prices and marks; `takeover_s` may ask for more.
     `gateway_users`: whose processes are gateways (api/admission.py); None: this user's and root's.
     `history_days`: how long ended orders, trades and cash are kept in the history; 0: for ever.
     `work_lag_s`: when more work waits for L1 than it takes in that time, new risk is refused (docs/OPERATIONS.md).
@@ -88,6 +90,7 @@ class ServiceConfig:
     intake: IntakeLimits = field(default_factory=IntakeLimits)
     keeper: KeeperConfig = field(default_factory=KeeperConfig)
     batch_interval_s: float = 2.0
+    idle_interval_s: float = 60.0
     batch_payload_bytes: int | None = None
     snapshot_ticks: int = 5_000
     work_lag_s: int = 600
@@ -205,6 +208,7 @@ class Service:
         )
         self.driver.on_applied = self._on_applied
         self.driver.on_stopped = self._on_stopped
+        self.driver.on_refused = self._on_refused
         self.driver.on_overdrawn = self._on_overdrawn
         self.driver.pressure = self._pressure
         self.driver.verified = lambda: self.vouched.offset
@@ -264,6 +268,7 @@ class Service:
         self._snapshot_at = self.log.end - self.replayed
         self._snapshots = Aside(config.folder / "snapshots")
         self._flush_batches = False
+        self._is_waited_for = True  # by people: something of theirs is in the log and in no batch
         self._unbatched_bytes = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -446,6 +451,7 @@ class Service:
         if tick.entry is not None:
             end = tick.entry.first_seq + tick.entry.records
             self.vouched.add(_claims(tick), self.log.end, end)
+            self._is_waited_for = self._is_waited_for or _is_waited_for(tick)
         told = tick.told
         assert isinstance(told, _Told)
         for connection, items in told.replies.items():
@@ -471,14 +477,24 @@ class Service:
         _refuse(submissions, body, RuntimeError(what))
 
     async def _on_lost(self, submissions: list[Submission], reason: str) -> None:
-        """The log did not take a tick: takes the state back to the log and refuses what waited."""
-        body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: the log is unavailable ({reason}).")
-        _refuse(submissions, body, RuntimeError(reason))
+        """The log did not take a tick: takes the state back to the log, and refuses what waited.
+
+        Queries are still taken, and answered when the state is back.
+        """
+        self._on_refused(submissions, reason)
         while self._unsettled:
             self.history.ledger.undo(self._unsettled.pop())
-        self._adopt(self._recover_with(None)[0])
+        state, _ = await asyncio.to_thread(self._recover_with, None)
+        self._adopt(state)
+        self.driver.settled = self.driver.applied
         self._answer_again()
-        await asyncio.sleep(0.2)  # a full disk does not empty at once
+
+    def _on_refused(self, submissions: list[Submission], reason: str) -> None:
+        """The log takes nothing: so nothing is executed."""
+        why = f"Not accepted: the log is unavailable ({reason}); send again later."
+        _refuse(
+            submissions, errors.error_body(errors.Code.NOT_READY, why, reason=reason), RuntimeError(reason)
+        )
 
     def _adopt(self, state: State) -> None:
         self.driver.drop_system()
@@ -688,7 +704,12 @@ class Service:
         if self._is_behind() or not self.batcher.waiting():
             return False
         age_s = (self.clock.monotonic_ns() - self._batched_ns) * 1e-9
-        return age_s >= self.config.batch_interval_s or self._is_silent()
+        interval_s = self.config.batch_interval_s if self._is_waited_for else self._idle_interval_s()
+        return age_s >= interval_s or self._is_silent()
+
+    def _idle_interval_s(self) -> float:
+        """Between batches in which nobody has anything to wait for: prices and marks alone."""
+        return max(self.config.batch_interval_s, self.config.idle_interval_s)
 
     def _proof(self, worker: L1Worker) -> brake.Proof:
         """What L1 has shown of what is acknowledged (see brake.py)."""
@@ -773,7 +794,7 @@ class Service:
         if last is not None:
             self.withdrawals.prove(self.state, last.batch_id, last.post_root)
         self._batched_ns = self.clock.monotonic_ns()
-        self._flush_batches = False
+        self._flush_batches = self._is_waited_for = False
         self._unbatched_bytes = 0
         if self.worker is not None:
             self.worker.wake()
@@ -968,6 +989,15 @@ def _refuse(submissions: list[Submission], body: bytes, error: Exception) -> Non
             reply.connection.send_acks([(reply.rid, False, body)])
         elif isinstance(reply, asyncio.Future) and not reply.done():
             reply.set_exception(error)
+
+
+def _is_waited_for(tick: Tick) -> bool:
+    """Whether a durable tick holds more than prices: what somebody has sent, or what closes positions."""
+    for result in tick.results + tick.system:
+        kind = result.submission.raw[0]
+        if kind not in IDLE_KINDS and (result.reason is Reason.OK or kind in INBOX_KINDS):
+            return True
+    return False
 
 
 def _claims(tick: Tick) -> list[Claim]:

@@ -21,6 +21,8 @@ from sequencer.log.interface import Log, LogError, LogLost
 from sequencer.queue.intake import Intake
 
 QUIET_RETRY_S = 1.0
+PLACE_NS = 1_000_000_000  # between looks whether the log's file is where it was
+ROOM_BYTES = 65_536  # beside the tick that was refused, before the next is tried
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,9 @@ class Driver:
     """Runs ticks. `on_applied` gets each tick as the state stands after it, `on_tick` each durable one, `on_lost` the
     submissions of one that the log did not take.
 
+    After a refusal of the log the state is taken back once; then, at each tick, the log is tried, and until it takes
+    something `on_refused` gets what waited.
+
     `on_stopped` gets what waited while there is no time that can be trusted, `on_overdrawn` what a tick has put off and
     its account's rate does not let wait.
 
@@ -89,6 +94,7 @@ class Driver:
         self.metrics = Metrics()
         self.on_tick = on_tick
         self.on_applied: Callable[[Tick], None] = lambda _tick: None
+        self.on_refused: Callable[[list[Submission], str], None] = lambda _submissions, _why: None
         self.on_stopped: Callable[[list[Submission], str], None] = lambda _submissions, _why: None
         self.on_overdrawn: Callable[[list[Submission]], None] = lambda _submissions: None
         self.pressure: Callable[[], int] = lambda: 0
@@ -106,6 +112,8 @@ class Driver:
         self._generation = 0  # counts the states: a log error takes the state back
         self._quiet: list[_QuietWork] = []
         self._ending = False
+        self._looked_ns = 0
+        self._wanting_bytes = 0  # the log has refused a tick, and was not seen to take anything since
         self._beats: Callable[[], bool] = lambda: False
 
     def collect_from(self, source: Callable[[int], list[bytes]]) -> None:
@@ -189,6 +197,10 @@ class Driver:
             if self.metrics.clock_error:
                 logger.warning("the ticks go on: the time is %d", now_s)
                 self.metrics.clock_error = ""
+            self._look_at_place()
+            if self._wanting_bytes and not await self._has_room():
+                self.on_refused(self.intake.take(len(self.intake)), self.metrics.last_error)
+                return
             most = self.config.system_records
             system, self._system = self._held + self._system[:most], self._system[most:]
             for source in self._collectors:
@@ -216,7 +228,7 @@ class Driver:
             self.on_applied(tick)
             await self._settle()
             if generation != self._generation:  # the tick before was lost, and this one stood on it
-                await self._on_lost(submissions, self.metrics.last_error)
+                self.on_refused(submissions, self.metrics.last_error)
                 return
             self._append = asyncio.create_task(self._make_durable(tick, submissions))
 
@@ -240,6 +252,27 @@ class Driver:
         async with self._one_at_a_time:
             await self._settle()
 
+    def _look_at_place(self) -> None:
+        """Raises LogLost when the log's file was taken away, also from one who writes nothing."""
+        now_ns = self.clock.monotonic_ns()
+        if now_ns - self._looked_ns >= PLACE_NS:
+            self._looked_ns = now_ns
+            self.log.check_place()
+
+    async def _has_room(self) -> bool:
+        """Whether the log takes something again: nothing is executed before, so that nothing has to be undone."""
+        size = self._wanting_bytes + ROOM_BYTES
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, self.log.try_room, size)
+        except LogLost:
+            raise
+        except LogError as error:
+            self.metrics.last_error = error.reason
+            return False
+        logger.warning("the log takes ticks again")
+        self._wanting_bytes = 0
+        return True
+
     async def _settle(self) -> None:
         append, self._append = self._append, None
         if append is not None:
@@ -261,8 +294,12 @@ class Driver:
                 self.metrics.log_errors += 1
                 self.metrics.last_error = error.reason
                 self._generation += 1
-                self.settled = self.applied  # what stood on it goes with it
+                self._wanting_bytes = max(1, sum(map(len, tick.entry.raws())))
+                logger.critical(
+                    "the log refuses: %s: nothing is acknowledged before it takes ticks again", error.reason
+                )
                 await self._on_lost(submissions, error.reason)
+                self.settled = self.applied  # what stood on it is gone with it
                 return
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
             self.metrics.append_ms = took_s * 1e3

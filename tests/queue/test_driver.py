@@ -29,6 +29,8 @@ class GatedLog:
         self.gate.set()
         self.errors: list[LogError | None] = []
         self.tried = 0
+        self.rooms: list[int] = []  # that were asked for
+        self.no_room: list[LogError | None] = []
 
     @property
     def end(self) -> int:
@@ -43,6 +45,15 @@ class GatedLog:
         assert expected_offset == len(self.entries)
         self.entries.append(entry)
         return b""
+
+    def check_place(self) -> None:
+        pass
+
+    def try_room(self, size: int) -> None:
+        self.rooms.append(size)
+        error = self.no_room.pop(0) if self.no_room else None
+        if error is not None:
+            raise error
 
     def read(self, start: int) -> list[Entry]:  # type: ignore[override]
         return self.entries[start:]
@@ -67,6 +78,8 @@ class Rig:
             self.ticks.append,
             self.on_lost,
         )
+        self.refused: list[tuple[list[Submission], str]] = []
+        self.driver.on_refused = lambda *told: self.refused.append(told)
 
     @property
     def engine(self) -> Engine:
@@ -177,8 +190,10 @@ def test_log_error__loses_its_tick_and_the_one_applied_behind_it_and_no_other(lo
         rig.log.gate.set()
         await behind
         await rig.driver.flush()
-        assert [one for some, _ in rig.lost for one in some] == lost
-        assert {reason for _, reason in rig.lost} == {"disk is full"}
+        told = rig.lost + rig.refused
+        assert len(rig.lost) == 1  # the state was taken back once
+        assert [one for some, _ in told for one in some] == lost
+        assert {reason for _, reason in told} == {"disk is full"}
         assert not set(map(id, rig.told())) & set(map(id, lost))
         assert rig.engine.state.root() == root == rig.recovered().root()
 
@@ -189,6 +204,33 @@ def test_log_error__loses_its_tick_and_the_one_applied_behind_it_and_no_other(lo
         assert rig.told()[-2:] == lost
         assert rig.recovered().root() == rig.engine.state.root()
         assert rig.driver.metrics.last_error == ""
+
+    play(body)
+
+
+def test_log_without_room__is_tried_at_each_tick__and_nothing_is_executed_before() -> None:
+    async def body(rig: Rig) -> None:
+        full = LogError("disk is full")
+        rig.log.errors, rig.log.no_room = [full], [full, full]
+        first = rig.offer(rig.little.rest(0, c.SELL, MID + 10))
+        await rig.driver.tick()
+        await rig.driver.flush()
+        assert [some for some, _ in rig.lost] == [[first]]
+        applied = rig.driver.applied
+        for number in (1, 2):
+            one = rig.offer(rig.little.rest(1, c.SELL, MID + 10 + number))
+            rig.driver.offer_system([b"kept for later"])
+            await rig.driver.tick()
+            assert rig.refused[-1] == ([one], "disk is full")
+            assert (rig.driver.applied, rig.log.tried) == (applied, 1)
+        assert len(rig.lost) == 1
+        assert min(rig.log.rooms) > len(first.raw)  # as much as was refused, at least
+        good = rig.offer(rig.little.rest(2, c.SELL, MID + 12))
+        await rig.driver.tick()
+        await rig.driver.flush()
+        assert rig.told() == [good]
+        assert len(rig.ticks[-1].system) == 2  # nothing of L1's was lost
+        assert not rig.driver.metrics.last_error
 
     play(body)
 
