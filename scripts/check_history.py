@@ -39,6 +39,7 @@ from sequencer.l1.parameters import of_deployment
 from sequencer.node.service import Service, ServiceConfig
 from sequencer.protocol.codec import domain_separator
 from sequencer.protocol.constants import Kind
+from sequencer.protocol.params import Params
 from sequencer.protocol.state import State, instrument_expiry_time
 from sequencer.protocol.transition import apply
 
@@ -351,16 +352,11 @@ async def all_rows(history: Any, method: str, account: int, names: Any) -> list[
         asked["cursor"] = int(page["next"])
 
 
-async def check(folder: Path, deployment: Path) -> Recomputation:
+async def check(folder: Path, params: Params, chain_id: int, contract: bytes) -> Recomputation:
     """Compares a stopped sequencer's folder, and starts it again."""
-    at = Deployment.load(deployment)
-    params = of_deployment(at)
-    domain = domain_separator(at.chain_id, bytes.fromhex(at.rollup.removeprefix("0x")))
-    of = Recomputation(genesis_state(domain, params), folder)
+    of = Recomputation(genesis_state(domain_separator(chain_id, contract), params), folder)
     compare_store(of, folder)
-    config = ServiceConfig(
-        folder, params, chain_id=at.chain_id, verifying_contract=bytes.fromhex(at.rollup.removeprefix("0x"))
-    )
+    config = ServiceConfig(folder, params, chain_id=chain_id, verifying_contract=contract)
     service = Service(config, ManualClock(of.state.globals.time))
     try:
         compare_api(of, service)
@@ -407,7 +403,9 @@ def main() -> int:
         deployment = next((one for one in places if one is not None and one.exists()), None)
         if deployment is None:
             parser.error(f"no deployment.json in {folder} or beside it: give --deployment")
-        of = asyncio.run(check(folder, deployment))
+        at = Deployment.load(deployment)
+        contract = bytes.fromhex(at.rollup.removeprefix("0x"))
+        of = asyncio.run(check(folder, of_deployment(at), at.chain_id, contract))
     figures = dict(of.counts) | {"accounts": len(of.books), "differences": of.counts["differences"]}
     for line in of.differences:
         print(line)

@@ -39,6 +39,7 @@ READY = (  # a command that goes on running, and what it says once it is there
 PRINTS = (  # a command, and what it must print
     (r"order place \S+ buy\s+0\.1 900", r"fills"),
     (r"^fairstrike account", r"positions"),
+    (r"^fairstrike order history", r"filled"),
     (r"^fairstrike withdraw", r"number"),
     (r"^fairstrike claim", r"(?s)claimed.*0x[0-9a-f]{64}"),
     (r"feed keygen", r"0x[0-9a-fA-F]{40}"),

@@ -175,12 +175,10 @@ class History:
 
     def offer(self, batch: Batch, log_hash: bytes | None) -> None:
         """Rows of a tick that is durable, under this hash; None when the log has no entry of it."""
-        if log_hash is None:
+        if log_hash is None or self._is_given_up:
             return
         self._keep(batch, log_hash)
-        if self._is_given_up:
-            self._drop_waiting()
-        elif self.behind > ROWS_MAX:
+        if self.behind > ROWS_MAX:
             self._give_up(f"more than {ROWS_MAX} rows wait ({self.error})")
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)

@@ -64,7 +64,7 @@ class Busy(Little):
         trader = dice.randrange(len(self.nonces))
         match dice.randrange(14):
             case 0:
-                sent.append(self.signed(Kind.CANCEL_ALL, trader, nonce_floor=0))
+                sent.append(self.signed(Kind.CANCEL_ALL, trader, nonce_floor=self.nonces[trader]))
             case 1:
                 sent.append(self.signed(Kind.WITHDRAW, trader, amount=dice.randrange(1, 10**7)))
             case 2:

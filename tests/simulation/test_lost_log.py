@@ -21,6 +21,7 @@ from sequencer.node import service as service_module
 from sequencer.node.service import Service, ServiceConfig
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
+from tests.history.compare import assert_is_of_log
 from tests.simulation.desk import until
 from tests.simulation.little import PARAMS, Little, deposit, genesis
 from tests.simulation.world import Client, order
@@ -82,6 +83,18 @@ def make_orders(service: Service, count: int) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def assert_history(folder: Path, service: Service) -> None:
+    """It holds what the log does, and the ledger that was taken back stands where the state does."""
+    log = SqliteLog(folder / "log.sqlite")
+    assert_is_of_log(folder, log, genesis())
+    log.close()
+    ledger = service.history.ledger
+    for number, account in service.state.accounts.items():
+        held = {one: basis.lots for one, basis in ledger.positions.get(number, {}).items()}
+        assert held == dict(account.positions)
+        assert ledger.total(number).cash == account.cash
+
+
 def logged(folder: Path) -> tuple[list[bytes], bytes]:
     """(records, root) of the log, by a replay of its own."""
     log = SqliteLog(folder / "log.sqlite")
@@ -123,6 +136,7 @@ def test_log_error__refuses_its_tick_and_the_one_behind_it_with_1102(
         raws, at_end = logged(tmp_path)
         assert [raws.count(one[0]) for one in (first, second, third, fourth)] == [1] * 4
         assert at_end == service.state.root()
+        assert_history(tmp_path, service)
 
     asyncio.run(play())
 
@@ -164,6 +178,7 @@ def test_log_that_fails_at_random__acknowledges_what_it_holds_and_nothing_else(
         assert all(raws[seq] == raw for seq, raw in acked.items())
         assert all(raws.count(raw) == 1 for raw in signers)
         assert root == service.state.root()
+        assert_history(tmp_path, service)
 
     real_sleep = asyncio.sleep
 
