@@ -198,9 +198,13 @@ class Driver:
                 logger.warning("the ticks go on: the time is %d", now_s)
                 self.metrics.clock_error = ""
             self._look_at_place()
-            if self._wanting_bytes and not await self._has_room():
-                self.on_refused(self.intake.take(len(self.intake)), self.metrics.last_error)
-                return
+            if self._wanting_bytes:
+                await (
+                    self._settle()
+                )  # the state may still be on its way back: nothing is executed on the lost one
+                if not await self._has_room():
+                    self.on_refused(self.intake.take(len(self.intake)), self.metrics.last_error)
+                    return
             most = self.config.system_records
             system, self._system = self._held + self._system[:most], self._system[most:]
             for source in self._collectors:

@@ -331,6 +331,7 @@ def test_record__signed_by_another_key__is_no_order(tmp_path: Path, faulty: type
 
 async def held(service: Service, client: Client, faulty: type[FaultyLog]) -> tuple[list[bytes], Any]:
     """An order that waits for its append, another that is applied on top, and the maker's orders as asked for then."""
+    await client.hear_books()
     orders = make_orders(service, 2)  # both rest
     before = service.state.globals.seq
     tried = faulty.tried

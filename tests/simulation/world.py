@@ -248,6 +248,15 @@ class Client:
         assert ok, body
         return body
 
+    async def hear_books(self) -> None:
+        """Gets the events of every instrument's book from now on."""
+        names = [f"book.{one['instrument']}" for one in await self.ask("instruments")]
+        self._rid += 1
+        future: asyncio.Future[tuple[bool, Any]] = asyncio.get_running_loop().create_future()
+        self._queries[self._rid] = future
+        self.connection.send(ipc.Hear(self._rid, True, names))
+        await asyncio.wait_for(future, 60)
+
     async def until(self, condition: Any, timeout_s: float, what: str) -> dict[str, Any]:
         """The status, once `condition(status)` holds."""
         until = time.monotonic() + timeout_s
