@@ -6,14 +6,17 @@ from typing import Any, Literal
 import msgspec
 
 from sequencer.genesis import UNDERLYINGS
-from sequencer.market.quant import total_variance_e12
+from sequencer.market.quant import PRECISION as EXACT
+from sequencer.market.quant import forward_move, total_variance_e12
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin, risk_array
+from sequencer.protocol.black76 import greeks
 from sequencer.protocol.entries import Account, Page
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 
 MICRO = Decimal(1_000_000)
+GREEKS = ("delta", "gamma", "vega", "theta")
 POSITIONS_MAX = c.POSITIONS_MAX
 QUOTES_APART = 500  # forwards of one expiry whose quotes differ by 1/500 at most are one
 
@@ -69,7 +72,7 @@ def _scaled(text: str, per_unit: int, field: str, low: int, high: int) -> int:
 
 
 def evaluate(portfolio: Portfolio, params: Params | None = None) -> dict[str, Any]:
-    """IM, MM, equity, free margin and the 16 scenario results, in USD, by the integer core.
+    """IM, MM, equity, free margin, greeks, the 16 scenario results and each leg's part, in USD, by the integer core.
 
     The scenario results are summed over the underlyings; IM is not their worst, because each underlying counts for
     itself, and so does what lies between its moves (`underlyings`).
@@ -81,32 +84,122 @@ def evaluate(portfolio: Portfolio, params: Params | None = None) -> dict[str, An
     if len(portfolio.positions) > POSITIONS_MAX:
         raise PortfolioError(f"positions: at most {POSITIONS_MAX}, got {len(portfolio.positions)}")
     pages = _Pages(state, indices)
+    legs: list[tuple[int, int]] = []  # instrument, lots
     for number, position in enumerate(portfolio.positions):
-        instrument, quantity = pages.put(position, f"positions[{number}].")
-        account.positions[instrument] = account.positions.get(instrument, 0) + quantity
-        if account.positions[instrument] == 0:
-            del account.positions[instrument]
+        legs.append(pages.put(position, f"positions[{number}]."))
     state.epoch += 1
+    account.positions = _summed(legs)
     margin.refresh(state, account)
     exposures = sorted(account.sums.exposures.items())
     scenarios = [sum(one.net[i] for _, one in exposures) for i in range(c.SCENARIOS)]
+    worst = min(range(c.SCENARIOS), key=scenarios.__getitem__)
+    sensitivities = [
+        _greeks(state, position, instrument, lots)
+        for position, (instrument, lots) in zip(portfolio.positions, legs, strict=True)
+    ]
     return {
         "initial_margin": Decimal(margin.initial(state, account)) / MICRO,
         "maintenance_margin": Decimal(margin.maintenance(state, account)) / MICRO,
         "equity": Decimal(margin.equity(account)) / MICRO,
         "free": Decimal(margin.free(state, account)) / MICRO,
         "value": Decimal(account.sums.value) / MICRO,
-        "worst_scenario": min(range(c.SCENARIOS), key=scenarios.__getitem__),
+        "worst_scenario": worst,
         "scenarios": [Decimal(one) / MICRO for one in scenarios],
+        "labels": _labels(state, [number for number, _ in exposures]),
         "underlyings": {
             UNDERLYINGS[number]: {
                 "floor": Decimal(one.floor(*margin.floors(state, number))) / MICRO,
                 "worst": Decimal(one.worst(state.shocks[number].third_ppm)) / MICRO,
                 "scenarios": [Decimal(total) / MICRO for total in one.net],
+                "greeks": {
+                    name: sum(
+                        (
+                            of[name]
+                            for of, (instrument, _) in zip(sensitivities, legs, strict=True)
+                            if instrument >> 28 == number
+                        ),
+                        Decimal(0),
+                    )
+                    for name in GREEKS
+                },
             }
             for number, one in exposures
         },
+        "legs": _legs(state, portfolio, legs, sensitivities, worst),
     }
+
+
+def _labels(state: State, underlyings: list[int]) -> list[str]:
+    """What each scenario is: the forward's move, of each underlying where they differ, and the volatility's shock."""
+    out = []
+    for place in range(c.SCENARIOS):
+        moves = {UNDERLYINGS[number]: forward_move(state.shocks[number], place) for number in underlyings}
+        if len(set(moves.values())) > 1:
+            move = ", ".join(f"{name} {move}" for name, move in moves.items())
+        else:
+            move = next(iter(moves.values()), forward_move(state.shocks[0], place))
+        out.append(
+            f"forward {move}, vol {'as it is, in part' if place & 7 == 7 else 'up' if place < 8 else 'down'}"
+        )
+    return out
+
+
+def _summed(legs: list[tuple[int, int]]) -> dict[int, int]:
+    """Positions by instrument; what sums to nothing is none."""
+    held: dict[int, int] = {}
+    for instrument, lots in legs:
+        held[instrument] = held.get(instrument, 0) + lots
+    return {instrument: lots for instrument, lots in held.items() if lots}
+
+
+def _initial(state: State, positions: dict[int, int]) -> int:
+    """IM of these positions alone, 1e-6 USD."""
+    account = Account(bytes(20))
+    account.positions = positions
+    margin.refresh(state, account)
+    return margin.initial(state, account)
+
+
+def _greeks(state: State, position: Position, instrument: int, lots: int) -> dict[str, Decimal]:
+    """Greeks of the whole leg: delta and gamma in contracts per 1 USD of forward, vega a point, theta a day, in USD."""
+    terms = state.pages[instrument >> 5].terms[instrument & 31]
+    forward = _scaled(position.forward, 100, "forward", 1, c.U32_MAX)
+    variance = total_variance_e12(position.iv, position.expires_in)
+    one = greeks(forward, terms & 0x7FFF_FFFF, bool(terms >> 31), variance, position.expires_in)
+    each = (one.delta_e12, 12), (one.gamma_e18, 18), (one.vega_e10, 10), (one.theta_e10, 10)
+    return {
+        name: Decimal(value * lots).scaleb(-digits - 4, EXACT)
+        for name, (value, digits) in zip(GREEKS, each, strict=True)
+    }
+
+
+def _legs(
+    state: State,
+    portfolio: Portfolio,
+    legs: list[tuple[int, int]],
+    sensitivities: list[dict[str, Decimal]],
+    worst: int,
+) -> list[dict[str, Any]]:
+    """Each leg's value, greeks and part in the margin."""
+    whole = _initial(state, _summed(legs))
+    out: list[dict[str, Any]] = []
+    for number, (position, (instrument, lots)) in enumerate(zip(portfolio.positions, legs, strict=True)):
+        mark, pnl = state.pages[instrument >> 5].rows[instrument & 31]
+        without = _initial(state, _summed(legs[:number] + legs[number + 1 :]))
+        out.append(
+            {
+                "type": position.type,
+                "strike": position.strike,
+                "expires_in": position.expires_in,
+                "quantity": position.quantity,
+                "value": Decimal(mark * lots) / MICRO,
+                "adds_margin": Decimal(whole - without) / MICRO,
+                "alone": Decimal(_initial(state, _summed([(instrument, lots)]))) / MICRO,
+                "worst": Decimal(pnl[worst] * lots) / MICRO,
+                **sensitivities[number],
+            }
+        )
+    return out
 
 
 def _indices(portfolio: Portfolio) -> dict[str, int]:

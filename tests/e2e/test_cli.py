@@ -28,15 +28,15 @@ YEAR_S = 365 * 86_400
     [
         ("call", "46219.79", "48000", "67.48%", 115_180),
         ("put", "46219.79", "30000", "1.1", 86_400 * 27),
-        ("call", "46219.79", "46219.79", "0.35", 3_600),
-        ("put", "1000", "60000", "0.8", YEAR_S),
+        ("call", "46219.79", "46219.79", "0.35", 3_600),  # with --any: off the grid
+        ("put", "1000", "60000", "0.8", YEAR_S),  # and too far away
     ],
 )
 def test_price__any_option__is_the_cores_and_the_textbooks(kind, forward, strike, iv, seconds):
     norm = pytest.importorskip("scipy.stats").norm
     got = answer(
         "price", "--type", kind, "--forward", forward, "--strike", strike, "--iv", iv, "--expires-in", str(seconds),
-        "--json",
+        "--json", "--any",
     )  # fmt: skip
     core = price_option(kind, forward, strike, iv, seconds)
     assert got["mark"] == f"{core['mark']:f}"

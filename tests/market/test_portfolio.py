@@ -167,7 +167,9 @@ def test_evaluate__forwards_of_one_expiry__are_one_as_far_as_quotes_differ(forwa
 def test_evaluate__a_position_given_in_two_parts__is_one():
     parts = margin(position(quantity="1"), position(quantity="-3"))
     whole = margin(position(quantity="-2"))
-    assert parts == whole
+    assert {name: value for name, value in parts.items() if name != "legs"} == {
+        name: value for name, value in whole.items() if name != "legs"
+    }
 
 
 @pytest.mark.parametrize("cash", ["x", "0.0000001", "Infinity", "1e30"])

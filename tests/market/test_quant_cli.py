@@ -45,7 +45,7 @@ def run(*args, stdin=None):
 
 def rows(text):
     """A two-column table's rows."""
-    found = re.findall(r"^│ +(\S+) +│ (.*?) *│$", text, re.MULTILINE)
+    found = re.findall(r"^│ +(\S+) +│ (.*?) *│", text, re.MULTILINE)
     return dict(found)
 
 
@@ -61,6 +61,107 @@ def test_price__json__is_one_object_and_nothing_else():
     got = json.loads(run("price", *OPTION, "--json").stdout)
     assert got["mark"] == "183.6228068549"
     assert len(got["scenarios"]) == 16
+
+
+def test_price__the_exchange_could_not_list__is_refused_unless_any():
+    def told(*changes):
+        options = dict(zip(OPTION[::2], OPTION[1::2], strict=True)) | dict(
+            zip(changes[::2], changes[1::2], strict=True)
+        )
+        arguments = [word for pair in options.items() for word in pair]
+        assert run("price", *arguments, "--any").exit_code == 0
+        refused = run("price", *arguments)
+        assert refused.exit_code == 1
+        return refused.stderr
+
+    assert "multiple of 500.00 there, such as 48000.00 or 48500.00, not 48100" in told("--strike", "48100")
+    assert "strike must be from " in told("--strike", "1000000")
+    assert "strike must be from " in told("--strike", "2000")
+    assert "forward must be a multiple of 0.01 above 0, not 46219.795" in told("--forward", "46219.795")
+    assert "expires-in must be at most 34588800 (400 days" in told("--expires-in", "34588801")
+    assert "multiple of 500.00" in told("--strike", "48100", "--underlying", "ETH")
+    ok = run("price", *OPTION[:4], "--strike", "50000", "--iv", "0.6", "--expires-in", "34588800")
+    assert ok.exit_code == 0
+
+
+def test_price__of_ether__has_ethers_scenarios():
+    option = [
+        "--type",
+        "put",
+        "--forward",
+        "2500",
+        "--strike",
+        "2500",
+        "--iv",
+        "0.7",
+        "--expires-in",
+        "864000",
+    ]
+    got = {
+        name: json.loads(run("price", *option, "--underlying", name, "--json").stdout)
+        for name in ("BTC", "ETH")
+    }
+    assert got["BTC"]["mark"] == got["ETH"]["mark"]
+    assert float(got["ETH"]["scenarios"][0]) > float(got["BTC"]["scenarios"][0])
+    assert got["BTC"]["labels"][0].startswith("forward -15.00 %, vol up")
+    assert got["ETH"]["labels"][8].startswith("forward -20.00 %, vol down")
+    assert got["ETH"]["labels"][15] == "forward +60.00 %, vol as it is, weight 35%"
+
+
+def test_price__of_a_premium__finds_the_volatility():
+    asked = [*OPTION[:6], *OPTION[8:]]
+    got = json.loads(run("price", *asked, "--price", "183.6228068549", "--json").stdout)
+    assert abs(float(got["iv"]) - 0.6748) < 1e-9
+    assert got["mark"] == "183.6228068549"
+    for wrong in ("0", "46219.80", "-1", "much"):
+        assert "price" in run("price", *asked, "--price", wrong).stderr
+    assert run("price", *asked).exit_code == 2
+    assert run("price", *OPTION, "--price", "1").exit_code == 2
+    expired = run("price", *asked[:6], "--expires-in", "0", "--price", "1")
+    assert "for an implied iv" in expired.stderr
+
+
+def test_price__in_a_batch__answers_line_by_line():
+    one = {"type": "call", "forward": "46219.79", "strike": "48000", "expires_in": 115180}
+    asked = [
+        one | {"iv": "67.48%", "id": "a"},
+        one | {"price": "183.6228068549", "id": 2},
+        one | {"iv": "0.5", "strike": "48001"},
+        one | {"iv": "0.5", "strike": "48001", "any": True},
+        one | {"iv": "0.5", "note": "x"},
+        one,
+    ]
+    result = run("price", "--batch", "-", stdin="\n".join([*map(json.dumps, asked), "", "nonsense"]))
+    assert result.exit_code == 1
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line.get("id") for line in told] == ["a", 2, None, None, None, None, None]
+    assert told[0]["mark"] == told[1]["mark"] == "183.6228068549"
+    assert [line.get("line") for line in told] == [None, None, 3, None, 5, 6, 8]
+    assert "48000.00 or 48500.00" in told[2]["error"]
+    assert run("price", "--batch", "-", stdin=json.dumps(asked[0])).exit_code == 0
+
+
+def test_margin__of_a_spread__says_what_each_leg_has_part_in():
+    leg = PORTFOLIO["positions"][0]
+    spread = PORTFOLIO | {"positions": [leg, leg | {"strike": "50000", "quantity": "1"}]}
+    got = json.loads(run("margin", "-", "--json", stdin=json.dumps(spread)).stdout)
+    short, long = got["legs"]
+    alone = json.loads(run("margin", "-", "--json", stdin=json.dumps(PORTFOLIO)).stdout)
+    assert short["alone"] == alone["initial_margin"] == "7054.4779"
+    whole = float(got["initial_margin"])
+    assert float(long["adds_margin"]) == pytest.approx(whole - 7054.4779)
+    assert float(long["adds_margin"]) < 0 < float(short["adds_margin"])
+    worst = got["worst_scenario"]
+    assert float(short["worst"]) + float(long["worst"]) == pytest.approx(float(got["scenarios"][worst]))
+    assert float(short["value"]) + float(long["value"]) == pytest.approx(float(got["value"]))
+    for name in ("delta", "gamma", "vega", "theta"):
+        total = float(got["underlyings"]["BTC"]["greeks"][name])
+        assert float(short[name]) + float(long[name]) == pytest.approx(total)
+    priced = json.loads(run("price", *OPTION, "--json").stdout)
+    assert float(short["delta"]) == -float(priced["delta"])
+    assert float(short["theta"]) == -float(priced["theta"])
+    shown = run("margin", "-", stdin=json.dumps(spread)).stdout
+    assert "forward -15.00 %, vol up" in shown
 
 
 def test_margin__for_people__shows_the_same_as_json():
