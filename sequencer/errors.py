@@ -236,12 +236,21 @@ class BadRequest(RpcFailed):
     """The request itself is wrong; sending it again is of no use."""
 
 
-class InvalidParams(BadRequest):
-    """One field does not fit; `field`, `limit` and `got` say which, what it must be, what it was."""
+class InvalidParams(BadRequest, ValueError):
+    """One field does not fit; `field`, `limit` and `got` say which, what it must be, what it was.
+
+    The SDK raises it by itself for what a gateway would refuse.
+    """
 
 
 class AccessDenied(BadRequest):
     """The history is another account's, or was signed for with another key."""
+
+
+def invalid_params(field: str, limit: str, got: object, hint: str = "") -> InvalidParams:
+    """What a gateway would answer to a wrong value, without asking it."""
+    data = {"field": field, "limit": limit, "got": shown(got)}
+    return InvalidParams(int(Code.INVALID_PARAMS), wrong(field, limit, got, hint), data)
 
 
 class Busy(RpcFailed):

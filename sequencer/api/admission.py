@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import asyncio
 
 LINK_SECRET: Final = "FAIRSTRIKE_LINK_SECRET"  # noqa: S105  # the name of a variable
+UID_MAX: Final = 2**32 - 2  # the last number is none
 SECRET_BYTES_MIN: Final = 32
 NONCE_BYTES: Final = 32
 FROM_GATEWAY: Final = b"fairstrike gateway"
@@ -59,6 +60,8 @@ def trusted_users(names: Iterable[str] = ()) -> frozenset[int]:
 
 def _uid(name: str) -> int:
     if name.isascii() and name.isdigit():
+        if len(name) > 10 or int(name) > UID_MAX:
+            raise ValueError(f"{name:.20}: a user's number is at most {UID_MAX}")
         return int(name)
     try:
         return pwd.getpwnam(name).pw_uid

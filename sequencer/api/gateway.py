@@ -23,6 +23,7 @@ from sequencer.api.handler import Exchange, Gateway
 from sequencer.api.limits import Limits, group_of
 from sequencer.config import with_config
 from sequencer.wire import jsonrpc
+from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, ETH_ADDRESS, HOST_PORT, IP, RATE, SOCKET
 
 __all__ = ["Exchange", "Gateway", "Limits", "main", "parse_listen", "serve"]
 
@@ -63,10 +64,13 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
 
 @click.command()
 @with_config("gateway")
-@click.option("--listen", default="127.0.0.1:9545", show_default=True, help="HOST:PORT for clients.")
+@click.option(
+    "--listen", type=HOST_PORT, default="127.0.0.1:9545", show_default=True, help="HOST:PORT for clients."
+)
 @click.option(
     "--sequencer",
     "address",
+    type=SOCKET,
     required=True,
     help=f"Unix socket of the sequencer, or 127.0.0.1:PORT (with {admission.LINK_SECRET}).",
 )
@@ -77,11 +81,20 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
     help="User that the sequencer runs as, if not this one; the socket of any other is refused.",
 )
 @click.option("--public", is_flag=True, help="Allow --listen beyond this machine.")
-@click.option("--chain-id", type=int, help="Serve this chain only (default: ask the sequencer).")
-@click.option("--verifying-contract", help="Serve this Rollup only (default: ask the sequencer).")
-@click.option("--connections", default=_LIMITS.connections, show_default=True, help="Clients at once.")
+@click.option(
+    "--chain-id",
+    type=click.IntRange(1, 2**64 - 1),
+    help="Serve this chain only (default: ask the sequencer).",
+)
+@click.option(
+    "--verifying-contract", type=ETH_ADDRESS, help="Serve this Rollup only (default: ask the sequencer)."
+)
+@click.option(
+    "--connections", type=COUNT, default=_LIMITS.connections, show_default=True, help="Clients at once."
+)
 @click.option(
     "--connections-per-address",
+    type=COUNT_OR_NONE,
     default=_LIMITS.connections_per_address,
     show_default=True,
     help="Clients at once of one IPv4 address or IPv6 /64; 0: any.",
@@ -89,29 +102,41 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
 @click.option(
     "--trusted-proxy",
     "trusted_proxies",
+    type=IP,
     multiple=True,
     help="Address of a reverse proxy whose X-Forwarded-For names the client; may be repeated.",
 )
 @click.option(
-    "--submits-per-s", default=_LIMITS.submits_per_s, show_default=True, help="Per connection; 0: any."
+    "--submits-per-s",
+    type=RATE,
+    default=_LIMITS.submits_per_s,
+    show_default=True,
+    help="Per connection; 0: any.",
 )
 @click.option(
     "--address-submits-per-s",
+    type=RATE,
     default=_LIMITS.address_submits_per_s,
     show_default=True,
     help="Per address; 0: any.",
 )
 @click.option(
-    "--queries-per-s", default=_LIMITS.queries_per_s, show_default=True, help="Per connection; 0: any."
+    "--queries-per-s",
+    type=RATE,
+    default=_LIMITS.queries_per_s,
+    show_default=True,
+    help="Per connection; 0: any.",
 )
 @click.option(
     "--address-queries-per-s",
+    type=RATE,
     default=_LIMITS.address_queries_per_s,
     show_default=True,
     help="Per address; 0: any.",
 )
 @click.option(
     "--address-answer-bytes-per-s",
+    type=RATE,
     default=_LIMITS.address_answer_bytes_per_s,
     show_default=True,
     help="Answers to queries, per address; 0: any.",

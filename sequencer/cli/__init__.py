@@ -1,6 +1,7 @@
 """`fairstrike`: the command line. One file a group of commands; heavy libraries are imported when a command runs."""
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -46,8 +47,27 @@ _COMMANDS = {
 }
 
 
+DEBUG_VARIABLE = "FAIRSTRIKE_DEBUG"
+
+
 class LazyGroup(click.Group):
     """Finds commands by name and imports only the one that is asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. What nobody has foreseen is one line, too; with FAIRSTRIKE_DEBUG its traceback."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:  # the reader of our output has enough
+            raise click.exceptions.Exit(1) from None
+        except Exception as error:
+            if os.environ.get(DEBUG_VARIABLE):
+                raise
+            what = " ".join(str(error).split()) or "no more is known"
+            raise click.ClickException(
+                f"{type(error).__name__}: {what} (nobody has foreseen this; {DEBUG_VARIABLE}=1 shows where)"
+            ) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order that a newcomer needs them."""

@@ -18,6 +18,7 @@ from sequencer.cli.options import (
     with_keystore,
 )
 from sequencer.cli.output import Duration, fail, show, show_rows, write_json
+from sequencer.wire.option_types import ETH_ADDRESS
 
 SCOPES: Final = {"trade": 1, "withdraw": 2, "both": 3}
 ADDRESS_HEX_DIGITS: Final = 40
@@ -25,7 +26,7 @@ ADDRESS_HEX_DIGITS: Final = 40
 
 @click.command()
 @click.argument("account", type=click.IntRange(0, 2**32 - 1), required=False)
-@click.option("--owner", help="address of its owner, instead of the number")
+@click.option("--owner", type=ETH_ADDRESS, help="address of its owner, instead of the number")
 @with_key
 @with_api
 def account(
@@ -50,7 +51,7 @@ def account(
 
 @click.command()
 @click.argument("account", type=click.IntRange(0, 2**32 - 1), required=False)
-@click.option("--owner", help="address of its owner, instead of the number")
+@click.option("--owner", type=ETH_ADDRESS, help="address of its owner, instead of the number")
 @with_key
 @with_api
 def positions(

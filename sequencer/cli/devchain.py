@@ -9,6 +9,7 @@ import click
 
 from sequencer.cli.options import DEPLOYMENT, l1_url_of, print_result, with_json
 from sequencer.cli.output import Duration, fail, people
+from sequencer.wire.option_types import URL
 
 
 @click.group()
@@ -43,7 +44,9 @@ def run(name: str, port: int) -> None:
 
 @devchain.command()
 @click.argument("duration", type=Duration())
-@click.option("--l1", "l1_url", help="JSON-RPC URL of the chain  [default: that of `fairstrike up`]")
+@click.option(
+    "--l1", "l1_url", type=URL, help="JSON-RPC URL of the chain  [default: that of `fairstrike up`]"
+)
 @click.option("--deployment", type=click.Path(path_type=Path), default=DEPLOYMENT, show_default=True)
 @with_json
 def later(duration: int, l1_url: str | None, deployment: Path, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from sequencer.cli.options import DEPLOYMENT, password
 from sequencer.cli.output import fail, people, show, write_json
 from sequencer.config import with_config
 from sequencer.market.feeds import FeedSource
+from sequencer.wire.option_types import HOST_PORT
 
 KEY_VARIABLE = "FAIRSTRIKE_FEED_KEY"
 
@@ -89,7 +90,9 @@ def keygen(count: int, folder: Path, json_target: str | None) -> None:
     type=click.Path(path_type=Path),
     help="JSON list: names of options, for flat:USD alone",
 )
-@click.option("--listen", help="HOST:PORT  [default: 127.0.0.1, port 9650 + the feed's number]")
+@click.option(
+    "--listen", type=HOST_PORT, help="HOST:PORT  [default: 127.0.0.1, port 9650 + the feed's number]"
+)
 @click.option(
     "--public", is_flag=True, help="allow --listen beyond this machine; TLS is a reverse proxy's work"
 )
@@ -111,6 +114,7 @@ def run(
     from sequencer.protocol import codec
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    found = source_of(source, list_path)
     secret, address = _key(keystore, devnet_feed)
     try:
         at = Deployment.load(deployment)
@@ -128,7 +132,7 @@ def run(
     except ValueError as error:
         raise click.UsageError(f"--listen {error}") from None
     domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
-    process = FeedProcess(source_of(source, list_path), number, secret, domain)
+    process = FeedProcess(found, number, secret, domain)
     stop = threading.Event()
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, lambda *_: stop.set())

@@ -8,6 +8,7 @@ import click
 
 from sequencer.cli.options import (
     API,
+    SIDES,
     ask,
     in_order,
     key_of,
@@ -18,7 +19,11 @@ from sequencer.cli.options import (
     with_json,
     with_keystore,
 )
-from sequencer.cli.output import CASH, PRICE, QUANTITY, SIGNED_CASH, fail
+from sequencer.cli.output import PRICE, QUANTITY, SIGNED_CASH, Amount, fail
+from sequencer.cli.types import InstrumentName
+from sequencer.wire.jsonrpc import CASH_DECIMALS, to_units
+from sequencer.wire.near import Near
+from sequencer.wire.option_types import URL
 
 
 @click.group()
@@ -47,8 +52,16 @@ def _send(
     print_result(what, {"inbox_index": index, "deadline": deadline}, as_json)
 
 
+class _CashOrAll(Amount):
+    """USD, or `all`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        return "all" if value == "all" else super().convert(value, param, ctx)
+
+
 @force.command()
-@click.argument("amount")
+@click.argument("amount", type=_CashOrAll("amount", CASH_DECIMALS))
 @on_l1
 @with_keystore
 @with_json
@@ -61,11 +74,7 @@ def withdraw(
     devnet_key: int | None,
 ) -> None:
     """Force a withdrawal of AMOUNT USD, or of `all` that is free when it is taken."""
-    from sequencer.wire.jsonrpc import CASH_DECIMALS, to_units
-
-    units = 0 if amount == "all" else to_units(CASH.convert(amount, None, None), CASH_DECIMALS)
-    if units == 0 and amount != "all":
-        raise fail("AMOUNT must be above 0, or `all`")
+    units = 0 if amount == "all" else to_units(amount, CASH_DECIMALS)
     key = key_of(keystore, devnet_key)
     _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_withdraw(units))
 
@@ -83,7 +92,7 @@ def cancel_all(
 
 
 @force.command()
-@click.argument("instrument")
+@click.argument("instrument", type=InstrumentName(*SIDES))
 @click.argument("side")
 @click.argument("quantity", type=QUANTITY)
 @click.argument("price", type=PRICE)
@@ -91,6 +100,7 @@ def cancel_all(
 @click.option("--reduce-only", is_flag=True)
 @click.option(
     "--api",
+    type=URL,
     default=API,
     show_default=True,
     envvar="FAIRSTRIKE_API",
@@ -124,10 +134,12 @@ def order(
         number = int(instrument)
     else:
         listed = ask(api, "instruments", expired=True)
-        found = next((one["number"] for one in listed if one["instrument"] == instrument), None)
-        if found is None:
-            raise fail(f"{instrument}: no such instrument is listed")
-        number = int(found)
+        names = {one["instrument"]: int(one["number"]) for one in listed}
+        if instrument not in names:
+            raise fail(
+                f"INSTRUMENT: {instrument}: no such instrument is listed; {Near(names).hint(instrument)}"
+            )
+        number = names[instrument]
     flags = int(side == "sell") | ("GTC", "IOC", "FOK").index(tif) << c.FLAG_TIF_SHIFT
     flags |= c.FLAG_REDUCE_ONLY if reduce_only else 0
     ticks, lots = to_units(price, PRICE_DECIMALS), to_units(quantity, QUANTITY_DECIMALS)

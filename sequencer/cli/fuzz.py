@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from sequencer.cli.output import fail, people, show, write_json
+from sequencer.wire.option_types import SEED
 
 
 def _module(name: str) -> Any:
@@ -32,7 +33,7 @@ def _module(name: str) -> Any:
 @click.option("--economy", is_flag=True, help="coalitions against the market's rules, in Python alone")
 @click.option("--steps", default=200_000, show_default=True, type=click.IntRange(1), help="with --economy")
 @click.option("--episode", type=click.IntRange(0), help="with --economy: this one of the seed alone")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", type=SEED, default=1, show_default=True)
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
 )

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import click
 
-from sequencer.cli.options import key_of, trade, with_api, with_key
+from sequencer.cli.options import key_of, named, trade, with_api, with_key
 from sequencer.cli.output import show_rows, write_json
+from sequencer.cli.types import INSTRUMENT
+from sequencer.wire.option_types import LABEL
 from sequencer.wire.rows import ROWS, TRANSACTIONS, State
 
 SHOWN: Final = {
@@ -72,6 +74,8 @@ def shows(
     """Asks for as many pages as it takes, and shows them."""
     limit = page.pop("limit")
     given = {name: one for name, one in (page | asked).items() if one is not None}
+    if "instrument" in given:
+        given["instrument"] = named(given["instrument"])
 
     async def work(trader: Any) -> dict[str, Any]:
         rows: list[dict[str, Any]] = []
@@ -103,11 +107,11 @@ def _for_people(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command("history")
-@click.option("--instrument", help="only those of this option")
+@click.option("--instrument", type=INSTRUMENT, help="only those of this option")
 @click.option(
     "--order", "order_id", type=click.IntRange(0, 2**40 - 1), help="this order, by any number it has had"
 )
-@click.option("--label", help="only those of this label")
+@click.option("--label", type=LABEL, help="only those of this label")
 @click.option("--state", type=click.Choice([one.name.lower() for one in State]), help="only those in it")
 @with_page
 def order_history(
@@ -127,9 +131,9 @@ def order_history(
 
 
 @click.command()
-@click.option("--instrument", help="only those of this option")
+@click.option("--instrument", type=INSTRUMENT, help="only those of this option")
 @click.option("--order", "order_id", type=click.IntRange(0, 2**40 - 1), help="of this order alone")
-@click.option("--label", help="only those of this label")
+@click.option("--label", type=LABEL, help="only those of this label")
 @with_page
 def fills(
     instrument: str | None,
@@ -147,7 +151,7 @@ def fills(
 
 
 @click.command()
-@click.option("--instrument", help="only those of this option")
+@click.option("--instrument", type=INSTRUMENT, help="only those of this option")
 @with_page
 def settlements(
     instrument: str | None,

@@ -9,6 +9,7 @@ import click
 
 from sequencer.cli.output import fail, people
 from sequencer.config import FILE, SHARED, options_of, variable_of
+from sequencer.wire.option_types import SOCKET, URL
 
 COMMANDS: Final = {
     "node": "sequencer.node.process:main",
@@ -29,7 +30,12 @@ HEAD: Final = """\
 @click.command("init")
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default=FILE, metavar="[FILE]")
 @click.option(
-    "--l1", "l1_url", default="http://127.0.0.1:8545", show_default=True, help="JSON-RPC URL of the chain"
+    "--l1",
+    "l1_url",
+    type=URL,
+    default="http://127.0.0.1:8545",
+    show_default=True,
+    help="JSON-RPC URL of the chain",
 )
 @click.option(
     "--deployment", default="var/deployment.json", show_default=True, help="what `deploy` has written"
@@ -38,7 +44,10 @@ HEAD: Final = """\
     "--folder", default="var/node", show_default=True, help="of the sequencer: its log and all it must keep"
 )
 @click.option(
-    "--socket", "socket_path", help="between sequencer and gateways  [default: sequencer.sock in --folder]"
+    "--socket",
+    "socket_path",
+    type=SOCKET,
+    help="between sequencer and gateways  [default: sequencer.sock in --folder]",
 )
 @click.option(
     "--feed",

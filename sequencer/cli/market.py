@@ -7,8 +7,9 @@ from rich.console import Group, RenderableType
 
 from sequencer.cli.live import watch as follow
 from sequencer.cli.live import with_watch
-from sequencer.cli.options import ask, print_result, with_api
+from sequencer.cli.options import ask, named, print_result, with_api
 from sequencer.cli.output import show, show_rows, table_of, table_of_rows, write_json
+from sequencer.cli.types import INSTRUMENT
 
 TRADES_SHOWN: Final = 50
 """Of a live tape."""
@@ -30,7 +31,7 @@ def instruments(expired: bool, api: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("instrument")
+@click.argument("instrument", type=INSTRUMENT)
 @with_watch
 @with_api
 def ticker(instrument: str, watch: bool, updates: int, api: str, as_json: bool) -> None:
@@ -41,7 +42,7 @@ def ticker(instrument: str, watch: bool, updates: int, api: str, as_json: bool) 
     now: dict[str, Any] = {}
 
     async def load(client: Any) -> dict[str, Any]:
-        return {f"ticker.{instrument}": await client.call("ticker", instrument=instrument)}
+        return {f"ticker.{instrument}": await client.call("ticker", instrument=named(instrument))}
 
     follow(
         api,
@@ -55,7 +56,7 @@ def ticker(instrument: str, watch: bool, updates: int, api: str, as_json: bool) 
 
 
 @click.command()
-@click.argument("instrument")
+@click.argument("instrument", type=INSTRUMENT)
 @click.option("--depth", type=click.IntRange(1, 100), default=10, show_default=True, help="levels a side")
 @with_watch
 @with_api
@@ -79,8 +80,8 @@ def _watch_book(instrument: str, depth: int, updates: int, api: str, as_json: bo
 
     async def load(client: Any) -> dict[str, Any]:
         return {
-            f"ticker.{instrument}": await client.call("ticker", instrument=instrument),
-            f"book.{instrument}": await client.call("book", instrument=instrument, depth=depth),
+            f"ticker.{instrument}": await client.call("ticker", instrument=named(instrument)),
+            f"book.{instrument}": await client.call("book", instrument=named(instrument), depth=depth),
         }
 
     def take(channel: str, data: Any) -> None:
@@ -103,7 +104,7 @@ def _levels(levels: list[list[Any]]) -> list[dict[str, Any]]:
 
 
 @click.command()
-@click.argument("instrument", required=False)
+@click.argument("instrument", type=INSTRUMENT, required=False)
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="the newest")
 @with_watch
 @with_api
@@ -116,7 +117,8 @@ def trades(instrument: str | None, limit: int, watch: bool, updates: int, api: s
     tape: list[dict[str, Any]] = []
 
     async def load(client: Any) -> dict[str, Any]:
-        return {channel: await client.call("trades", **params)}
+        asked = params | ({} if instrument is None else {"instrument": named(instrument)})
+        return {channel: await client.call("trades", **asked)}
 
     def take(_: str, data: Any) -> None:
         tape[:] = (data if isinstance(data, list) else [data, *tape])[:TRADES_SHOWN]

@@ -13,6 +13,7 @@ import click
 from sequencer.cli.archive import blobs_in, with_archive
 from sequencer.cli.options import l1_url_of, on_l1, with_params
 from sequencer.cli.output import bars, fail, people, show, usd, write_json
+from sequencer.wire.option_types import CHAIN, COUNT, COUNT_OR_NONE, SEED
 
 ATTEMPTS_MAX = 10_000
 L1_PORT = 8545
@@ -37,7 +38,7 @@ def check_data(chain: str, data: str) -> None:
 
 
 @click.command()
-@click.option("--chain", default="pyevm", show_default=True, help=CHAIN_HELP)
+@click.option("--chain", type=CHAIN, default="pyevm", show_default=True, help=CHAIN_HELP)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path),
@@ -109,13 +110,13 @@ def up(
 
 
 @click.command()
-@click.option("--chain", default="pyevm", show_default=True, help=CHAIN_HELP)
+@click.option("--chain", type=CHAIN, default="pyevm", show_default=True, help=CHAIN_HELP)
 @click.option(
     "--tape",
     type=click.Path(path_type=Path),
     help="folder with deribit-trades-2022-01-01/ and btc-perp-1min/; without it a seeded generator stands in",
 )
-@click.option("--seed", default=1, show_default=True, help="of the generator")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="of the generator")
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
@@ -349,10 +350,13 @@ def replay(
 
 
 @click.command()
-@click.option("--orders", default=60_000, show_default=True, help="orders to send over WebSocket")
-@click.option("--outstanding", default=768, show_default=True, help="orders that await their ack at a time")
+@click.option("--orders", type=COUNT, default=60_000, show_default=True, help="orders to send over WebSocket")
+@click.option(
+    "--outstanding", type=COUNT, default=768, show_default=True, help="orders that await their ack at a time"
+)
 @click.option(
     "--accounts-max",
+    type=COUNT_OR_NONE,
     default=1_000_000,
     show_default=True,
     help="largest state of the engine table; 0 leaves it out",

@@ -21,6 +21,7 @@ from typing import Any, Final
 import click
 
 from sequencer.cli.output import fail, show, show_rows, write_json
+from sequencer.wire.option_types import URL
 
 API: Final = "http://127.0.0.1:9545"
 DEPLOYMENT: Final = Path("var/devnet/deployment.json")
@@ -75,8 +76,13 @@ def _from_keystore(path: Path) -> bytes:
         raise fail(f"{path}: cannot be read: {error}") from error
     try:
         return _checked(bytes(Account.decrypt(text, password(f"password of {path}"))), str(path))
-    except (ValueError, KeyError, TypeError) as error:
-        raise fail(f"{path}: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise fail(f"{path}: no web3 keystore: {error} is missing or wrong") from error
+    except ValueError as error:
+        what = str(error)
+        if "MAC mismatch" in what:
+            what += f": the password ({PASSWORD_VARIABLE}) is not the file's"
+        raise fail(f"{path}: {what}") from error
 
 
 def _checked(key: bytes, where: str) -> bytes:
@@ -148,6 +154,7 @@ def with_api(command: Callable[..., None]) -> Callable[..., None]:
     """Options of a command that asks a gateway."""
     return click.option(
         "--api",
+        type=URL,
         default=API,
         show_default=True,
         envvar="FAIRSTRIKE_API",
@@ -161,6 +168,7 @@ def on_l1(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option(
         "--l1",
         "l1_url",
+        type=URL,
         envvar="FAIRSTRIKE_L1",
         show_envvar=True,
         help="JSON-RPC URL of the chain  [default: that of `fairstrike up`]",
@@ -207,12 +215,19 @@ def print_result(title: str, result: Any, as_json: bool) -> None:
         show_rows(title, result)
 
 
+def named(instrument: str) -> str | int:
+    """An instrument as the API takes it: by name, or by the number that was given."""
+    return int(instrument) if instrument.isdecimal() else instrument
+
+
 def ask(api: str, method: str, **params: Any) -> Any:
     """Answer of the gateway to one query; errors as one line."""
     from sequencer.errors import FairstrikeError
     from sequencer.sdk.client import HttpClient
     from sequencer.wire.pages import PAGED, all_of_blocking
 
+    if "instrument" in params:
+        params["instrument"] = named(params["instrument"])
     try:
         with HttpClient(api) as client:
             if method in PAGED:

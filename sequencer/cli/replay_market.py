@@ -9,6 +9,7 @@ import click
 from sequencer.cli.operate import CHAIN_HELP, check_data, run_coroutine, with_data
 from sequencer.cli.output import bars as progress_bars
 from sequencer.cli.output import fail, show, show_rows, write_json
+from sequencer.wire.option_types import CHAIN
 
 MONEY: Final = ("vault_balance", "l2_liabilities", "insurance_fund", "deficit")
 NOT_SHOWN: Final = ("tape_trades", "batches_made")
@@ -70,7 +71,7 @@ class Moment(click.ParamType):
 )
 @click.option("--until", type=Moment(), help="end of the run  [default: of the bars, two weeks at most]")
 @click.option("--trades", "trades_max", type=click.IntRange(1), help="only the first ones")
-@click.option("--chain", default="pyevm", show_default=True, help=CHAIN_HELP)
+@click.option("--chain", type=CHAIN, default="pyevm", show_default=True, help=CHAIN_HELP)
 @with_data
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"

@@ -8,6 +8,7 @@ import click
 
 from sequencer.cli.options import key_of, l1_url_of, on_l1, print_result, wallet_of, with_json, with_keystore
 from sequencer.cli.output import fail
+from sequencer.wire.option_types import ETH_ADDRESS
 
 
 @click.group()
@@ -18,7 +19,7 @@ def sequencer() -> None:
 @sequencer.command()
 @on_l1
 @with_json
-@click.option("--address", help="also show this one's bond and turn")
+@click.option("--address", type=ETH_ADDRESS, help="also show this one's bond and turn")
 def status(l1_url: str | None, deployment: Path, as_json: bool, address: str | None) -> None:
     """Show the leader, the time since its last batch, and the queue of members."""
     from sequencer.l1.deploy import Deployment

@@ -12,12 +12,16 @@ from sequencer.cli.options import (
     ask,
     in_order,
     key_of,
+    named,
     print_result,
     trade,
     with_api,
     with_key,
 )
 from sequencer.cli.output import FEE_MAX, PRICE, QUANTITY, fail
+from sequencer.cli.types import INSTRUMENT, InstrumentName
+from sequencer.wire.near import Near
+from sequencer.wire.option_types import LABEL
 from sequencer.wire.pages import all_of
 
 
@@ -30,7 +34,7 @@ order.add_command(order_history)
 
 
 @order.command()
-@click.argument("instrument")
+@click.argument("instrument", type=InstrumentName(*SIDES))
 @click.argument("side")
 @click.argument("quantity", type=QUANTITY)
 @click.argument("price", type=PRICE)
@@ -46,7 +50,7 @@ order.add_command(order_history)
     help="which one goes when it meets an order of the same account",
 )
 @click.option("--fee-max", type=FEE_MAX, default="0.01", show_default=True, help="USD: of the sequencing fee")
-@click.option("--label", default="", help="what you call it: 1 to 8 letters, digits or . _ : / # @ + = -")
+@click.option("--label", type=LABEL, help="what you call it: 1 to 8 letters, digits or . _ : / # @ + = -")
 @click.option("--words", is_flag=True, help="sign it as the sentence that a wallet shows")
 @with_key
 @with_api
@@ -61,7 +65,7 @@ def place(
     self_trade: str,
     expires: int,
     fee_max: str,
-    label: str,
+    label: str | None,
     words: bool,
     api: str,
     as_json: bool,
@@ -74,7 +78,7 @@ def place(
         api,
         key_of(keystore, devnet_key),
         lambda trader: trader.place(
-            instrument,
+            named(instrument),
             side,
             price,
             quantity,
@@ -84,7 +88,7 @@ def place(
             self_trade=self_trade.replace("-", "_"),
             expires=expires,
             fee_max=fee_max,
-            label=label,
+            label=label or "",
             words=words,
         ),
     )
@@ -92,7 +96,7 @@ def place(
 
 
 @order.command("list")
-@click.option("--label", help="only those of this label")
+@click.option("--label", type=LABEL, help="only those of this label")
 @with_key
 @with_api
 def list_orders(
@@ -105,7 +109,7 @@ def list_orders(
 
 
 @order.command()
-@click.argument("instrument")
+@click.argument("instrument", type=INSTRUMENT)
 @click.argument("side", type=click.Choice(SIDES))
 @click.argument("price", type=PRICE)
 @click.argument("seq", type=click.IntRange(0, 2**40 - 1))
@@ -127,9 +131,12 @@ def cancel(
 
     async def work(trader: Any) -> Any:
         listed = await all_of(trader.client.call, "instruments", expired=True)
-        number = next((one["number"] for one in listed if one["instrument"] == instrument), None)
+        names = {one["instrument"]: one["number"] for one in listed}
+        number = int(instrument) if instrument.isdecimal() else names.get(instrument)
         if number is None:
-            raise fail(f"{instrument}: no such instrument is listed")
+            raise fail(
+                f"INSTRUMENT: {instrument}: no such instrument is listed; {Near(names).hint(instrument)}"
+            )
         return await trader.send(
             Kind.CANCEL,
             instrument=number,

@@ -12,6 +12,7 @@ from sequencer.cli.archive import blobs_in, with_archive
 from sequencer.cli.options import l1_url_of, on_l1, with_params
 from sequencer.cli.output import bars, fail, people, show, write_json
 from sequencer.config import with_config
+from sequencer.wire.option_types import PAUSE_S
 
 STATUS_FOLDER = Path("var/watch")
 WRONG = 2  # exit status of --once when a batch is wrong
@@ -46,7 +47,7 @@ WRONG = 2  # exit status of --once when a batch is wrong
     show_default=True,
     help="seconds that an inbox message may wait before it is an alarm",
 )
-@click.option("--poll", "poll_s", type=float, default=1.0, show_default=True, help="seconds between looks")
+@click.option("--poll", "poll_s", type=PAUSE_S, default=1.0, show_default=True, help="seconds between looks")
 @click.option(
     "--once", is_flag=True, help="look once, print the status, and end: 0 when all is right, else 2"
 )

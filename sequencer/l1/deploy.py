@@ -8,7 +8,7 @@ nonces, so that all transactions are sent at once and only the receipts are wait
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -159,13 +159,14 @@ class Deployment:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises DeploymentError when the file is missing or not a deployment."""
+        """Raises DeploymentError, which names the field, when the file is missing or not a deployment."""
         try:
-            raw: Any = msgspec.json.decode(path.read_bytes())
-            raw = {"data": "calldata", "params": None} | raw
-            return cls(**{field.name: raw[field.name] for field in fields(cls)})
-        except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
-            raise DeploymentError(f"{path}: not a deployment: {error!r}") from error
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except OSError as error:
+            hint = "`fairstrike up` or `ape run deploy` writes one"
+            raise DeploymentError(f"{path}: not a deployment: {error.strerror}; {hint}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise DeploymentError(f"{path}: not a deployment: {error}") from error
 
     def check(self, rpc: Rpc) -> None:
         """Raises DeploymentError unless this is deployed on the chain behind `rpc`."""

@@ -61,6 +61,7 @@ from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
 from sequencer.rollup.batcher import read_stored
 from sequencer.rollup.l1_worker import Deposed, L1Config, deposed
+from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, PAUSE_S, SOCKET, URL, Number
 
 KEY_VARIABLE = "FAIRSTRIKE_SEQUENCER_KEY"
 OLD_PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # as it was called here before
@@ -72,7 +73,7 @@ FEEDS = (
     f"{FEED_KEYS_VARIABLE}: file:PATH (JSON lines), http(s)://…, deribit:URL, flat:USD (drills)"
 )
 
-GWEI_AMOUNT = click.FloatRange(min=0, min_open=True, max=1e6)
+GWEI_AMOUNT = Number(0.0, 1e6, is_open=True)
 
 logger = logging.getLogger(__name__)
 
@@ -388,10 +389,11 @@ def checked_deployment(
     help="log, snapshots, batches: all that it must not lose",
 )
 @click.option("--deployment", type=click.Path(path_type=Path), required=True, help="deployment.json")
-@click.option("--l1", "l1_url", required=True, help="JSON-RPC URL of the chain")
+@click.option("--l1", "l1_url", type=URL, required=True, help="JSON-RPC URL of the chain")
 @click.option(
     "--socket",
     "socket_path",
+    type=SOCKET,
     required=True,
     help=f"where gateways connect: a path, or 127.0.0.1:PORT (with {admission.LINK_SECRET})",
 )
@@ -416,9 +418,15 @@ def checked_deployment(
     "--list", "list_path", type=click.Path(path_type=Path), help="JSON list: names of options to list"
 )
 @click.option(
-    "--confirmations", default=1, show_default=True, help="before a deposit counts or a batch is settled"
+    "--confirmations",
+    type=click.IntRange(0, 10_000),
+    default=1,
+    show_default=True,
+    help="before a deposit counts or a batch is settled",
 )
-@click.option("--poll", "poll_s", default=0.5, show_default=True, help="seconds between looks at L1")
+@click.option(
+    "--poll", "poll_s", type=PAUSE_S, default=0.5, show_default=True, help="seconds between looks at L1"
+)
 @click.option(
     "--max-fee",
     "max_fee_gwei",
@@ -443,27 +451,45 @@ def checked_deployment(
     show_default=True,
     help="gwei a unit of blob gas",
 )
-@click.option("--tick", "tick_ms", default=5.0, show_default=True, help="milliseconds to collect orders")
-@click.option("--tick-records", default=512, show_default=True, help="orders a tick, at most")
-@click.option("--rate", "rate_per_s", default=2_000, show_default=True, help="orders a second, an account")
 @click.option(
-    "--batch-interval", "batch_interval_s", default=2.0, show_default=True, help="seconds between batches"
+    "--tick",
+    "tick_ms",
+    type=Number(0.0, 60_000.0),
+    default=5.0,
+    show_default=True,
+    help="milliseconds to collect orders",
+)
+@click.option("--tick-records", type=COUNT, default=512, show_default=True, help="orders a tick, at most")
+@click.option(
+    "--rate", "rate_per_s", type=COUNT, default=2_000, show_default=True, help="orders a second, an account"
+)
+@click.option(
+    "--batch-interval",
+    "batch_interval_s",
+    type=PAUSE_S,
+    default=2.0,
+    show_default=True,
+    help="seconds between batches",
 )
 @click.option(
     "--idle-interval",
     "idle_interval_s",
+    type=PAUSE_S,
     default=60.0,
     show_default=True,
     help="seconds between batches of prices alone; a quarter of the deployment's takeover_s, if that is less",
 )
 @click.option(
     "--batch-bytes",
-    type=int,
+    type=COUNT,
     help="payload that fills a batch  [default: 100,000 in calldata, 126,976 in blobs: one blob]",
 )
-@click.option("--snapshot-ticks", default=5_000, show_default=True, help="log entries between snapshots")
+@click.option(
+    "--snapshot-ticks", type=COUNT, default=5_000, show_default=True, help="log entries between snapshots"
+)
 @click.option(
     "--history-days",
+    type=COUNT_OR_NONE,
     default=histories.DAYS,
     show_default=True,
     help=f"how long ended orders, trades and cash are kept; 0 for ever, else at least {histories.DAYS_MIN}",
@@ -472,7 +498,10 @@ def checked_deployment(
 @click.option("--standby", is_flag=True, help="follow while another leads; take over when it is silent")
 @click.option("--hand-over", is_flag=True, help="post what there is, let the next member lead, and end")
 @click.option(
-    "--manual-clock", "manual_s", type=int, help="the exchange's time stands at this second (tests)"
+    "--manual-clock",
+    "manual_s",
+    type=click.IntRange(0, 2**32 - 1),
+    help="the exchange's time stands at this second (tests)",
 )
 def main(
     folder: Path,

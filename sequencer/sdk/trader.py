@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sequencer.errors import ConnectionFailed, InvalidParams, NonceRefused, OutcomeUnknown, Refused, RpcFailed
+from sequencer.errors import (
+    ConnectionFailed,
+    InvalidParams,
+    NonceRefused,
+    OutcomeUnknown,
+    Refused,
+    RpcFailed,
+    from_error,
+    invalid_params,
+)
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -20,21 +29,24 @@ from sequencer.sdk.nonces import Nonces
 from sequencer.sdk.subscription import Subscription
 from sequencer.wire import access
 from sequencer.wire.channels import terms_of
-from sequencer.wire.jsonrpc import (
-    CASH_DECIMALS,
-    FEE_MAX_DECIMALS,
-    PRICE_DECIMALS,
-    QUANTITY_DECIMALS,
-    to_units,
-)
+from sequencer.wire.jsonrpc import PRICE_DECIMALS, QUANTITY_DECIMALS, SIGNED, RequestError, to_units
 from sequencer.wire.labels import checked_label
+from sequencer.wire.near import Near
 from sequencer.wire.pages import all_of
 
 NONCE_TRIES: Final = 3
 ACCESS_S: Final = 3_600  # that a signature for one's own history is good for
-_TIFS: Final = {"GTC": c.TIF_GTC, "IOC": c.TIF_IOC, "FOK": c.TIF_FOK}
 _SIDES: Final = {"buy": c.BUY, "sell": c.SELL}
 _SELF_TRADES: Final = {"cancel_resting": 0, "cancel_taker": c.FLAG_STP_TAKER}
+
+
+def _read(method: str, /, **given: object) -> dict[str, Any]:
+    """Values of a method's fields in the records' units, read as a gateway reads them. Raises InvalidParams."""
+    fields = {field.name: field for field in SIGNED[method].fields}
+    try:
+        return {name: fields[name].value(value) for name, value in given.items()}
+    except RequestError as error:
+        raise from_error({"code": error.code, "message": error.message, "data": error.data}) from None
 
 
 class Line(Protocol):
@@ -208,14 +220,15 @@ class Trader:
         the text that a wallet shows (31 bytes more on L1). `label`: what you call it (labels.py); many orders may have
         the same.
         """
+        asked = {"side": side, "price": price, "quantity": quantity, "tif": tif, "self_trade": self_trade}
         if label:
-            checked_label(label)
+            asked["label"] = label
+        values = _read("order_place", **asked, expires=expires, fee_max=fee_max)
         number = await self._number_of(instrument)
-        flags = _SIDES[side] | _TIFS[tif] << c.FLAG_TIF_SHIFT
+        flags = values["side"] | values["tif"] << c.FLAG_TIF_SHIFT
         flags |= c.FLAG_POST_ONLY * post_only | c.FLAG_REDUCE_ONLY * reduce_only
-        flags |= _SELF_TRADES[self_trade]
-        ticks = to_units(price, PRICE_DECIMALS)
-        lots = to_units(quantity, QUANTITY_DECIMALS)
+        flags |= c.FLAG_STP_TAKER * values["self_trade"]
+        ticks, lots = values["price"], values["quantity"]
         terms = {"terms": terms_of(await self._name_of(number))} if words else {}
         ack = await self.send(
             Kind.PLACE_IN_WORDS if words else Kind.PLACE,
@@ -224,7 +237,7 @@ class Trader:
             price=ticks,
             quantity=lots,
             expires=expires,
-            fee_max=to_units(fee_max, FEE_MAX_DECIMALS),
+            fee_max=values["fee_max"],
             label=label,
             **terms,
         )
@@ -252,8 +265,9 @@ class Trader:
         `seq` of its own, or, when it is refused (Refused), the old one stays as it was. A total that has traded
         already ends the order. `expires` is the amendment's, not the order's.
         """
-        ticks = order.price if price is None else to_units(price, PRICE_DECIMALS)
-        lots = order.quantity if quantity is None else to_units(quantity, QUANTITY_DECIMALS)
+        asked = {"new_price": price, "quantity": quantity, "expires": expires, "fee_max": fee_max}
+        values = _read("order_amend", **{name: value for name, value in asked.items() if value is not None})
+        ticks, lots = values.get("new_price", order.price), values.get("quantity", order.quantity)
         ack = await self.send(
             Kind.AMEND,
             instrument=order.instrument,
@@ -263,7 +277,7 @@ class Trader:
             new_price=ticks,
             quantity=lots,
             expires=expires,
-            fee_max=to_units(fee_max, FEE_MAX_DECIMALS),
+            fee_max=values["fee_max"],
         )
         rests = ack["order"]
         seq = order.seq if rests and rests["seq"] == order.seq else ack["seq"]
@@ -351,29 +365,24 @@ class Trader:
 
     async def withdraw(self, amount: str, expires: int = 0) -> dict[str, Any]:
         """Takes USD out, to the owner on L1; the ack's `number` is the withdrawal's, for its proof."""
-        return await self.send(Kind.WITHDRAW, amount=to_units(amount, CASH_DECIMALS), expires=expires)
+        values = _read("withdraw", amount=amount, expires=expires)
+        return await self.send(Kind.WITHDRAW, **values)
 
     async def transfer(self, to: int, amount: str, expires: int = 0) -> dict[str, Any]:
         """Moves USD to another account; the owner's key only."""
-        return await self.send(Kind.TRANSFER, to=to, amount=to_units(amount, CASH_DECIMALS), expires=expires)
+        return await self.send(Kind.TRANSFER, **_read("transfer", to=to, amount=amount, expires=expires))
 
     async def set_signer(
         self, signer: bytes, scope: int, signer_expires: int, expires: int = 0
     ) -> dict[str, Any]:
         """Grants a session key (scope 1 trade, 2 withdraw, 3 both) or takes it away (0); the owner's key only."""
-        return await self.send(
-            Kind.SET_SIGNER, signer=signer, scope=scope, signer_expires=signer_expires, expires=expires
-        )
+        values = _read("set_signer", scope=scope, signer_expires=signer_expires, expires=expires)
+        return await self.send(Kind.SET_SIGNER, signer=signer, **values)
 
     async def bid(self, target: int, fraction: int, cash_max: str, expires: int = 0) -> dict[str, Any]:
         """Bids for fraction/256 of an auctioned account's portfolio, at most `cash_max` USD (negative: receives)."""
-        return await self.send(
-            Kind.BID,
-            target=target,
-            fraction=fraction,
-            cash_max=to_units(cash_max, CASH_DECIMALS),
-            expires=expires,
-        )
+        values = _read("bid", target=target, fraction=fraction, cash_max=cash_max, expires=expires)
+        return await self.send(Kind.BID, **values)
 
     async def send(self, kind: Kind, *, label: str = "", **fields: int | bytes) -> dict[str, Any]:
         """Signs and submits one record with a nonce of its own; a nonce that is taken already is replaced.
@@ -418,7 +427,8 @@ class Trader:
             self._instruments = {one["instrument"]: one["number"] for one in listed}
             number = self._instruments.get(instrument)
             if number is None:
-                raise ValueError(f"{instrument}: no such instrument is listed")
+                hint = f"no such instrument; {Near(self._instruments).hint(instrument)}"
+                raise invalid_params("instrument", "the number or name of a listed one", instrument, hint)
         return number
 
     async def _name_of(self, number: int) -> str:
@@ -429,4 +439,4 @@ class Trader:
                 return name
             listed = await all_of(self.client.call, "instruments")
             self._instruments = {one["instrument"]: one["number"] for one in listed}
-        raise ValueError(f"{number}: no such instrument is listed")
+        raise invalid_params("instrument", "the number or name of a listed one", number)

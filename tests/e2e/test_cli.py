@@ -137,7 +137,10 @@ def test_help__of_each_command__shows_its_options():
         (["account", "1", "--api", "http://127.0.0.1:1"], "no connection to http://127.0.0.1:1"),
         (["withdraw", "1", "--devnet-key", "1", "--api", "nowhere"], "must be http://"),
         (["withdraw", "0", "--devnet-key", "1"], "a multiple of 0.000001"),
-        (["order", "place", "X", "buy", "0.00001", "1", "--devnet-key", "1"], "a multiple of 0.0001"),
+        (
+            ["order", "place", "BTC-1JAN30-1-C", "buy", "0.00001", "1", "--devnet-key", "1"],
+            "a multiple of 0.0001",
+        ),
         (["deposit", "abc"], "a decimal number"),
         (["deposit", "1", "--devnet-key", "1", "--deployment", "/nowhere/deployment.json"], "give --l1"),
         (["replay", "--l1", "http://127.0.0.1:1", "--deployment", "/nowhere"], "not a deployment"),
@@ -147,7 +150,10 @@ def test_help__of_each_command__shows_its_options():
         (["up", "--feed", "flat:BTC=46000,DOGE=1"], "one for each of BTC, ETH"),
         (["chain", "later", "7d"], "`fairstrike devchain later 7d` now"),
         (["chain", "run"], "`fairstrike devchain run` now"),
-        (["order", "place", "X", "hold", "1", "1", "--devnet-key", "1"], "SIDE must be buy or sell"),
+        (
+            ["order", "place", "BTC-1JAN30-1-C", "hold", "1", "1", "--devnet-key", "1"],
+            "SIDE must be buy or sell",
+        ),
         (["signer", "grant", "0x12", "--devnet-key", "1"], "must be an address"),
         (["faucet", "--ether", "0"], "above 0"),
         (["faucet", "0x" + "11" * 20, "--devnet-key", "1"], "not both"),

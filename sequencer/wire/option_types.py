@@ -1,0 +1,165 @@
+"""What options and arguments must be: each type refuses at once what does not fit, with limit and what was given."""
+
+import math
+import urllib.parse
+from typing import Any, Final
+
+import click
+
+ADDRESS_HEX_DIGITS: Final = 40
+CHAINS: Final = ("pyevm", "anvil", "hardhat")
+PORT_MAX: Final = 65_535
+LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Url(click.ParamType):
+    """http://HOST:PORT or https://…; the command gets it as it was written."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        if not is_url(str(value)):
+            self.fail(f"must be http://HOST:PORT or https://HOST, not {value!r}", param, ctx)
+        return str(value)
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` is an HTTP URL that a connection can be made to."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    is_plain = text.isascii() and text.isprintable() and " " not in text
+    return is_plain and parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
+class ChainName(Url):
+    """A development chain, or the URL of one that runs."""
+
+    name = "chain"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        if value not in CHAINS and not is_url(str(value)):
+            self.fail(f"must be {', '.join(CHAINS)} or http://HOST:PORT, not {value!r}", param, ctx)
+        return str(value)
+
+
+class EthAddress(click.ParamType):
+    """An Ethereum address; the command gets it in lower case, 0x and 40 hex digits."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        text = str(value).removeprefix("0x").lower()
+        if len(text) != ADDRESS_HEX_DIGITS or not set(text) <= set("0123456789abcdef"):
+            self.fail(
+                f"must be an address, 0x and {ADDRESS_HEX_DIGITS} hex digits, not {value!r}", param, ctx
+            )
+        return "0x" + text
+
+
+class IpAddress(click.ParamType):
+    """An IPv4 or IPv6 address."""
+
+    name = "ip"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        import ipaddress
+
+        try:
+            return str(ipaddress.ip_address(str(value)))
+        except ValueError:
+            self.fail(f"must be an IPv4 or IPv6 address, not {value!r}", param, ctx)
+
+
+def is_port(text: str) -> bool:
+    """Whether it is the number of a port."""
+    return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= PORT_MAX
+
+
+class HostPort(click.ParamType):
+    """HOST:PORT to listen at."""
+
+    name = "host:port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        text = str(value)
+        _, colon, port = text.rpartition(":")
+        if not colon or not is_port(port) or not text.isascii() or not text.isprintable() or " " in text:
+            self.fail(f"must be HOST:PORT with a port from 0 to {PORT_MAX}, not {value!r}", param, ctx)
+        return text
+
+
+class SocketAddress(click.ParamType):
+    """Where sequencer and gateways meet: a path, or 127.0.0.1:PORT."""
+
+    name = "socket"
+    characters_max = 107  # of a Unix socket's path
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        text = str(value)
+        is_good = text.isprintable()
+        if "/" not in text and ":" in text:
+            host, _, port = text.rpartition(":")
+            is_good = host in LOOPBACK and is_port(port)
+        if not text or not is_good or len(text.encode()) > self.characters_max:
+            limit = f"a path of at most {self.characters_max} bytes, or 127.0.0.1:PORT of this machine"
+            self.fail(f"must be {limit}, not {value!r}", param, ctx)
+        return text
+
+
+class Label(click.ParamType):
+    """What an order is called."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        from sequencer.wire.labels import LABEL_LIMIT, checked_label
+
+        try:
+            return checked_label(value)
+        except ValueError:
+            self.fail(f"must be {LABEL_LIMIT}, not {value!r}", param, ctx)
+
+
+class Number(click.ParamType):
+    """A finite decimal number from `low` (above it, where `is_open`) to `high`."""
+
+    name = "number"
+
+    def __init__(self, low: float, high: float, is_open: bool = False) -> None:
+        self._low, self._high, self._is_open = low, high, is_open
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """`value` when it is one; else click's error."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        is_in = self._low <= number <= self._high and not (self._is_open and number == self._low)
+        if not is_in:
+            bounds = f"{'above' if self._is_open else 'from'} {self._low:g} {'and at most' if self._is_open else 'to'}"
+            self.fail(f"must be a number {bounds} {self._high:g}, not {value!r}", param, ctx)
+        return number
+
+
+URL: Final = Url()
+CHAIN: Final = ChainName()
+ETH_ADDRESS: Final = EthAddress()
+IP: Final = IpAddress()
+HOST_PORT: Final = HostPort()
+SOCKET: Final = SocketAddress()
+LABEL: Final = Label()
+PAUSE_S: Final = Number(0.0, 86_400.0, is_open=True)
+RATE: Final = Number(0.0, 1e9)
+SEED: Final = click.IntRange(-(2**63), 2**63 - 1)
+COUNT: Final = click.IntRange(1, 10**9)
+COUNT_OR_NONE: Final = click.IntRange(0, 10**12)
