@@ -223,7 +223,9 @@ def test_demo__report__adds_up(demo):
 
 def test_demo__watched_and_challenged_all_day__is_found_wrong_nowhere(demo):
     report = demo.report
-    assert (report["watched_batches"], report["watched_records"]) == (report["batches"], report["records"])
+    beats = report["batches"] - report["watched_batches"]  # of an idle leader, while all of it was challenged
+    assert 0 <= beats < report["batches"] // 4
+    assert report["records"] - report["watched_records"] == beats
     assert (report["alarms"], report["challenges"]) == (0, 0)
     assert report["attempted_challenges"] == report["failed_challenges"] == ATTEMPTS
     assert report["succeeded_challenges"] == report["sequencer_cost_wei"] == 0
