@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from tiny_keccak import keccak256
 
+from sequencer.clock import utc
 from sequencer.contracts import load
 from sequencer.l1 import inbox
 from sequencer.l1.abi import Contract
@@ -180,9 +181,29 @@ class Wallet:
     def claim(
         self, batch_id: int, n: int, owner: str, amount: int, bitmap: int, siblings: Sequence[bytes]
     ) -> Mined:
-        """Claim withdrawal `n` of a final batch by its Merkle path."""
+        """Claim withdrawal `n` of a final batch by its Merkle path.
+
+        Raises TransactionFailed before anything is sent while the batch is not final, with the time when it will be.
+        """
+        self._check_final(batch_id)
         data = self._vault.encode("claim", batch_id, n, owner, amount, bitmap, list(siblings))
         return self.transact("claim", self._at.vault, data, gas=CLAIM_GAS)
+
+    def _check_final(self, batch_id: int) -> None:
+        try:
+            *_, posted_s = inbox.ROLLUP.read(self._rpc, self._at.rollup, "batch", batch_id)
+        except RpcReverted:
+            raise TransactionFailed(
+                "claim", f"rollup: not final: batch {batch_id} is not on L1 yet; claim again when it is"
+            ) from None
+        head = self._rpc.block("latest")
+        final_s, now_s = posted_s + self._at.challenge_window_s, to_int(head["timestamp"]) if head else 0
+        if batch_id and now_s < final_s:
+            raise TransactionFailed(
+                "claim",
+                f"rollup: not final: batch {batch_id} is final at {utc(final_s)}, in {final_s - now_s} s of L1's time; "
+                "claim again then",
+            )
 
     def force_withdraw(self, amount: int) -> int:
         """Forces a withdrawal, 0 = all that is free; returns the index of the inbox message."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sequencer.clock import utc
 from sequencer.contracts import load
 from sequencer.l1 import chains
 from sequencer.l1.abi import Contract
@@ -101,8 +102,12 @@ def test_claim__of_a_proven_withdrawal__pays_its_owner(exchange: Exchange) -> No
     time_s = exchange.chain.head_time_s()
     poster.offer(Batch(1, GENESIS_ROOT, leaf, 1, 1, 0, time_s, 1, running, 0, payload))
     assert len(poster.drain(60)) == 1
-    with pytest.raises(TransactionFailed, match="rollup: not final"):
+    window_s = exchange.deployment.challenge_window_s
+    final = utc(exchange.chain.head_time_s() + window_s)
+    with pytest.raises(TransactionFailed, match=f"not final: batch 1 is final at {final}, in {window_s} s"):
         exchange.trader.claim(1, 0, owner, 4_000_000, 0, [])
+    with pytest.raises(TransactionFailed, match="not final: batch 2 is not on L1 yet"):
+        exchange.trader.claim(2, 0, owner, 4_000_000, 0, [])
     exchange.chain.set_time(exchange.chain.head_time_s() + exchange.deployment.challenge_window_s)
     before = exchange.other_trader.balance()
     exchange.trader.claim(1, 0, owner, 4_000_000, 0, [])
