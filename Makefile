@@ -14,7 +14,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?= $(if $(FAIRSTRIKE_DATA),$(FAIRSTRIKE_DATA),../shared/data)
 ORDERS := $(DATA)/bitstamp-l3-2015-05-01/orders.csv.xz
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+# One more than two cores: tests of processes and chains wait more than they compute.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 KERNEL := $(wildcard sequencer/_kernel/*.c)
 
 export FAIRSTRIKE_DATA := $(abspath $(DATA))
