@@ -400,7 +400,7 @@ def test_listen__beyond_this_machine__needs_public(listen):
         (["--listen", "0.0.0.0:1", "--sequencer", "/s"], "--public"),
         (["--listen", "127.0.0.1", "--sequencer", "/s"], "HOST:PORT"),
         (["--listen", "127.0.0.1:99999", "--sequencer", "/s"], "65535"),
-        (["--sequencer", "10.0.0.1:7000"], "this machine only"),
+        (["--sequencer", "10.0.0.1:7000"], "127.0.0.1:PORT of this machine"),
         (["--sequencer", "/s", "--chain-id", "1"], "go together"),
         (["--sequencer", "/s", "--chain-id", "1", "--verifying-contract", "0x1"], "40 hex digits"),
         ([], "--sequencer"),
