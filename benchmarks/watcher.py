@@ -337,8 +337,7 @@ def main() -> None:
         arguments.rounds,
     )
     for script in (DeepScript, MoreDeepScript):
-        scenes = lambda one, script=script: script(one).scenes()  # noqa: E731
-        found |= kinds(worlds.deepest(Random(1)), scenes, arguments.rounds)
+        found |= kinds(worlds.deepest(Random(1)), lambda one, of=script: of(one).scenes(), arguments.rounds)
     world = disagreeing(worlds.standing(Random(1), SIZES, ACCOUNTS, ORDERS))
     found[Kind.RISK, "RISK, 32 rows, feeds that disagree"] = dearest_risk(world, arguments.rounds)
     found[Kind.CONTINUE, f"CONTINUE, undoes {c.PLAN_RECORDS_MAX} records"] = undone(arguments.rounds)

@@ -282,7 +282,7 @@ def compare_greeks(of: Recomputation, service: Service, row: dict[str, Any]) -> 
         )
         if off > GREEKS_REL * 50:
             of.differs(f"{row['instrument']}: {name} {one}, in floats {value:.9g}")
-        places = Decimal(1).scaleb(one.as_tuple().exponent)  # type: ignore[arg-type]
+        places = Decimal(1).scaleb(one.as_tuple().exponent)  # type: ignore[arg-type]  # a letter only of what is no number
         whole = (one * Decimal(row["quantity"])).quantize(places, "ROUND_DOWN")
         if abs(Decimal(row["greeks"][name]) - whole) > places:
             of.differs(f"{row['instrument']}: {name} of the position {row['greeks'][name]}, not {whole}")

@@ -57,7 +57,18 @@ ROOMS: Final = {
     "_kernel": "the map in C, optional",
 }
 LOOSE_FILES: Final = frozenset(
-    {"__init__", "amounts", "checksums", "clock", "config", "contracts", "development", "errors", "genesis"}
+    {
+        "__init__",
+        "amounts",
+        "checksums",
+        "clock",
+        "config",
+        "contracts",
+        "development",
+        "errors",
+        "genesis",
+        "pages",
+    }
 )
 
 ANY: Final = frozenset({"*"})

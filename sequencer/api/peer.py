@@ -115,15 +115,15 @@ class Peer:
 
     def reply_binary(self, token: bytes, ok: bool, body: bytes) -> None:
         """Answers the record of a binary frame whose client id is `token`."""
-        raise NotImplementedError
+        raise NotImplementedError  # of a WebSocket alone: HTTP has no frames
 
     def send_document(self, document: bytes) -> None:
         """Sends one JSON document."""
-        raise NotImplementedError
+        raise NotImplementedError  # each protocol in its own way
 
     def queue(self, frame: bytes) -> None:
         """Queues a WebSocket frame."""
-        raise NotImplementedError
+        raise NotImplementedError  # of a WebSocket alone: HTTP has no channels
 
     def flush(self) -> None:
         """Writes what `queue` has gathered."""
@@ -133,11 +133,11 @@ class Peer:
 
     def hang_up(self) -> None:
         """The gateway stops."""
-        raise NotImplementedError
+        raise NotImplementedError  # each protocol in its own way
 
     def drop(self, why: str) -> None:
         """Cuts the connection off: it reads too slowly."""
-        raise NotImplementedError
+        raise NotImplementedError  # each protocol in its own way
 
     def move_to(self, address: Address) -> None:
         """Counts to `address` from now on."""

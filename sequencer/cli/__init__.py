@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
             raise
         except BrokenPipeError:  # the reader of our output has enough
             raise click.exceptions.Exit(1) from None
-        except Exception as error:
+        except Exception as error:  # no traceback reaches a user
             if os.environ.get(DEBUG_VARIABLE):
                 raise
             what = " ".join(str(error).split()) or "no more is known"

@@ -25,7 +25,7 @@ import msgspec
 import zstandard
 
 from sequencer.engine.engine import ReplayError, replay
-from sequencer.log.interface import Entry, Log
+from sequencer.log.interface import Entry, Ticks
 from sequencer.protocol.state import State
 
 KEPT = 2
@@ -174,7 +174,7 @@ def load(path: Path, domain: bytes) -> tuple[State, int]:
     return state, snapshot.offset
 
 
-def newest(folder: Path, log: Log, genesis: State, last_offset: int | None = None) -> tuple[State, int]:
+def newest(folder: Path, log: Ticks, genesis: State, last_offset: int | None = None) -> tuple[State, int]:
     """(state, offset of the next log entry) of the newest snapshot that proves itself and fits the log; else `genesis`.
 
     `last_offset`: none that stands behind it is taken.
@@ -222,7 +222,7 @@ class Follower(Protocol):
 
 def recover(
     folder: Path,
-    log: Log,
+    log: Ticks,
     genesis: State,
     follower: Follower | None = None,
     last_offset: int | None = None,
@@ -247,7 +247,7 @@ def recover(
     return genesis, _replay_from(genesis, 0, log, follower)
 
 
-def _replay_from(state: State, offset: int, log: Log, follower: Follower | None) -> int:
+def _replay_from(state: State, offset: int, log: Ticks, follower: Follower | None) -> int:
     """Applies the log from `offset` on; how many entries."""
     at = offset
     for entry in log.read(offset):
@@ -261,7 +261,7 @@ def _replay_from(state: State, offset: int, log: Log, follower: Follower | None)
     return at - offset
 
 
-def _check_fits(state: State, offset: int, log: Log) -> None:
+def _check_fits(state: State, offset: int, log: Ticks) -> None:
     """Raises ReplayError unless `state` is what the log gives up to `offset`."""
     if not 0 < offset <= log.end:
         raise ReplayError(f"offset {offset} is not within the log, which ends at {log.end}")

@@ -82,7 +82,7 @@ class HistoryQueries:
             ok, body = False, errors.error_body(errors.Code.NOT_READY, f"the history cannot be read: {error}")
         except RuntimeError as error:  # it is being closed
             ok, body = False, errors.error_body(errors.Code.NOT_READY, f"the history is closed: {error}")
-        except Exception:
+        except Exception:  # one query's bug must not leave its client without an answer
             logger.exception("query %s failed", method)
             ok, body = (
                 False,

@@ -133,7 +133,7 @@ class Contract:
         from web3.utils import get_abi_input_types
 
         entry = next((one for one in self._abi if one["type"] == "constructor"), {"type": "constructor"})
-        return offline().codec.encode(get_abi_input_types(entry) if "inputs" in entry else [], arguments)  # type: ignore[arg-type]
+        return offline().codec.encode(get_abi_input_types(entry) if "inputs" in entry else [], arguments)  # type: ignore[arg-type]  # plain dicts
 
     def read(self, rpc: Rpc, address: str, name: str, *arguments: Any, tag: int | str = "latest") -> Any:
         """Decoded result of a view function."""

@@ -18,6 +18,7 @@ from typing import Final
 from sequencer.contracts import load
 from sequencer.l1 import blobs
 from sequencer.l1.abi import Contract
+from sequencer.l1.batch import Batch
 from sequencer.l1.errors import (
     BatchMismatch,
     BatchOutOfOrder,
@@ -44,23 +45,6 @@ CALLDATA_FIXED_BYTES: Final = 4 + 13 * 32
 BUDGET_LOOK_S: Final = 0.25  # between looks at a budget that is still to grow
 # reverts of a batch whose past is not L1's: a reorganisation has taken it away, and may bring it back
 OTHER_PAST: Final = ("rollup: pre-root is not the last root", "rollup: inbox hash is not the inbox's")
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Arguments of `Rollup.post` or `post_blobs`."""
-
-    batch_id: int
-    pre_root: bytes
-    post_root: bytes
-    segments: int
-    records: int
-    first_seq: int
-    time_s: int
-    inbox_count: int
-    inbox_hash: bytes
-    work: int
-    payload: bytes
 
 
 class PosterState(StrEnum):

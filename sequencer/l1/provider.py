@@ -81,7 +81,8 @@ class Provider(JSONBaseProvider):
             refused = refusal(method, error)
             if named not in (number, None) or is_rate(refused):
                 raise self.unavailable(f"{method}: {refused.message} ({refused.code})")
-            return {"jsonrpc": "2.0", "id": number, "error": {**error, "code": refused.code}}  # type: ignore[typeddict-item]
+            told = {**error, "code": refused.code}
+            return {"jsonrpc": "2.0", "id": number, "error": told}  # type: ignore[typeddict-item]  # a node's own
         if type(named) is not int or named != number:
             raise self.unavailable(f"{method}: an answer to another request: id {named!r:.40}, not {number}")
         if "result" not in answer:

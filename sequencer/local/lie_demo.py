@@ -16,8 +16,8 @@ from sequencer.contracts import load
 from sequencer.development import devnet_params
 from sequencer.engine.engine import Engine, Submission, class_of
 from sequencer.genesis import genesis_root, genesis_state
-from sequencer.l1 import poster
 from sequencer.l1.abi import Contract
+from sequencer.l1.batch import Batch
 from sequencer.l1.chains import Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.errors import RpcReverted
@@ -41,7 +41,7 @@ from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.transition import apply
-from sequencer.rollup.batcher import EMPTY_HASH, Batch
+from sequencer.rollup.batcher import EMPTY_HASH
 
 SEQUENCER: Final = 0
 CHALLENGER: Final = 8
@@ -191,7 +191,7 @@ class Stage:
             taken = int(ROLLUP.read(self.chain.rpc, self.at.rollup, "tip")[2])
             if late_s is not None and one.inbox_count > OPENING >= taken:
                 self.chain.set_next_time(self.deadline_s(OPENING) + late_s)
-            if not posting.offer(poster.Batch(**{name: getattr(one, name) for name in _BATCH_FIELDS})):
+            if not posting.offer(one):
                 raise RuntimeError(f"batch {one.batch_id} was not taken")
             posting.drain(30.0)
             if posting.status().queued:
@@ -239,7 +239,7 @@ class Stage:
         )
 
 
-_BATCH_FIELDS: Final = tuple(poster.Batch.__dataclass_fields__)
+_BATCH_FIELDS: Final = tuple(Batch.__dataclass_fields__)
 
 
 def bent(made: list[Batch], lie: Lie) -> list[Batch]:

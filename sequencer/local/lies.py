@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sequencer.engine.engine import Engine
+from sequencer.l1.batch import Batch
 from sequencer.proof.audit import FaultKind
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec, insurance, matching, plans, work
@@ -20,7 +21,6 @@ from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import sequencing_fee
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
-from sequencer.rollup.batcher import Batch
 
 USD: Final = 1_000_000
 THIEF: Final = 2  # the account that gains where somebody must

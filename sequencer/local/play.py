@@ -10,6 +10,7 @@ from typing import Final
 
 from sequencer.development import FEEDS, feed_key
 from sequencer.engine.engine import Submission, Tick, class_of
+from sequencer.l1.batch import Batch
 from sequencer.l1.follower import EMPTY_HASH, PostedBatch
 from sequencer.local.devnet import devnet_key
 from sequencer.local.lies import CROWD, LyingEngine
@@ -24,7 +25,7 @@ from sequencer.protocol.codec import inbox_hash
 from sequencer.protocol.constants import ELEMENT_BYTES, Kind
 from sequencer.protocol.market import strike_step
 from sequencer.protocol.state import State, expiry_time
-from sequencer.rollup.batcher import Batch, Batcher
+from sequencer.rollup.batcher import Batcher
 from sequencer.wire.names import find_instrument
 
 MAKER, TAKER, OVER_SOLD, LIQUIDATOR = 1, 2, 3, 4

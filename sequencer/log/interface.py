@@ -76,8 +76,25 @@ class Redone(msgspec.Struct, frozen=True):
     reason: int
 
 
-class Log(Protocol):
-    """What every backend offers. Offsets count ticks from 0."""
+class Ticks(Protocol):
+    """What can be read of every backend. Offsets count ticks from 0."""
+
+    def read(self, start: int) -> Iterator[Entry]:
+        """Entries from offset `start` on."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """Offset of the next append."""
+        ...
+
+    def hash_before(self, offset: int) -> bytes:
+        """Chain hash of the entry before `offset`. Raises LogError when there is none."""
+        ...
+
+
+class Log(Ticks, Protocol):
+    """What every backend offers to its one writer."""
 
     def append(self, entry: Entry, expected_offset: int) -> bytes:
         """Makes `entry` durable at `expected_offset`; its chain hash.
@@ -92,17 +109,4 @@ class Log(Protocol):
 
     def try_room(self, size: int) -> None:
         """Whether the log would take an entry of `size` bytes. Raises as `append`."""
-        ...
-
-    def read(self, start: int) -> Iterator[Entry]:
-        """Entries from offset `start` on."""
-        ...
-
-    @property
-    def end(self) -> int:
-        """Offset of the next append."""
-        ...
-
-    def hash_before(self, offset: int) -> bytes:
-        """Chain hash of the entry before `offset`. Raises LogError when there is none."""
         ...

@@ -105,18 +105,6 @@ class LogReader:
         """See Log.read."""
         return read_ticks(self._db, start)
 
-    def append(self, entry: Entry, expected_offset: int) -> bytes:
-        """Not here."""
-        raise NotImplementedError
-
-    def check_place(self) -> None:
-        """Not here."""
-        raise NotImplementedError
-
-    def try_room(self, size: int) -> None:
-        """Not here."""
-        raise NotImplementedError
-
     def hash_before(self, offset: int) -> bytes:
         """See Log.hash_before."""
         return hash_before(self._db, offset)

@@ -4,14 +4,14 @@ So no key of a feed is on the sequencer's machine, and each feed can be another 
 (`signed:URL`) and takes what is signed by that feed's key of PARAMS; it can leave out a record, not alter one.
 """
 
-import http.server
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
+from sequencer import pages
 from sequencer.market.feeds import (
     FeedError,
     FeedSource,
@@ -126,45 +126,19 @@ class FeedProcess:
             self.look(int(time.time()))
 
 
-@contextmanager
-def serve(process: FeedProcess, host: str, port: int) -> Iterator[int]:
+def serve(process: FeedProcess, host: str, port: int) -> AbstractContextManager[int]:
     """Shows `process` to whoever asks: `/` the records, `/health` 200 or 503. The port."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        timeout = 10  # of a client that says nothing
+    def answer(path: str) -> tuple[int, str, str]:
+        shown = process.shown(int(time.time()))
+        if path == "/":
+            return 200, "application/json", json.dumps(shown)
+        error, code = {"error": shown["error"]}, 200 if shown["records"] and not shown["error"] else 503
+        if path != "/health":
+            error, code = {"error": "there are / and /health"}, 404
+        return code, "application/json", json.dumps(error)
 
-        def do_GET(self) -> None:
-            shown = process.shown(int(time.time()))
-            if self.path == "/":
-                self._answer(200, shown)
-            elif self.path == "/health":
-                is_well = bool(shown["records"]) and not shown["error"]
-                self._answer(200 if is_well else 503, {"error": shown["error"]})
-            else:
-                self._answer(404, {"error": "there are / and /health"})
-
-        def _answer(self, code: int, value: object) -> None:
-            body = json.dumps(value).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="feed", daemon=True)
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return pages.serve(answer, host, port, "feed")
 
 
 def _object(data: bytes, where: str) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from sequencer.checksums import FROM_COPY, damaged, guarded
 from sequencer.engine import snapshots
+from sequencer.l1.batch import Batch
 from sequencer.l1.txstore import REMEDY as TX_REMEDY
 from sequencer.log.interface import LogError
 from sequencer.log.sqlite import LogReader, read_ticks
-from sequencer.rollup.batcher import Batch, Cursor, as_logged
+from sequencer.rollup.batcher import Cursor, as_logged
 
 FINDINGS_MAX: Final = 100  # of a store; one is enough to know that it is damaged
 SHARE: Final = 0.1  # of a core that a look beside a running sequencer takes

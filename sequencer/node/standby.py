@@ -22,6 +22,7 @@ from sequencer.genesis import genesis_root, genesis_state
 from sequencer.history import history as histories
 from sequencer.history.history import History
 from sequencer.history.store import FILE as HISTORY_FILE
+from sequencer.l1.batch import Batch
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import FollowerError, L1Error, ReorgTooDeep
 from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
@@ -39,7 +40,7 @@ from sequencer.protocol import codec
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
-from sequencer.rollup.batcher import Batch, Batcher
+from sequencer.rollup.batcher import Batcher
 from sequencer.rollup.rollback import Recovery
 from sequencer.rollup.withdrawals import Withdrawals
 

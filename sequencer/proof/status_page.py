@@ -5,14 +5,13 @@ The page needs nothing from elsewhere, runs no script, and loads itself anew; wh
 
 import contextlib
 import html
-import http.server
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
+from sequencer import pages
 from sequencer.clock import utc
 
 REFRESH_S: Final = 5
@@ -32,52 +31,23 @@ def summary(status: Status) -> Status:
 # --- the server -----------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def serve(status: Callable[[], Status], port: int) -> Iterator[int]:
+def serve(status: Callable[[], Status], port: int) -> contextlib.AbstractContextManager[int]:
     """Serves what `status()` gives on 127.0.0.1, on a thread of its own; the port."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        timeout = 10  # of a client that says nothing
+    def answer(path: str) -> tuple[int, str, str]:
+        now_s, known = int(time.time()), status()
+        if path == "/":
+            return 200, "text/html; charset=utf-8", page(known, now_s)
+        if path == "/status.json":
+            return 200, "application/json", msgspec.json.encode(known).decode()
+        if path == "/metrics":
+            return 200, "text/plain; version=0.0.4; charset=utf-8", metrics(known)
+        if path == "/health":
+            is_well = known["ok"] and not is_stale(known, now_s)
+            return 200 if is_well else 503, "text/plain", f"{headline(known, now_s)}\n"
+        return 404, "text/plain", PATHS
 
-        def do_GET(self) -> None:
-            now_s, known = int(time.time()), status()
-            path = self.path.partition("?")[0]
-            if path == "/":
-                self._answer(200, "text/html; charset=utf-8", page(known, now_s))
-            elif path == "/status.json":
-                self._answer(200, "application/json", msgspec.json.encode(known).decode())
-            elif path == "/metrics":
-                self._answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics(known))
-            elif path == "/health":
-                is_well = known["ok"] and not is_stale(known, now_s)
-                self._answer(200 if is_well else 503, "text/plain", f"{headline(known, now_s)}\n")
-            else:
-                self._answer(404, "text/plain", PATHS)
-
-        def _answer(self, code: int, of_type: str, text: str) -> None:
-            body = text.encode()
-            self.send_response(code)
-            self.send_header("Content-Type", of_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("Cache-Control", "no-store")
-            self.send_header("Content-Security-Policy", POLICY)
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    return pages.serve(answer, "127.0.0.1", port, "status", {"Content-Security-Policy": POLICY})
 
 
 # --- what it says ---------------------------------------------------------------------------------

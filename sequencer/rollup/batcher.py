@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sequencer.checksums import FROM_COPY, StoreDamaged, damaged, guard, guarded, row_sum
+from sequencer.l1.batch import Batch
 from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
 from sequencer.l1.blobs import count as blob_count
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
-from sequencer.log.interface import Log, LogLost
+from sequencer.log.interface import LogLost, Ticks
 from sequencer.protocol import batch, codec, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import Segment
@@ -31,25 +32,6 @@ _BATCH = (
 )
 _END = "post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, work, id + 1"
 _ROW = f"{_BATCH}, next_offset, next_segment, header_hash"
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch as Rollup.post takes it. Roots: 32 bytes; time, inbox count, inbox hash and work: the exchange's
-    after it.
-    """
-
-    batch_id: int
-    pre_root: bytes
-    post_root: bytes
-    segments: int
-    records: int
-    first_seq: int
-    time_s: int
-    inbox_count: int
-    inbox_hash: bytes
-    work: int
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +76,7 @@ class Batcher:
     def __init__(
         self,
         path: Path,
-        log: Log,
+        log: Ticks,
         genesis_root: bytes,
         payload_bytes: int | None = None,
         in_blobs: bool = False,
@@ -353,7 +335,7 @@ class Batcher:
         self._db.close()
 
 
-def as_logged(log: Log, batch_id: int, start: Cursor, end: tuple[int, int]) -> Batch | None:
+def as_logged(log: Ticks, batch_id: int, start: Cursor, end: tuple[int, int]) -> Batch | None:
     """The batch that a log gives from `start` to `end`, a log offset and segments of that entry."""
     taken: list[Segment] = []
     time_s, units, offset, place = 0, start.work, start.offset, start.segment

@@ -20,7 +20,7 @@ from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
 from sequencer.l1.follower import Follower, InboxMessage, RolledBack
 from sequencer.l1.heads import Heads
 from sequencer.l1.inbox import Deadlines
-from sequencer.l1.poster import Batch, Posted, Poster, PosterConfig, gas_of
+from sequencer.l1.poster import Posted, Poster, PosterConfig, gas_of
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, leader, standing
 from sequencer.l1.signing import Signer
@@ -435,22 +435,7 @@ class L1Worker:
             if stored.first_seq + stored.records > self._verified():
                 self.unverified = stored.batch_id
                 break
-            if not poster.offer(
-                Batch(
-                    batch_id=stored.batch_id,
-                    pre_root=stored.pre_root,
-                    post_root=stored.post_root,
-                    segments=stored.segments,
-                    records=stored.records,
-                    first_seq=stored.first_seq,
-                    time_s=stored.time_s,
-                    inbox_count=stored.inbox_count,
-                    inbox_hash=stored.inbox_hash,
-                    work=stored.work,
-                    payload=stored.payload,
-                ),
-                self._outbox.epoch_of(stored.batch_id),
-            ):
+            if not poster.offer(stored, self._outbox.epoch_of(stored.batch_id)):
                 break
             first_id = stored.batch_id + 1
         return first_id

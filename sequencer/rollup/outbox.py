@@ -8,8 +8,9 @@ import sqlite3
 from pathlib import Path
 
 from sequencer.checksums import StoreDamaged
+from sequencer.l1.batch import Batch
 from sequencer.log.sqlite import LogReader, epoch_of
-from sequencer.rollup.batcher import BATCHES_FILE, Batch, as_logged, read_stored, start_of
+from sequencer.rollup.batcher import BATCHES_FILE, as_logged, read_stored, start_of
 
 
 class Outbox:

@@ -77,7 +77,7 @@ class Kept:
 
     __slots__ = ("id", "label")
 
-    def __init__(self, id: int, label: str) -> None:  # noqa: A002 - the field's own word
+    def __init__(self, id: int, label: str) -> None:  # noqa: A002  # the field's own word
         self.id = id
         self.label = label
 

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from sequencer.cli import main
+from sequencer.l1.batch import Batch
 from sequencer.l1.errors import DeploymentError
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.txmgr import TxManager
@@ -37,7 +38,6 @@ from sequencer.proof.challenge import Challenge, arbiter
 from sequencer.proof.exit import marks_age_s
 from sequencer.proof.status_page import STALE_S, headline, page, serve
 from sequencer.proof.watcher import BATCHES_SHOWN, WatchConfig, Watcher
-from sequencer.rollup.batcher import Batch
 
 USD = 1_000_000
 

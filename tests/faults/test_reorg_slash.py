@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sequencer.genesis import genesis_state
-from sequencer.l1.poster import Batch, Poster, PosterConfig, PosterState
+from sequencer.l1.batch import Batch
+from sequencer.l1.poster import Poster, PosterConfig, PosterState
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sequencer.l1 import chains
+from sequencer.l1.batch import Batch
 from sequencer.l1.chains import Chain
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.errors import ChainStartError
 from sequencer.l1.follower import Follower
-from sequencer.l1.poster import Batch
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager

@@ -15,10 +15,10 @@ import pytest
 
 from sequencer.genesis import genesis_state
 from sequencer.l1 import blobs
+from sequencer.l1.batch import Batch
 from sequencer.l1.blobs import Sidecar
 from sequencer.l1.errors import RpcReverted, TransactionFailed
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX, PAYLOAD_HEAD, PAYLOAD_START
-from sequencer.l1.poster import Batch
 from sequencer.l1.signing import Content, Fees
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer

@@ -17,12 +17,13 @@ from sequencer.contracts import load
 from sequencer.genesis import genesis_root
 from sequencer.l1 import blobs, chains
 from sequencer.l1.abi import Contract
+from sequencer.l1.batch import Batch
 from sequencer.l1.beacon import Beacon
 from sequencer.l1.chains import Chain
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.errors import RpcRejected, RpcReverted, RpcUnavailable
 from sequencer.l1.follower import Follower, PostedBatch
-from sequencer.l1.poster import Batch, Poster, PosterConfig, post_blobs_gas
+from sequencer.l1.poster import Poster, PosterConfig, post_blobs_gas
 from sequencer.l1.signing import Content, Fees, Signer
 from sequencer.l1.txmgr import TxConfig, TxManager, bumped
 from sequencer.l1.wallet import Wallet

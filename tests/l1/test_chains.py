@@ -8,9 +8,10 @@ from sequencer.clock import utc
 from sequencer.contracts import load
 from sequencer.l1 import chains
 from sequencer.l1.abi import Contract
+from sequencer.l1.batch import Batch
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import ChainStartError, DeploymentError, RpcUnavailable, TransactionFailed
-from sequencer.l1.poster import Batch, Poster
+from sequencer.l1.poster import Poster
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.wallet import key_from_environment, key_from_keystore
 from sequencer.protocol.batch import data_root

@@ -8,10 +8,10 @@ from sequencer.contracts import load
 from sequencer.engine.engine import Engine
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.abi import Contract
+from sequencer.l1.batch import Batch
 from sequencer.l1.chains import Chain
 from sequencer.l1.deploy import DeployConfig, deploy
 from sequencer.l1.errors import TransactionFailed
-from sequencer.l1.poster import Batch
 from sequencer.l1.rpc import to_bytes
 from sequencer.l1.wallet import Mined, Wallet
 from sequencer.local.devnet import devnet_params, feed_key

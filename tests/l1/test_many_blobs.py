@@ -8,8 +8,8 @@ import pytest
 
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1 import blobs, chains
+from sequencer.l1.batch import Batch
 from sequencer.l1.chains import Chain
-from sequencer.l1.poster import Batch
 from sequencer.l1.rpc import to_bytes
 from sequencer.proof.audit import FaultKind
 from sequencer.proof.challenge import SEGMENT_ELEMENTS_MAX, arbiter, bounds, challenge_segment

@@ -257,7 +257,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from sequencer.l1.chains import DEVNET_MNEMONIC
-from sequencer.l1.poster import Batch, Poster
+from sequencer.l1.batch import Batch
+from sequencer.l1.poster import Poster
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxManager

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from sequencer.l1 import blobs
+from sequencer.l1.batch import Batch
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.log.interface import Entry, LogLost
 from sequencer.log.sqlite import SqliteLog
 from sequencer.protocol import batch, codec, work
 from sequencer.protocol.constants import ELEMENT_BYTES, Kind
-from sequencer.rollup.batcher import Batch, Batcher, read_stored
+from sequencer.rollup.batcher import Batcher, read_stored
 from tests.simulation.little import Little, deposit, genesis
 
 SMALL = 3_000

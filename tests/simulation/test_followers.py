@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from sequencer.cli import main
+from sequencer.l1.batch import Batch
 from sequencer.local.devnet import devnet_signer
 from sequencer.local.lie_demo import LATE_S, Stage, bent, chained, stage
 from sequencer.local.lies import LIES
 from sequencer.market.tape import open_tape
 from sequencer.node.standby import Standby, StandbyConfig
 from sequencer.proof.archive import Archive
-from sequencer.rollup.batcher import Batch
 
 
 @pytest.fixture(scope="module")
