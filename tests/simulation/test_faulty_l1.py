@@ -29,6 +29,7 @@ from tests.simulation.kill import posts
 from tests.simulation.test_outage import TRADERS, Orders, trading
 from tests.simulation.world import Client, Node, World
 
+TOLD_S = 60.0  # until what is wrong is told: a silence is one after the timeout of a request
 GOES_ON_S = float(os.environ.get("FAIRSTRIKE_GOES_ON_S", "60"))  # 10 on a machine that does nothing else
 NODE_CHAINS = [pytest.param(name, marks=pytest.mark.node) for name in ("anvil", "hardhat")]
 SEQUENCERS = Contract(load("Sequencers").abi)
@@ -56,7 +57,7 @@ class Scene:
         told: dict[str, Any] = {}
         if says is not None:
             told = await self.client.until(
-                lambda one: says in one["l1_error"] and one["l1_error"], GOES_ON_S, f"{says!r} to show"
+                lambda one: says in one["l1_error"] and one["l1_error"], TOLD_S, f"{says!r} to show"
             )
         else:
             await asyncio.sleep(0.3)
@@ -180,7 +181,7 @@ def test_clock__off_for_three_seconds__stops_the_ticks_and_is_in_no_record(world
             await scene.goes_on()
             before = await scene.client.ask("status")
             shift.write_text(str(jump_s))
-            told = await scene.client.until(lambda one: one["clock_error"], GOES_ON_S, "the jump to show")
+            told = await scene.client.until(lambda one: one["clock_error"], TOLD_S, "the jump to show")
             assert f"the machine's clock has jumped by {jump_s:+d} s" in told["clock_error"]
             assert await scene.orders.send(3) == [Code.NOT_READY] * 3
             assert told["clock_error"] in told["refuses_because"]
@@ -206,7 +207,7 @@ def test_clock__wrong_from_the_start__takes_no_order_until_it_is_right(world: Wo
         client = await node.connect()
         assert client is not None
         told = await client.until(
-            lambda one: "ahead of L1" in one["clock_error"], GOES_ON_S, "the clock to show"
+            lambda one: "ahead of L1" in one["clock_error"], TOLD_S, "the clock to show"
         )
         assert not told["accepts_orders"]
         client.close()
@@ -320,7 +321,7 @@ def test_key__out_of_ether__acknowledges_nothing_more(world: World) -> None:
         async with running(world, "empty") as scene:
             await scene.goes_on()
             scene.proxy.fault = faulty_l1.balance(10**12)
-            await scene.client.until(lambda one: not one["accepts_orders"], GOES_ON_S, "the brake")
+            await scene.client.until(lambda one: not one["accepts_orders"], TOLD_S, "the brake")
             assert await scene.orders.send(40) == [Code.NOT_READY] * 40
             status = await scene.client.ask("status")
             assert "the sequencer's key has 0.000001 ETH" in status["refuses_because"]
