@@ -26,7 +26,8 @@ from sequencer.l1.deploy import DeployConfig, deploy
 from sequencer.l1.heads import NO_EVENTS
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_params, wait_for
-from sequencer.node.service import Service, ServiceConfig
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.rollup.l1_worker import L1Config
 
 CREDIT_TIMEOUT_S: Final = 60.0

@@ -36,7 +36,8 @@ from sequencer.clock import ManualClock
 from sequencer.genesis import genesis_state
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.parameters import of_deployment
-from sequencer.node.service import Service, ServiceConfig
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.protocol.codec import domain_separator
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.params import Params
@@ -221,7 +222,7 @@ def compare_api(of: Recomputation, service: Service) -> None:
     """Answers of a sequencer that has started again."""
     for number, account in of.state.accounts.items():
         one = of.books[number]
-        told = service.answer("account", {"account": number})
+        told = service.answers.answer("account", {"account": number})
         marks = {i: of.state.pages[i >> 5].rows[i & 31][0] for i in account.positions}
         value = sum(lots * marks[i] for i, lots in account.positions.items())
         wanted = {
@@ -241,7 +242,7 @@ def compare_api(of: Recomputation, service: Service) -> None:
         ):
             of.differs(f"account {number}: the identity does not hold after the restart")
         of.counts["accounts after the restart"] += 1
-        for row in service.answer("positions", {"account": number}):
+        for row in service.answers.answer("positions", {"account": number}):
             position = one.held[row["number"]]
             average = Decimal(position.cost) * TICK_USD / Decimal(position.lots)
             wanted = {
@@ -264,7 +265,7 @@ def compare(of: Recomputation, whose: str, told: dict[str, Any], wanted: dict[st
 
 def compare_greeks(of: Recomputation, service: Service, row: dict[str, Any]) -> None:
     """A position's greeks are its lots times the option's, and those are Black-76's at the mark's volatility."""
-    ticker = service.answer("ticker", {"instrument": row["number"]})
+    ticker = service.answers.answer("ticker", {"instrument": row["number"]})
     page = of.state.pages[row["number"] >> 5]
     years = (instrument_expiry_time(row["number"]) - page.time) / (365 * 86_400)
     if ticker["mark_iv"] is None or years <= 0:

@@ -168,7 +168,8 @@ class RealService:
 
     async def start(self, address: str) -> None:
         from sequencer.clock import ManualClock
-        from sequencer.node.service import Service, ServiceConfig
+        from sequencer.node.service import Service
+        from sequencer.node.settings import ServiceConfig
 
         contract = bytes.fromhex(CONTRACT[2:])
         config = ServiceConfig(self.folder, PARAMS, verifying_contract=contract, chain_id=CHAIN_ID)

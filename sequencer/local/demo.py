@@ -284,16 +284,16 @@ class Demo:
         """Waits for L1 when it has not had a batch for long, so that none is posted hours after its time."""
         service = self.devnet.service
         stored = service.batcher.cursor.batch_id - 1
-        if service.last_posted >= stored or (service.worker is not None and service.worker.paused):
+        if service.pace.last_posted >= stored or (service.worker is not None and service.worker.paused):
             self._posted_s = now_s
         elif now_s > self._posted_s + POST_WITHIN_S:
-            await wait_for(lambda: service.last_posted >= stored, 120.0, f"batch {stored} to be posted")
+            await wait_for(lambda: service.pace.last_posted >= stored, 120.0, f"batch {stored} to be posted")
             self._posted_s = now_s
 
     async def _batch(self, now_s: int) -> None:
         await self.devnet.set_chain_time(now_s)
         if self.config.batches == "hourly":
-            self.devnet.service.request_batches()
+            self.devnet.service.pace.request_batches()
 
     def _let_post(self, is_on: bool) -> None:
         if self.devnet.service.worker is not None:
@@ -501,7 +501,7 @@ class Demo:
             devnet.deployment.deploy_block,
             confirmations=0,
         )
-        last = devnet.service.last_posted
+        last = devnet.service.pace.last_posted
 
         def shown(batch: PostedBatch) -> None:
             self.progress("replay", batch.batch_id, last)

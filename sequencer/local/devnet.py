@@ -33,7 +33,8 @@ from sequencer.l1.errors import DeploymentError
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.market.feeds import FeedSource
-from sequencer.node.service import Service, ServiceConfig
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.rollup.l1_worker import L1Config
@@ -275,11 +276,11 @@ class Devnet:
     async def post_all(self, timeout_s: float = 120.0) -> int:
         """Puts all that is durable into batches and waits until L1 has them; the last batch's id."""
         service = self.service
-        service.request_batches()
+        service.pace.request_batches()
         await service.driver.flush()
         await service.driver.tick()
         last = service.batcher.cursor.batch_id - 1
-        await wait_for(lambda: service.last_posted >= last, timeout_s, f"batch {last} to be posted")
+        await wait_for(lambda: service.pace.last_posted >= last, timeout_s, f"batch {last} to be posted")
         return last
 
     def liquidator(self, *bidders: tuple[int, bytes]) -> None:

@@ -51,7 +51,8 @@ from sequencer.market.public import DeribitSource
 from sequencer.market.signed import SignedSource
 from sequencer.market.tape import TapeError, parse_instrument
 from sequencer.node.check import check_folder
-from sequencer.node.service import Service, ServiceConfig
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.node.standby import StandbyConfig
 from sequencer.node.standby_service import StandbyService
 from sequencer.protocol.codec import domain_separator
@@ -234,11 +235,11 @@ async def _hand_over(config: NodeConfig, stop: asyncio.Event) -> None:
     await asyncio.to_thread(_check_leads, config)
     service = Service(of, config.clock, config.signer)
     service.take_no_more()
-    service.make_batches()
+    service.pace.make_batches()
     last = service.batcher.cursor.batch_id - 1
     await service.start(config.socket, run=False)
     try:
-        while service.last_posted < last and not stop.is_set() and service.failure is None:
+        while service.pace.last_posted < last and not stop.is_set() and service.failure is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), of.l1.poll_s)
     finally:

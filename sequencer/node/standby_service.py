@@ -16,7 +16,7 @@ from sequencer.history.queries import HistoryQueries
 from sequencer.l1.heads import Heads
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.signing import Signer
-from sequencer.node.service import system_info
+from sequencer.node.answers import system_info
 from sequencer.node.standby import Standby, StandbyConfig
 
 L1_TIMEOUT_S = 6.0  # of a whole answer: a line that swallows bytes is noticed after it

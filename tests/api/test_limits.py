@@ -334,7 +334,7 @@ def test_health__of_a_sequencer_that_takes_no_orders__says_why():
     with Exchange(RealService) as running:
         health = HttpGet(running)
         assert health()[0] == 200
-        running.do(lambda: setattr(running.sequencer.service, "_deposed", "another leads"))
+        running.do(lambda: setattr(running.sequencer.service.gate, "deposed", "another leads"))
         deadline = time.monotonic() + PATIENCE_S
         while health()[0] == 200 and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -321,7 +321,7 @@ def test_outcome__of_orders_whose_acks_were_lost__says_what_became_of_each():
 async def hold(service):
     """Lets the service tick no more by itself."""
     service.driver.end()
-    for task in service._tasks:
+    for task in service.tasks:
         await task
 
 

@@ -17,7 +17,7 @@ from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.l1.rpc import to_int
 from sequencer.local.bench import FlatSource
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_params, devnet_signer
-from sequencer.node.service import BATCHES_AHEAD_MAX
+from sequencer.node.pace import BATCHES_AHEAD_MAX
 from sequencer.proof.replay import replay
 from sequencer.queue.driver import DriverConfig
 from sequencer.sdk.client import Client
@@ -196,7 +196,7 @@ def test_l1_away__lets_what_comes_wait_in_the_log_and_fill_more_of_one_batch(tmp
             service.worker.paused = True
             for second in range(4, 64):  # reports and marks of each second
                 await service.advance(START_S + second)
-            waiting = service._status()["ticks_unbatched"]
+            waiting = service.status.read()["ticks_unbatched"]
             stored = service.batcher.cursor.batch_id - 1
             assert stored - before == BATCHES_AHEAD_MAX
             assert waiting > 0

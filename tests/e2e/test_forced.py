@@ -123,7 +123,7 @@ async def censored_trader_is_served(folder: Path) -> None:
         assert (await call(devnet, "status"))["waiting"] == []
         await devnet.set_chain_time(START_S + 200)
         await asyncio.to_thread(devnet.chain.mine, 1)
-        proof = devnet.service.answer("withdrawal", {"number": 0})
+        proof = devnet.service.answers.answer("withdrawal", {"number": 0})
         assert (proof["batch_id"], proof["amount"]) == (last, paid)
         siblings = [bytes.fromhex(one[2:]) for one in proof["siblings"]]
         bitmap = int(proof["bitmap"], 16)
@@ -196,7 +196,7 @@ async def withholder_of_marks_is_frozen(folder: Path) -> None:
             await devnet.set_chain_time(now_s)
             await devnet.post_all()
             assert state.globals.inbox_count == count
-            assert service.answer("status", {})["messages_waiting_for_marks"] == 1
+            assert service.answers.answer("status", {})["messages_waiting_for_marks"] == 1
         assert Kind.FORCED_WITHDRAW not in kinds_of(devnet, offset)
         await devnet.set_chain_time(sent["deadline"] + 30)
         await asyncio.to_thread(devnet.chain.mine, 1)
@@ -264,7 +264,7 @@ async def late_sequencer_stops_itself(folder: Path) -> None:
             await asyncio.to_thread(anybody.freeze)
 
         index = await outage(DELAY_MIN_S // 2 + 1)
-        service.request_batches()
+        service.pace.request_batches()
         await service.driver.flush()
         await service.driver.tick()
         await wait_for(lambda: "could be slashed" in worker.last_error, 30.0, "an alarm")

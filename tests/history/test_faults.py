@@ -146,7 +146,7 @@ def test_queries__beyond_what_may_wait__are_refused(exchange: Exchange) -> None:
 
     def ask() -> None:
         for _ in range(ASKED_MAX + 5):
-            service._history_queries.ask(
+            service.answers.history.ask(
                 "order_history", params, service.views, lambda ok, body: answers.append((ok, body))
             )
 

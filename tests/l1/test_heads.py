@@ -29,7 +29,8 @@ from sequencer.l1.inbox import INBOX
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_params
 from sequencer.local.devnet import wait_for as until
-from sequencer.node.service import Service, ServiceConfig
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.rollup.l1_worker import L1Config
 from tests.simulation import faulty_l1
 

@@ -50,7 +50,7 @@ def test_devnet__a_deposit__is_credited_posted_and_survives_a_restart_of_the_seq
             g = devnet.service.state.globals
             assert (g.pool, g.inbox_count) == (13_000_000, 3)
             root = devnet.service.state.root()
-            assert await devnet.post_all() == devnet.service.last_posted
+            assert await devnet.post_all() == devnet.service.pace.last_posted
             # The same folder, chain and deployment, as after an end and a start of the sequencer alone.
             await devnet.service.stop()
             again = Devnet(DevnetConfig(chain=devnet.chain.url, folder=tmp_path))

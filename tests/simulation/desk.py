@@ -18,7 +18,8 @@ from sequencer.l1.deploy import DeployConfig, deploy
 from sequencer.l1.follower import Follower
 from sequencer.local.bench import FlatSource, key_of, options, owner_of
 from sequencer.local.devnet import FEEDS, devnet_params, devnet_signer, feed_key
-from sequencer.node.service import Service, ServiceConfig
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.proof.challenge import records_of
 from sequencer.proof.replay import replay
 from sequencer.protocol import codec
@@ -138,26 +139,28 @@ class Desk:
         await service.driver.flush()
         stored = service.batcher.cursor.batch_id
         if service.batcher.waiting():
-            service.request_batches()
+            service.pace.request_batches()
             await until(lambda: service.batcher.cursor.batch_id > stored, "a batch")
         last = service.batcher.cursor.batch_id - 1
-        await until(lambda: service.last_posted >= last, f"batch {last} to be posted")
+        await until(lambda: service.pace.last_posted >= last, f"batch {last} to be posted")
         return last
 
     def lie(self) -> None:
         engine = self.service.engine
         if not isinstance(engine, LyingEngine):  # a roll-back has put an honest one there
-            engine = self.service.engine = self.service.driver.engine = LyingEngine(self.service.state)
+            engine = self.service.driver.engine = LyingEngine(self.service.state)
         engine.is_armed = True
 
     async def rolled_back(self, epoch: int) -> None:
         """Waits until that many roll-backs have been answered and all is on L1 again."""
         service = self.service
-        await until(lambda: service.recovery.epoch == epoch and not service._is_rolling_back, "the answer")
+        await until(
+            lambda: service.recovery.epoch == epoch and not service.roll_backs.is_running, "the answer"
+        )
         last = service.batcher.cursor.batch_id - 1
         assert last > 0
         await until(
-            lambda: service.last_posted >= service.batcher.cursor.batch_id - 1 > 0, "L1 to have it again"
+            lambda: service.pace.last_posted >= service.batcher.cursor.batch_id - 1 > 0, "L1 to have it again"
         )
 
     async def looked(self) -> None:

@@ -20,7 +20,8 @@ from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import standing
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
-from sequencer.node.service import Service, ServiceConfig
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.proof.replay import replay as replay_posted
 from sequencer.rollup.l1_worker import L1Config
 from tests.simulation import faulty_l1
@@ -301,7 +302,7 @@ def test_l1_thread__that_dies_of_the_unforeseen__is_loud_and_starts_again(
                 assert time.monotonic() < until, told
                 told.add(status["l1_error"])
                 await asyncio.sleep(0.02)
-                status = service.answer("status", {})
+                status = service.answers.answer("status", {})
             await service.stop()
             assert (status["l1_restarts"], status["l1_error"]) == (2, "")
             assert any("the L1 thread has failed (TypeError" in one for one in told)

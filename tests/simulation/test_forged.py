@@ -12,7 +12,7 @@ import pytest
 
 from sequencer.api.ipc import connect
 from sequencer.local.bench import key_of, owner_of
-from sequencer.node.service import _claims
+from sequencer.node.acks import claims
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -69,12 +69,12 @@ def test_forged_order__at_the_socket__never_comes_to_l1__and_what_came_after_sta
         thief.submit([forged_order(world, instrument, 100)])
         # Honest orders in the same moment, of the victim too, and a batch at once: none may be ahead of the check.
         await desk.orders(8, may_wait=True)
-        service.request_batches()
+        service.pace.request_batches()
         forged = await thief.answer()
         assert forged[1], forged  # acknowledged, and filled: the engine believes its gateway
         assert forged[2]["fills"]
         await until(
-            lambda: service.recovery.epoch == 1 and service._closed() is None, "the forgery to be undone"
+            lambda: service.recovery.epoch == 1 and service.gate.closed() is None, "the forgery to be undone"
         )
         await asyncio.wait_for(thief.lost.wait(), 10)  # who vouched for it is let go
         await desk.orders(8)
@@ -125,21 +125,21 @@ def test_forged_order__in_the_log_of_one_that_was_killed__is_undone_at_the_start
         assert ok, body
         await desk.orders(8)
         await desk.service.driver.flush()
-        desk.service.request_batches()
+        desk.service.pace.request_batches()
         await until(lambda: desk.service.batcher.cursor.batch_id > 2, "a batch that holds it")
         await desk.looked()
-        assert desk.service.last_posted == 1  # nothing goes that has not been checked
+        assert desk.service.pace.last_posted == 1  # nothing goes that has not been checked
         assert desk.service.worker is not None
         assert desk.service.worker.unverified == 2
-        await until(lambda: desk.service._snapshots.written > 0, "a snapshot")
+        await until(lambda: desk.service.pace.snapshots.written > 0, "a snapshot")
         thief.close()
         await desk.close()
 
         await desk.open()
         service = desk.service
         assert service.recovery.epoch == 1
-        assert service.rolled_back is not None
-        assert (body["seq"], Reason.BAD_SIGNATURE) in service.rolled_back.refused
+        assert service.roll_backs.report is not None
+        assert (body["seq"], Reason.BAD_SIGNATURE) in service.roll_backs.report.refused
         await desk.orders(4)
         await desk.check()
         assert raw in [one for entry in service.log.read(0) for one in entry.raws()]  # in its place, a no-op
@@ -163,12 +163,12 @@ class Checked:
         """A tick of so many orders; number `wrong` of what held is not by whom it says."""
         tick = little.run(little.orders(count))
         assert tick.entry is not None
-        claims = _claims(tick)
-        assert len(claims) == count
+        named = claims(tick)
+        assert len(named) == count
         if wrong is not None:
-            one = claims[wrong]
-            claims[wrong] = type(one)(one.seq, one.raw[:-1] + bytes([one.raw[-1] ^ 1]), one.signer)
-        self.vouched.add(claims, len(little.entries), tick.entry.first_seq + tick.entry.records)
+            one = named[wrong]
+            named[wrong] = type(one)(one.seq, one.raw[:-1] + bytes([one.raw[-1] ^ 1]), one.signer)
+        self.vouched.add(named, len(little.entries), tick.entry.first_seq + tick.entry.records)
 
 
 def test_ticks__are_verified_in_order__up_to_the_first_that_holds_a_forgery() -> None:

@@ -18,7 +18,8 @@ from sequencer.local.bench import key_of, owner_of
 from sequencer.log.interface import Entry, LogError, LogLost
 from sequencer.log.sqlite import SqliteLog
 from sequencer.node import service as service_module
-from sequencer.node.service import Service, ServiceConfig
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 from tests.history.compare import assert_is_of_log
@@ -197,7 +198,7 @@ def test_deposit__in_a_tick_that_is_lost__is_brought_again_and_credited_once(
     async def play() -> None:
         service = start(tmp_path)
         await service.start(str(tmp_path / "s"), run=False)
-        count, running = service._inbox_position()
+        count, running = service.inbox.position()
         cash = service.state.accounts[1].cash
         records = [deposit(0, amount=10**6 * (number + 1)) for number in range(3)]
         messages = []
@@ -205,22 +206,22 @@ def test_deposit__in_a_tick_that_is_lost__is_brought_again_and_credited_once(
             running = codec.inbox_hash(running, raw)
             messages.append(InboxMessage(count + number, raw, running, 1, "0x"))
         faulty.fault = staticmethod(lambda _at: LogError("disk is full"))
-        service._queue_messages(messages[:2])
+        service.inbox.queue(messages[:2])
         await service.driver.tick()
-        service._queue_messages(messages)  # the third has come, and the first two are looked at again
+        service.inbox.queue(messages)  # the third has come, and the first two are looked at again
         await service.driver.tick()
         await service.driver.flush()
-        assert service._inbox_position() == (count, service.state.globals.inbox_hash)
+        assert service.inbox.position() == (count, service.state.globals.inbox_hash)
         assert service.state.accounts[1].cash == cash
 
         faulty.fault = staticmethod(lambda _at: None)
         for _ in range(3):  # however often the L1 thread brings them
-            at = service._inbox_position()[0] - count
-            service._queue_messages(messages[at:])
-            service._queue_messages(messages[at:])
+            at = service.inbox.position()[0] - count
+            service.inbox.queue(messages[at:])
+            service.inbox.queue(messages[at:])
             await service.driver.tick()
             await service.driver.flush()
-        assert service._inbox_position() == (count + 3, running)
+        assert service.inbox.position() == (count + 3, running)
         assert service.state.globals.inbox_hash == running
         assert service.state.accounts[1].cash == cash + 6 * 10**6
         await service.stop()
@@ -234,15 +235,15 @@ def test_deposit__that_credits_nothing__moves_the_position_and_the_next_one_foll
     async def play() -> None:
         service = start(tmp_path)
         await service.start(str(tmp_path / "s"), run=False)
-        count, running = service._inbox_position()
+        count, running = service.inbox.position()
         for number, raw in enumerate((deposit(0, account=0), deposit(0, amount=10**6))):
             running = codec.inbox_hash(running, raw)
-            service._queue_messages([InboxMessage(count + number, raw, running, 1, "0x")])
+            service.inbox.queue([InboxMessage(count + number, raw, running, 1, "0x")])
             await service.driver.tick()
             await service.driver.flush()
-            assert service._inbox_position() == (count + number + 1, running)
+            assert service.inbox.position() == (count + number + 1, running)
             assert service.state.globals.inbox_hash == running
-        service.make_batches()
+        service.pace.make_batches()
         await service.stop()
 
     asyncio.run(play())
@@ -268,7 +269,7 @@ def test_listing__lost_with_its_tick__is_wanted_again(tmp_path: Path, faulty: ty
         service = start(tmp_path)
         terms = (0, 20_009, 4_600_000, False)
         service.keeper.wanted = [terms]
-        service._wanted = [terms]
+        service.wanted = [terms]
         await service.start(str(tmp_path / "s"), run=False)
         faulty.fault = staticmethod(lambda _at: LogError("disk is full"))
         now = service.state.globals.time
@@ -341,7 +342,7 @@ async def held(service: Service, client: Client, faulty: type[FaultyLog]) -> tup
     client.submit(orders[1:])
     await until(lambda: service.state.globals.seq >= before + 4, "the tick on top")
     asked = asyncio.create_task(client.ask("status"))
-    await until(lambda: len(service._held) == 1, "the query")
+    await until(lambda: len(service.answers) == 1, "the query")
     assert (await asyncio.to_thread(sorted, [2, 1])) == [1, 2]  # turns of the loop
     assert not asked.done()
     assert not client.events
@@ -368,8 +369,8 @@ def test_query__of_what_is_not_durable_yet__is_answered_once_it_is(
             if "book." in name
         ]
         assert books == [(status["seq"] - 2, 1, 0), (status["seq"], 1, 1)]  # each as its own tick left it
-        assert not service._held
-        assert service._held_bytes == 0
+        assert not len(service.answers)
+        assert service.answers.held_bytes == 0
         await service.stop()
 
     asyncio.run(play())

@@ -90,8 +90,8 @@ def test_lying_sequencer__is_rolled_back_and_recovers_by_itself_twice(world: Wor
         assert await asyncio.to_thread(challenge, world) == 2
         await desk.rolled_back(1)
         assert type(service.engine) is Engine
-        assert service.rolled_back is not None
-        assert [seq for seq, _ in service.rolled_back.refused] == [overdrawn]
+        assert service.roll_backs.report is not None
+        assert [seq for seq, _ in service.roll_backs.report.refused] == [overdrawn]
         await told_of_the_void(desk, overdrawn)
         await desk.orders(8)
         status = await desk.client.ask("status")
@@ -137,7 +137,7 @@ async def told_of_the_void(desk: Desk, seq: int) -> None:
     void = told[0][1]["void"]
     assert (void["seq"], void["kind"], void["reason"], void["order"]) == (seq, "WITHDRAW", "MARGIN", None)
     assert await desk.client.ask("order", seq=seq) == {"status": "void", **void}
-    report = desk.service.rolled_back
+    report = desk.service.roll_backs.report
     assert report is not None
     backs = [(name, body) for name, body in desk.client.events if "rolled_back" in body]
     assert (channel, {"rolled_back": {"batch_id": 2, "first_seq": report.first_seq}}) in backs
@@ -181,10 +181,10 @@ def test_crash_in_the_middle__and_a_bond_that_is_made_up_later(
         with pytest.raises(AssertionError, match="of an order that rests, or of a record that is void"):
             await desk.client.ask("order", seq=0)
         await desk.orders(8)
-        service.request_batches()
+        service.pace.request_batches()
         assert service.worker is not None
         await until(lambda: "the bond is 0 of" in service.worker.last_error, "the bond to be missed")
-        assert service.last_posted <= 1
+        assert service.pace.last_posted <= 1
 
         await desk.close()
         desk.rebond = True
@@ -207,15 +207,15 @@ def test_roll_back_that_is_wrong__stops_the_posting_and_nothing_else(world: Worl
         assert worker is not None
         entries = list(service.log.read(0))
         worker._look = lambda *_: None  # type: ignore[method-assign]  # it would find nothing on L1
-        service._on_rolled_back(Notice([event(1)], [deposit(number) for number in range(4)]))
+        service.roll_backs.note(Notice([event(1)], [deposit(number) for number in range(4)]))
         await until(lambda: worker._refused, "the refusal")
         await until(lambda: worker.last_error == worker._refused, "the status")
         assert list(service.log.read(0))[: len(entries)] == entries
         await desk.orders(4)
-        service.request_batches()
+        service.pace.request_batches()
         await until(lambda: service.batcher.cursor.batch_id > 2, "a batch")
         await desk.looked()
-        assert service.last_posted == 1
+        assert service.pace.last_posted == 1
         status = await desk.client.ask("status")
         assert "executing it again gives the same" in status["l1_error"]
         await desk.close()
@@ -239,7 +239,7 @@ def test_roll_back__that_a_reorganisation_takes_away__is_never_answered(world: W
         assert await asyncio.to_thread(challenge, world) == 1
         await desk.orders(4)
         await desk.looked()
-        assert (service.recovery.epoch, service._notice, service.last_posted) == (0, None, 1)
+        assert (service.recovery.epoch, service.roll_backs.notice, service.pace.last_posted) == (0, None, 1)
         await asyncio.to_thread(world.chain.revert, before)
         await asyncio.to_thread(world.chain.mine, 5)
         await desk.looked()
@@ -264,13 +264,13 @@ def test_submission__while_records_are_executed_again__is_refused_with_1102(worl
         await desk.open()
         await desk.service.driver.flush()
         desk.service.driver._quiet.clear()  # nothing ends it but this test
-        desk.service._is_rolling_back = True
+        desk.service.roll_backs.is_running = True
         instrument = min(desk.service.state.instruments.values())
         desk.client.submit([order(world.domain, 0, 1, 0, instrument, 0)])
         _, ok, body = await desk.client.answer()
         assert (ok, body["code"]) == (False, Code.NOT_READY)
         assert "executed again" in body["message"]
-        desk.service._is_rolling_back = False
+        desk.service.roll_backs.is_running = False
         await desk.orders(1)
         await desk.close()
 

@@ -24,7 +24,9 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.local.bench import key_of
 from sequencer.local.devnet import devnet_params, devnet_signer
-from sequencer.node.service import BEATS, Service, ServiceConfig
+from sequencer.node.pace import BEATS
+from sequencer.node.service import Service
+from sequencer.node.settings import ServiceConfig
 from sequencer.node.standby import Standby, StandbyConfig
 from sequencer.proof.replay import replay
 from sequencer.protocol import codec
@@ -357,7 +359,7 @@ def test_lying_leader__is_slashed_and_the_next_member_goes_on_at_once(world: Wor
         result = await service.submit(codec.sign(cancel, world.domain, key_of(0)), None)
         assert result.reason is Reason.OK
         service.driver.offer_system([])
-        await until(lambda: service.last_posted >= 1, "the new leader's batches")
+        await until(lambda: service.pace.last_posted >= 1, "the new leader's batches")
         folder = service.config.folder
         await service.history.run(int)
         found = assert_is_of_log(folder, service.log, genesis_state(world.domain, world.params))
@@ -381,7 +383,7 @@ def test_folder_of_a_former_leader__is_cut_back_to_what_l1_has(world: World) -> 
         assert desk.service.worker is not None
         desk.service.worker.paused = True
         await desk.orders(8)
-        desk.service.make_batches()
+        desk.service.pace.make_batches()
         await desk.orders(4)
         folder, root = desk.service.config.folder, desk.service.state.root()
         await desk.close()
@@ -421,7 +423,7 @@ def test_idle_leader__keeps_posting_and_nobody_can_take_over(tmp_path: Path) -> 
             world = World(tmp_path, chain, at, of, domain)
             service = service_of(world, tmp_path / "idle", 0, batch_interval_s=1e9)
             await service.start(str(tmp_path / "s"))
-            await until(lambda: service.last_posted >= BEATS, "batches of an idle exchange")
+            await until(lambda: service.pace.last_posted >= BEATS, "batches of an idle exchange")
             raws = [raw for entry in service.log.read(0) for raw in entry.raws()]
             assert {raw[0] for raw in raws} == {Kind.TICK}
             await service.stop()

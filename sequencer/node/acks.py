@@ -1,0 +1,180 @@
+"""From a gateway's submission to its acknowledgement: refused at once, or answered when its tick is durable."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sequencer import errors, refusals
+from sequencer.api.ipc import Connection
+from sequencer.clock import Clock
+from sequencer.engine.engine import Submission, Tick
+from sequencer.engine.views import QueryError, Views
+from sequencer.node.gate import Gate
+from sequencer.node.roll_backs import RollBacks
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.queue.driver import Driver
+from sequencer.queue.outcomes import Outcomes
+from sequencer.rollup.vouched import Claim
+from sequencer.wire.labels import LABEL_LIMIT, checked_label
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Where the answer to a submission goes."""
+
+    connection: Connection
+    rid: int
+
+
+@dataclass(slots=True)
+class TickOutput:
+    """What is to be said of a tick once it is durable."""
+
+    replies: dict[Connection, list[tuple[int, bool, bytes]]]
+    events: list[tuple[str, int, bytes]]
+    refused: int
+
+
+class Acks:
+    """Takes records from gateways, and answers each once: refused now, or when its tick is durable."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        driver: Driver,
+        views: Views,
+        outcomes: Outcomes,
+        gate: Gate,
+        roll_backs: RollBacks,
+    ) -> None:
+        self._clock = clock
+        self._driver = driver
+        self._views = views
+        self._outcomes = outcomes
+        self._gate = gate
+        self._roll_backs = roll_backs
+
+    def take(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
+        """Queues a gateway's records, (rid, raw, signer, label) each, or refuses them at once."""
+        closed = self._gate.refusal()
+        if closed is not None:
+            connection.send_acks([(rid, False, closed) for rid, *_ in items])
+            return
+        now_ns = self._clock.monotonic_ns()
+        state = self._driver.engine.state
+        refused: list[tuple[int, bool, bytes]] = []
+        for rid, raw, signer, label in items:
+            if label and not _may_have_label(raw, label):
+                body = QueryError("label", f"absent but for an order, and of {LABEL_LIMIT}", label).body()
+                refused.append((rid, False, body))
+                continue
+            reason = self._stranger(raw, signer)
+            if reason:
+                refused.append((rid, False, refusals.explain(state, raw, signer, reason)))
+                continue
+            # After a forgery the engine recovers signers by itself, at the orders' cost.
+            named = None if self._roll_backs.forged else signer
+            code = self._driver.offer(Submission(raw, named, Reply(connection, rid), now_ns, label=label))
+            if code:
+                refused.append((rid, False, self._driver.intake.why(code, raw, now_ns)))
+        if refused:
+            connection.send_acks(refused)
+
+    def _stranger(self, raw: bytes, signer: bytes) -> Reason:
+        """Why a signer may not speak for the account or feed that the record names, before it takes anybody's room."""
+        state = self._driver.engine.state
+        if raw[0] in (Kind.FEED, Kind.SURFACE):
+            return Reason.OK if signer in state.params.feed_keys else Reason.UNKNOWN_FEED
+        account = state.accounts.get(int.from_bytes(raw[1:5], "big"))
+        if account is None:
+            return Reason.UNKNOWN_ACCOUNT
+        if signer == account.owner or any(signer == key for key, _, _ in account.signers):
+            return Reason.OK
+        return Reason.BAD_SIGNATURE
+
+    def made(self, tick: Tick, is_heard: Callable[[str], bool]) -> TickOutput:
+        """Acknowledgements, refusals and events of a tick, while the state is as the tick left it: by the time that it
+        is durable the next may be applied already.
+        """
+        self._views.observe(tick.system + tick.results)
+        replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
+        accepted = []
+        for result in tick.results:
+            ok = result.reason is Reason.OK
+            reply = result.submission.reply
+            if ok:
+                accepted.append(result)
+                body = self._views.ack(result, tick.number)
+                self._outcomes.note(result.submission.raw, result.outcomes[0].seq, body)
+            else:
+                body = result.why if isinstance(result.why, bytes) else errors.refusal(result.reason)
+            if isinstance(reply, Reply):
+                replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
+        events = self._views.events(accepted + tick.system, is_heard)
+        return TickOutput(replies, events, len(tick.results) - len(accepted))
+
+    def send(self, tick: Tick, output: TickOutput) -> None:
+        """Acknowledges and refuses what is in a durable tick."""
+        for connection, items in output.replies.items():
+            connection.send_acks(items)
+        for result in tick.results:
+            reply = result.submission.reply
+            if isinstance(reply, asyncio.Future) and not reply.done():
+                reply.set_result(result)
+        self._driver.metrics.refused += output.refused
+
+    # --- what finds no tick -----------------------------------------------------------------------
+
+    def depose(self, why: str, error: Exception) -> None:
+        """Another sequencer leads: refuses what waits."""
+        body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: {why}.")
+        _refuse(self._driver.intake.take(len(self._driver.intake)), body, error)
+
+    def on_stopped(self, submissions: list[Submission], why: str) -> None:
+        """There is no time to execute them at."""
+        body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
+        _refuse(submissions, body, RuntimeError(why))
+
+    def on_overdrawn(self, submissions: list[Submission]) -> None:
+        """FOK and post-only orders of accounts that have had too many executed for nothing."""
+        what = "too many of the account's FOK and post-only orders over several records have failed"
+        body = errors.error_body(errors.Code.RATE_LIMITED, f"Not accepted: {what}; send again later.")
+        _refuse(submissions, body, RuntimeError(what))
+
+    def on_refused(self, submissions: list[Submission], reason: str) -> None:
+        """The log takes nothing: so nothing is executed."""
+        why = f"Not accepted: the log is unavailable ({reason}); send again later."
+        body = errors.error_body(errors.Code.NOT_READY, why, reason=reason)
+        _refuse(submissions, body, RuntimeError(reason))
+
+
+def claims(tick: Tick) -> list[Claim]:
+    """The records of a durable tick whose signers somebody has named, with the gateway's connection."""
+    return [
+        Claim(
+            result.outcomes[0].seq,
+            one.raw,
+            one.signer,
+            one.reply.connection if isinstance(one.reply, Reply) else None,
+        )
+        for result in tick.results
+        if (one := result.submission).signer is not None and result.reason is Reason.OK
+    ]
+
+
+def _may_have_label(raw: bytes, label: str) -> bool:
+    """Whether a gateway may send this label with this record."""
+    try:
+        return bool(checked_label(label)) and raw[0] in (Kind.PLACE, Kind.PLACE_IN_WORDS)
+    except ValueError:
+        return False
+
+
+def _refuse(submissions: list[Submission], body: bytes, error: Exception) -> None:
+    """Answers what found no tick."""
+    for submission in submissions:
+        reply = submission.reply
+        if isinstance(reply, Reply):
+            reply.connection.send_acks([(reply.rid, False, body)])
+        elif isinstance(reply, asyncio.Future) and not reply.done():
+            reply.set_exception(error)

@@ -1,0 +1,45 @@
+"""L1's messages on their way into the log: each once and in order, however often the L1 thread brings it."""
+
+from sequencer.engine.engine import Tick
+from sequencer.l1.follower import InboxMessage
+from sequencer.protocol import codec
+from sequencer.protocol.constants import INBOX_KINDS
+from sequencer.protocol.state import State
+from sequencer.queue.driver import Driver
+
+
+class Inbox:
+    """Queues messages as system records, and knows how many are durable. All but `position` is the loop's."""
+
+    def __init__(self, driver: Driver, state: State) -> None:
+        self._driver = driver
+        self._durable = (0, b"")  # one object, as the L1 thread reads it
+        self._next = 0  # index of the next message to queue
+        self.adopt(state)
+
+    def adopt(self, state: State) -> None:
+        """Goes on after the messages in `state`, which is durable: what was queued beyond it is gone."""
+        g = state.globals
+        self._durable = (g.inbox_count, g.inbox_hash)
+        self._next = g.inbox_count
+
+    def position(self) -> tuple[int, bytes]:
+        """How many messages the log holds, and their running hash."""
+        return self._durable
+
+    def queue(self, messages: list[InboxMessage]) -> None:
+        """Each message once and in order, however often it is brought."""
+        fresh = []
+        for message in messages:
+            if message.index == self._next:
+                fresh.append(message.record)
+                self._next += 1
+        self._driver.offer_system(fresh)
+
+    def settle(self, tick: Tick) -> None:
+        """Counts the messages of a durable tick."""
+        for result in tick.system:
+            raw = result.submission.raw
+            if raw[0] in INBOX_KINDS:
+                count, running = self._durable
+                self._durable = (count + 1, codec.inbox_hash(running, raw))

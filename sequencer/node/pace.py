@@ -1,0 +1,229 @@
+"""When batches, heartbeats and snapshots are due, and how far what is acknowledged may be ahead of L1."""
+
+from sequencer.clock import Clock
+from sequencer.engine.engine import Tick
+from sequencer.engine.snapshots import Aside
+from sequencer.l1.poster import Posted
+from sequencer.node import brake
+from sequencer.node.settings import ServiceConfig
+from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
+from sequencer.queue.driver import Driver
+from sequencer.rollup.batcher import Batcher
+from sequencer.rollup.l1_worker import L1Worker
+from sequencer.rollup.rollback import Recovery
+from sequencer.rollup.vouched import BACKLOG_MAX, Vouched
+from sequencer.rollup.withdrawals import Withdrawals
+
+TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
+BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
+IDLE_KINDS = frozenset({Kind.FEED, Kind.SURFACE, Kind.RISK, Kind.LIST})  # nobody waits for them
+BEATS = 4  # batches in takeover_s, at least
+
+
+class Pace:
+    """Makes batches and snapshots when they are due; says how much waits for L1, and what L1 has shown.
+
+    `worker` is None while nothing is posted. `last_posted`: the last batch that L1 is known to have; the L1 thread
+    writes it, everything else here is the loop's.
+    """
+
+    def __init__(
+        self,
+        config: ServiceConfig,
+        clock: Clock,
+        driver: Driver,
+        batcher: Batcher,
+        withdrawals: Withdrawals,
+        recovery: Recovery,
+        vouched: Vouched,
+        replayed: int,
+    ) -> None:
+        self.worker: L1Worker | None = None
+        self.last_posted = 0
+        self.snapshots = Aside(config.folder / "snapshots")
+        self._config = config
+        self._clock = clock
+        self._driver = driver
+        self._log = driver.log
+        self._batcher = batcher
+        self._withdrawals = withdrawals
+        self._recovery = recovery
+        self._vouched = vouched
+        self._in_blobs = config.in_blobs
+        self._is_asked = False  # for batches of all there is
+        self._is_waited_for = True  # by people: something of theirs is in the log and in no batch
+        self._unbatched_bytes = 0
+        self._batched_ns = self._built_ns = clock.monotonic_ns()
+        self._is_beating = False
+        self._proved = (0, clock.monotonic_ns())  # the batch that L1 asks for, and when that was last new
+        self._work_posted = (
+            0,
+            batcher.cursor.work,
+        )  # the last batch that L1 is known to have, GLOBAL's after it
+        self._snapshot_at = self._log.end - replayed
+
+    def settle(self, tick: Tick) -> None:
+        """Counts a durable tick."""
+        if tick.entry is None:
+            return
+        self._unbatched_bytes += sum(map(len, tick.entry.raws())) + TABLE_BYTES * len(tick.entry.segments)
+        self._is_waited_for = self._is_waited_for or is_waited_for(tick)
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def batch_due(self) -> bool:
+        """Whether to make batches of all there is."""
+        if self._recovery.is_half:
+            return False
+        if self._is_asked:
+            return True
+        if self._is_behind() or not self._batcher.waiting():
+            return False
+        age_s = (self._clock.monotonic_ns() - self._batched_ns) * 1e-9
+        interval_s = self._config.batch_interval_s if self._is_waited_for else self._idle_interval_s()
+        return age_s >= interval_s or self._is_silent()
+
+    def _idle_interval_s(self) -> float:
+        """Between batches in which nobody has anything to wait for: prices and marks alone."""
+        return max(self._config.batch_interval_s, self._config.idle_interval_s)
+
+    def _is_silent(self) -> bool:
+        """No batch for so long that others might come to think that there is no leader."""
+        standing = self.worker.standing if self.worker is not None else None
+        if standing is None or not standing.leads:
+            return False
+        if not self._is_beating:  # what the chain has waited before this start
+            self._is_beating = True
+            self._built_ns -= max(0, standing.head_time_s - standing.silent_since) * 10**9
+        return self._clock.monotonic_ns() - self._built_ns >= standing.takeover_s * 10**9 // BEATS
+
+    def heartbeat_due(self) -> bool:
+        """Whether an empty tick is needed, for a batch to be made of it."""
+        return not self._recovery.is_half and self._is_silent() and self._batcher.waiting() == 0
+
+    def batch_full(self) -> bool:
+        """Whether a batch is full of what the log holds."""
+        is_full = self._unbatched_bytes >= self._batcher.payload_bytes or self._batcher.is_work_full(
+            self._driver.engine.state.globals.work
+        )
+        return is_full and not self._recovery.is_half and not self._is_behind()
+
+    def _is_behind(self) -> bool:
+        """Whether batches wait for L1: in blobs what comes then stays in the log, and fills more of one batch later."""
+        if not self._in_blobs or self.worker is None:
+            return False
+        stored, there = self._batcher.cursor.batch_id - 1, max(self.last_posted, self.worker.next_on_l1 - 1)
+        return stored - there >= BATCHES_AHEAD_MAX
+
+    def make_full_batches(self) -> None:
+        """Stores what is full as it becomes full, so that no tick waits for many batches at once."""
+        while self._batcher.build(False) is not None:
+            self._built_ns = self._clock.monotonic_ns()
+        self._unbatched_bytes = self._batcher.left_bytes
+        self._wake()
+
+    def request_batches(self) -> None:
+        """Asks for batches of all there is, at the next tick."""
+        self._is_asked = True
+
+    def make_batches(self, whatever_there_is: bool = True) -> None:
+        """Stores batches up to the log's end, and proofs of the withdrawals in the last, whose root is the state's."""
+        last = None
+        while (built := self._batcher.build(whatever_there_is)) is not None:
+            last = built
+            self._built_ns = self._clock.monotonic_ns()
+        if last is not None:
+            self._withdrawals.prove(self._driver.engine.state, last.batch_id, last.post_root)
+        self._batched_ns = self._clock.monotonic_ns()
+        self._is_asked = self._is_waited_for = False
+        self._unbatched_bytes = 0
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.worker is not None:
+            self.worker.wake()
+
+    def verified(self) -> None:
+        """More signatures are good: a batch may have waited for them."""
+        worker = self.worker
+        if worker is None or not worker.unverified:
+            return
+        if self._batcher.start_of(worker.unverified + 1).seq <= self._vouched.seq:
+            worker.wake()
+
+    def posted(self, batches: list[Posted]) -> None:
+        """On the L1 thread: L1 has these."""
+        self.last_posted = max(self.last_posted, *(one.batch_id for one in batches))
+
+    def rolled_back(self, last_batch: int, is_on_l1: bool) -> None:
+        """Everything after `last_batch` is made again; `is_on_l1`: L1 has taken it back too."""
+        self.last_posted = last_batch if is_on_l1 else min(self.last_posted, last_batch)
+        self._unbatched_bytes = 0
+        self._snapshot_at = self._log.end - self._config.snapshot_ticks  # those behind the batch are gone
+        self._is_asked = True
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def snapshot_due(self) -> bool:
+        """Whether to write one."""
+        is_due = self._log.end - self._snapshot_at >= self._config.snapshot_ticks
+        return is_due and not self.snapshots.is_busy
+
+    def snapshot(self) -> None:
+        """Has a snapshot written of the state, which stands at the log's end. After one that fails comes the next."""
+        self.snapshots.begin(self._driver.engine.state, self._log.end)
+        self._snapshot_at = self._log.end
+
+    # --- what L1 has, and what waits for it ---------------------------------------------------------
+
+    def proof(self) -> brake.Proof | None:
+        """What L1 has shown of what is acknowledged (see brake.py); None while nothing is posted."""
+        worker = self.worker
+        if worker is None:
+            return None
+        now_ns, there = self._clock.monotonic_ns(), worker.next_on_l1
+        waits = self._batcher.waiting() > 0 or self._batcher.cursor.batch_id > max(
+            there, self.last_posted + 1
+        )
+        if there != self._proved[0] or not waits:
+            self._proved = there, now_ns
+        standing = worker.standing
+        balance, needed = worker.can_pay(self._unbatched_bytes)
+        return brake.Proof(
+            standing.takeover_s if standing else 0,
+            worker.unseen_s(),
+            (now_ns - self._proved[1]) * 1e-9,
+            balance,
+            needed,
+            worker.last_error,
+        )
+
+    def unproved(self) -> str:
+        """Why nothing may be acknowledged before L1 has shown more; empty when it may."""
+        proof = self.proof()
+        return brake.why_not(proof) if proof is not None else ""
+
+    def work_waiting(self) -> int:
+        """Units of work that are acknowledged, or about to be, and not on L1."""
+        if self.last_posted != self._work_posted[0]:
+            self._work_posted = self.last_posted, self._batcher.work_after(self.last_posted)
+        return self._driver.engine.state.globals.work - self._work_posted[1]
+
+    def pressure(self) -> int:
+        """How many times more work waits for L1 than it takes in `work_lag_s`, or more signatures for their check."""
+        at, backlog = self._config.deployment, self._vouched.backlog
+        unchecked = backlog // BACKLOG_MAX
+        self._driver.intake.signatures = backlog if unchecked else 0
+        if at is None or self.worker is None:
+            return unchecked
+        most = at.work_max + at.work_per_s * self._config.work_lag_s
+        return max(unchecked, self.work_waiting() // most)
+
+
+def is_waited_for(tick: Tick) -> bool:
+    """Whether a durable tick holds more than prices: what somebody has sent, or what closes positions."""
+    for result in tick.results + tick.system:
+        kind = result.submission.raw[0]
+        if kind not in IDLE_KINDS and (result.reason is Reason.OK or kind in INBOX_KINDS):
+            return True
+    return False
