@@ -355,6 +355,13 @@ def replay(
     "--outstanding", type=COUNT, default=768, show_default=True, help="orders that await their ack at a time"
 )
 @click.option(
+    "--offered",
+    type=COUNT_OR_NONE,
+    default=0,
+    show_default=True,
+    help="orders a second to send at a constant rate for ten seconds, for ack_ms; 0: ack_ms of the heaviest load",
+)
+@click.option(
     "--accounts-max",
     type=COUNT_OR_NONE,
     default=1_000_000,
@@ -364,13 +371,13 @@ def replay(
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
-def bench(orders: int, outstanding: int, accounts_max: int, json_target: str | None) -> None:
+def bench(orders: int, outstanding: int, offered: int, accounts_max: int, json_target: str | None) -> None:
     """Measure signed orders per second, end to end, and the ecrecover rate of the same machine."""
     from sequencer.local.bench import BenchConfig, BenchFailed, as_json, run_bench
 
     failed = ""
     with bars() as progress:
-        config = BenchConfig(orders=orders, outstanding=outstanding, accounts_max=accounts_max)
+        config = BenchConfig(orders, outstanding, offered=offered, accounts_max=accounts_max)
         try:
             report = run_bench(config, progress)
         except BenchFailed as error:
@@ -381,7 +388,9 @@ def bench(orders: int, outstanding: int, accounts_max: int, json_target: str | N
         table = result.pop("by_accounts")
         where = result.pop("cpu_us_per_order")
         show("bench", result)
+        threads = result.pop("sequencer_threads_us_per_order")
         show("µs of CPU per order, by process", where)
+        show("… of the sequencer's threads", threads)
         for row in table:
             show(f"{row['accounts']:,} accounts", row)
     if failed:

@@ -1,8 +1,8 @@
 """How fast it is: signed orders a second from WebSocket to acknowledgement, beside what one core recovers signers at.
 
 The load comes from a process of its own, over the public port: pre-signed records in binary frames, a fixed number
-outstanding. The exchange is the real one: durable log, matching, margin, a root after each
-order, batches stored. The second part is the engine alone, at growing numbers of accounts.
+outstanding, or as many a second as are asked for (`offered`). The exchange is the real one: durable log, matching,
+margin, a root after each order, batches stored. The second part is the engine alone, at growing numbers of accounts.
 """
 
 import asyncio
@@ -11,11 +11,14 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import uvloop
 
 from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.engine.engine import Engine, Submission
@@ -37,9 +40,13 @@ INDEX_TICKS = 4_600_000
 CASH = 1_000_000_000_000
 STRIKES = (4_400_000, 4_600_000, 4_800_000, 5_000_000)
 ACCOUNTS_SIGNING = 64
-NONCES_AHEAD = 128
 RECOVERIES = 4_000
 ENGINE_ORDERS = 4_000
+LIGHT_ORDERS = 2_000
+OFFERED_S = 10  # how long orders are offered at a rate
+OFFERED_CONNECTIONS = 32  # so that what an exchange leaves waiting is late, and not refused
+CHECKED_S = 300.0  # in which the second check of all signatures has to come to its end
+THREADS = ("MainThread", "log", "history", "signatures", "l1")  # of the sequencer, by how their names begin
 Progress = Any
 
 
@@ -60,15 +67,16 @@ def owner_of(number: int) -> bytes:
 
 
 def signed_orders(
-    count: int, accounts: list[int], instruments: list[int], domain: bytes, first_nonce: int = 0
+    count: int, accounts: list[int], instruments: list[int], domain: bytes, first: int = 0
 ) -> list[bytes]:
     """Pre-signed orders: of each four, two rest post-only beside the market and two cross it with IOC.
 
-    The accounts take turns, so that their nonces stay inside the window however the ticks sort them.
+    The accounts take turns, so that their nonces stay inside the window however the ticks sort them. `first`: how many
+    orders have been made before.
     """
     out = []
     mids = dict.fromkeys(instruments, 200000)
-    for i in range(count):
+    for i in range(first, first + count):
         turn, place = divmod(i, len(accounts))
         instrument = instruments[i // 4 % len(instruments)]
         mid = mids[instrument]
@@ -89,7 +97,7 @@ def signed_orders(
             flags=flags,
             price=price,
             quantity=quantity,
-            nonce=first_nonce + turn,
+            nonce=turn,
             expires=0,
             fee_max=65_535,
         )
@@ -126,16 +134,29 @@ def fsync_per_s(folder: Path) -> float:
 
 @dataclass(slots=True)
 class BenchReport:
-    """Rates per second, times as named."""
+    """Rates per second, times as named.
+
+    `ack_ms_*`: with `offered_per_s` orders a second sent at a constant rate, each timed from when it was due; without,
+    with `outstanding` orders on their way at all times. `checked_again_per_s`: signatures that were recovered a second
+    time, a second of the heavy load; `checked_again_left` of its orders had not been when the last was acknowledged,
+    and `checked_again_behind_s` later they had.
+    """
 
     orders_per_s: float = 0.0
     ecrecover_per_s: float = 0.0
     ratio_to_ecrecover: float = 0.0
     ack_ms_p50: float = 0.0
     ack_ms_p99: float = 0.0
+    offered_per_s: int = 0
+    offered_sent_late_ms_p99: float = 0.0  # by the load generator itself
+    heavy_load_ack_ms_p50: float = 0.0
+    heavy_load_ack_ms_p99: float = 0.0
     light_load_orders_per_s: float = 0.0
     light_load_ack_ms_p50: float = 0.0
     light_load_ack_ms_p99: float = 0.0
+    checked_again_per_s: float = 0.0
+    checked_again_left: int = 0
+    checked_again_behind_s: float = 0.0
     fsync_per_s: float = 0.0
     orders: int = 0
     refused: int = 0
@@ -144,16 +165,20 @@ class BenchReport:
     outstanding: int = 0
     kernel: bool = False
     cpu_us_per_order: dict[str, float] = field(default_factory=dict)
+    sequencer_threads_us_per_order: dict[str, float] = field(default_factory=dict)
     by_accounts: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
-    """`orders` to send, `outstanding` at a time over `connections`; engine table up to `accounts_max` (0: none)."""
+    """`orders` to send, `outstanding` at a time over `connections`; `offered` orders a second after that (0: none);
+    engine table up to `accounts_max` (0: none).
+    """
 
     orders: int = 60_000
     outstanding: int = 768
     connections: int = 4
+    offered: int = 0
     accounts_max: int = 1_000_000
 
 
@@ -242,80 +267,121 @@ async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progres
                 accounts.append(await devnet.fund_key(key_of(number), CASH))
             await wait_for(lambda: len(devnet.service.state.instruments) == len(wanted), 30.0, "the listings")
             await asyncio.sleep(1.5)
-            instruments = sorted(devnet.service.state.instruments.values())
-            progress("sign", 0, config.orders)
-            raws = await asyncio.to_thread(
-                signed_orders, config.orders, accounts, instruments, devnet.service.domain
-            )
-            light = await asyncio.to_thread(
-                signed_orders,
-                2_000,
-                accounts,
-                instruments,
-                devnet.service.domain,
-                -(-config.orders // len(accounts)),
-            )
-            (folder / "heavy.bin").write_bytes(b"".join(raws))
-            (folder / "light.bin").write_bytes(b"".join(light))
+            loads = {"heavy": config.orders, "offered": config.offered * OFFERED_S, "light": LIGHT_ORDERS}
+            first = 0
+            for load, count in loads.items():
+                progress(f"sign ({load} load)", 0, count)
+                await asyncio.to_thread(_write_orders, folder / load, devnet, count, accounts, first)
+                first += count
             progress("load", 0, config.orders)
             # Batches are built and stored as ever; only the embedded chain, which would be elsewhere, gets none.
             assert devnet.service.worker is not None
             devnet.service.worker.paused = True
-            before = _cpu_s(devnet)
-            wall = time.perf_counter()
-            heavy = await _load(folder / "heavy.bin", devnet.ws_url, config.outstanding, config.connections)
-            wall = time.perf_counter() - wall
-            after = _cpu_s(devnet)
-            quiet = await _load(folder / "light.bin", devnet.ws_url, 4, 1)
-            metrics = devnet.service.driver.metrics
-            report.orders = config.orders
-            report.outstanding = config.outstanding
-            report.orders_per_s = round(heavy["orders_per_s"], 1)
-            report.ack_ms_p50, report.ack_ms_p99 = heavy["ack_ms_p50"], heavy["ack_ms_p99"]
+            await _heavy_load(config, report, devnet, folder / "heavy")
+            if config.offered:
+                progress(f"{config.offered} orders a second", 0, loads["offered"])
+                offered = await _load(
+                    folder / "offered", devnet.ws_url, 0, OFFERED_CONNECTIONS, config.offered
+                )
+                report.offered_per_s = config.offered
+                report.ack_ms_p50, report.ack_ms_p99 = offered["ack_ms_p50"], offered["ack_ms_p99"]
+                report.offered_sent_late_ms_p99 = offered["sent_late_ms_p99"]
+                report.refused += int(offered["refused"])
+                await _checked_again(devnet)
+            quiet = await _load(folder / "light", devnet.ws_url, 4, 1)
             report.light_load_orders_per_s = round(quiet["orders_per_s"], 1)
             report.light_load_ack_ms_p50 = quiet["ack_ms_p50"]
             report.light_load_ack_ms_p99 = quiet["ack_ms_p99"]
-            report.refused = int(heavy["refused"])
-            report.fills = int(heavy["fills"])
-            report.ticks = metrics.ticks
-            done = config.orders
-            report.cpu_us_per_order = {
-                "gateway": round((after["gateway"] - before["gateway"]) / done * 1e6, 1),
-                "sequencer": round((after["sequencer"] - before["sequencer"]) / done * 1e6, 1),
-                "chain": round((after["chain"] - before["chain"]) / done * 1e6, 1),
-                "load": round(heavy["cpu_s"] / done * 1e6, 1),
-                "engine_apply_and_roots": round(metrics.apply_s_total / max(metrics.records, 1) * 1e6, 1),
-                "log_append_wall": round(metrics.append_s_total / max(metrics.records, 1) * 1e6, 1),
-                "wall": round(wall / done * 1e6, 1),
-            }
+
+
+def _write_orders(path: Path, devnet: Devnet, count: int, accounts: list[int], first: int) -> None:
+    """Signs `count` orders, and writes them where the load generator reads them."""
+    instruments = sorted(devnet.service.state.instruments.values())
+    raws = signed_orders(count, accounts, instruments, devnet.service.domain, first)
+    path.write_bytes(b"".join(raws))
+
+
+async def _heavy_load(config: BenchConfig, report: BenchReport, devnet: Devnet, path: Path) -> None:
+    """As many orders as there is room for; which process and thread has spent how much on them."""
+    metrics, vouched, count = devnet.service.driver.metrics, devnet.service.vouched, config.orders
+    before, threads, checked = _cpu_s(devnet), _threads_cpu_s(), vouched.checked
+    records, apply_s, append_s = metrics.records, metrics.apply_s_total, metrics.append_s_total
+    began = time.perf_counter()
+    heavy = await _load(path, devnet.ws_url, config.outstanding, config.connections)
+    ended = time.perf_counter()
+    after, threads_after = _cpu_s(devnet), _threads_cpu_s()
+    report.orders, report.outstanding = count, config.outstanding
+    report.orders_per_s = round(heavy["orders_per_s"], 1)
+    report.heavy_load_ack_ms_p50 = report.ack_ms_p50 = heavy["ack_ms_p50"]
+    report.heavy_load_ack_ms_p99 = report.ack_ms_p99 = heavy["ack_ms_p99"]
+    report.refused, report.fills, report.ticks = int(heavy["refused"]), int(heavy["fills"]), metrics.ticks
+    report.checked_again_per_s = round((vouched.checked - checked) / (count / heavy["orders_per_s"]), 1)
+    report.checked_again_left = vouched.backlog
+    await _checked_again(devnet)
+    report.checked_again_behind_s = round(time.perf_counter() - ended, 2)
+    done = max(metrics.records - records, 1)
+    report.cpu_us_per_order = {
+        name: round((after[name] - before[name]) / count * 1e6, 1)
+        for name in ("gateway", "sequencer", "chain")
+    } | {
+        # all of it, also what comes after the last acknowledgement
+        "signatures": round((_cpu_s(devnet)["signatures"] - before["signatures"]) / count * 1e6, 1),
+        "load": round(heavy["cpu_s"] / count * 1e6, 1),
+        "engine": round((metrics.apply_s_total - apply_s) / done * 1e6, 1),
+        "log_append_wall": round((metrics.append_s_total - append_s) / done * 1e6, 1),
+        "wall": round((ended - began) / count * 1e6, 1),
+    }
+    report.sequencer_threads_us_per_order = {
+        name: round((spent - threads.get(name, 0.0)) / count * 1e6, 1)
+        for name, spent in threads_after.items()
+    }
+
+
+async def _checked_again(devnet: Devnet) -> None:
+    """Waits until every signature has been checked a second time."""
+    await wait_for(lambda: not devnet.service.vouched.backlog, CHECKED_S, "the second check of signatures")
+
+
+def _spent_s(path: Path) -> float:
+    """CPU seconds so far, user and system, of a process or thread by its `stat` file."""
+    parts = path.read_text().rsplit(")", 1)[1].split()
+    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _cpu_s(devnet: Devnet) -> dict[str, float]:
-    """CPU seconds so far of the gateway, of this process (the sequencer) and of the chain."""
-    ticks = os.sysconf("SC_CLK_TCK")
+    """CPU seconds so far of the gateway, of this process (the sequencer), of its check of signatures, of the chain."""
 
     def of(pid: int | None) -> float:
-        if pid is None:
-            return 0.0
-        parts = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(parts[11]) + int(parts[12])) / ticks
+        return 0.0 if pid is None else _spent_s(Path(f"/proc/{pid}/stat"))
 
     return {
         "gateway": of(devnet.gateway.pid if devnet.gateway else None),
         "sequencer": of(os.getpid()),
+        "signatures": of(devnet.service.vouched.pid),
         "chain": of(devnet.chain.process.pid if devnet.chain.process else None),
     }
 
 
-async def _load(path: Path, url: str, outstanding: int, connections: int) -> dict[str, float]:
+def _threads_cpu_s() -> dict[str, float]:
+    """CPU seconds so far of this process's threads, the sequencer's by name, all others together."""
+    spent = dict.fromkeys((*THREADS, "other"), 0.0)
+    names = {thread.native_id: thread.name for thread in threading.enumerate()}
+    for task in Path("/proc/self/task").iterdir():
+        name = names.get(int(task.name), "")
+        found = next((known for known in THREADS if name.startswith(known)), "other")
+        try:
+            spent[found] += _spent_s(task / "stat")
+        except OSError:  # it has ended
+            continue
+    return spent
+
+
+async def _load(path: Path, url: str, outstanding: int, connections: int, per_s: int = 0) -> dict[str, float]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "sequencer.local.bench_load",
-        str(path),
-        url,
-        str(outstanding),
-        str(connections),
+        *(str(path), url, str(outstanding), str(connections), str(per_s)),
         stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await process.communicate()
@@ -330,14 +396,16 @@ def run_bench(config: BenchConfig, progress: Progress) -> BenchReport:
 
     report = BenchReport(kernel=Map is not PureMap)
     report.ecrecover_per_s = round(ecrecover_per_s(), 1)
-    asyncio.run(end_to_end(config, report, progress))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `fairstrike node` runs it
+        runner.run(end_to_end(config, report, progress))
     # measured before and after: the machine's speed drifts
     report.ecrecover_per_s = round((report.ecrecover_per_s + ecrecover_per_s()) / 2, 1)
     report.ratio_to_ecrecover = round(report.orders_per_s / report.ecrecover_per_s, 3)
     if config.accounts_max:
         report.by_accounts = engine_table(config.accounts_max, progress)
     if report.refused:
-        raise BenchFailed(f"{report.refused} of {report.orders} orders were refused", report)
+        sent = report.orders + report.offered_per_s * OFFERED_S
+        raise BenchFailed(f"{report.refused} of {sent} orders were refused", report)
     return report
 
 

@@ -84,6 +84,12 @@ class Vouched:
         self._thread = threading.Thread(target=self._run, name="signatures", daemon=True)
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process that checks, if there is one."""
+        process = self._process
+        return None if process is None else process.pid
+
     def begin(self, offset: int, seq: int) -> None:
         """Everything before is known to be good; what is still under way does not count any more."""
         self.offset, self.seq = offset, seq
