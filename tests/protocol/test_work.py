@@ -91,4 +91,4 @@ def test_protocol_page__shows_the_table() -> None:
     for name, units in (("for each row", work.RISK_ROW), ("for each position", work.POSITION)):
         assert f"{units} more {name}" in page
     assert f"{work.MAKER} for each other account" in page
-    assert f"what is no kind cost {work.NO_KIND}." in page
+    assert f"a record of unknown kind cost {work.NO_KIND}." in page
