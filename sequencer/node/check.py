@@ -16,11 +16,10 @@ from typing import Any, Final
 
 from sequencer.checksums import FROM_COPY, damaged, guarded
 from sequencer.engine import snapshots
-from sequencer.l1.batch import Batch
 from sequencer.l1.txstore import REMEDY as TX_REMEDY
 from sequencer.log.interface import LogError
 from sequencer.log.sqlite import LogReader, read_ticks
-from sequencer.rollup.batcher import Cursor, as_logged
+from sequencer.rollup.batcher import compare
 
 FINDINGS_MAX: Final = 100  # of a store; one is enough to know that it is damaged
 SHARE: Final = 0.1  # of a core that a look beside a running sequencer takes
@@ -195,23 +194,10 @@ def _check_batches(folder: Path, one: Checked, progress: Progress) -> None:
         contextlib.closing(_open(folder / "log.sqlite")) as log_db,
         contextlib.closing(_open(folder / "batches.sqlite")) as db,
     ):
-        log = LogReader(log_db)
-        start: Cursor | None = None
-        rows = db.execute(
-            "SELECT id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work, "
-            "payload, next_offset, next_segment FROM batches ORDER BY id"
-        )
-        for row in rows:
-            stored, end = Batch(*row[:11]), (row[11], row[12])
-            progress("batches.sqlite, against the log", stored.batch_id, stored.batch_id)
-            begins = start or Cursor(stored.pre_root)
-            if stored != as_logged(log, stored.batch_id, begins, end):
-                one.found(f"batch {stored.batch_id} is not what the log gives", REMEDIES["batches"])
-                return
-            start = Cursor(
-                *(stored.post_root, *end, stored.first_seq + stored.records),
-                *(stored.inbox_count, stored.inbox_hash, stored.work, stored.batch_id + 1),
-            )
+        for batch_id, is_same in compare(db, LogReader(log_db)):
+            progress("batches.sqlite, against the log", batch_id, batch_id)
+            if not is_same:
+                one.found(f"batch {batch_id} is not what the log gives", REMEDIES["batches"])
 
 
 class Scrub:

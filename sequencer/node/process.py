@@ -60,7 +60,7 @@ from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.params import Params
 from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
-from sequencer.rollup.batcher import read_stored
+from sequencer.rollup.batcher import BATCHES_FILE, stored_post_root
 from sequencer.rollup.l1_worker import Deposed, L1Config, deposed
 from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, PAUSE_S, SOCKET, URL, Number
 
@@ -223,9 +223,7 @@ def _is_leading(config: NodeConfig) -> bool:
             raise Deposed(why)
         last = int(ROLLUP.read(rpc, of.deployment.rollup, "next_batch")) - 1
         root = bytes(ROLLUP.read(rpc, of.deployment.rollup, "batch", last)[1])
-    path = of.folder / "batches.sqlite"
-    stored = read_stored(path, last) if last and path.exists() else []
-    return now.leads and (last == 0 or (bool(stored) and stored[0].post_root == root))
+    return now.leads and (last == 0 or stored_post_root(of.folder / BATCHES_FILE, last) == root)
 
 
 async def _hand_over(config: NodeConfig, stop: asyncio.Event) -> None:

@@ -1,18 +1,23 @@
 """From the log to batches: takes logged segments in order until a batch is full or due, and keeps it durably.
 
 A batch is fixed when it is stored, before it is posted: after a crash the same bytes are posted again under the
-same id, and the Rollup takes each id once. A tick may be spread over two batches, a segment never. In blobs a batch
-takes as many as a backlog fills: L1 charges for each blob however full, and for each batch besides.
+same id, and the Rollup takes each id once. The store keeps a batch's header, its range of the log and the hash of its
+payload; the payload itself is encoded again from the log, and compared with that hash before it is used.
+
+A tick may be spread over two batches, a segment never. In blobs a batch takes as many as a backlog fills: L1 charges
+for each blob however full, and for each batch besides.
 """
 
+import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sequencer.checksums import FROM_COPY, StoreDamaged, damaged, guard, guarded, row_sum
+from sequencer.checksums import FROM_COPY, SUMS, StoreDamaged, damaged, guard, guarded, row_sum
 from sequencer.l1.batch import Batch
 from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
 from sequencer.l1.blobs import count as blob_count
@@ -27,11 +32,11 @@ logger = logging.getLogger(__name__)
 PAYLOAD_MAX_BYTES = 100_000
 EMPTY_HASH = bytes(32)  # of an inbox without messages
 BATCHES_FILE = "batches.sqlite"
-_BATCH = (
-    "id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work, payload"
-)
+ROWS_READ = 16  # batches that are read at once, to be posted
+_HEADER = "id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work"
+_HEADER_COLUMNS = 10
 _END = "post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, work, id + 1"
-_ROW = f"{_BATCH}, next_offset, next_segment, header_hash"
+_ROW = f"{_HEADER}, next_offset, next_segment, header_hash, payload_hash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,10 @@ class Batcher:
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, pre_root BLOB, post_root BLOB, "
             "segments INTEGER, records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, "
-            "inbox_hash BLOB, work INTEGER, payload BLOB, next_offset INTEGER, next_segment INTEGER, header_hash BLOB)"
+            "inbox_hash BLOB, work INTEGER, next_offset INTEGER, next_segment INTEGER, header_hash BLOB, "
+            "payload_hash BLOB)"
         )
+        _drop_payloads(self._db)
         guard(self._db, "batches")
         self._mend()
         at = self.cursor = self._end_cursor()
@@ -211,16 +218,13 @@ class Batcher:
                 built.inbox_count,
                 built.inbox_hash,
                 built.work,
-                built.payload,
                 offset,
                 segment,
                 header_hash,
+                _payload_hash(built),
             ),
         )
-        self.cursor = Cursor(
-            *(built.post_root, offset, segment, built.first_seq + built.records),
-            *(built.inbox_count, built.inbox_hash, built.work, built.batch_id + 1),
-        )
+        self.cursor = _after(built, offset, segment)
 
     def last(self) -> tuple[int, bytes] | None:
         """(id, post-root) of the last stored batch."""
@@ -266,9 +270,9 @@ class Batcher:
     def is_as_logged(self, batch_id: int) -> bool:
         """Whether a stored batch is what the log gives, header and all."""
         row = self._row(batch_id)
-        if row is None:
-            return False
-        return Batch(*row[:11]) == as_logged(self._log, batch_id, self.start_of(batch_id), row[11:13])
+        return row is not None and _is_of(
+            row, as_logged(self._log, batch_id, self.start_of(batch_id), row[10:12])
+        )
 
     def _row(self, batch_id: int) -> tuple[Any, ...] | None:
         """Its columns, the checksum last."""
@@ -296,17 +300,18 @@ class Batcher:
         assert row is not None
         start = self.start_of(batch_id)
         counted = self._end_after(start, row[3])
-        for end in (counted, (row[11], row[12])):
+        for end in (counted, (row[10], row[11])):
             made = None if end is None else as_logged(self._log, batch_id, start, end)
             if made is None or end is None:
                 continue
-            values = (*(getattr(made, name) for name in Batch.__dataclass_fields__), *end)
-            is_proven = row_sum("batches", *values, row[13]) == row[14]
+            header = _header(made)
+            payload_hash = _payload_hash(made)
+            is_proven = row_sum("batches", *header, *end, row[12], payload_hash) == row[14]
             if is_proven or (
-                end == counted and values == row[:13]
+                end == counted and (*header, *end, payload_hash) == (*row[:12], row[13])
             ):  # then the header's hash or the checksum alone was hit
                 self._db.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
-                self._store(made, end[0], end[1], row[13] if is_proven else None)
+                self._store(made, end[0], end[1], row[12] if is_proven else None)
                 return
         what = f"batch {batch_id} is not what was written, and the log does not give it again"
         raise StoreDamaged(BATCHES_FILE, what, FROM_COPY)
@@ -387,29 +392,106 @@ def _check_continues(seq: int, cursor: Cursor) -> None:
         )
 
 
-def start_of(db: sqlite3.Connection, one: Batch) -> tuple[Cursor, tuple[int, int]]:
-    """Where a stored batch begins in the log, and where it ends."""
-    at = db.execute("SELECT next_offset, next_segment FROM batches WHERE id = ?", (one.batch_id,)).fetchone()
-    row = db.execute(f"SELECT {_END} FROM batches WHERE id = ?", (one.batch_id - 1,)).fetchone()  # noqa: S608  # a constant
-    start = Cursor(*row) if row else Cursor(one.pre_root)
-    return start, (at[0], at[1])
+def _header(one: Batch) -> tuple[Any, ...]:
+    return tuple(getattr(one, name) for name in Batch.__dataclass_fields__)[:_HEADER_COLUMNS]
 
 
-def read_stored(path: Path, first_id: int) -> list[Batch]:
-    """Stored batches from `first_id` on, in order; by its own connection, for another thread than the batcher's.
+def _payload_hash(one: Batch) -> bytes:
+    return sha256(one.payload).digest()
 
-    Raises StoreDamaged when one is not what was written.
-    """
-    db = sqlite3.connect(path)
+
+def _is_of(row: tuple[Any, ...], made: Batch | None) -> bool:
+    """Whether `made` is the batch of a row, as _ROW has it."""
+    return made is not None and _header(made) == row[:_HEADER_COLUMNS] and _payload_hash(made) == row[13]
+
+
+def _drop_payloads(db: sqlite3.Connection) -> None:
+    """Replaces payloads, which older versions have stored, by their hashes. Raises StoreDamaged."""
+    if "payload" not in [row[1] for row in db.execute("PRAGMA table_info(batches)")]:
+        return
+    if (known := guarded(db).get("batches")) is not None:
+        for batch_id in damaged(db, "batches", known):
+            what = f"batch {batch_id} of a store of an older version is not what was written"
+            raise StoreDamaged(BATCHES_FILE, what, FROM_COPY)
+    db.create_function("payload_hash", 1, lambda payload: sha256(payload).digest(), deterministic=True)
+    db.execute("BEGIN IMMEDIATE")
     try:
+        db.execute("ALTER TABLE batches ADD COLUMN payload_hash BLOB")
+        db.execute("UPDATE batches SET payload_hash = payload_hash(payload)")
+        db.execute("ALTER TABLE batches DROP COLUMN payload")
+        if known is not None:  # the sums of the rows as they are, by `guard`
+            db.execute(f"DELETE FROM {SUMS} WHERE name = 'batches'")  # noqa: S608  # a constant
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+    with contextlib.suppress(sqlite3.OperationalError):  # no room for a copy: its free pages are used again
+        db.execute("VACUUM")
+
+
+def read_stored(path: Path, log: Ticks, first_id: int) -> Iterator[Batch]:
+    """Stored batches from `first_id` on, in order, at most ROWS_READ, each with its payload from `log`.
+
+    By its own connection, for another thread or process than the batcher's. Raises StoreDamaged at one that is not
+    what was written, or that the log does not give.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as db:
         rows = db.execute(
-            f"SELECT {_ROW}, checksum FROM batches WHERE id >= ? ORDER BY id LIMIT 16",  # noqa: S608  # a constant
-            (first_id,),
+            f"SELECT {_ROW}, checksum FROM batches WHERE id >= ? ORDER BY id LIMIT ?",  # noqa: S608  # a constant
+            (first_id, ROWS_READ),
         ).fetchall()
-    finally:
-        db.close()
+        before = db.execute(
+            f"SELECT {_END} FROM batches WHERE id < ? ORDER BY id DESC LIMIT 1",  # noqa: S608  # a constant
+            (first_id,),
+        ).fetchone()
+    checked = (_checked(path, row) for row in rows)
+    for row, made in _made(checked, log, Cursor(*before) if before else None):
+        if made is None:
+            what = f"batch {row[0]} is not what the log gives: it is not posted"
+            raise StoreDamaged(path.name, what, "run fairstrike check on the folder")
+        yield made
+
+
+def stored_post_root(path: Path, batch_id: int) -> bytes | None:
+    """Root after a stored batch; None: there is no such batch. Raises StoreDamaged."""
+    if not path.exists():
+        return None
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        row = db.execute(f"SELECT {_ROW}, checksum FROM batches WHERE id = ?", (batch_id,)).fetchone()  # noqa: S608  # a constant
+    return bytes(_checked(path, row)[2]) if row is not None else None
+
+
+def compare(db: sqlite3.Connection, log: Ticks) -> Iterator[tuple[int, bool]]:
+    """Each stored batch's id, and whether it is what the log gives; ends behind the first that is not."""
+    rows = db.execute(f"SELECT {_ROW} FROM batches ORDER BY id")  # noqa: S608  # a constant
+    for row, made in _made(rows, log, None):
+        yield row[0], made is not None
+
+
+def _checked(path: Path, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row, with its checksum behind it. Raises StoreDamaged."""
+    if row_sum("batches", *row[:-1]) != row[-1]:
+        what = f"batch {row[0]} is not what was written: it is not posted"
+        raise StoreDamaged(path.name, what, "start again, which makes it again from the log")
+    return row
+
+
+def _made(
+    rows: Iterable[tuple[Any, ...]], log: Ticks, start: Cursor | None
+) -> Iterator[tuple[tuple[Any, ...], Batch | None]]:
+    """Rows that follow each other from `start` (None: genesis), each with its batch; ends at one that has None."""
     for row in rows:
-        if row_sum("batches", *row[:-1]) != row[-1]:
-            what = f"batch {row[0]} is not what was written: it is not posted"
-            raise StoreDamaged(path.name, what, "start again, which makes it again from the log")
-    return [Batch(*row[:11]) for row in rows]
+        made = as_logged(log, row[0], start or Cursor(row[1]), row[10:12])
+        if not _is_of(row, made):
+            made = None
+        yield row, made
+        if made is None:
+            return
+        start = _after(made, row[10], row[11])
+
+
+def _after(made: Batch, offset: int, segment: int) -> Cursor:
+    return Cursor(
+        *(made.post_root, offset, segment, made.first_seq + made.records),
+        *(made.inbox_count, made.inbox_hash, made.work, made.batch_id + 1),
+    )

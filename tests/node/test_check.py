@@ -12,6 +12,7 @@ from sequencer.checksums import StoreDamaged
 from sequencer.cli import main
 from sequencer.engine import snapshots
 from sequencer.engine.snapshots import load, recover, save
+from sequencer.l1.batch import Batch
 from sequencer.l1.signing import Content, Fees
 from sequencer.l1.txstore import Attempt, TxStore
 from sequencer.log.interface import LogError
@@ -78,6 +79,11 @@ def flip(path: Path, table: str, column: str, place: int = 0) -> None:
     db.close()
 
 
+def stored_in(folder: Path) -> list[Batch]:
+    with contextlib.closing(SqliteLog(folder / "log.sqlite")) as log:
+        return list(read_stored(folder / "batches.sqlite", log, 1))
+
+
 def rows_of(path: Path) -> list[tuple[object, ...]]:
     with contextlib.closing(sqlite3.connect(path)) as db:
         return db.execute("SELECT * FROM batches ORDER BY id").fetchall()
@@ -110,9 +116,7 @@ def test_check__of_a_folder_without_a_store__says_so(tmp_path: Path) -> None:
 
 
 def places() -> list[tuple[str, str, str]]:
-    batch = (
-        "pre_root post_root segments records first_seq time_s inbox_count inbox_hash work payload next_offset"
-    )
+    batch = "pre_root post_root segments records first_seq time_s inbox_count inbox_hash work payload_hash next_offset"
     return [
         *(("log.sqlite", "ticks", column) for column in ("body", "hash", "records")),
         *(("log.sqlite", "rollbacks", column) for column in ("batch_id", "is_done")),
@@ -149,17 +153,17 @@ def test_batch__with_a_changed_bit__is_not_posted_and_is_made_again_from_the_log
 ) -> None:
     """Before, it was posted, challenged, and the bond was gone."""
     path = folder / "batches.sqlite"
-    good = read_stored(path, 1)
+    good = stored_in(folder)
     before = rows_of(path)
     flip(path, "batches", column, place)
     with pytest.raises(
         StoreDamaged, match=r"batches.sqlite: batch \d is not what was written: it is not posted"
     ):
-        read_stored(path, 1)
+        stored_in(folder)
     log = SqliteLog(folder / "log.sqlite")
     Batcher(path, log, genesis().root(), 4_000).close()
     log.close()
-    assert read_stored(path, 1) == good
+    assert stored_in(folder) == good
     assert rows_of(path) == before
     assert checked(folder) == (0, {})
 
@@ -167,7 +171,7 @@ def test_batch__with_a_changed_bit__is_not_posted_and_is_made_again_from_the_log
 def test_batch__that_the_log_does_not_give__stops_the_start_with_what_to_do(folder: Path) -> None:
     flip(folder / "batches.sqlite", "batches", "next_offset", 1)
     flip(folder / "batches.sqlite", "batches", "segments", 1)
-    flip(folder / "batches.sqlite", "batches", "payload", 1)
+    flip(folder / "batches.sqlite", "batches", "payload_hash", 1)
     log = SqliteLog(folder / "log.sqlite")
     with pytest.raises(
         StoreDamaged, match=r"batch 2 is not what was written, and .* restore the folder from a copy"
@@ -181,7 +185,7 @@ def test_proof__with_a_changed_bit__is_made_again(folder: Path) -> None:
     flip(path, "proofs", "siblings", 1)
     log = SqliteLog(folder / "log.sqlite")
     state, _ = recover(folder / "snapshots", log, genesis())
-    last = read_stored(folder / "batches.sqlite", 1)[-1]
+    last = stored_in(folder)[-1]
     proofs = Withdrawals(path)
     assert proofs.proof(0) is not None
     assert proofs.proof(1) is None

@@ -1,10 +1,14 @@
 """From the log to batches: each segment once, in order, within the size that L1 takes, whatever happens in between."""
 
+import contextlib
+import sqlite3
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sequencer.checksums import StoreDamaged, damaged, guard, guarded
 from sequencer.l1 import blobs
 from sequencer.l1.batch import Batch
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
@@ -92,9 +96,69 @@ def test_batches__hold_every_segment_once_and_in_order(
     built = all_of(batcher)
     check(built, little.entries, size)
     assert batcher.waiting() == 0
-    assert read_stored(tmp_path / "batches.sqlite", 1) == built[:16]
+    assert list(read_stored(tmp_path / "batches.sqlite", log, 1)) == built[:16]
+    assert list(read_stored(tmp_path / "batches.sqlite", log, 2)) == built[1:17]
     assert batcher.last() == (built[-1].batch_id, built[-1].post_root)
     batcher.close()
+
+
+def test_batches__of_a_store_with_payloads__are_read_and_the_payloads_let_go(
+    log: SqliteLog, tmp_path: Path
+) -> None:
+    """As older versions have written it."""
+    path = tmp_path / "batches.sqlite"
+    batcher = Batcher(path, log, GENESIS_ROOT, SMALL)
+    built = all_of(batcher)
+    batcher.close()
+    size = path.stat().st_size
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("ALTER TABLE batches DROP COLUMN payload_hash")
+        db.execute("ALTER TABLE batches ADD COLUMN payload BLOB")
+        db.executemany(
+            "UPDATE batches SET payload = ? WHERE id = ?", [(one.payload, one.batch_id) for one in built]
+        )
+        db.execute("DELETE FROM checksums")
+        guard(db, "batches")
+    assert path.stat().st_size > size + sum(len(one.payload) for one in built)
+    batcher = Batcher(path, log, GENESIS_ROOT, SMALL)
+    assert [batcher.is_as_logged(one.batch_id) for one in built] == [True] * len(built)
+    batcher.close()
+    assert list(read_stored(path, log, 1)) == built[:16]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        assert "payload" not in [row[1] for row in db.execute("PRAGMA table_info(batches)")]
+        assert list(damaged(db, "batches", guarded(db)["batches"])) == []
+    assert path.stat().st_size <= size + 2 * 4_096
+
+
+def test_old_store__with_a_changed_payload__stops_the_start(log: SqliteLog, tmp_path: Path) -> None:
+    path = tmp_path / "batches.sqlite"
+    batcher = Batcher(path, log, GENESIS_ROOT, SMALL)
+    all_of(batcher)
+    batcher.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("ALTER TABLE batches ADD COLUMN payload BLOB")
+        guard(db, "batches")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE batches SET payload = x'00' WHERE id = 2")
+    with pytest.raises(StoreDamaged, match=r"batch 2 of a store of an older version .* restore the folder"):
+        Batcher(path, log, GENESIS_ROOT, SMALL)
+
+
+def test_batch__whose_log_is_another__is_not_posted(log: SqliteLog, little: Little, tmp_path: Path) -> None:
+    path = tmp_path / "batches.sqlite"
+    batcher = Batcher(path, log, GENESIS_ROOT, SMALL)
+    built = all_of(batcher)
+    batcher.close()
+    other = SqliteLog(tmp_path / "other.sqlite")
+    last = little.entries[-1]
+    changed = msgspec.structs.replace(last, time=last.time + 1)
+    for entry in (*little.entries[:-1], changed):
+        other.append(entry, other.end)
+    found: list[Batch] = []
+    with pytest.raises(StoreDamaged, match=r"batch \d is not what the log gives: it is not posted"):
+        found.extend(read_stored(path, other, 1))
+    assert found == built[: len(found)]
+    assert 0 < len(found) < len(built)
 
 
 def test_batches__of_less_than_one_tick__end_inside_it(
