@@ -72,9 +72,10 @@ def __init__(domain: bytes32, order_text_: address):
 @external
 def apply(
     pre_root: bytes32, length: uint256, r0: bytes32, r1: bytes32, r2: bytes32, r3: bytes32
-) -> (bytes32, uint256):
+) -> (bytes32, uint256, bytes32):
     """
-    @notice Root after a record, and its reason code. The witness words follow the arguments in calldata.
+    @notice Root after a record, its reason code, and the hash of its outcome (docs/PROTOCOL.md section 21). The witness
+            words follow the arguments in calldata.
     @param pre_root Root before it.
     @param length Bytes of the record: the first of r0 || r1 || r2 || r3.
     """
@@ -87,4 +88,4 @@ def apply(
         else:
             raise "verifier: kind"
         transition._count(of_kind, why)
-    return transition._close(pre_root, of_kind, why), why
+    return transition._close(pre_root, of_kind, why), why, state.outcome

@@ -111,6 +111,7 @@ def _shrink(
             or of the reserve that it frees; what leaves, out of cash that is there.
     """
     account: entries.Account = given
+    rests: uint256 = 0
     fee: uint256 = state._param(params.SEQUENCING_FEE_MIN)
     if fee > unsafe_mul(fee_max, constants.FEE_MAX_UNIT):
         return reason.FEE_ABOVE_MAX
@@ -128,8 +129,10 @@ def _shrink(
         account.reserved = unsafe_sub(account.reserved, freed)  # a part of what is reserved
         if less != 0:
             cmap._replace(key, unsafe_sub(entry, less), path)
+        rests = unsafe_sub(quantity, filled)
     fee = min(fee, state.pool)
     insurance._charge(fee, 0)
     account.cash = unsafe_sub(account.cash, convert(fee, int256))  # a uint32
     state._put_account(account)
+    state.outcome = keccak256(abi_encode(fee, rests, empty(bytes32)))
     return reason.OK

@@ -86,6 +86,7 @@ def _best(instrument: uint256, side: uint256) -> (uint256, uint256, uint256):
         return 0, 0, 0
     entry: uint256 = cmap._word()
     path: uint256 = cmap._prove(key, entry)
-    assert key & ~ORDER_LOW_MASK == prefix, "witness: best"
-    assert key & cmap._word_at(path) & ORDER_LOW_MASK == 0, "witness: best"
+    assert (
+        key & ~ORDER_LOW_MASK == prefix and key & cmap._word_at(path) & ORDER_LOW_MASK == 0
+    ), "witness: best"
     return key, entry, path

@@ -170,16 +170,24 @@ def _climb_both(key: uint256, old: bytes32, new: bytes32, bitmap: uint256):
 
 
 @internal
+def _reach(key: uint256, leaf: bytes32, bitmap: uint256, start: uint256):
+    """
+    @notice The root is the one above `leaf`, whose siblings stand from calldata offset `start`: the witness goes on behind them.
+    """
+    node: bytes32 = empty(bytes32)
+    end: uint256 = 0
+    node, end = self._climb(key, leaf, bitmap, start)
+    assert node == self.root, "witness: path"
+    self.cursor = end
+
+
+@internal
 def _prove(key: uint256, entry: uint256) -> uint256:
     """
     @notice The map holds `entry` at `key`. Returns the calldata offset of the path, for `_replace` and `_remove`.
     """
     path: uint256 = self.cursor
-    node: bytes32 = empty(bytes32)
-    end: uint256 = 0
-    node, end = self._climb(key, self._leaf_hash(key, entry), self._word_at(path), unsafe_add(path, 32))
-    assert node == self.root, "witness: path"
-    self.cursor = end
+    self._reach(key, self._leaf_hash(key, entry), self._word_at(path), unsafe_add(path, 32))
     return path
 
 
@@ -225,8 +233,13 @@ def _neighbour(prefix: uint256, low_mask: uint256) -> (uint256, bytes32, uint256
     bit: uint256 = self._word()
     difference: uint256 = prefix ^ key
     # a power of two above the mask, the highest bit of the difference, and no branch of the path
-    assert bit > low_mask and bit & unsafe_sub(bit, 1) == 0, "witness: bit"
-    assert bit <= difference and difference >> 1 < bit and bitmap & bit == 0, "witness: bit"
+    assert (
+        bit > low_mask
+        and bit & unsafe_sub(bit, 1) == 0
+        and bit <= difference
+        and difference >> 1 < bit
+        and bitmap & bit == 0
+    ), "witness: bit"
     return key, leaf, bitmap, bit
 
 
@@ -241,10 +254,7 @@ def _absent(prefix: uint256, low_mask: uint256):
     bitmap: uint256 = 0
     bit: uint256 = 0
     key, leaf, bitmap, bit = self._neighbour(prefix, low_mask)
-    end: uint256 = 0
-    leaf, end = self._climb(key, leaf, bitmap, self.cursor)
-    assert leaf == self.root, "witness: path"
-    self.cursor = end
+    self._reach(key, leaf, bitmap, self.cursor)
 
 
 @internal

@@ -67,6 +67,7 @@ struct Plan:
     fee_amounts: uint256[7]  # 1e-6 USD
     pays_sequencing: bool  # the first fee
     has_filled: bool
+    trades: bytes32  # chain over the fills: see `_trade`
     more: bool  # still crosses after STEPS_MAX steps
     ended: bool  # the rest must not rest: self-trade, limits
 
@@ -337,6 +338,8 @@ def _trade(given: Taker, page: uint256, account: entries.Account, fee: uint256) 
             plan.taker.quantity = unsafe_sub(plan.taker.quantity, quantity)
             plan.taker.filled = unsafe_add(plan.taker.filled, quantity)  # of a uint40
             plan.has_filled = True
+            trade: uint256 = quantity | (price << 40) | ((key & constants.U40_MAX) << 72)
+            plan.trades = keccak256(abi_encode(plan.trades, trade))
     is_fok: bool = (given.flags >> constants.FLAG_TIF_SHIFT) & 3 == constants.TIF_FOK
     if plan.more and plans._is_full():  # no other order has a plan
         return reason.FOK_UNFILLED if is_fok else reason.POST_ONLY_CROSSES
@@ -409,4 +412,5 @@ def _finish(plan: Plan) -> uint256:
         state.taker = common | (plan.taker.price << 40)
         if plans._is_atomic(flags):
             plans._note()
+    state.outcome = keccak256(abi_encode(own_fees, quantity if rests else 0, plan.trades))
     return reason.OK

@@ -27,8 +27,6 @@ U48: constant(uint256) = constants.U48_MAX
 U64: constant(uint256) = constants.U64_MAX
 
 
-
-
 # GLOBAL, as in `entries.Global`
 seq: transient(uint256)
 time: transient(uint256)
@@ -51,6 +49,7 @@ taker: transient(uint256)  # packed; 0: none
 plan_root: transient(bytes32)  # root before the open plan (plans.vy); empty: none
 plan: transient(uint256)  # packed: fee_max of its order, 16 bits; records that it has had
 
+outcome: transient(bytes32)  # hash of what an order paid, rests and traded (`matching._finish`); empty: nothing
 opened: transient(bytes32)  # root where the record began
 global_stored: transient(uint256)  # value of GLOBAL's leaf as it was read
 params_at: transient(uint256)  # calldata offset of PARAMS' words
@@ -67,6 +66,7 @@ def _open():
     """
     self.calls = unsafe_add(self.calls, 1)
     self.opened = cmap.root
+    self.outcome = empty(bytes32)
     words: DynArray[uint256, LEAF_WORDS_MAX] = self._rewind()
     word: uint256 = words[0]
     self.seq = word & U40

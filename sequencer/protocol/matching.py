@@ -362,6 +362,7 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
     if pending:
         state.globals.taker = taker
     out.fills = plan.fills
+    out.paid = own_fees
     out.rested = rested
     out.pending = pending
     return Reason.OK

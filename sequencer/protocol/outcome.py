@@ -70,7 +70,8 @@ class Outcome:
     `found`: the lots that had traded of it, and those that rested. Of an order or a bid that is refused for MARGIN:
     the free margin that it `needed`, and what was `there` (1e-6 USD). `moved`: positions that a BID or SETTLE has taken
     from an account: (instrument, lots, ticks a lot). `ended`: the account all of whose orders died of it together.
-    `failed`: why a FOK or post-only order of several records is undone by this one, whole; OK: it is not.
+    `failed`: why a FOK or post-only order of several records is undone by this one, whole; OK: it is not. `paid`: all
+    fees of the account whose order was executed, its trades' included; None: no order was.
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class Outcome:
         "moved",
         "needed",
         "number",
+        "paid",
         "pending",
         "reason",
         "removed",
@@ -105,6 +107,7 @@ class Outcome:
         self.pending = False
         self.failed = Reason.OK
         self.fee = 0
+        self.paid: int | None = None
         self.amount = 0
         self.number = 0
         self.debited = 0

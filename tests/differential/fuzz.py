@@ -22,7 +22,7 @@ from hostile import ROLES, Adversary, Drawn, populated
 from runner import creation_code, new_evm
 
 from sequencer.proof.witness import Tracer, Witness
-from sequencer.protocol import codec
+from sequencer.protocol import codec, receipts
 from sequencer.protocol import constants as c
 from sequencer.protocol.codec import LAYOUTS
 from sequencer.protocol.constants import Kind
@@ -98,7 +98,8 @@ class Judge:
 
 def expected(witness: Witness) -> bytes:
     """Return data that equals what Python says."""
-    return witness.post_root + int(witness.outcome.reason).to_bytes(32, "big")
+    outcome = witness.outcome
+    return witness.post_root + int(outcome.reason).to_bytes(32, "big") + receipts.outcome_hash(outcome)
 
 
 def name_of(raw: bytes) -> str:
@@ -226,7 +227,11 @@ def fuzz(records: int, seed: int, only: tuple[str, ...] = (), progress: int = 0)
             witness = exchange.state.witness(record)
             if exchange is not vast:
                 outcome = apply(exchange.cached, record)
-                if (outcome.reason, exchange.cached.root()) != (witness.outcome.reason, witness.post_root):
+                if (outcome.reason, receipts.outcome_hash(outcome), exchange.cached.root()) != (
+                    witness.outcome.reason,
+                    receipts.outcome_hash(witness.outcome),
+                    witness.post_root,
+                ):
                     report["divergences"].append(f"{name_of(record)}: caches differ, record {record.hex()}")
             if only and verifier_of(record) not in only:
                 continue
