@@ -180,13 +180,13 @@ def _key(keystore: Path | None, devnet_feed: int | None) -> tuple[bytes, bytes]:
 
 def source_of(source: str, list_path: Path | None) -> FeedSource:
     """The source that a text names, on a thread of its own where it can be slow. Raises click's errors."""
-    from sequencer.node.process import NodeError, feed_source, listing
+    from sequencer.node.startup import NodeError, listing, named_source
 
     if source == "none" or source.startswith("signed:"):
         raise fail(
             f"--source {source}: a feed signs what is not signed: file:PATH, http(s)://…, deribit:URL, flat:USD"
         )
     try:
-        return feed_source(source, listing(list_path))
+        return named_source(source, listing(list_path))
     except NodeError as error:
         raise fail(str(error).replace("--feed", "--source")) from None

@@ -22,8 +22,8 @@ from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.local import attempts
 from sequencer.local.attempts import Attempts, AttemptsReport
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer, wait_for
-from sequencer.market.feeds import TapeSource
 from sequencer.market.tape import Trade, open_tape
+from sequencer.market.tape_source import TapeSource
 from sequencer.proof.execution import L1Facts
 from sequencer.proof.replay import Replayed, replay
 from sequencer.protocol import constants as c

@@ -34,9 +34,9 @@ from sequencer.local.demo import (
 )
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.bars import Stamp
-from sequencer.market.feeds import TapeSource
 from sequencer.market.tape import Trade
 from sequencer.market.tape_files import MarketDay, instruments_of, open_day, params_for
+from sequencer.market.tape_source import TapeSource
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
 from sequencer.protocol.constants import Kind, Reason

@@ -15,8 +15,9 @@ from sequencer.l1.follower import EMPTY_HASH, PostedBatch
 from sequencer.local.devnet import devnet_key
 from sequencer.local.lies import CROWD, LyingEngine
 from sequencer.log.sqlite import SqliteLog
-from sequencer.market.feeds import IndexReport, Report, SurfaceReport, TapeSource, sign_reports
+from sequencer.market.feeds import IndexReport, Report, SurfaceReport, sign_reports
 from sequencer.market.tape import Tape
+from sequencer.market.tape_source import TapeSource
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import data_root

@@ -6,10 +6,9 @@ its exchange is worth nothing afterwards: it is moved aside. On a chain that goe
 
 import asyncio
 import contextlib
-import fcntl
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +21,15 @@ from sequencer.l1 import parameters
 from sequencer.l1.deploy import Deployment
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.background import BackgroundSource
-from sequencer.market.feeds import FeedError, FeedSource, FileSource, HttpSource, IndexReport, News
-from sequencer.market.flat import FlatSource, flat_indices
+from sequencer.market.feeds import FeedError, FeedSource, IndexReport, News
+from sequencer.market.flat import flat_indices
+from sequencer.market.sources import feed_source
+from sequencer.node.folder import FolderHeld, only_process
 from sequencer.protocol.constants import DAY_S
 from sequencer.protocol.market import strike_step
 from sequencer.protocol.params import Params
 
+FEEDS_OF_UP: Final = ("flat", "file", "http", "https")
 OWN_CHAINS: Final = ("pyevm", "anvil", "hardhat")
 LISTED_DAYS: Final = (1, 2, 3, 7, 14, 28)
 STRIKES_EACH_SIDE: Final = 6
@@ -108,43 +110,26 @@ async def _feed(
 ) -> tuple[FeedSource, list[Terms]]:
     """The source that `feed` names, and what to list around its indices. Raises UpError."""
     kind, _, rest = feed.partition(":")
-    if kind == "flat":
-        try:
-            indices = flat_indices(rest)
-        except ValueError as error:
-            raise UpError(f"--feed {feed}: {error}") from None
-        wanted = _grids(clock, indices)
-        return FlatSource(wanted, indices), wanted
-    if kind == "file":
-        if not Path(rest).is_file():
-            raise UpError(f"--feed {feed}: no such file")
-        source: FeedSource = FileSource(rest)
-    elif kind in ("http", "https"):
-        source = HttpSource(feed)
-    else:
+    if kind not in FEEDS_OF_UP:
         raise UpError(f"--feed must be flat:USD, file:PATH or a URL, got {feed!r}")
-    background = BackgroundSource(source)
-    ending.callback(background.close)
-    indices, reports = await _first_indices(background, clock)
-    return _Primed(background, reports), _grids(clock, indices)
+    if kind == "file" and not Path(rest).is_file():
+        raise UpError(f"--feed {feed}: no such file")
+    try:
+        wanted = _grids(clock, flat_indices(rest)) if kind == "flat" else []
+        source = feed_source(feed, wanted)
+    except ValueError as error:
+        raise UpError(f"--feed {feed}: {error}") from None
+    if not isinstance(source, BackgroundSource):
+        return source, wanted
+    ending.callback(source.close)
+    indices, reports = await _first_indices(source, clock)
+    return _Primed(source, reports), _grids(clock, indices)
 
 
 def _grids(clock: SystemClock, indices: dict[int, int]) -> list[Terms]:
     return [
         terms for number, ticks in sorted(indices.items()) for terms in grid(clock.now_s(), ticks, number)
     ]
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Holds the folder. Raises UpError when another one does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "up.lock").open("wb") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UpError(f"another `fairstrike up` runs in {folder}: give another --folder") from None
-        yield
 
 
 def _set_aside(folder: Path) -> None:
@@ -182,7 +167,10 @@ async def run_up(
     """
     clock = SystemClock()
     with contextlib.ExitStack() as ending:
-        ending.enter_context(_only_one(folder))
+        try:
+            ending.enter_context(only_process(folder, "up.lock"))
+        except FolderHeld:
+            raise UpError(f"another `fairstrike up` runs in {folder}: give another --folder") from None
         _check_port(port, "--port", "the API")
         if chain in OWN_CHAINS:
             _check_port(l1_port, "--l1-port", "L1")

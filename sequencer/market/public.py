@@ -13,7 +13,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from sequencer.market import svi_fit
-from sequencer.market.feeds import FeedError, HttpSource, IndexReport, Limits, News, Report, SurfaceReport
+from sequencer.market.feeds import FeedError, IndexReport, Limits, News, Report, SurfaceReport
+from sequencer.market.polled import HttpSource
 from sequencer.market.tape import UNDERLYINGS, YEAR_S, TapeError, expiry_s, number, parse_instrument, to_ticks
 
 SURFACES_EVERY_S: Final = 30

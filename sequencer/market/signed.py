@@ -15,7 +15,6 @@ from sequencer import pages
 from sequencer.market.feeds import (
     FeedError,
     FeedSource,
-    HttpSource,
     IndexReport,
     Limits,
     Report,
@@ -23,6 +22,7 @@ from sequencer.market.feeds import (
     SurfaceReport,
     sign_reports,
 )
+from sequencer.market.polled import HttpSource
 from sequencer.protocol import codec
 from sequencer.protocol.codec import Record
 from sequencer.protocol.constants import Kind

@@ -14,30 +14,22 @@ lets the next member lead, and ends.
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
-import os
 import signal
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import msgspec
 import uvloop
 
 from sequencer.api import admission
 from sequencer.clock import Clock, L1Clock, ManualClock
 from sequencer.config import with_config
-from sequencer.development import FEEDS as FEEDS_OF_A_DEVNET
-from sequencer.development import devnet_params, feed_key
 from sequencer.engine.engine import ReplayError
 from sequencer.history import history as histories
 from sequencer.keeper.keeper import Terms
-from sequencer.l1 import parameters
-from sequencer.l1.deploy import Deployment
-from sequencer.l1.errors import DeploymentError, L1Error, RpcUnavailable
+from sequencer.l1.errors import L1Error
 from sequencer.l1.fees import GWEI, FeeCaps
 from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import CALL_GAS, ROLLUP, SEQUENCERS, standing
@@ -45,42 +37,34 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.log.interface import LogError
 from sequencer.market.background import BackgroundSource
-from sequencer.market.feeds import FeedSource, FileSource, HttpSource
-from sequencer.market.flat import FlatSource, flat_indices
-from sequencer.market.public import DeribitSource
-from sequencer.market.signed import SignedSource
-from sequencer.market.tape import TapeError, parse_instrument
-from sequencer.node.check import check_folder
+from sequencer.market.feeds import FeedSource
+from sequencer.node.folder import FolderHeld, only_process
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
 from sequencer.node.standby import StandbyConfig
 from sequencer.node.standby_service import StandbyService
-from sequencer.protocol.codec import domain_separator
-from sequencer.protocol.hashing import address_of, public_key_of
-from sequencer.protocol.params import Params
+from sequencer.node.startup import (
+    FEEDS,
+    PASSWORD_VARIABLE,
+    NodeError,
+    check_stores,
+    checked_deployment,
+    feed_keys,
+    feed_sources,
+    listing,
+    sequencer_key,
+)
 from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
 from sequencer.rollup.batcher import BATCHES_FILE, stored_post_root
 from sequencer.rollup.l1_worker import Deposed, L1Config, deposed
 from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, PAUSE_S, SOCKET, URL, Number
 
-KEY_VARIABLE = "FAIRSTRIKE_SEQUENCER_KEY"
-OLD_PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # as it was called here before
-PASSWORD_VARIABLE = "FAIRSTRIKE_PASSWORD"  # noqa: S105  # the name of a variable
-FEED_KEYS_VARIABLE = "FAIRSTRIKE_FEED_KEYS"
 HAND_OVER_TIMEOUT_S = 600.0
-FEEDS = (
-    "signed:URL (a `fairstrike feed run`), or what this process signs itself, with the keys in "
-    f"{FEED_KEYS_VARIABLE}: file:PATH (JSON lines), http(s)://…, deribit:URL, flat:USD (drills)"
-)
 
 GWEI_AMOUNT = Number(0.0, 1e6, is_open=True)
 
 logger = logging.getLogger(__name__)
-
-
-class NodeError(Exception):
-    """It cannot start: the message says what is wrong with which option, variable or file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +80,6 @@ class NodeConfig:
     wanted: list[Terms]
     standby: bool = False
     hand_over: bool = False
-
-
-@contextlib.contextmanager
-def only_process(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process alone; the kernel lets go when it ends, however. Raises NodeError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NodeError(f"--folder {folder}: another sequencer holds it") from None
-        yield
-
-
-def check_stores(folder: Path) -> None:
-    """Before anything acts on them. What the stores' openers make again is let pass. Raises NodeError."""
-    if not any(folder.glob("*.sqlite")):
-        return
-    for one in check_folder(folder, whole_log=False):
-        for found in one.findings:
-            logger.error("%s: %s", one.store, found.what)
-            if one.store in ("log.sqlite", "l1.sqlite"):
-                raise NodeError(f"--folder {folder}: {one.store}: {found.what}: {found.remedy}")
 
 
 async def run(config: NodeConfig) -> None:
@@ -263,120 +224,6 @@ def _send_hand_over(config: NodeConfig) -> str | None:
             return manager.wait(name, HAND_OVER_TIMEOUT_S).tx_hash
         finally:
             manager.close()
-
-
-# --- options to objects ---------------------------------------------------------------------------
-
-
-def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
-    """The bonded key: of the keystore file, else of the environment, else, on a devnet, the first well-known one."""
-    from sequencer.l1.wallet import key_from_environment, key_from_keystore, key_of_devnet
-
-    try:
-        if keystore is not None:
-            name = PASSWORD_VARIABLE if PASSWORD_VARIABLE in os.environ else OLD_PASSWORD_VARIABLE
-            return key_from_keystore(keystore, os.environ[name])
-        if KEY_VARIABLE in os.environ:
-            return key_from_environment(KEY_VARIABLE)
-    except KeyError:
-        raise NodeError(
-            f"--keystore: its password is taken from {PASSWORD_VARIABLE}, which is not set"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise NodeError(f"the sequencer's key: {error}") from None
-    if devnet:
-        return key_of_devnet(0)
-    raise NodeError(f"no key: give --keystore, or {KEY_VARIABLE} in the environment")
-
-
-def feed_keys(devnet: bool, params: Params) -> list[bytes]:
-    """Private keys of the feeds that sign in this process, in PARAMS' order: of the environment, else a devnet's.
-
-    Raises NodeError where a key's form is wrong, or it is not the one that PARAMS has at that place.
-    """
-    given = os.environ.get(FEED_KEYS_VARIABLE)
-    if given is None:
-        if not devnet:
-            raise NodeError(
-                f"--feed: what it brings is to be signed here: set {FEED_KEYS_VARIABLE} to the feeds' private keys, "
-                "with commas between; or let each feed sign in its own process (`fairstrike feed run`), "
-                "and give --feed signed:URL"
-            )
-        return [feed_key(number) for number in range(FEEDS_OF_A_DEVNET)]
-    keys = []
-    for number, text in enumerate(given.split(",")):
-        try:
-            key = bytes.fromhex(text.strip().removeprefix("0x"))
-            address = address_of(public_key_of(key))
-        except ValueError:
-            raise NodeError(
-                f"{FEED_KEYS_VARIABLE}: key {number} (from 0) must be a private key, 64 hex digits"
-            ) from None
-        if number >= len(params.feed_keys) or address != params.feed_keys[number]:
-            there = "none" if number >= len(params.feed_keys) else "0x" + params.feed_keys[number].hex()
-            raise NodeError(
-                f"{FEED_KEYS_VARIABLE}: key {number} (from 0) is that of 0x{address.hex()}; PARAMS has {there} there"
-            )
-        keys.append(key)
-    return keys
-
-
-def listing(path: Path | None) -> list[Terms]:
-    """Options to list: a JSON list of names such as BTC-2JAN22-48000-C."""
-    if path is None:
-        return []
-    try:
-        names = msgspec.json.decode(path.read_bytes(), type=list[str])
-        terms = [parse_instrument(name) for name in names]
-    except (OSError, msgspec.MsgspecError, TapeError) as error:
-        raise NodeError(f"--list {path}: {error}") from None
-    return [(one.underlying, one.day, one.strike_ticks, one.is_put) for one in terms]
-
-
-def feed_source(
-    feed: str, wanted: list[Terms], keys: Sequence[bytes] = (), domain: bytes = b""
-) -> FeedSource:
-    """The source that `--feed` names; `keys`, `domain`: of PARAMS and the exchange, for records signed elsewhere."""
-    kind, _, rest = feed.partition(":")
-    try:
-        if kind == "flat":
-            return FlatSource(wanted, flat_indices(rest))
-        if kind == "file":
-            return BackgroundSource(FileSource(rest))
-        if kind in ("http", "https"):
-            return BackgroundSource(HttpSource(feed))
-        if kind == "deribit":
-            return BackgroundSource(DeribitSource(rest))
-        if kind == "signed":
-            return BackgroundSource(SignedSource(rest, keys, domain))
-    except ValueError as error:
-        raise NodeError(f"--feed {feed}: {error}") from None
-    raise NodeError(f"--feed must be {FEEDS}, got {feed!r}")
-
-
-def feed_sources(
-    feeds: Sequence[str], wanted: list[Terms], at: Deployment, params: Params
-) -> list[FeedSource]:
-    """One source for each `--feed`."""
-    domain = domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
-    return [feed_source(feed, wanted, params.feed_keys, domain) for feed in feeds if feed != "none"]
-
-
-def checked_deployment(
-    path: Path, l1_url: str, params_path: Path | None, devnet: bool
-) -> tuple[Deployment, Params]:
-    """The deployment and its parameters, if it was made for them. L1 is asked when it answers."""
-    try:
-        deployment = Deployment.load(path)
-        with contextlib.closing(Rpc(l1_url, attempts=1)) as rpc, contextlib.suppress(RpcUnavailable):
-            deployment.check(rpc)
-    except L1Error as error:
-        raise NodeError(f"--deployment: {error}") from None
-    try:
-        params = parameters.of_deployment(deployment, params_path, devnet_params() if devnet else None)
-    except (DeploymentError, ValueError) as error:
-        raise NodeError(str(error)) from None
-    return deployment, params
 
 
 @click.command()
@@ -579,7 +426,7 @@ def main(
             )
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(run(config))
-    except (NodeError, Deposed, LogError, ReplayError, L1Error, OSError, ValueError) as error:
+    except (NodeError, FolderHeld, Deposed, LogError, ReplayError, L1Error, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -13,7 +13,7 @@ from sequencer.engine import snapshots
 from sequencer.engine.engine import ReplayError, replay
 from sequencer.engine.snapshots import Aside, load, recover, save
 from sequencer.log.sqlite import SqliteLog
-from sequencer.node.process import only_process
+from sequencer.node.folder import only_process
 from sequencer.protocol import constants as c
 from sequencer.protocol.state import State
 from tests.simulation.little import DOMAIN, Little, genesis

@@ -6,7 +6,7 @@ import pytest
 
 from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedError, IndexReport, Report
-from sequencer.node.process import feed_source
+from sequencer.market.sources import feed_source
 
 NOW = 1_700_000_000
 

@@ -11,19 +11,18 @@ import pytest
 
 from sequencer.market.feeds import (
     FeedError,
-    FileSource,
     Guard,
-    HttpSource,
     IndexReport,
     Limits,
     Report,
     SurfaceReport,
-    TapeSource,
     parse_report,
     sign_reports,
 )
+from sequencer.market.polled import FileSource, HttpSource
 from sequencer.market.svi_fit import flat, implied_volatility
 from sequencer.market.tape import START_S, YEAR_S, Tape, expiry_s, generate_tape
+from sequencer.market.tape_source import TapeSource
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import address_of, public_key_of

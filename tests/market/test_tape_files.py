@@ -16,9 +16,9 @@ from sequencer.cli import main
 from sequencer.development import devnet_params
 from sequencer.market import svi_fit
 from sequencer.market.bars import load_bars
-from sequencer.market.feeds import TapeSource
 from sequencer.market.tape import IndexPoint, TapeError, Trade, make_tape, open_tape
 from sequencer.market.tape_files import instruments_of, load_trades, open_day, params_for
+from sequencer.market.tape_source import TapeSource
 from sequencer.protocol.market import strike_step
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -21,7 +21,7 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.local.bench import key_of, options, owner_of
 from sequencer.local.devnet import devnet_key, devnet_params, devnet_signer
-from sequencer.node.process import KEY_VARIABLE
+from sequencer.node.startup import KEY_VARIABLE
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
