@@ -2,8 +2,8 @@
 
     python scripts/wrap_markdown.py [--check] [FILE ...]        (default: every Markdown file under version control)
 
-Prose and list items are wrapped. Front matter, fenced code, tables, headings, link definitions and HTML comments stay
-as they are.
+Prose and list items are wrapped. Front matter, fenced and indented code, tables, headings, link definitions and HTML
+comments stay as they are.
 A line is never broken inside a code span or a link, nor before a word that would begin a list, heading or quotation.
 """
 
@@ -47,6 +47,25 @@ def wrapped(text: str, first: str, rest: str) -> list[str]:
     return lines
 
 
+class IndentedCode:
+    """Finds the lines of indented code: four columns in, after a blank line, outside a list. Asked line by line."""
+
+    def __init__(self) -> None:
+        self._in_list = False
+        self._may_begin = True
+
+    def __call__(self, line: str) -> bool:
+        """Whether `line`, which follows the line asked about before, is code."""
+        if not line.strip():
+            self._may_begin = True
+            return False
+        if line.startswith("    ") and self._may_begin and not self._in_list:
+            return True
+        self._may_begin = False
+        self._in_list = bool(ITEM.match(line)) or (self._in_list and line.startswith(" "))
+        return False
+
+
 def wrap(text: str) -> str:
     """A Markdown page with prose and list items wrapped; wrapping a wrapped page changes nothing."""
     matter = FRONT_MATTER.match(text)
@@ -62,6 +81,7 @@ def wrap(text: str) -> str:
             paragraph.clear()
 
     in_comment = False
+    is_code = IndentedCode()
     for line in text.split("\n"):
         opened = FENCE.match(line)
         if fence:
@@ -71,7 +91,7 @@ def wrap(text: str) -> str:
             flush()
             out.append(line)
             fence = opened[1]
-        elif in_comment or not line.strip() or VERBATIM.match(line):
+        elif is_code(line) or in_comment or not line.strip() or VERBATIM.match(line):
             flush()
             out.append(line)
             in_comment = (in_comment or line.lstrip().startswith("<!--")) and "-->" not in line
@@ -93,13 +113,14 @@ def too_long(text: str) -> list[tuple[int, int]]:
     fence = ""
     matter = FRONT_MATTER.match(text)
     text = "\n" * matter[0].count("\n") + text[matter.end() :] if matter else text
+    is_code = IndentedCode()
     for number, line in enumerate(text.split("\n"), 1):
         opened = FENCE.match(line)
         if fence:
             fence = "" if opened and opened[1].startswith(fence) else fence
         elif opened:
             fence = opened[1]
-        elif columns(line) > COLUMNS and not VERBATIM.match(line):
+        elif not is_code(line) and columns(line) > COLUMNS and not VERBATIM.match(line):
             item = ITEM.match(line)
             indent = item[0] if item else line[: len(line) - len(line.lstrip())]
             if len(wrapped(line[len(indent) :], indent, " " * len(indent))) > 1:

@@ -36,6 +36,13 @@ and goes on, `with a span of code that stays in one piece` and [a link that does
 * {WORDS} {WORDS} - {WORDS}
   12. {WORDS} {WORDS}
 
+      {WORDS} {WORDS}
+
+And this is a program:
+
+    {WORDS} {WORDS}
+    of two lines
+
 | {WORDS} | {WORDS} |
 
 ```
@@ -51,9 +58,10 @@ def test_wrapped_page__has_the_same_words_and_no_long_prose() -> None:
     assert once.split() == PAGE.split()
     assert wrap.wrap(once) == once
     assert wrap.too_long(once) == []
-    assert [line for line, _ in wrap.too_long(PAGE)] == [7, 9, 10]
+    assert [line for line, _ in wrap.too_long(PAGE)] == [7, 9, 10, 12]
     long = [line for line in once.split("\n") if len(line) > wrap.COLUMNS]
-    assert [line[:1] for line in long] == ["a", "#", "|", "a", "<"]
+    assert [line[:1] for line in long] == ["a", "#", " ", "|", "a", "<"]
+    assert f"\n    {WORDS} {WORDS}\n    of two lines\n" in once
     assert not re.search(r"^ *(- |\d+\. )(?!a line)", once, re.MULTILINE)
 
 
