@@ -11,6 +11,7 @@ setup(
         Extension(
             "sequencer._kernel.cmap_kernel",
             sources=["sequencer/_kernel/cmap_kernel.c"],
+            depends=["sequencer/_kernel/signers.h"],
             extra_compile_args=["-O3", "-std=c11"],
             optional=True,
         )

@@ -20,7 +20,8 @@ import msgspec
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from sequencer.api.ipc import Connection, IpcServer
+from sequencer.api.ipc import Connection
+from sequencer.api.ipc_server import IpcServer
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 
@@ -135,6 +136,8 @@ def main() -> None:
                 "sequencer.api.gateway",
                 "--listen",
                 "127.0.0.1:0",
+                "--address-submits-per-s",
+                "0",
                 "--sequencer",
                 address,
             ],

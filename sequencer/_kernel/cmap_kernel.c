@@ -137,6 +137,8 @@ static void keccak256(const uint8_t *data, size_t length, uint8_t out[32])
     memcpy(out, state, 32);
 }
 
+#include "signers.h"
+
 /* --------------------------------------------------------------------------------------------------------- tree */
 
 typedef uint32_t ref; /* index into a pool; the top bit says that it is a leaf */
@@ -852,12 +854,13 @@ static PyObject *module_use_lanes(PyObject *module, PyObject *number)
 
 static PyMethodDef module_methods[] = {
     {"keccak", module_keccak, METH_O, "Keccak-256 of bytes."},
+    {"signers", FAST(module_signers), METH_FASTCALL, "Address of each record's signer, or None; without the lock."},
     {"use_lanes", module_use_lanes, METH_O, "Hash at most this many nodes at once; returns what the machine allows."},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module_definition = {
-    PyModuleDef_HEAD_INIT, "cmap_kernel", "The crit-bit Merkle map and Keccak-256 in C.", -1, module_methods, NULL,
+    PyModuleDef_HEAD_INIT, "cmap_kernel", "The crit-bit Merkle map, Keccak-256 and signers in C.", -1, module_methods, NULL,
     NULL, NULL, NULL,
 };
 

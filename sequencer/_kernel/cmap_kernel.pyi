@@ -1,7 +1,10 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 def keccak(data: bytes, /) -> bytes: ...
+def signers(
+    functions: tuple[int, int, int, int], domain: bytes, raws: Sequence[bytes], plans: Sequence[bytes], /
+) -> list[bytes | None]: ...
 def use_lanes(width: int, /) -> int: ...
 
 class Map:

@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +22,7 @@ from sequencer.api import admission, ipc
 from sequencer.api.frontdoor import FrontDoor
 from sequencer.api.handler import Exchange, Gateway
 from sequencer.api.limits import Limits, group_of
+from sequencer.api.recovery import SWITCH_S
 from sequencer.config import with_config
 from sequencer.wire import jsonrpc
 from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, ETH_ADDRESS, HOST_PORT, IP, RATE, SOCKET
@@ -141,6 +143,11 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
     show_default=True,
     help="Answers to queries, per address; 0: any.",
 )
+@click.option(
+    "--recovery-threads",
+    type=COUNT,
+    help="Threads that recover signers.  [default: one a core]",
+)
 def main(
     listen: str,
     address: str,
@@ -156,6 +163,7 @@ def main(
     queries_per_s: float,
     address_queries_per_s: float,
     address_answer_bytes_per_s: float,
+    recovery_threads: int | None,
 ) -> None:
     """Run a gateway between clients and the sequencer."""
     try:
@@ -186,7 +194,7 @@ def main(
     )
 
     async def run() -> None:
-        gateway = Gateway(address, expected, limits, users)
+        gateway = Gateway(address, expected, limits, users, recovery_threads or 0)
         task = asyncio.create_task(
             serve(gateway, host, port, lambda bound: click.echo(f"http://{host}:{bound}"))
         )
@@ -197,6 +205,7 @@ def main(
         except asyncio.CancelledError:
             logger.info("stopped")
 
+    sys.setswitchinterval(SWITCH_S)
     try:
         uvloop.run(run())
     except OSError as error:

@@ -19,6 +19,7 @@ from sequencer.api import ipc
 from sequencer.api.limits import Addresses, Bucket, Limits
 from sequencer.api.link import Link
 from sequencer.api.peer import Peer, response
+from sequencer.api.recovery import Recovery
 from sequencer.api.subscribers import Subscribers
 from sequencer.api.turns import Asked, Turns
 from sequencer.errors import Code
@@ -87,6 +88,7 @@ class Gateway:
         expected: Exchange | None = None,
         limits: Limits | None = None,
         users: frozenset[int] | None = None,
+        recovery_threads: int = 0,
     ) -> None:
         self.address = address
         self.limits = limits or Limits()
@@ -99,12 +101,11 @@ class Gateway:
         self._heard: dict[str, None] = {}  # channels whose events the sequencer makes for this gateway
         self.connections = 0
         self.link = Link(address, self._received, self._lost, self._introduce, users)
+        self._recovery = Recovery(self.link.send, self._refuse_signature, self._lose, recovery_threads)
         self._turns = Turns(self.limits, self._send_query)
         self._expected = expected
-        self._domain = b""
         self._pending: dict[int, _Pending] = {}
         self._next_rid = 1
-        self._submits: list[tuple[int, bytes, bytes, str]] = []
         self._dirty: list[Peer] = []
         self._parked: list[Callable[[], None]] = []
         self._refreshed_at = float("-inf")
@@ -249,15 +250,13 @@ class Gateway:
         if not peer.address.submits.take():
             what = f"submissions of {peer.address.name}"
             raise _too_many("address_submits_per_s", what, peer.address.submits)
-        signer = jsonrpc.admit(raw, self._domain)
+        jsonrpc.check_record(raw)
         rid = self._next_rid
         self._next_rid = rid + 1
         deadline = self._loop.time() + self.limits.answer_timeout_s
         self._pending[rid] = _Pending(peer, sink, token, True, deadline)
         peer.outstanding += 1
-        if not self._submits:
-            self._loop.call_soon(self._forward)
-        self._submits.append((rid, raw, signer, label))
+        self._recovery.submit(rid, raw, label)
 
     def _take_query(self, peer: Peer) -> None:
         self._check_load(peer)
@@ -286,8 +285,7 @@ class Gateway:
     def _send_query(self, rid: int, method: str, params: dict[str, Any]) -> bool:
         if rid not in self._pending:  # its time is up
             return False
-        self._forward()  # what came before it goes before it
-        return self.link.send(ipc.Query(rid, method, params))
+        return self._recovery.query(ipc.Query(rid, method, params))
 
     def _check_load(self, peer: Peer) -> None:
         limits = self.limits
@@ -303,15 +301,11 @@ class Gateway:
             got = len(self._pending) + 1
             raise request_error(Code.QUEUE_FULL, "pending", limit, got, hint, retry_after_s=1)
 
-    def _forward(self) -> None:
-        """Sends what one turn of the loop has gathered, as one frame."""
-        items, self._submits = self._submits, []
-        if not items:
-            return
-        for part in ipc.split_items(items, 1):
-            if not self.link.send(ipc.Submit(part)):
-                for rid, *_ in part:  # never written: nothing was accepted
-                    self._finish(rid, False, _not_ready().body())
+    def _refuse_signature(self, rid: int, raw: bytes) -> None:
+        self._finish(rid, False, jsonrpc.bad_signature(raw).body())
+
+    def _lose(self, rid: int) -> None:
+        self._finish(rid, False, _not_ready().body())
 
     def _subscribe(self, peer: Peer, names: list[str], on: bool) -> list[str]:
         """The channels that the sequencer has to be asked for."""
@@ -429,6 +423,7 @@ class Gateway:
             await self.link.run()
         finally:
             sweeper.cancel()
+            self._recovery.close()
 
     async def _introduce(self) -> None:
         """Learns whose gateway this is; it takes nothing before."""
@@ -445,7 +440,7 @@ class Gateway:
         for start in range(0, len(names), HEAR_NAMES):
             self.link.send(ipc.Hear(0, True, names[start : start + HEAR_NAMES]))
         self.exchange = exchange
-        self._domain = exchange.domain()
+        self._recovery.domain = exchange.domain()
         self.ready = True
         if self._was_lost:
             self.events.publish_gap("the connection to the sequencer was lost and made again")
@@ -494,7 +489,7 @@ class Gateway:
         self.ready = False
         self._was_lost = True
         self._heard = {}
-        self._forward()
+        self._recovery.clear()
         for rid, pending in list(self._pending.items()):
             error = (
                 _unknown("the connection to the sequencer was lost") if pending.is_submit else _not_ready()

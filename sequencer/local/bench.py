@@ -43,6 +43,9 @@ ACCOUNTS_SIGNING = 64
 RECOVERIES = 4_000
 ENGINE_ORDERS = 4_000
 LIGHT_ORDERS = 2_000
+WARM_UP_ORDERS = (
+    512  # processes and threads that begin with the first order do so before anything is measured
+)
 OFFERED_S = 10  # how long orders are offered at a rate
 OFFERED_CONNECTIONS = 32  # so that what an exchange leaves waiting is late, and not refused
 CHECKED_S = 300.0  # in which the second check of all signatures has to come to its end
@@ -267,7 +270,12 @@ async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progres
                 accounts.append(await devnet.fund_key(key_of(number), CASH))
             await wait_for(lambda: len(devnet.service.state.instruments) == len(wanted), 30.0, "the listings")
             await asyncio.sleep(1.5)
-            loads = {"heavy": config.orders, "offered": config.offered * OFFERED_S, "light": LIGHT_ORDERS}
+            loads = {
+                "warm-up": WARM_UP_ORDERS,
+                "heavy": config.orders,
+                "offered": config.offered * OFFERED_S,
+                "light": LIGHT_ORDERS,
+            }
             first = 0
             for load, count in loads.items():
                 progress(f"sign ({load} load)", 0, count)
@@ -277,6 +285,8 @@ async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progres
             # Batches are built and stored as ever; only the embedded chain, which would be elsewhere, gets none.
             assert devnet.service.worker is not None
             devnet.service.worker.paused = True
+            await _load(folder / "warm-up", devnet.ws_url, 16, config.connections)
+            await _checked_again(devnet)
             await _heavy_load(config, report, devnet, folder / "heavy")
             if config.offered:
                 progress(f"{config.offered} orders a second", 0, loads["offered"])

@@ -34,6 +34,11 @@ _TYPES: Final = {
 }
 
 
+def field_bytes(of_type: str) -> int:
+    """Bytes of a field of this solidity type."""
+    return _TYPES[of_type][1]
+
+
 def domain_separator(chain_id: int, verifying_contract: bytes) -> bytes:
     """EIP-712 domain separator of an exchange: chain id, 20-byte address of its Rollup."""
     return keccak(
@@ -287,6 +292,19 @@ def decode(raw: bytes, domain: bytes, signer: bytes | None = None) -> Record | R
         body = values[1:-1]
         signer = None
     return Record(raw, layout.kind, layout.merge(body), signer)  # type: ignore[arg-type]  # addresses are the one bytes field
+
+
+def well_formed(raw: bytes) -> Reason:
+    """OK for the bytes of a record, whoever has signed it; else MALFORMED or UNKNOWN_KIND."""
+    if not raw:
+        return Reason.MALFORMED
+    layout = LAYOUTS.get(raw[0])
+    if layout is None:
+        return Reason.UNKNOWN_KIND
+    end = layout.size - c.SIGNATURE_BYTES if layout.signed else layout.size
+    if len(raw) != layout.size or any(raw[end - layout.padding : end]):
+        return Reason.MALFORMED
+    return Reason.OK
 
 
 def signing_digest(raw: bytes, domain: bytes) -> bytes | None:

@@ -62,6 +62,18 @@ _compact: Final[Any] = lib.secp256k1_ecdsa_recoverable_signature_serialize_compa
 _serialize: Final[Any] = lib.secp256k1_ec_pubkey_serialize
 
 
+def library() -> tuple[int, int, int, int]:
+    """Addresses of libsecp256k1's context and of its functions parse_compact, recover and serialize, for the kernel."""
+    context = int(ffi.cast("uintptr_t", _context))
+    names = (
+        "secp256k1_ecdsa_recoverable_signature_parse_compact",
+        "secp256k1_ecdsa_recover",
+        "secp256k1_ec_pubkey_serialize",
+    )
+    parse, recover_key, serialize = (int(ffi.cast("uintptr_t", ffi.addressof(lib, name))) for name in names)
+    return context, parse, recover_key, serialize
+
+
 def recover(digest: bytes, signature: bytes) -> bytes | None:
     """Address (20 bytes) that signed `digest` (32 bytes) with the compact `signature` (64 bytes).
 

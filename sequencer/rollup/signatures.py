@@ -1,49 +1,70 @@
 """Recovers signers a second time, in a process of its own: `python -m sequencer.rollup.signatures DOMAIN`.
 
-A frame is a 4-byte big-endian length and that many bytes. In: msgpack, a list of (record, signer that was vouched for).
-Out: 4 bytes, the place of the first record that nobody with that key has signed, or NONE.
+A frame is a 4-byte big-endian length and that many bytes. In: msgpack, whether the question is urgent, and a list of
+(record, signer that was vouched for). Out: 4 bytes, the place of the first record that nobody with that key has signed,
+or NONE.
+
+What is not urgent is answered by a thread of the lowest niceness: where a core has nothing else to do. A process
+without privileges may not come back from there, hence two threads. What that one has not answered for a while the other
+does.
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, Final
 
 import msgspec
 
 from sequencer.protocol import codec
+from sequencer.protocol.constants import Reason
+from sequencer.protocol.signers import signers
 
 PREFIX_BYTES: Final = 4
 NONE: Final = 2**32 - 1
 NICENESS: Final = 5  # orders come first
+NICENESS_MAX: Final = 19
+PATIENCE_S: Final = 0.25  # with the thread that runs only where nobody else wants the core
+_SIGNED: Final = frozenset(bytes([kind]) for kind, layout in codec.LAYOUTS.items() if layout.signed)
 
 Claims = list[tuple[bytes, bytes]]
-_decode: Final = msgspec.msgpack.Decoder(Claims).decode
+_decode: Final = msgspec.msgpack.Decoder(tuple[bool, Claims]).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def first_forged(claims: Sequence[tuple[bytes, bytes]], domain: bytes) -> int | None:
     """Place of the first record whose signature does not give the signer beside it; None: all do."""
-    for place, (raw, signer) in enumerate(claims):
-        record = codec.decode(raw, domain)
-        if not isinstance(record, codec.Record) or record.signer != signer:
+    signed = [raw[:1] in _SIGNED and codec.well_formed(raw) is Reason.OK for raw, _ in claims]
+    sound = claims if all(signed) else claims[: signed.index(False)]
+    recovered = signers([raw for raw, _ in sound], domain)
+    for place, ((_, claimed), signer) in enumerate(zip(sound, recovered, strict=True)):
+        if signer != claimed:
             return place
-    return None
+    return None if len(sound) == len(claims) else len(sound)
 
 
-def encoded(claims: Claims) -> bytes:
+def encoded(claims: Claims, is_urgent: bool = False) -> bytes:
     """The frame of a question."""
-    body = _encode(claims)
+    body = _encode((is_urgent, claims))
     return len(body).to_bytes(PREFIX_BYTES, "big") + body
 
 
 def serve(domain: bytes, read_from: BinaryIO, write_to: BinaryIO) -> None:
     """Answers until the other side closes."""
-    while len(prefix := read_from.read(PREFIX_BYTES)) == PREFIX_BYTES:
-        claims = _decode(read_from.read(int.from_bytes(prefix, "big")))
-        forged = first_forged(claims, domain)
-        write_to.write((NONE if forged is None else forged).to_bytes(PREFIX_BYTES, "big"))
-        write_to.flush()
+    answered: Future[int | None] | None = None
+    with ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS_MAX,)) as idle:
+        while len(prefix := read_from.read(PREFIX_BYTES)) == PREFIX_BYTES:
+            is_urgent, claims = _decode(read_from.read(int.from_bytes(prefix, "big")))
+            try:
+                if is_urgent or (answered is not None and not answered.done()):
+                    raise TimeoutError
+                answered = idle.submit(first_forged, claims, domain)
+                forged = answered.result(PATIENCE_S)
+            except TimeoutError:
+                forged = first_forged(claims, domain)
+            write_to.write((NONE if forged is None else forged).to_bytes(PREFIX_BYTES, "big"))
+            write_to.flush()
 
 
 if __name__ == "__main__":

@@ -20,8 +20,11 @@ from typing import Final
 
 from sequencer.rollup import signatures
 
-CHUNK_RECORDS: Final = 256
+CHUNK_RECORDS: Final = 64  # 3 ms of a core, which may be long in coming while a question is not urgent
 BACKLOG_MAX: Final = 50_000  # records: beyond it new risk is refused, at twice as much all but cancels
+URGENT_RECORDS: Final = (
+    10_000  # beyond it they are checked beside orders; before, when a core has nothing else to do
+)
 RESTART_S: Final = 1.0
 STOP_S: Final = 5.0
 
@@ -166,7 +169,8 @@ class Vouched:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(signatures.encoded([(one.raw, one.signer) for one in question.claims]))
+        claims = [(one.raw, one.signer) for one in question.claims]
+        process.stdin.write(signatures.encoded(claims, self.backlog > URGENT_RECORDS))
         process.stdin.flush()
         answer = process.stdout.read(signatures.PREFIX_BYTES)
         if len(answer) < signatures.PREFIX_BYTES:

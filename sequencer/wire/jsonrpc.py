@@ -466,27 +466,29 @@ _RECORD_LIMIT: Final = f"0x and the record's bytes in hex, at most {RECORD_BYTES
 _CLIENT_KIND_NAMES: Final = "one of " + ", ".join(Kind(kind).name for kind in sorted(CLIENT_KINDS))
 
 
-def admit(raw: bytes, domain: bytes) -> bytes:
-    """Address of the signer of a record that a client may send; RequestError 1001, 1002 or 1003."""
+def check_record(raw: bytes) -> None:
+    """Raises RequestError 1001 or 1002 unless these are the bytes of a record that a client may send, signed or not."""
     if raw and raw[0] in c.LAYOUT and raw[0] not in CLIENT_KINDS:
         name = Kind(raw[0]).name
         hint = f"{name} records are made by the sequencer; clients cannot send them"
         raise request_error(Code.NOT_A_CLIENT_RECORD, "kind", _CLIENT_KIND_NAMES, name, hint, kind=name)
-    record = codec.decode(raw, domain)
-    if isinstance(record, Reason):
+    reason = codec.well_formed(raw)
+    if reason is not Reason.OK:
         if raw and raw[0] in c.LAYOUT:
             size = c.LAYOUT[raw[0]][0]
             limit, hint = f"{size} bytes", f"a {Kind(raw[0]).name} has {size} bytes with zero padding"
             got = f"{len(raw)} bytes" if len(raw) != size else "padding that is not zero"
         else:
             limit = "a kind's first byte and its fields (docs/PROTOCOL.md, the table of records)"
-            hint, got = REFUSALS[record], f"0x{raw[:1].hex()}"
-        raise request_error(Code.MALFORMED, "record", limit, got, hint, reason=record.name)
-    if record.signer is None:
-        hint = "no key can have made it (r or s is out of range, or s is in the upper half)"
-        limit = "r and s of secp256k1, s in the lower half, as EIP-2098 has them"
-        raise request_error(Code.BAD_SIGNATURE, "signature", limit, "0x" + raw[-64:].hex(), hint)
-    return record.signer
+            hint, got = REFUSALS[reason], f"0x{raw[:1].hex()}"
+        raise request_error(Code.MALFORMED, "record", limit, got, hint, reason=reason.name)
+
+
+def bad_signature(raw: bytes) -> RequestError:
+    """The error 1003 of a record that no key can have signed."""
+    hint = "no key can have made it (r or s is out of range, or s is in the upper half)"
+    limit = "r and s of secp256k1, s in the lower half, as EIP-2098 has them"
+    return request_error(Code.BAD_SIGNATURE, "signature", limit, "0x" + raw[-64:].hex(), hint)
 
 
 def typed_data(params: dict[str, Any], listed: Instruments, chain_id: int, contract: str) -> dict[str, Any]:
