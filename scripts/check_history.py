@@ -28,14 +28,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sequencer.clock import ManualClock
 from sequencer.genesis import genesis_state
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.parameters import of_deployment
+from sequencer.log.sqlite import LogReader
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
 from sequencer.protocol.codec import domain_separator
@@ -105,12 +104,10 @@ class Recomputation:
         self.counts: Counter[str] = Counter()
         self.differences: list[str] = []
         db = sqlite3.connect(f"{(folder / 'log.sqlite').resolve().as_uri()}?mode=ro", uri=True)
-        for (body,) in db.execute("SELECT body FROM ticks ORDER BY offset"):
-            _, _, root, segments, *_ = msgspec.msgpack.decode(body)
-            for _, records, _ in segments:
-                for raw in records:
-                    self._record(raw)
-            assert state.root() == root
+        for entry in LogReader(db).read(0):
+            for raw in entry.raws():
+                self._record(raw)
+            assert state.root() == entry.root
         db.close()
 
     def differs(self, what: str) -> None:

@@ -25,6 +25,9 @@ _SURFACE = bytes([Kind.SURFACE])
 _ORDERS = frozenset(bytes([kind]) for kind in (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.AMEND))
 _FLAGS_AT = 9  # of all three
 _INBOX = frozenset(bytes([kind]) for kind in c.INBOX_KINDS)
+_REPORTS = frozenset({_FEED, _SURFACE})
+_FEED_AT = 2  # of both
+_SIGNED = frozenset(bytes([kind]) for kind, layout in codec.LAYOUTS.items() if layout.signed)
 # Of FOK and post-only orders that do not hold, what a tick may execute: nobody pays for it, and all others wait for it.
 UNDONE_MAX = 2 * c.PLAN_RECORDS_MAX
 # What a submission cannot be, whoever vouches for it: what only L1 says, and a tick inside the tick.
@@ -153,7 +156,9 @@ class Engine:
             state.globals = before
             return Tick(number, None, results, system_results, waiting, put_off=self._put_off)
         root = self._close()
-        entry = Entry(first_seq, time, root, self._segments, labels)
+        entry = Entry(
+            first_seq, time, root, self._segments, labels, holds=True
+        )  # what does not hold is left out
         return Tick(number, entry, results, system_results, waiting, put_off=self._put_off)
 
     def _submit_all(self, submissions: list[Submission]) -> list[Result]:
@@ -319,20 +324,47 @@ def _label(submission: Submission) -> tuple[int, int, str]:
     )
 
 
-def replay(state: State, entry: Entry, observe: Callable[[bytes, Outcome], None] | None = None) -> None:
+def is_signed(raw: bytes) -> bool:
+    """Whether a record is of a kind that somebody signs."""
+    return raw[:1] in _SIGNED
+
+
+def replay(
+    state: State,
+    entry: Entry,
+    observe: Callable[[bytes, Outcome], None] | None = None,
+    is_verified: bool = False,
+) -> None:
     """Applies a logged tick to `state`; `observe` hears what each record did.
 
-    Raises ReplayError when a root differs from the logged one.
+    `is_verified`: its signatures have been checked before. If its signed records have held then, they hold under
+    anybody who may sign them, and no signer is recovered, which costs as much as all else.
+
+    Raises ReplayError when the root after it, or the work after a segment, differs from the logged one.
     """
     if state.globals.seq != entry.first_seq:
         raise ReplayError(f"log goes on at seq {entry.first_seq}, the state stands at {state.globals.seq}")
-    for root, records, work in entry.segments:
+    recovers = not (is_verified and entry.holds)
+    for _, records, work in entry.segments:
         for raw in records:
-            out = apply(state, raw)
+            out = apply(state, raw, None if recovers else _entitled(state, raw))
             if observe is not None:
                 observe(raw, out)
-        if state.root() != root or state.globals.work != work:
-            raise ReplayError(f"root differs after seq {state.globals.seq - 1}")
+        if state.globals.work != work:
+            raise ReplayError(f"work differs after seq {state.globals.seq - 1}")
+    if entry.segments and state.root() != entry.segments[-1][0]:
+        raise ReplayError(f"root differs after seq {state.globals.seq - 1}")
+
+
+def _entitled(state: State, raw: bytes) -> bytes | None:
+    """Somebody who may sign this record: its feed, or its account's owner, who may whatever a session key may."""
+    if raw[:1] in _REPORTS:
+        keys = state.params.feed_keys
+        return keys[raw[_FEED_AT]] if len(raw) > _FEED_AT and raw[_FEED_AT] < len(keys) else None
+    if raw[:1] in _SIGNED:
+        account = state.account(int.from_bytes(raw[1:5], "big"))
+        return None if account is None else account.owner
+    return None
 
 
 class ReplayError(Exception):

@@ -207,8 +207,8 @@ class Follower(Protocol):
         """The first entry that it has not taken in."""
         ...
 
-    def take_in(self, state: State, entry: Entry, log_hash: bytes) -> None:
-        """Applies an entry, of this chain hash, to `state` and takes it in. Raises ReplayError."""
+    def take_in(self, state: State, entry: Entry, log_hash: bytes, is_verified: bool) -> None:
+        """Applies an entry, of this chain hash, to `state` (see `replay`) and takes it in. Raises ReplayError."""
         ...
 
     def caught_up(self, state: State) -> None:
@@ -231,31 +231,38 @@ def recover(
 
     From the newest snapshot that proves itself and stands where the log's entry before it ends; else from `genesis`.
     `follower` gets the entries that it has not: no snapshot is taken that stands behind the first of them. None behind
-    `last_offset` is taken either, since signatures from there on have not been checked: the replay does it.
+    `last_offset` is taken either, since signatures from there on have not been checked: the replay does it, and trusts
+    those before.
     """
     bounds = [] if follower is None else [follower.offset]
     bounds += [] if last_offset is None else [last_offset]
     state, offset = newest(folder, log, genesis, min(bounds, default=None))
     try:
-        return state, _replay_from(state, offset, log, follower)
+        return state, _replay_from(state, offset, log, follower, last_offset or 0)
     except ReplayError as error:
         if offset == 0:
             raise
         logger.warning("snapshot left out, its state does not go on as the log does: %s", error)
     if follower is not None:
         follower.restart()
-    return genesis, _replay_from(genesis, 0, log, follower)
+    return genesis, _replay_from(genesis, 0, log, follower, last_offset or 0)
 
 
-def _replay_from(state: State, offset: int, log: Ticks, follower: Follower | None) -> int:
-    """Applies the log from `offset` on; how many entries."""
+def _replay_from(state: State, offset: int, log: Ticks, follower: Follower | None, verified: int) -> int:
+    """Applies the log from `offset` on; how many entries. Signatures of those before `verified` have been checked."""
     at = offset
-    for entry in log.read(offset):
-        if follower is None or at < follower.offset:
-            replay(state, entry)
-        else:
-            follower.take_in(state, entry, log.hash_before(at + 1))
-        at += 1
+    is_collecting = gc.isenabled()
+    gc.disable()  # a replay leaves no cycles, and what it builds is looked through again and again
+    try:
+        for entry, log_hash in log.read_hashed(offset):
+            if follower is None or at < follower.offset:
+                replay(state, entry, is_verified=at < verified)
+            else:
+                follower.take_in(state, entry, log_hash, at < verified)
+            at += 1
+    finally:
+        if is_collecting:
+            gc.enable()
     if follower is not None:
         follower.caught_up(state)
     return at - offset

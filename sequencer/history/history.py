@@ -128,7 +128,7 @@ class History:
             self.error = ""
             self.ledger = Ledger(self.ledger.treasury_account)
 
-    def take_in(self, state: State, entry: Entry, log_hash: bytes) -> None:
+    def take_in(self, state: State, entry: Entry, log_hash: bytes, is_verified: bool = False) -> None:
         """Applies a log entry to `state`, which stands before it, and takes in what it does. Raises ReplayError."""
         self._load(state)
         ledger, labels = self.ledger, labels_of(entry)
@@ -136,7 +136,7 @@ class History:
         def observe(raw: bytes, out: Outcome) -> None:
             ledger.apply(raw, out, state.globals.time, labels.get(_key_of(raw), "") if labels else "")
 
-        replay(state, entry, observe)
+        replay(state, entry, observe, is_verified)
         self._keep(ledger.take(), log_hash)
         if self._rows > ROWS_AT_ONCE:
             self._write_now()

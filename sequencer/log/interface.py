@@ -30,7 +30,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it.
 
     `segments`: the root after each, its records, and GLOBAL's work after it. `labels` of orders: account, nonce,
-    label. `verified`: the offset before which every signature had been checked when this was written.
+    label. `verified`: the offset before which every signature had been checked when this was written. `holds`: every
+    signed record in it has held, so that a replay need not recover who signed it, once that has been checked.
     """
 
     first_seq: int
@@ -39,6 +40,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     segments: list[LoggedSegment]
     labels: list[tuple[int, int, str]] = []
     verified: int = 0
+    holds: bool = False
 
     @property
     def records(self) -> int:
@@ -83,6 +85,10 @@ class Ticks(Protocol):
         """Entries from offset `start` on."""
         ...
 
+    def read_hashed(self, start: int) -> Iterator[tuple[Entry, bytes]]:
+        """As `read`, each with the chain hash after it."""
+        ...
+
     @property
     def end(self) -> int:
         """Offset of the next append."""
@@ -101,6 +107,10 @@ class Log(Ticks, Protocol):
 
         Raises LogError, and then nothing was written; LogLost, and then this writer has to stand down.
         """
+        ...
+
+    def tidy(self) -> None:
+        """What may wait until an append has been answered; to be called after it, on the same thread. Never raises."""
         ...
 
     def check_place(self) -> None:

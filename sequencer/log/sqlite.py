@@ -2,8 +2,10 @@
 
 A tick is kept as its segments (records and the root after them), chained by hash, so that recovery and the batcher
 read the same bytes that the engine has seen. Appends are fenced by the expected offset: of two writers one succeeds.
+The newest ticks are a row each; the others lie in packs (packs.py), which `tidy` makes.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,10 +14,15 @@ from typing import Final
 import msgspec
 
 from sequencer.checksums import FROM_COPY, StoreDamaged, damaged, guard, guarded
+from sequencer.log import packs
 from sequencer.log.interface import Entry, LogError, LogLost, Redone, RollBack
+from sequencer.log.packs import hash_before
 from sequencer.protocol.hashing import keccak
 
-GENESIS_HASH = bytes(32)
+logger = logging.getLogger(__name__)
+
+LOG_FILE: Final = "log.sqlite"
+TAIL_BYTES: Final = 2 * packs.PACK_BYTES  # of ticks that are a row each, before the older half is packed
 GUARDED = ("rollbacks", "rollback_events", "rolled_back", "redone")
 _OLD = "(epoch, offset, hash, records, body) SELECT ?, offset, hash, records, body"
 
@@ -54,32 +61,10 @@ def file_id(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def read_ticks(db: sqlite3.Connection, start: int) -> Iterator[Entry]:
-    """Entries from offset `start` on, each compared with the chain. Raises LogError when that is broken."""
-    previous = hash_before(db, start)
-    offset = start
-    while True:
-        rows = db.execute(
-            "SELECT offset, hash, body FROM ticks WHERE offset >= ? ORDER BY offset LIMIT 256", (offset,)
-        ).fetchall()
-        if not rows:
-            return
-        for at, chained, body in rows:
-            if at != offset or keccak(previous + body) != chained:
-                raise LogError(f"hash chain broken at offset {at}")
-            previous = chained
-            offset += 1
-            yield _decode(body)
-
-
-def hash_before(db: sqlite3.Connection, offset: int) -> bytes:
-    """Chain hash of the entry before `offset`. Raises LogError when there is none."""
-    if not offset:
-        return GENESIS_HASH
-    row = db.execute("SELECT hash FROM ticks WHERE offset = ?", (offset - 1,)).fetchone()
-    if row is None:
-        raise LogError(f"offset {offset} is past the end")
-    return bytes(row[0])
+def read_ticks(db: sqlite3.Connection, start: int) -> Iterator[tuple[Entry, bytes]]:
+    """Entries from offset `start` on, and the chain's hash after each. Raises LogError when the chain is broken."""
+    for body, chained in packs.read_bodies(db, start):
+        yield _decode(body), chained
 
 
 def epoch_of(db: sqlite3.Connection, batch_id: int) -> int:
@@ -94,15 +79,20 @@ class LogReader:
     """The log for reading alone, beside whoever writes it."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
+        packs.stand_in(db)
         self._db = db
 
     @property
     def end(self) -> int:
         """Offset behind the last entry."""
-        return int(self._db.execute("SELECT COALESCE(MAX(offset) + 1, 0) FROM ticks").fetchone()[0])
+        return packs.last(self._db)[0]
 
     def read(self, start: int) -> Iterator[Entry]:
         """See Log.read."""
+        return (entry for entry, _ in read_ticks(self._db, start))
+
+    def read_hashed(self, start: int) -> Iterator[tuple[Entry, bytes]]:
+        """See Log.read_hashed."""
         return read_ticks(self._db, start)
 
     def hash_before(self, offset: int) -> bytes:
@@ -118,6 +108,9 @@ class SqliteLog:
         # Appends come from the log's thread, reads from the engine's: a connection each.
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._reader = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        # Whether packing ticks lasts does not matter: the next append's fsync covers it.
+        self._packer = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._packer.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(
@@ -146,12 +139,16 @@ class SqliteLog:
                 self.close()
                 raise StoreDamaged(path.name, f"table {table}, row {at} is not what was written", FROM_COPY)
         self._db.execute("CREATE TABLE IF NOT EXISTS room (id INTEGER PRIMARY KEY, body BLOB)")
+        packs.create(self._db)
         self._path = path
         self._file = file_id(path)
         self._encode = msgspec.msgpack.Encoder().encode
-        row = self._db.execute("SELECT offset, hash FROM ticks ORDER BY offset DESC LIMIT 1").fetchone()
-        self._end: int = row[0] + 1 if row else 0
-        self._hash: bytes = row[1] if row else GENESIS_HASH
+        self._end, self._hash = packs.last(self._db)
+        self._tail_bytes = self._counted_tail()
+        self._tidy_at = TAIL_BYTES
+
+    def _counted_tail(self) -> int:
+        return int(self._db.execute("SELECT COALESCE(SUM(LENGTH(body)), 0) FROM ticks").fetchone()[0])
 
     @property
     def end(self) -> int:
@@ -170,18 +167,33 @@ class SqliteLog:
         body = self._encode(entry)
         chained = keccak(self._hash + body)
         try:
-            # A primary key makes the fence hold against another process, too.
-            self._db.execute(
-                "INSERT INTO ticks VALUES (?, ?, ?, ?)", (expected_offset, chained, entry.records, body)
+            # The primary key, and the packs' end, make the fence hold against another process, too.
+            put = self._db.execute(
+                "INSERT INTO ticks SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM packs WHERE end > ?1)",
+                (expected_offset, chained, entry.records, body),
             )
         except sqlite3.IntegrityError:
             raise LogLost(f"another writer has appended offset {expected_offset}") from None
         except sqlite3.Error as error:
             raise _refusal(error, f"offset {expected_offset}") from error
+        if not put.rowcount:
+            raise LogLost(f"another writer has appended offset {expected_offset}")
         self.check_place()
         self._end += 1
         self._hash = chained
+        self._tail_bytes += len(body)
         return chained
+
+    def tidy(self) -> None:
+        """See Log.tidy: packs the oldest ticks, when there are enough of them. An error leaves all as it is."""
+        if self._tail_bytes < self._tidy_at:
+            return
+        try:
+            self._tail_bytes -= packs.put_pack(self._packer)
+            self._tidy_at = TAIL_BYTES
+        except (sqlite3.Error, LogError) as error:
+            logger.error("%s: the oldest ticks stay as they are: %s", self._path.name, error)
+            self._tidy_at = self._tail_bytes + TAIL_BYTES  # not at each append again
 
     def check_place(self) -> None:
         """Raises LogLost when the file is not where it was opened: what is written to it nobody finds again."""
@@ -207,6 +219,10 @@ class SqliteLog:
 
     def read(self, start: int) -> Iterator[Entry]:
         """See Log.read. Raises LogError when the hash chain is broken."""
+        return (entry for entry, _ in read_ticks(self._reader, start))
+
+    def read_hashed(self, start: int) -> Iterator[tuple[Entry, bytes]]:
+        """See Log.read_hashed. Raises LogError when the hash chain is broken."""
         return read_ticks(self._reader, start)
 
     def verified(self) -> int:
@@ -239,11 +255,9 @@ class SqliteLog:
         try:
             db.execute("BEGIN IMMEDIATE")
             try:
-                at, head = db.execute(
-                    "SELECT COALESCE(MAX(offset), -1), (SELECT hash FROM ticks ORDER BY offset DESC LIMIT 1) FROM ticks"
-                ).fetchone()
-                if at + 1 != self._end or (head or GENESIS_HASH) != self._hash:
+                if packs.last(db) != (self._end, self._hash):
                     raise LogLost("another writer has appended")
+                self._unpack_from(first)
                 epoch = int(db.execute("SELECT COALESCE(MAX(epoch), 0) + 1 FROM rollbacks").fetchone()[0])
                 for entry in entries:
                     body = self._encode(entry)
@@ -285,7 +299,21 @@ class SqliteLog:
                 f"{error}; whether the roll-back of batch {batch_id} is durable is unknown"
             ) from error
         self._hash, self._end = chained, offset
+        self._tail_bytes = self._counted_tail()
         return epoch
+
+    def _unpack_from(self, offset: int) -> None:
+        """Makes ticks from `offset` on rows again, inside a transaction."""
+        for pack in packs.packs_from(self._db, offset):
+            ticks = packs.unpacked(self._db, pack)
+            self._db.execute("DELETE FROM packs WHERE first = ?", (pack.first,))
+            self._db.executemany(
+                "INSERT INTO ticks VALUES (?, ?, ?, ?)",
+                (
+                    (at, chained, _decode(body).records, body)
+                    for at, (body, chained) in enumerate(ticks, start=pack.first)
+                ),
+            )
 
     def _put_redone(self, redone: Sequence[Redone], first_seq: int) -> None:
         """Follows records that an earlier roll-back has changed by the number that was acknowledged first."""
@@ -339,5 +367,6 @@ class SqliteLog:
 
     def close(self) -> None:
         """Closes the file."""
+        self._packer.close()
         self._reader.close()
         self._db.close()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sequencer.engine.engine import ReplayError
+from sequencer.engine.engine import ReplayError, is_signed
 from sequencer.engine.snapshots import recover, save
 from sequencer.engine.views import QueryError
 from sequencer.genesis import genesis_root, genesis_state
@@ -37,6 +37,7 @@ from sequencer.log.sqlite import SqliteLog
 from sequencer.proof.audit import Fault
 from sequencer.proof.execution import Execution, L1Facts
 from sequencer.protocol import codec
+from sequencer.protocol.constants import Reason
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
@@ -169,6 +170,7 @@ class Standby:
     def _recovered(self) -> Execution:
         """On the state that the folder holds."""
         history = self.history
+        self._holds = True  # every signed record of the batch that is executed
 
         def genesis() -> State:
             return genesis_state(_domain(self._at), self.config.params)
@@ -189,6 +191,7 @@ class Standby:
 
         def observe(raw: bytes, out: Outcome) -> None:
             history.ledger.apply(raw, out, state.globals.time)
+            self._holds = self._holds and (out.reason is Reason.OK or not is_signed(raw))
 
         return Execution(state, self._facts, observe)
 
@@ -268,8 +271,10 @@ class Standby:
     def _keep(self, one: PostedBatch, segments: list[LoggedSegment]) -> None:
         """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
         end = self.log.end
-        entry = Entry(one.first_seq, one.time_s, one.post_root, segments, verified=end + 1)
+        entry = Entry(one.first_seq, one.time_s, one.post_root, segments, [], end + 1, self._holds)
+        self._holds = True
         self.history.write(self.history.ledger.take(), self.log.append(entry, end))
+        self.log.tidy()
         head = (one.batch_id, one.pre_root, one.post_root, one.segments, one.records, one.first_seq)
         self.batcher.adopt(
             Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload), one.header_hash

@@ -305,6 +305,7 @@ class Driver:
                 await self._on_lost(submissions, error.reason)
                 self.settled = self.applied  # what stood on it is gone with it
                 return
+            self._executor.submit(self.log.tidy)
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
             self.metrics.append_ms = took_s * 1e3
             self.metrics.append_s_total += took_s

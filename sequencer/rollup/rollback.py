@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sequencer.engine.engine import CONTINUE, ReplayError, replay
+from sequencer.engine.engine import CONTINUE, ReplayError, is_signed, replay
 from sequencer.engine.snapshots import discard, newest
 from sequencer.l1.follower import RolledBack
 from sequencer.log.interface import Entry, LoggedSegment, Redone
@@ -92,12 +92,13 @@ class Reexecution:
         self._segments: list[LoggedSegment] = []
         self._records: list[bytes] = []
         self._weight = 0
+        self._holds = True  # every signed record of the tick
 
     def entry(self, old: Entry, kept: int = 0) -> Entry:
         """The tick as it must be. Its first `kept` segments stand in a batch that stands."""
         state = self.state
         first_seq = old.first_seq if kept else state.globals.seq
-        self._segments = old.segments[:kept]
+        self._segments, self._holds = old.segments[:kept], True
         self._old_seq = old.first_seq + sum(len(records) for _, records, _ in self._segments)
         for _, records, _ in old.segments[kept:]:
             for raw in records:
@@ -106,7 +107,10 @@ class Reexecution:
             self._close()
         self._proceed()
         self._close()
-        return Entry(first_seq, state.globals.time, state.root(), self._segments, old.labels, old.verified)
+        holds = self._holds and (old.holds or not kept)
+        return Entry(
+            first_seq, state.globals.time, state.root(), self._segments, old.labels, old.verified, holds
+        )
 
     def _again(self, raw: bytes) -> None:
         g = self.state.globals
@@ -157,6 +161,7 @@ class Reexecution:
             self.report.replaced += 1
         self._records.append(raw)
         self._weight += weight
+        self._holds = self._holds and (out.reason is Reason.OK or not is_signed(raw))
         if out.reason is not Reason.OK and raw[0] != Kind.CONTINUE:
             self.report.refused.append((seq, out.reason))
         self.report.fills += ((self.state.globals.time, fill) for fill in out.fills)
@@ -287,7 +292,9 @@ class Recovery:
             lost += old.records
             if place == 0 and start.segment:
                 segments = old.segments[: start.segment]
-                kept = [Entry(old.first_seq, old.time, segments[-1][0], segments, old.labels)]
+                kept = [
+                    Entry(old.first_seq, old.time, segments[-1][0], segments, old.labels, holds=old.holds)
+                ]
                 lost -= kept[0].records
         keys = [one.key for one in events]
         self.epoch = self._log.rewrite(start.offset, kept, batch_id, keys, first_seq=start.seq, is_cut=True)

@@ -10,13 +10,16 @@ import pytest
 import zstandard
 
 from sequencer.engine import snapshots
-from sequencer.engine.engine import ReplayError, replay
+from sequencer.engine.engine import ReplayError, is_signed, replay
 from sequencer.engine.snapshots import Aside, load, recover, save
+from sequencer.local.bench import key_of, owner_of
 from sequencer.log.sqlite import SqliteLog
 from sequencer.node.folder import only_process
+from sequencer.protocol import codec
 from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import State
-from tests.simulation.little import DOMAIN, Little, genesis
+from tests.simulation.little import DOMAIN, MID, Little, genesis, reasons, submission
 
 TICKS = 12
 
@@ -49,6 +52,56 @@ def folder_with(log: SqliteLog, tmp_path: Path, *offsets: int) -> Path:
 def test_recover__without_snapshots__replays_the_whole_log(log: SqliteLog, tmp_path: Path) -> None:
     state, replayed = recover(tmp_path / "none", log, genesis())
     assert (state.root(), replayed) == (state_at(log, TICKS).root(), TICKS)
+
+
+def without_signatures(little: Little, path: Path, holds: bool) -> SqliteLog:
+    """Its log, with zeros in the place of each signature."""
+    log = SqliteLog(path)
+    for entry in little.entries:
+        segments = [
+            (
+                root,
+                [
+                    raw[: -c.SIGNATURE_BYTES] + bytes(c.SIGNATURE_BYTES) if is_signed(raw) else raw
+                    for raw in raws
+                ],
+                work,
+            )
+            for root, raws, work in entry.segments
+        ]
+        log.append(msgspec.structs.replace(entry, segments=segments, holds=holds), log.end)
+    return log
+
+
+@pytest.mark.parametrize("verified", [0, 4, TICKS])
+@pytest.mark.parametrize("holds", [False, True])
+def test_recover__of_entries_that_were_verified__recovers_no_signer_again(
+    tmp_path: Path, verified: int, holds: bool
+) -> None:
+    """By owners, session keys and feeds; and of all others it does."""
+    little = Little()
+    session = key_of(50)
+    granted = little.signed(
+        Kind.SET_SIGNER, 0, signer=owner_of(50), scope=c.SCOPE_TRADE, signer_expires=c.U32_MAX
+    )
+    assert reasons(little.run([granted])) == [Reason.OK]
+    while len(little.entries) < TICKS:
+        raw = codec.sign(little.rest(0, c.BUY, MID - 50).raw, DOMAIN, session)
+        tick = little.run(
+            [*little.orders(8), submission(raw, owner_of(50))], little.keeper.pass_one(little.now + 1)
+        )
+        assert set(reasons(tick)) == {Reason.OK}
+        assert tick.entry is not None
+        assert {Kind.PLACE, Kind.FEED} <= {raw[0] for raw in tick.entry.raws()}
+        assert tick.entry.holds
+    log = without_signatures(little, tmp_path / "log.sqlite", holds)
+    if holds and verified == TICKS:
+        state, replayed = recover(tmp_path / "none", log, genesis(), None, verified)
+        assert (state.root(), replayed) == (little.state.root(), TICKS)
+    else:
+        with pytest.raises(ReplayError):
+            recover(tmp_path / "none", log, genesis(), None, verified)
+    log.close()
 
 
 @pytest.mark.parametrize("at", [1, 5, TICKS])

@@ -14,9 +14,14 @@ from typing import Any
 from sequencer.api import ipc
 from sequencer.engine import snapshots
 from sequencer.l1 import rpc, txmgr
+from sequencer.log import packs
 from sequencer.log import sqlite as log
 from sequencer.node import process as node
 from sequencer.rollup import batcher, l1_worker, withdrawals
+
+# A short run has few records: with these, most of its ticks are packed nonetheless.
+packs.PACK_BYTES = 4_096  # type: ignore[misc]
+log.TAIL_BYTES = 8_192  # type: ignore[misc]
 
 TXMGR_STEPS = ("intent stored", "nonce stored", "before sending", "after sending", "sending stored")
 
@@ -76,6 +81,9 @@ def around(owner: Any, name: str, after: bool) -> Callable[[Fuse], None]:
 POINTS: dict[str, tuple[Callable[[Fuse], None], int]] = {
     "before the log's append": (around(log.SqliteLog, "append", False), 20),
     "after the log's append, before the ack": (around(log.SqliteLog, "append", True), 20),
+    "before ticks are packed": (around(packs, "put_pack", False), 2),
+    "while ticks are packed": (around(packs, "compressed", True), 2),
+    "after ticks are packed": (around(packs, "put_pack", True), 2),
     "before the acks": (around(ipc.Connection, "send_acks", False), 10),
     "after the acks": (around(ipc.Connection, "send_acks", True), 10),
     "inside a recovery": (around(snapshots, "replay", False), 4),

@@ -290,12 +290,8 @@ class Simulation:
             if self.offset > log.end:
                 self.fail(f"the log ends at {log.end}, it had {self.offset} entries before")
                 return
-            db = sqlite3.connect(log_path(log))
-            row = db.execute("SELECT hash FROM ticks WHERE offset = ?", (self.offset - 1,)).fetchone()
-            if self.offset and row[0] != self.head_hash:
+            if self.offset and log.hash_before(self.offset) != self.head_hash:
                 self.fail(f"log entry {self.offset - 1} is not what it was")
-            last = db.execute("SELECT hash FROM ticks ORDER BY offset DESC LIMIT 1").fetchone()
-            db.close()
             for entry in log.read(self.offset):
                 replay(self.state, entry)
                 seq = entry.first_seq
@@ -309,7 +305,7 @@ class Simulation:
                     seq += 1
                 self.roots[self.state.globals.seq] = self.state.root()
                 self.offset += 1
-            self.head_hash = last[0] if last else b""
+            self.head_hash = log.head_hash
         finally:
             log.close()
 
@@ -406,10 +402,6 @@ def posts(world: World) -> Counter[int]:
             ] == function.selector:
                 found[int(function.decode_input(data)[0])] += 1
     return found
-
-
-def log_path(log: SqliteLog) -> str:
-    return str(log._db.execute("PRAGMA database_list").fetchone()[2])
 
 
 def _nonce_of(raw: bytes) -> int:

@@ -16,6 +16,7 @@ POINTS_SHORT = (
     "after the log's append, before the ack",
     "after a batch is stored, before it is sent",
     "inside a snapshot",
+    "while ticks are packed",
     "transaction manager: after sending",
 )
 
