@@ -171,7 +171,7 @@ def rendered() -> str:
     words = {
         c.KEY_ACCOUNT: ACCOUNT_WORDS,
         c.KEY_PAGE: PAGE_WORDS,
-        c.KEY_GLOBAL: 5,
+        c.KEY_GLOBAL: len(Global().words()) // WORD,
         c.KEY_PARAMS: len(Params().words()) // WORD,
         c.KEY_UNDERLYING: len(Underlying().words()) // WORD,
         c.KEY_EXPIRY: len(Expiry().words()) // WORD,
