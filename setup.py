@@ -1,7 +1,7 @@
-"""The optional C kernel; everything else is declared in pyproject.toml.
+"""The optional C kernels; everything else is declared in pyproject.toml.
 
-Where it does not compile, the install goes on and the pure Python map serves.
-To build it in place: python setup.py build_ext --inplace
+Where one does not compile, the install goes on and pure Python serves.
+To build them in place: python setup.py build_ext --inplace
 """
 
 from setuptools import Extension, setup
@@ -9,11 +9,12 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "sequencer._kernel.cmap_kernel",
-            sources=["sequencer/_kernel/cmap_kernel.c"],
+            f"sequencer._kernel.{name}",
+            sources=[f"sequencer/_kernel/{name}.c"],
             depends=["sequencer/_kernel/signers.h"],
             extra_compile_args=["-O3", "-std=c11"],
             optional=True,
         )
+        for name in ("cmap_kernel", "exposure_kernel")
     ]
 )

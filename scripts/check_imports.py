@@ -54,7 +54,7 @@ ROOMS: Final = {
     "wire": "what gateway and SDK both know: names, fields, methods",
     LOOSE: "amounts, clock, errors, checksums, configuration",
     "protocol": "the transition: pure, integers only",
-    "_kernel": "the map, hashes and signers in C, optional",
+    "_kernel": "the map, hashes, signers and sums over scenarios in C, optional",
 }
 LOOSE_FILES: Final = frozenset(
     {
@@ -90,9 +90,11 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
 KERNEL: Final[dict[str, frozenset[str]]] = {
     "sequencer._kernel": ANY,  # optional, equal to the bit
     "sequencer._kernel.cmap_kernel": ANY,
+    "sequencer._kernel.exposure_kernel": ANY,
     "os": frozenset({"", "environ", "getenv"}),  # FAIRSTRIKE_PURE switches it off
 }
 ALLOWED_IN: Final[dict[str, dict[str, frozenset[str]]]] = {
+    "exposure.py": KERNEL,
     "cmap.py": KERNEL | {"gc": ANY},  # pauses the collector while a map is built
     "signers.py": KERNEL,
     "hashing.py": KERNEL

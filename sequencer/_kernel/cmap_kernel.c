@@ -577,6 +577,24 @@ static PyObject *Map_put(Map *self, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
+static PyObject *Map_put_words(Map *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint8_t key[32], value[32];
+    if (arguments("put_words", count, 2))
+        return NULL;
+    int ok = word_of(args[0], key);
+    if (ok < 0)
+        return NULL;
+    if (!ok)
+        return PyErr_Format(PyExc_ValueError, "not a word: key %S", args[0]);
+    if (!PyBytes_Check(args[1]))
+        return PyErr_Format(PyExc_TypeError, "bytes are wanted, not %.100s", Py_TYPE(args[1])->tp_name);
+    keccak256((const uint8_t *)PyBytes_AS_STRING(args[1]), (size_t)PyBytes_GET_SIZE(args[1]), value);
+    if (tree_put(&self->tree, key, value))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyObject *Map_delete(Map *self, PyObject *key)
 {
     uint8_t word[32];
@@ -806,6 +824,7 @@ static PyObject *Map_sizeof(Map *self, PyObject *unused)
 static PyMethodDef Map_methods[] = {
     {"get", (PyCFunction)Map_get, METH_O, "Value at a key, None if absent."},
     {"put", FAST(Map_put), METH_FASTCALL, "Set a key; ValueError if key or value is not a word."},
+    {"put_words", FAST(Map_put_words), METH_FASTCALL, "Set a key to the hash of bytes; ValueError if it is no word."},
     {"delete", (PyCFunction)Map_delete, METH_O, "Take a key out; KeyError if absent."},
     {"root", (PyCFunction)Map_root, METH_NOARGS, "Root, 32 bytes; hashes what changed since the last call."},
     {"items", (PyCFunction)Map_items, METH_NOARGS, "All entries in key order."},
@@ -870,7 +889,8 @@ PyMODINIT_FUNC PyInit_cmap_kernel(void)
     if (PyType_Ready(&Map_type) < 0)
         return NULL;
     PyObject *module = PyModule_Create(&module_definition);
-    if (module && PyModule_AddObjectRef(module, "Map", (PyObject *)&Map_type) < 0)
+    if (module && (PyModule_AddObjectRef(module, "Map", (PyObject *)&Map_type) < 0 ||
+                   PyModule_AddIntConstant(module, "INTERFACE", 2) < 0))
         Py_CLEAR(module);
     return module;
 }

@@ -109,7 +109,7 @@ class Engine:
         """
         state = self.state
         first_seq = state.globals.seq
-        before = Global.from_words(state.globals.words())
+        before = state.globals.copy()
         self._segments, self._records, self._weight = [], [], 0
         self._undone, self._put_off = {}, []
         time = max(time, state.globals.time)
@@ -196,15 +196,21 @@ class Engine:
         state, raw = self.state, submission.raw
         if self._weight + batch.weight(raw) > c.SEGMENT_WEIGHT_MAX:
             self._close()
-        number = int.from_bytes(raw[1:5], "big")
-        before, account = Global.from_words(state.globals.words()), state.accounts.get(number)
-        segments, records, weight = len(self._segments), list(self._records), self._weight
+        segments, records, count, weight = (
+            len(self._segments),
+            self._records,
+            len(self._records),
+            self._weight,
+        )
         result = Result(submission, [self._try(raw, submission.signer)])
         first = result.outcomes[0]
         if not first.pending:
             if first.reason is not Reason.OK:
                 self._explain(result, first.reason)
             return result
+        number = int.from_bytes(raw[1:5], "big")
+        assert state.undo is not None  # of the order's plan, which is open
+        before, account = Global.from_words(state.undo.global_words), state.undo.accounts[number]
         of_account, of_all = self._undone.get(number, 0), sum(self._undone.values())
         is_put_off = of_account >= c.PLAN_RECORDS_MAX or of_all >= UNDONE_MAX
         can_fill = not is_put_off and self._can_fill()
@@ -215,10 +221,9 @@ class Engine:
         else:
             state.rewind(number)
         failed = result.outcomes[-1].failed or Reason.FOK_UNFILLED
-        assert account is not None  # it has had a first record that held
         state.put_account(number, account)
         state.globals = before
-        del self._segments[segments:]
+        del self._segments[segments:], records[count:]
         self._records, self._weight = records, weight
         if is_put_off:
             self._put_off.append(submission)

@@ -302,6 +302,10 @@ class PureMap(_Witnesses):
                 mark(node)
             node = node.right if key & node.bit else node.left
 
+    def put_words(self, key: int, words: bytes) -> None:
+        """Set `key` to keccak(words), as `put`."""
+        self.put(key, int.from_bytes(keccak(words), "big"))
+
     def _insert(self, key: int, value: int) -> None:
         if not 0 <= key <= WORD_MAX:
             raise ValueError(f"not a word: key {key}")

@@ -4,10 +4,11 @@ Each entry packs itself into 32-byte words (`words()`, joined) whose keccak is i
 `from_words`. The bit ranges are those of docs/PROTOCOL.md section 3.
 """
 
+from struct import Struct
 from typing import Final
 
 from sequencer.protocol import constants as c
-from sequencer.protocol.exposure import Sums
+from sequencer.protocol.exposure import NO_SUMS
 from sequencer.protocol.surface import Surface
 
 _U32: Final = c.U32_MAX
@@ -16,6 +17,12 @@ _U48: Final = c.U48_MAX
 _U64: Final = c.U64_MAX
 _U128: Final = 2**128 - 1
 NEVER: Final = -1  # an epoch that no page has
+_NO_WORD: Final = bytes(32)
+
+# 40-bit fields are packed in two, the high byte first.
+_GLOBAL: Final = Struct(">xxIBIIBBBBIIBI 32s xHHHIQQBI QQQQ 32s 32s")
+_ACCOUNT: Final = Struct(">20sBIxIBB 32s 8xIQIQ 32s")
+_POSITION: Final = Struct(">20xIQ")
 
 
 def _word(value: int) -> bytes:
@@ -141,33 +148,49 @@ class Global:
 
     def words(self) -> bytes:
         """Six words."""
-        return b"".join(
-            (
-                _word(
-                    self.seq
-                    | self.time << 40
-                    | self.tick << 72
-                    | self.last_class << 112
-                    | self.queue_state << 120
-                    | self.breaker_level << 128
-                    | self.breaker_until << 136
-                    | self.excess << 168
-                    | self.withdrawals << 208
-                ),
-                self.inbox_hash,
-                _word(
-                    self.inbox_count
-                    | self.fund << 40
-                    | self.treasury << 104
-                    | self.work << 168
-                    | self.plan_fee_max << 216
-                    | self.plan_records << 232
-                ),
-                _word(self.pool | (self.deficit & _U128) << 64 | self.holes << 192),
-                _word(self.taker.word() if self.taker else 0),
-                self.plan_root or bytes(32),
-            )
+        deficit = self.deficit & _U128
+        return _GLOBAL.pack(
+            self.withdrawals,
+            self.excess >> 32,
+            self.excess & _U32,
+            self.breaker_until,
+            self.breaker_level,
+            self.queue_state,
+            self.last_class,
+            self.tick >> 32,
+            self.tick & _U32,
+            self.time,
+            self.seq >> 32,
+            self.seq & _U32,
+            self.inbox_hash,
+            self.plan_records,
+            self.plan_fee_max,
+            self.work >> 32,
+            self.work & _U32,
+            self.treasury,
+            self.fund,
+            self.inbox_count >> 32,
+            self.inbox_count & _U32,
+            self.holes,
+            deficit >> 64,
+            deficit & _U64,
+            self.pool,
+            _NO_WORD if self.taker is None else _word(self.taker.word()),
+            self.plan_root or _NO_WORD,
         )
+
+    def copy(self) -> "Global":
+        """Another with the same fields; the taker, which nobody changes in place, is shared."""
+        twin = Global()
+        twin.seq, twin.time, twin.tick, twin.last_class = self.seq, self.time, self.tick, self.last_class
+        twin.queue_state, twin.breaker_level = self.queue_state, self.breaker_level
+        twin.breaker_until, twin.excess, twin.withdrawals = self.breaker_until, self.excess, self.withdrawals
+        twin.work, twin.inbox_hash, twin.inbox_count = self.work, self.inbox_hash, self.inbox_count
+        twin.fund, twin.treasury, twin.pool = self.fund, self.treasury, self.pool
+        twin.deficit, twin.holes, twin.taker = self.deficit, self.holes, self.taker
+        twin.plan_root, twin.plan_fee_max = self.plan_root, self.plan_fee_max
+        twin.plan_records = self.plan_records
+        return twin
 
     @classmethod
     def from_words(cls, data: bytes) -> "Global":
@@ -203,7 +226,8 @@ class Account:
     """One owner's cash, positions and permissions.
 
     `positions` maps an instrument to lots (never 0). `sums` caches the portfolio's valuation (see margin.py) for the
-    page epoch `epoch`; it is no part of the leaf.
+    page epoch `epoch`; it is no part of the leaf. Clones share positions, sums and signers: whoever changes one of them
+    puts another in its place.
     """
 
     __slots__ = (
@@ -234,7 +258,7 @@ class Account:
         self.nonce_bitmap = 0
         self.signers: list[tuple[bytes, int, int]] = []  # address, scope, expires
         self.positions: dict[int, int] = {}
-        self.sums = Sums()
+        self.sums = NO_SUMS
         self.epoch = NEVER
 
     def clone(self) -> "Account":
@@ -249,31 +273,36 @@ class Account:
         twin.hole = self.hole
         twin.nonce_floor = self.nonce_floor
         twin.nonce_bitmap = self.nonce_bitmap
-        twin.signers = self.signers  # replaced, never changed in place
-        twin.positions = self.positions.copy()
-        twin.sums = self.sums.copy()
+        twin.signers = self.signers
+        twin.positions = self.positions
+        twin.sums = self.sums
         twin.epoch = self.epoch
         return twin
 
     def words(self) -> bytes:
         """4 + signers + positions words."""
-        positions = self.positions
-        parts = [
-            _word(
-                len(positions)
-                | len(self.signers) << 8
-                | self.auction_start << 16
-                | self.order_floor << 56
-                | int.from_bytes(self.owner, "big") << 96
-            ),
+        positions, signers = self.positions, self.signers
+        head = _ACCOUNT.pack(
+            self.owner,
+            self.order_floor >> 32,
+            self.order_floor & _U32,
+            self.auction_start,
+            len(signers),
+            len(positions),
             self.cash.to_bytes(32, "big", signed=True),
-            _word(self.reserved | self.nonce_floor << 64 | self.hole << 96 | self.orders << 160),
-            _word(self.nonce_bitmap),
-        ]
-        for address, scope, expires in self.signers:
+            self.orders,
+            self.hole,
+            self.nonce_floor,
+            self.reserved,
+            self.nonce_bitmap.to_bytes(32, "big"),
+        )
+        if not positions and not signers:
+            return head
+        parts = [head]
+        for address, scope, expires in signers:
             parts.append(_word(scope | expires << 8 | int.from_bytes(address, "big") << 96))
         for instrument in sorted(positions):
-            parts.append(_word(positions[instrument] + c.QUANTITY_BIAS | instrument << 64))
+            parts.append(_POSITION.pack(instrument, positions[instrument] + c.QUANTITY_BIAS))
         return b"".join(parts)
 
     @classmethod

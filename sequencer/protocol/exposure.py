@@ -19,11 +19,17 @@ minus its mark.
 Net shorts and shorts in lots x the page's index. All results in 1e-6 USD, rounded against the account.
 """
 
+from collections.abc import Callable
 from itertools import repeat
 from operator import add, mul, sub
 from typing import Final, Protocol
 
 from sequencer.protocol import constants as c
+
+try:
+    from sequencer._kernel import exposure_kernel as _kernel
+except ImportError:  # not built, or FAIRSTRIKE_PURE=1
+    _kernel = None  # type: ignore[assignment]  # a module or nothing
 
 _PUT: Final = 1 << 31
 _SETS: Final = (0, 8)  # where a row's two sets of seven moves begin
@@ -134,54 +140,70 @@ class Exposure:
 
     def worst(self, third_ppm: int) -> int:
         """The lowest P&L at the scenarios and between them, at most 0. `third_ppm`: a third of the price range."""
-        worst = min(0, *self.net)
         if self.lots == 0:
-            return worst
+            return min(0, *self.net)
         first = -self.puts * third_ppm // c.PPM  # floor: the steeper
         last = -(-self.calls * third_ppm // c.PPM)
-        for start in _SETS:
-            net, longs = self.net[start : start + 7], self.longs[start : start + 7]
-            chords = [first, *map(sub, longs[1:], longs), last]
-            for k, (before, chord, after, here, there) in enumerate(
-                zip(chords, chords[1:], chords[2:], net, net[1:], strict=False)
-            ):
-                # the lines cross at (after - chord) / bend of the way, where N has fallen by that part of `slope`
-                slope = chord - before - there + here
-                if here - slope >= worst or after <= before or after <= chord:
-                    continue
-                bend = after - before
-                low = here - -(-slope * min(after - chord, bend) // bend)
-                if low < worst:  # L >= -long_value, S <= the higher of its ends
-                    least = min(here - longs[k], there - longs[k + 1]) - self.long_value
-                    worst = min(worst, max(low, least))
-        return worst
+        found = _lowest(self.net, self.longs, first, last, self.long_value)
+        return lowest(self.net, self.longs, first, last, self.long_value) if found is None else found
 
 
 class Sums:
-    """What an account's positions come to at the pages of one epoch (margin.py)."""
+    """What an account's positions come to at the pages of one epoch (margin.py). Clones of an account share it."""
 
     __slots__ = ("exposures", "value")
 
-    def __init__(self) -> None:
-        self.value = 0  # sum of lots x mark
-        self.exposures: dict[int, Exposure] = {}  # by underlying
+    def __init__(self, value: int, exposures: dict[int, Exposure]) -> None:
+        self.value = value  # sum of lots x mark
+        self.exposures = exposures  # by underlying
 
-    def copy(self) -> "Sums":
-        """Shares the exposures, which nobody changes in place."""
-        twin = Sums()
-        twin.value, twin.exposures = self.value, self.exposures.copy()
-        return twin
+    def moved(self, value: int, underlying: int, exposure: Exposure) -> "Sums":
+        """The sums after a position's value has risen by `value`; its underlying's exposure is another."""
+        exposures = self.exposures.copy()
+        exposures[underlying] = exposure
+        return Sums(self.value + value, exposures)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sums):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return self.value == other.value and self.exposures == other.exposures
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__ = None  # type: ignore[assignment]  # as of the exposures
 
 
-def _plus(sums: list[int], row: tuple[int, ...], lots: int) -> list[int]:
+NO_SUMS: Final = Sums(0, {})  # of an account that has not been valued
+
+
+def plus(sums: list[int], row: tuple[int, ...], lots: int) -> list[int]:
+    """sums + row x lots, element by element."""
     return list(map(add, sums, map(mul, row, repeat(lots))))
+
+
+def lowest(net: list[int], longs: list[int], first: int, last: int, long_value: int) -> int:
+    """The lowest of N at the scenarios and between the moves, at most 0; `first`, `last`: the outermost slopes of L."""
+    worst = min(0, *net)
+    for start in _SETS:
+        nets, values = net[start : start + 7], longs[start : start + 7]
+        chords = [first, *map(sub, values[1:], values), last]
+        for k, (before, chord, after, here, there) in enumerate(
+            zip(chords, chords[1:], chords[2:], nets, nets[1:], strict=False)
+        ):
+            # the lines cross at (after - chord) / bend of the way, where N has fallen by that part of `slope`
+            slope = chord - before - there + here
+            if here - slope >= worst or after <= before or after <= chord:
+                continue
+            bend = after - before
+            low = here - -(-slope * min(after - chord, bend) // bend)
+            if low < worst:  # L >= -long_value, S <= the higher of its ends
+                least = min(here - values[k], there - values[k + 1]) - long_value
+                worst = min(worst, max(low, least))
+    return worst
+
+
+_plus: Final = plus if _kernel is None else _kernel.plus
+_lowest: Final[Callable[[list[int], list[int], int, int, int], int | None]] = (
+    lowest if _kernel is None else _kernel.lowest
+)
 
 
 def uncovered(held: int, mate_held: int) -> int:

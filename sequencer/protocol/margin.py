@@ -22,15 +22,16 @@ def refresh(state: State, account: Account) -> None:
     """Makes `account.sums` those of the present pages."""
     if account.epoch == state.epoch:
         return
-    sums = Sums()
+    value = 0
+    exposures: dict[int, Exposure] = {}
     positions = account.positions
     for instrument, quantity in sorted(positions.items()):
         page = state.page_of(instrument)
         row = instrument & 31
-        sums.value += quantity * page.rows[row][0]
-        one = sums.exposures.get(instrument >> 28)
+        value += quantity * page.rows[row][0]
+        one = exposures.get(instrument >> 28)
         if one is None:
-            one = sums.exposures[instrument >> 28] = Exposure()
+            one = exposures[instrument >> 28] = Exposure()
             state.underlying(instrument >> 28)  # whose index says whether the marks are old
         one.add(page, instrument, 0, quantity)
         if quantity > 0:
@@ -38,7 +39,7 @@ def refresh(state: State, account: Account) -> None:
             lots = uncovered(quantity, 0 if mate is None else positions.get(instrument - row + mate, 0))
             if lots:
                 one.add_longs(page, row, lots)
-    account.sums = sums
+    account.sums = Sums(value, exposures)
     account.epoch = state.epoch
 
 
@@ -56,7 +57,7 @@ def can_hold(account: Account, instrument: int, delta: int) -> bool:
 
 def move(account: Account, page: Page, instrument: int, delta: int) -> None:
     """Changes a position by `delta` lots, which `can_hold` has allowed, and the sums if they are fresh."""
-    positions = account.positions
+    positions = account.positions = account.positions.copy()
     held = positions.get(instrument, 0)
     after = held + delta
     if after:
@@ -70,9 +71,9 @@ def move(account: Account, page: Page, instrument: int, delta: int) -> None:
     row = instrument & 31
     mate = mate_of(page, row)
     mate_held = 0 if mate is None else positions.get(instrument - row + mate, 0)
-    sums.value += delta * page.rows[row][0]
     one = sums.exposures.get(instrument >> 28) or Exposure()
-    sums.exposures[instrument >> 28] = one.moved(page, instrument, held, delta, mate or 0, mate_held)
+    moved = one.moved(page, instrument, held, delta, mate or 0, mate_held)
+    account.sums = sums.moved(delta * page.rows[row][0], instrument >> 28, moved)
 
 
 def equity(account: Account) -> int:

@@ -12,7 +12,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import insurance, work
 from sequencer.protocol.book import Order, order_key, order_value
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.entries import Account, Global, Taker
+from sequencer.protocol.entries import Account, Taker
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import count_order, sequencing_fee
 from sequencer.protocol.state import State, Undo
@@ -42,7 +42,7 @@ def note(state: State, accounts: list[int], orders: list[Order], work_before: in
     if state.undo is None:
         counted, g.work = g.work, work_before
         g.plan_root = state.root()
-        before = Global.from_words(g.words())
+        before = g.copy()
         before.plan_root = b""
         state.undo = Undo(before.words())
         g.work = counted

@@ -55,10 +55,11 @@ def settle(state: State, record: Record, out: Outcome) -> Reason:
         return Reason.NOTHING_TO_SETTLE
     paid = 0
     moved: list[tuple[int, int, int]] = []
+    positions = account.positions = account.positions.copy()
     for instrument in settled:
         terms = state.page_of(instrument).terms[instrument & 31]
         value = intrinsic(expiry.settlement, terms & 0x7FFF_FFFF, bool(terms >> 31))
-        lots = account.positions.pop(instrument)
+        lots = positions.pop(instrument)
         moved.append((instrument, lots, value))
         paid += lots * value
     account.cash += paid

@@ -98,7 +98,7 @@ class State:
         self.undo: Undo | None = None  # while a plan is open
         self.epoch = 0  # counts changes of pages, so that valuations know their age
         self._touched: dict[int, Account | Page | Underlying | Expiry] = {}
-        self.map.put(c.KEY_PARAMS, _value(params.words()))
+        self.map.put_words(c.KEY_PARAMS, params.words())
         for underlying in underlyings:
             self.underlyings[underlying] = Underlying()
             self.touch(c.KEY_UNDERLYING | underlying, self.underlyings[underlying])
@@ -261,13 +261,13 @@ class State:
     def flush(self) -> None:
         """Hashes all touched entries into the map, and GLOBAL."""
         self.flush_entries()
-        self.map.put(c.KEY_GLOBAL, _value(self.globals.words()))
+        self.map.put_words(c.KEY_GLOBAL, self.globals.words())
 
     def flush_entries(self) -> None:
         """Hashes all touched entries into the map; the readers of changes have them then."""
-        put = self.map.put
+        put_words = self.map.put_words
         for key, entry in self._touched.items():
-            put(key, _value(entry.words()))
+            put_words(key, entry.words())
         for reader in self.changes:
             reader.entries.update(self._touched)
         self._touched.clear()

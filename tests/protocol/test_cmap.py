@@ -96,6 +96,11 @@ class LazyMachine(RuleBasedStateMachine):
         self.map.put(key, value)
         self.naive[key] = value
 
+    @rule(key=KEYS, words=st.sampled_from([0, 1, 135, 136, 137, 272, 1_000]).map(bytes))
+    def put_words(self, key: int, words: bytes) -> None:
+        self.map.put_words(key, words)
+        self.naive[key] = int.from_bytes(reference_keccak(words), "big")
+
     @rule(data=st.data(), key=KEYS, value=VALUES)
     def overwrite(self, data: st.DataObject, key: int, value: int) -> None:
         self.put(self.present(data, key), value)
@@ -557,7 +562,17 @@ def test_kernel__at_any_lane_width__equals_pure(lanes: int) -> None:
 @given(
     entries=st.dictionaries(KEYS, VALUES, max_size=8),
     method=st.sampled_from(
-        ["get", "put", "delete", "first_in_prefix", "path", "insert_witness", "build", "_descend"]
+        [
+            "get",
+            "put",
+            "put_words",
+            "delete",
+            "first_in_prefix",
+            "path",
+            "insert_witness",
+            "build",
+            "_descend",
+        ]
     ),
     arguments=st.lists(st.one_of(JUNK_TUPLES, KEYS, st.integers(-(2**300), 2**300)), max_size=3),
 )
@@ -586,3 +601,14 @@ def test_kernel__built_from_an_iterator_that_fails__raises_its_error() -> None:
 def test_map__where_pure_python_is_asked_for__is_pure() -> None:
     code = "from sequencer.protocol import cmap; assert cmap.Map is cmap.PureMap"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"FAIRSTRIKE_PURE": "1"})
+
+
+@needs_kernel
+def test_map__with_a_kernel_of_older_sources__is_pure() -> None:
+    code = (
+        "import sys, types; old = types.ModuleType('sequencer._kernel.cmap_kernel');"
+        "sys.modules[old.__name__] = old;"
+        "from sequencer.protocol import cmap, exposure;"
+        "assert cmap.Map is cmap.PureMap; assert exposure._plus is exposure.plus"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequencer.protocol import constants as c
+from sequencer.protocol import margin
 from sequencer.protocol.entries import (
     Account,
     Expiry,
@@ -18,7 +19,7 @@ from sequencer.protocol.entries import (
     Taker,
     Underlying,
 )
-from sequencer.protocol.exposure import Exposure, Sums
+from sequencer.protocol.exposure import Sums
 from sequencer.protocol.surface import Surface
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -96,6 +97,7 @@ def test_global__stands_in_the_documented_bits__and_comes_back(one: Global) -> N
     assert word(data, 4) == (packed(one.taker, TAKER_BITS) if one.taker else 0)
     assert data[160:] == (one.plan_root or bytes(32))
     assert Global.from_words(data).words() == data
+    assert one.copy().words() == data
 
 
 @st.composite
@@ -157,13 +159,14 @@ def test_clone__of_an_account__shares_nothing_that_changes(one: Account) -> None
     data = one.words()
     twin = one.clone()
     assert twin.words() == data
-    twin.positions[7] = 1
-    twin.sums.exposures[0] = Exposure()
-    twin.sums.value += 1
+    page, instrument = Page(), 7
+    page.terms, page.rows = list(range(8)), [(5, (-1,) * c.SCENARIOS)] * 8
+    twin.epoch = one.epoch + 1  # its sums are fresh, and a trade moves them
+    margin.move(twin, page, instrument, 1 - one.positions.get(instrument, 0) or 2)
     twin.signers = [*twin.signers, (bytes(20), 1, 1)]
     twin.cash += 1
     assert one.words() == data
-    assert one.sums == Sums()
+    assert one.sums == Sums(0, {}) != twin.sums
 
 
 @st.composite
