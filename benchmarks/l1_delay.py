@@ -28,7 +28,7 @@ from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_params, wait_for
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
-from sequencer.rollup.l1_worker import L1Config
+from sequencer.rollup.l1_messages import L1Config
 
 CREDIT_TIMEOUT_S: Final = 60.0
 QUIET_S: Final = 4.0

@@ -29,7 +29,7 @@ class Clock(Protocol):
         ...
 
     def see_l1(self, time_s: int, ahead_max_s: int) -> None:
-        """L1's time is this; by how much the exchange's may be ahead of it. Called by the L1 thread."""
+        """L1's time is this; by how much the exchange's may be ahead of it."""
         ...
 
 

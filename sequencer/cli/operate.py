@@ -368,16 +368,19 @@ def replay(
     show_default=True,
     help="largest state of the engine table; 0 leaves it out",
 )
+@click.option("--post", "posts", is_flag=True, help="post the batches to the embedded chain meanwhile")
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
-def bench(orders: int, outstanding: int, offered: int, accounts_max: int, json_target: str | None) -> None:
+def bench(
+    orders: int, outstanding: int, offered: int, accounts_max: int, posts: bool, json_target: str | None
+) -> None:
     """Measure signed orders per second, end to end, and the ecrecover rate of the same machine."""
     from sequencer.local.bench import BenchConfig, BenchFailed, as_json, run_bench
 
     failed = ""
     with bars() as progress:
-        config = BenchConfig(orders, outstanding, offered=offered, accounts_max=accounts_max)
+        config = BenchConfig(orders, outstanding, offered=offered, accounts_max=accounts_max, posts=posts)
         try:
             report = run_bench(config, progress)
         except BenchFailed as error:

@@ -61,6 +61,10 @@ class Signer:
     def __repr__(self) -> str:
         return f"Signer({self.address})"
 
+    def secret(self) -> bytes:
+        """The key itself, for a process that signs in this one's place."""
+        return bytes(self._account.key)
+
     @classmethod
     def from_mnemonic(cls, mnemonic: str, index: int) -> "Signer":
         from eth_account import Account

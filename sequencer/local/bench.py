@@ -49,7 +49,7 @@ WARM_UP_ORDERS = (
 OFFERED_S = 10  # how long orders are offered at a rate
 OFFERED_CONNECTIONS = 32  # so that what an exchange leaves waiting is late, and not refused
 CHECKED_S = 300.0  # in which the second check of all signatures has to come to its end
-THREADS = ("MainThread", "log", "history", "signatures", "l1")  # of the sequencer, by how their names begin
+THREADS = ("MainThread", "log", "history", "signatures")  # of the sequencer, by how their names begin
 Progress = Any
 
 
@@ -175,7 +175,7 @@ class BenchReport:
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
     """`orders` to send, `outstanding` at a time over `connections`; `offered` orders a second after that (0: none);
-    engine table up to `accounts_max` (0: none).
+    engine table up to `accounts_max` (0: none). `posts`: the batches go to the embedded chain meanwhile.
     """
 
     orders: int = 60_000
@@ -183,6 +183,7 @@ class BenchConfig:
     connections: int = 4
     offered: int = 0
     accounts_max: int = 1_000_000
+    posts: bool = False
 
 
 def funded_state(params: Params, accounts: int, signing: int) -> State:
@@ -282,9 +283,9 @@ async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progres
                 await asyncio.to_thread(_write_orders, folder / load, devnet, count, accounts, first)
                 first += count
             progress("load", 0, config.orders)
-            # Batches are built and stored as ever; only the embedded chain, which would be elsewhere, gets none.
+            # Batches are built and stored as ever; the embedded chain, which would be elsewhere, need not get them.
             assert devnet.service.worker is not None
-            devnet.service.worker.paused = True
+            devnet.service.worker.paused = not config.posts
             await _load(folder / "warm-up", devnet.ws_url, 16, config.connections)
             await _checked_again(devnet)
             await _heavy_load(config, report, devnet, folder / "heavy")
@@ -332,7 +333,7 @@ async def _heavy_load(config: BenchConfig, report: BenchReport, devnet: Devnet, 
     done = max(metrics.records - records, 1)
     report.cpu_us_per_order = {
         name: round((after[name] - before[name]) / count * 1e6, 1)
-        for name in ("gateway", "sequencer", "chain")
+        for name in ("gateway", "sequencer", "l1", "chain")
     } | {
         # all of it, also what comes after the last acknowledgement
         "signatures": round((_cpu_s(devnet)["signatures"] - before["signatures"]) / count * 1e6, 1),
@@ -359,7 +360,7 @@ def _spent_s(path: Path) -> float:
 
 
 def _cpu_s(devnet: Devnet) -> dict[str, float]:
-    """CPU seconds so far of the gateway, of this process (the sequencer), of its check of signatures, of the chain."""
+    """CPU seconds so far of the gateway, of this process (the sequencer), of its two others, and of the chain."""
 
     def of(pid: int | None) -> float:
         return 0.0 if pid is None else _spent_s(Path(f"/proc/{pid}/stat"))
@@ -368,6 +369,7 @@ def _cpu_s(devnet: Devnet) -> dict[str, float]:
         "gateway": of(devnet.gateway.pid if devnet.gateway else None),
         "sequencer": of(os.getpid()),
         "signatures": of(devnet.service.vouched.pid),
+        "l1": of(devnet.service.worker.pid if devnet.service.worker else None),
         "chain": of(devnet.chain.process.pid if devnet.chain.process else None),
     }
 

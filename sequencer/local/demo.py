@@ -467,8 +467,8 @@ class Demo:
         worker = self.devnet.service.worker
         assert worker is not None
         self._let_post(False)
-        looks = worker.looks  # one that has begun may post yet
-        await wait_for(lambda: worker.looks >= looks + 2, 60.0, "the sequencer's last look at L1")
+        async with asyncio.timeout(60.0):
+            await worker.looked()  # one that had begun may have posted yet
 
     def _challenge_all(self) -> AttemptsReport:
         """A watcher that challenges, and challenges of what it finds right, while nothing is final."""

@@ -37,7 +37,7 @@ from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
-from sequencer.rollup.l1_worker import L1Config
+from sequencer.rollup.l1_messages import L1Config
 
 SEQUENCER_INDEX = 0
 GATEWAY_READY_S = 60.0

@@ -28,6 +28,7 @@ from sequencer.node.folder import FolderHeld, only_process
 from sequencer.protocol.constants import DAY_S
 from sequencer.protocol.market import strike_step
 from sequencer.protocol.params import Params
+from sequencer.rollup.l1_link import Children
 
 FEEDS_OF_UP: Final = ("flat", "file", "http", "https")
 OWN_CHAINS: Final = ("pyevm", "anvil", "hardhat")
@@ -168,7 +169,7 @@ async def run_up(
     clock = SystemClock()
     with contextlib.ExitStack() as ending:
         try:
-            ending.enter_context(only_process(folder, "up.lock"))
+            lock = ending.enter_context(only_process(folder, "up.lock"))
         except FolderHeld:
             raise UpError(f"another `fairstrike up` runs in {folder}: give another --folder") from None
         _check_port(port, "--port", "the API")
@@ -184,7 +185,7 @@ async def run_up(
             params=_params(folder / "devnet" / "deployment.json", params_path),
             port=port,
             l1_port=l1_port or None,
-            service={"batch_interval_s": 5.0},
+            service={"batch_interval_s": 5.0, "children": Children(held=(lock,))},
         )
         devnet = Devnet(config, clock, [source], wanted)
         try:

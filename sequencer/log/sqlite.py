@@ -75,6 +75,11 @@ def epoch_of(db: sqlite3.Connection, batch_id: int) -> int:
     return int(row[0])
 
 
+def answered(db: sqlite3.Connection) -> frozenset[str]:
+    """See SqliteLog.answered."""
+    return frozenset(row[0] for row in db.execute("SELECT key FROM rollback_events").fetchall())
+
+
 class LogReader:
     """The log for reading alone, beside whoever writes it."""
 
@@ -355,7 +360,7 @@ class SqliteLog:
 
     def answered(self) -> frozenset[str]:
         """L1 events that need nothing more."""
-        return frozenset(row[0] for row in self._reader.execute("SELECT key FROM rollback_events").fetchall())
+        return answered(self._reader)
 
     def epoch_of(self, batch_id: int) -> int:
         """The last roll-back that a batch with this id can owe its content to; 0: none."""

@@ -2,27 +2,39 @@
 
 import contextlib
 import fcntl
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+WAIT_S: Final = 3.0  # for the L1 process of a sequencer that was killed: it ends by itself, in milliseconds
+LOOK_S: Final = 0.01
 
 
 class FolderHeld(Exception):
     """Another process holds the folder."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"--folder {folder}: another sequencer holds it")
+        what = "another sequencer holds it, or the L1 process of one that was killed"
+        super().__init__(f"--folder {folder}: {what}")
 
 
 @contextlib.contextmanager
-def only_process(folder: Path, name: str = "lock") -> Iterator[None]:
-    """Holds `folder` for this process alone, by a lock on the file `name`; the kernel lets go when it ends, however.
+def only_process(folder: Path, name: str = "lock") -> Iterator[int]:
+    """Holds `folder` by a lock on the file `name`, for this process and for those that it gives the lock's descriptor,
+    which is yielded; the kernel lets go when all of them have ended, however.
 
     Raises FolderHeld.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    until_s = time.monotonic() + WAIT_S
     with (folder / name).open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FolderHeld(folder) from None
-        yield
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise FolderHeld(folder) from None
+            time.sleep(LOOK_S)
+        yield lock.fileno()

@@ -1,4 +1,4 @@
-"""L1's messages on their way into the log: each once and in order, however often the L1 thread brings it."""
+"""L1's messages on their way into the log: each once and in order, however often the L1 process brings it."""
 
 from sequencer.engine.engine import Tick
 from sequencer.l1.follower import InboxMessage
@@ -9,11 +9,11 @@ from sequencer.queue.driver import Driver
 
 
 class Inbox:
-    """Queues messages as system records, and knows how many are durable. All but `position` is the loop's."""
+    """Queues messages as system records, and knows how many are durable."""
 
     def __init__(self, driver: Driver, state: State) -> None:
         self._driver = driver
-        self._durable = (0, b"")  # one object, as the L1 thread reads it
+        self._durable = (0, b"")
         self._next = 0  # index of the next message to queue
         self.adopt(state)
 
@@ -36,10 +36,12 @@ class Inbox:
                 self._next += 1
         self._driver.offer_system(fresh)
 
-    def settle(self, tick: Tick) -> None:
-        """Counts the messages of a durable tick."""
+    def settle(self, tick: Tick) -> bool:
+        """Counts the messages of a durable tick; whether there were any."""
+        before = self._durable
         for result in tick.system:
             raw = result.submission.raw
             if raw[0] in INBOX_KINDS:
                 count, running = self._durable
                 self._durable = (count + 1, codec.inbox_hash(running, raw))
+        return self._durable != before

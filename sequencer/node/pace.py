@@ -9,7 +9,7 @@ from sequencer.node.settings import ServiceConfig
 from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
 from sequencer.queue.driver import Driver
 from sequencer.rollup.batcher import Batcher
-from sequencer.rollup.l1_worker import L1Worker
+from sequencer.rollup.l1_link import L1Link
 from sequencer.rollup.rollback import Recovery
 from sequencer.rollup.vouched import BACKLOG_MAX, Vouched
 from sequencer.rollup.withdrawals import Withdrawals
@@ -23,8 +23,7 @@ BEATS = 4  # batches in takeover_s, at least
 class Pace:
     """Makes batches and snapshots when they are due; says how much waits for L1, and what L1 has shown.
 
-    `worker` is None while nothing is posted. `last_posted`: the last batch that L1 is known to have; the L1 thread
-    writes it, everything else here is the loop's.
+    `worker` is None while nothing is posted. `last_posted`: the last batch that L1 is known to have.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Pace:
         vouched: Vouched,
         replayed: int,
     ) -> None:
-        self.worker: L1Worker | None = None
+        self.worker: L1Link | None = None
         self.last_posted = 0
         self.snapshots = Aside(config.folder / "snapshots")
         self._config = config
@@ -152,7 +151,7 @@ class Pace:
             worker.wake()
 
     def posted(self, batches: list[Posted]) -> None:
-        """On the L1 thread: L1 has these."""
+        """L1 has these."""
         self.last_posted = max(self.last_posted, *(one.batch_id for one in batches))
 
     def rolled_back(self, last_batch: int, is_on_l1: bool) -> None:

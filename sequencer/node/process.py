@@ -57,7 +57,9 @@ from sequencer.node.startup import (
 from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
 from sequencer.rollup.batcher import BATCHES_FILE, stored_post_root
-from sequencer.rollup.l1_worker import Deposed, L1Config, deposed
+from sequencer.rollup.l1_link import Children
+from sequencer.rollup.l1_messages import L1Config
+from sequencer.rollup.l1_worker import Deposed, deposed
 from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, PAUSE_S, SOCKET, URL, Number
 
 HAND_OVER_TIMEOUT_S = 600.0
@@ -381,7 +383,9 @@ def main(
     """Run the sequencer on a chain that the exchange is deployed on."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        with only_process(folder):
+        with only_process(folder) as lock, contextlib.closing(Children(held=(lock,))) as children:
+            if not standby:
+                children.prepare()
             check_stores(folder)
             signer = sequencer_key(keystore, devnet)
             at, params = checked_deployment(deployment, l1_url, params_path, devnet)
@@ -407,6 +411,7 @@ def main(
                 snapshot_ticks=snapshot_ticks,
                 history_days=history_days,
                 gateway_users=admission.trusted_users(gateway_users),
+                children=children,
             )
             sources = feed_sources(feeds, wanted, at, params)
             signs = any(not isinstance(one, BackgroundSource) or not one.is_signed for one in sources)

@@ -21,7 +21,8 @@ from sequencer.node.pace import Pace
 from sequencer.node.settings import ServiceConfig
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.state import State
-from sequencer.rollup.l1_worker import Notice, look
+from sequencer.rollup.l1_messages import Notice
+from sequencer.rollup.l1_worker import look
 from sequencer.rollup.rollback import Recovery, Report
 from sequencer.rollup.vouched import Claim
 

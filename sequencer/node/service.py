@@ -12,7 +12,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVarTuple
+from typing import Any
 
 from sequencer import refusals
 from sequencer.api.ipc_server import IpcServer
@@ -45,15 +45,14 @@ from sequencer.queue.driver import Driver
 from sequencer.queue.intake import Intake
 from sequencer.queue.outcomes import TICKS_READ, Outcomes
 from sequencer.rollup.batcher import Batcher
-from sequencer.rollup.l1_worker import Deposed, L1Worker
+from sequencer.rollup.l1_link import L1Handlers, L1Link
+from sequencer.rollup.l1_worker import Deposed
 from sequencer.rollup.rollback import Recovery, Report
 from sequencer.rollup.vouched import Vouched
 from sequencer.rollup.withdrawals import Withdrawals
 from sequencer.wire.rows import Batch as HistoryBatch
 
 SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
-
-_Args = TypeVarTuple("_Args")
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +83,6 @@ class Service:
         self.domain = codec.domain_separator(*config.signed_under)
         self.ended = asyncio.Event()  # the ticking has: by `stop`, or by an error that only a new start heals
         self.failure: BaseException | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self.tasks: list[asyncio.Task[None]] = []  # of a service that ticks by itself
         self._unsettled: deque[HistoryBatch] = deque()  # rows of ticks that the log does not have yet
         self._keeper_looked_s = -1
@@ -158,19 +156,26 @@ class Service:
             *(self.clock, self.driver, self.views, self.keeper, self.history, self.batcher, self.recovery),
             *(self.vouched, self._scrub, self.pace, self.roll_backs, self.gate),
         )
-        self.worker = self._l1_worker(signer) if signer is not None else None
+        self.worker = self._l1_link(signer) if signer is not None else None
         self.pace.worker = self.worker
         self._wire_driver()
 
-    def _l1_worker(self, signer: Signer) -> L1Worker | None:
-        if self.config.deployment is None:
+    def _l1_link(self, signer: Signer) -> L1Link | None:
+        config = self.config
+        if config.deployment is None:
             return None
-        return L1Worker(
-            *(self.config.l1_url, self.config.deployment, signer, self.config.folder, self.config.l1),
-            *(self.inbox.position, self._on_loop(self.inbox.queue), self.pace.posted, self.recovery.fresh),
-            *(self._on_loop(self.roll_backs.note), self._on_loop(self._step_down), self.recovery.epoch),
-            *(self.clock.see_l1, lambda: self.vouched.seq),
+        handlers = L1Handlers(
+            inbox_position=self.inbox.position,
+            verified=lambda: self.vouched.seq,
+            on_messages=self.inbox.queue,
+            on_posted=self.pace.posted,
+            on_rolled_back=self.roll_backs.note,
+            on_deposed=self._step_down,
+            on_l1_time=self.clock.see_l1,
+            on_unverified=self.pace.verified,
         )
+        how = (config.l1_url, config.deployment, signer, config.folder, config.l1)
+        return L1Link(*how, handlers, self.recovery.epoch, config.children)
 
     def _wire_driver(self) -> None:
         driver = self.driver
@@ -187,15 +192,6 @@ class Service:
         driver.when_quiet(self.pace.batch_due, self.pace.make_batches)
         driver.when_quiet(self.pace.snapshot_due, self.pace.snapshot)
 
-    def _on_loop(self, call: Callable[[*_Args], None]) -> Callable[[*_Args], None]:
-        """`call` for another thread: it runs on the loop, soon."""
-
-        def later(*args: *_Args) -> None:
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(call, *args)
-
-        return later
-
     @property
     def engine(self) -> Engine:
         """What executes now."""
@@ -210,7 +206,6 @@ class Service:
 
     async def start(self, socket_path: str, run: bool = True) -> None:
         """Listens for gateways at `socket_path`; ticks by itself if `run`."""
-        self._loop = asyncio.get_running_loop()
         # What was recovered stays; the collector need not look at it again, nor after every few hundred records.
         gc.collect()
         gc.freeze()
@@ -244,7 +239,7 @@ class Service:
         await self.ipc.close()
         await self.pace.snapshots.end(SNAPSHOT_PATIENCE_S)
         if self.worker is not None:
-            await asyncio.to_thread(self.worker.stop)
+            await self.worker.stop()
         await asyncio.to_thread(self._scrub.stop)
         await asyncio.to_thread(self.vouched.stop)
         self.driver.close()
@@ -293,7 +288,8 @@ class Service:
     def _on_tick(self, tick: Tick) -> None:
         """A tick is durable: acknowledges what it holds, refuses the rest, tells everybody."""
         self.pace.settle(tick)
-        self.inbox.settle(tick)
+        if self.inbox.settle(tick) and self.worker is not None:
+            self.worker.tell()
         self.history.offer(self._unsettled.popleft(), self.log.head_hash if tick.entry is not None else None)
         if tick.entry is not None:
             self.vouched.add(claims(tick), self.log.end, tick.entry.first_seq + tick.entry.records)
@@ -340,6 +336,8 @@ class Service:
         self.inbox.adopt(state)
         self.engine.state = state
         self.vouched.begin(self.log.end, state.globals.seq)  # it was executed with every signer recovered
+        if self.worker is not None:
+            self.worker.tell_again()
         self.keeper.adopt(state)
         self.keeper.wanted = list(self.wanted)  # what it took for listed may not be any more
         self.views.adopt(state, self.history.ledger)

@@ -9,7 +9,8 @@ from sequencer.l1.deploy import Deployment
 from sequencer.protocol.params import Params
 from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
-from sequencer.rollup.l1_worker import L1Config
+from sequencer.rollup.l1_link import Children
+from sequencer.rollup.l1_messages import L1Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class ServiceConfig:
     `gateway_users`: whose processes are gateways (api/admission.py); None: this user's and root's.
     `history_days`: how long ended orders, trades and cash are kept in the history; 0: for ever.
     `work_lag_s`: when more work waits for L1 than it takes in that time, new risk is refused (docs/OPERATIONS.md).
+    `children`: starts the process that talks to L1.
     `chain_id` and `verifying_contract`: what records are signed under without a deployment.
     """
 
@@ -41,6 +43,7 @@ class ServiceConfig:
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
     gateway_users: frozenset[int] | None = None
+    children: Children = field(default_factory=Children)
 
     @property
     def signed_under(self) -> tuple[int, bytes]:

@@ -1,70 +1,54 @@
-"""The L1 side of the sequencer, on a thread of its own: posts stored batches, follows the inbox.
+"""The L1 side of the sequencer: posts stored batches, follows the inbox. Runs in a process of its own (l1_process.py).
 
-L1 may be slow or away; the engine never waits for it. What it brings (deposits, confirmed batches) is handed over as
-plain data.
+L1 may be slow or away; the engine never waits for it. All that the worker knows it has from L1, from the folder, and
+from the sequencer's last `Now`: so it may end at any moment, and another goes on.
 """
 
+import contextlib
 import logging
 import sqlite3
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import FollowerError, L1Error, RpcRejected
-from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
-from sequencer.l1.follower import Follower, InboxMessage, RolledBack
+from sequencer.l1.follower import Follower, RolledBack
 from sequencer.l1.heads import Heads
 from sequencer.l1.inbox import Deadlines
-from sequencer.l1.poster import Posted, Poster, PosterConfig, gas_of
+from sequencer.l1.poster import Posted, Poster, PosterConfig
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, leader, standing
 from sequencer.l1.signing import Signer
-from sequencer.l1.transport import without_secrets
 from sequencer.l1.txmgr import Funds, TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
 from sequencer.log.interface import LogError
+from sequencer.log.sqlite import answered
+from sequencer.rollup.l1_messages import (
+    MESSAGES_MAX,
+    BatchesPosted,
+    Begin,
+    InboxPart,
+    IsDeposed,
+    L1Time,
+    Look,
+    Messages,
+    Notice,
+    Now,
+    Report,
+    SetSeen,
+    Undone,
+)
 from sequencer.rollup.outbox import Outbox
 
 DEVNET_CHAIN_ID: Final = 31_337
 MEMBERS_S: Final = 10.0  # between readings of the whole set
 BUSY_S: Final = 0.02  # between looks while something is on its way
 BUSY_HEARING_S: Final = 0.25  # ... and new heads are told of
-RESTART_FIRST_S: Final = 1.0
-RESTART_MAX_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class L1Config:
-    """`confirmations` before a deposit or a roll-back counts or a batch is settled.
-
-    It is looked at L1 at each new head that the node tells of by `events` (`heads.events_url`), and every `poll_s`
-    where it tells of none; where it does, four times as rarely, but every 2 s.
-
-    `rebond`: when the bond was slashed and nobody leads, the sequencer's key bonds again by itself. `timeout_s`: for a
-    whole answer of the node; a line that swallows bytes is noticed after it.
-    """
-
-    confirmations: int = 1
-    poll_s: float = 0.5
-    rebond: bool = False
-    timeout_s: float = 6.0
-    caps: FeeCaps = DEFAULT_CAPS
-    events: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Roll-backs that are deep enough, and all messages of the inbox that are."""
-
-    events: list[RolledBack]
-    inbox: list[bytes]
 
 
 def look(
@@ -95,129 +79,58 @@ class Deposed(Exception):
 
 
 class L1Worker:
-    """Runs on its own thread between `start` and `stop`. Handlers are called on that thread."""
+    """`run` follows L1 until `end`; `tell` and `end` are called from another thread. `report` gets what there is to
+    say, on the thread of `run`.
+    """
 
-    def __init__(
-        self,
-        url: str,
-        deployment: Deployment,
-        signer: Signer,
-        folder: Path,
-        config: L1Config,
-        inbox_position: Callable[[], tuple[int, bytes]],
-        on_messages: Callable[[list[InboxMessage]], None],
-        on_posted: Callable[[list[Posted]], None],
-        fresh: Callable[[list[RolledBack]], list[RolledBack]] = lambda events: events,
-        on_rolled_back: Callable[[Notice], None] = lambda _notice: None,
-        on_deposed: Callable[[str, bool], None] = lambda _why, _is_final: None,
-        epoch: int = 0,
-        on_l1_time: Callable[[int, int], None] = lambda _time_s, _ahead_max_s: None,
-        verified: Callable[[], int] = lambda: 2**62,
-    ) -> None:
-        self._url = url
-        self._on_l1_time = on_l1_time
-        self._verified = verified  # the record before which every signature has been checked
-        self.unverified = 0  # the batch that waits for that; 0: none
-        self._head: tuple[int, float] | None = None  # time of L1's newest block, and when it was seen, wall
+    def __init__(self, begin: Begin, report: Callable[[Report], None]) -> None:
+        self._url = begin.url
+        self._deployment = begin.deployment
+        self._signer = Signer(begin.secret)
+        self._folder = Path(begin.folder)
+        self._config = begin.config
+        self._report = report
+        self._now = begin.now
+        self._outbox = Outbox(self._folder)
+        self._refused = begin.now.refused  # why the roll-backs reported have no answer
+        self._again, self._next_message = begin.now.again, begin.now.inbox_count
+        self._head_time_s: int | None = None  # of L1's newest block
         self._drift_max_s: int | None = None
         self._funds: Funds | None = None
         self._queued = (0, 0)  # batches that are offered and not confirmed, and their bytes
         self._heard_s: float | None = None  # when L1 last said who leads, monotonic
         self._members_s = 0.0  # when the whole set was last read, monotonic
-        self._deployment = deployment
-        self._signer = signer
-        self._folder = folder
-        self._config = config
-        self._outbox = Outbox(folder)
-        self._inbox_position = inbox_position
-        self._on_messages = on_messages
-        self._on_posted = on_posted
-        self._fresh = fresh
-        self._on_rolled_back = on_rolled_back
-        self._on_deposed = on_deposed
-        self._deposed = ("", False)
-        self._epoch = epoch
+        self._standing: Standing | None = None  # as last read
+        self._stood_s = 0.0  # when that was, monotonic
+        self._deposed: tuple[str, bool] | None = None  # as last reported
         self._told: list[RolledBack] = []  # roll-backs that wait for an answer
-        self._refused = ""  # why there will be none
+        self._unverified = 0  # the batch that waits for its signatures' check; 0: none
         self._deadlines: Deadlines | None = None
         self._seen_next = 0  # the highest batch id that L1 has asked for since the last answer
         self._gas_before = self._blob_gas_before = self._bytes_before = 0  # of posters of earlier epochs
+        self._gas_used = self._blob_gas_used = self._bytes_posted = self._posted = 0
         self._wake = threading.Event()
-        self._heads = Heads(url, self._wake.set, config.events)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="l1", daemon=True)
-        self.paused = False  # no batch is offered; deposits are still followed
-        self.last_error = ""
-        self.looks = 0  # at L1, that came to their end
-        self.restarts = 0  # of the thread, after what nobody has foreseen
-        self.posted = 0
-        self.gas_used = 0
-        self.blob_gas_used = 0
-        self.bytes_posted = 0
-        self.standing: Standing | None = None  # as last read
-        self._stood_s = 0.0  # when that was, monotonic
+        self._heads = Heads(self._url, self._wake.set, self._config.events)
+        self._last_error = ""
+        self._looks = 0  # at L1, that came to their end
+        self._began_at = self._heard = 0  # the last `Now` when this look began, and when the last one did
+        self._shown = Look()
 
-    @property
-    def next_on_l1(self) -> int:
-        """The batch id that L1 asks for, as last seen; 0 before it was."""
-        return self._seen_next
+    def tell(self, now: Now) -> None:
+        """The sequencer is there now."""
+        self._now, self._refused = now, now.refused
+        if now.wake:
+            self._wake.set()
 
-    @property
-    def hears(self) -> bool:
-        """Whether the node tells of new heads."""
-        return self._heads.is_live
-
-    def start(self) -> None:
-        """Starts the thread, and the one that hears of new heads."""
-        self._thread.start()
-        self._heads.start()
-
-    def stop(self) -> None:
-        """Ends the thread after its present step."""
+    def end(self) -> None:
+        """Ends `run` after its present step."""
         self._ended.set()
         self._wake.set()
-        self._heads.stop()
-        if self._thread.is_alive():
-            self._thread.join(timeout=30)
 
-    def wake(self) -> None:
-        """Looks now instead of at the next poll."""
-        self._wake.set()
-
-    def resume(self, epoch: int) -> None:
-        """The roll-backs told of are answered: the batches that are stored now go out, as those of `epoch`."""
-        self._gas_before, self._bytes_before = self.gas_used, self.bytes_posted
-        self._blob_gas_before = self.blob_gas_used
-        self._refused = ""
-        self._epoch = epoch
-        self.wake()
-
-    def refuse(self, reason: str) -> None:
-        """The roll-backs told of have no answer: nothing is posted any more, and `last_error` says why."""
-        self._refused = reason
-        self.wake()
-
-    def _run(self) -> None:
-        """Follows L1 until the end. What nobody has foreseen ends one life of this thread, loudly, and begins the next:
-        all that it knows is on L1 and on the disk.
-        """
-        wait_s = RESTART_FIRST_S
-        while not self._ended.is_set():
-            began_s = time.monotonic()
-            try:
-                self._live()
-            except Exception as error:  # noqa: BLE001  # whatever it is: nothing may be posted for want of a thread
-                self.restarts += 1
-                if time.monotonic() - began_s > RESTART_MAX_S:
-                    wait_s = RESTART_FIRST_S
-                text = without_secrets(repr(error), self._url)
-                self.last_error = f"the L1 thread has failed ({text}) and starts again in {wait_s:.0f} s"
-                where = without_secrets(traceback.format_exc(), self._url)
-                logger.critical("%s\n%s", self.last_error, where)
-                self._ended.wait(wait_s)
-                wait_s = min(2 * wait_s, RESTART_MAX_S)
-
-    def _live(self) -> None:
+    def run(self) -> None:
+        """Follows L1 until the end. Raises what nobody has foreseen: then another process is to begin."""
+        self._heads.start()
         rpc = Rpc(self._url, timeout_s=self._config.timeout_s)
         try:
             manager = self._open(rpc)
@@ -228,6 +141,7 @@ class L1Worker:
                     manager.close()
         finally:
             rpc.close()
+            self._heads.stop()
 
     def _open(self, rpc: Rpc) -> TxManager | None:
         """The transaction manager, once its store can be had; None when the end comes first."""
@@ -237,6 +151,8 @@ class L1Worker:
                 return TxManager(rpc, self._signer, self._folder / "l1.sqlite", config)
             except (sqlite3.Error, OSError) as error:
                 self._failed(error)
+                self._show()
+                self._ended.wait(min(max(self._config.poll_s, 0.05), 1.0))
         return None
 
     def _follow(self, rpc: Rpc, manager: TxManager) -> None:
@@ -248,7 +164,7 @@ class L1Worker:
             self._config.confirmations,
         )
         while not self._ended.is_set():
-            self._post(rpc, manager, follower, self._epoch)
+            self._post(rpc, manager, follower, self._now.epoch)
 
     def _post(self, rpc: Rpc, manager: TxManager, follower: Follower, epoch: int) -> None:
         """Follows and posts until the next roll-back has been answered."""
@@ -256,34 +172,35 @@ class L1Worker:
         poster = Poster(rpc, manager, self._deployment.rollup, config, epoch=epoch)
         offered: int | None = None
         self._told, self._seen_next, self._stood_s = [], 0, 0.0
-        while not self._ended.is_set() and self._epoch == epoch:
+        self._gas_before, self._bytes_before = self._gas_used, self._bytes_posted
+        self._blob_gas_before = self._blob_gas_used
+        while not self._ended.is_set() and self._now.epoch == epoch:
+            self._began_at = self._now.number
             try:
                 self._tell_time(rpc)
                 why_not = self._why_not(rpc, manager, epoch)
                 if offered is None or (poster.status().next_batch or 0) < self._seen_next or self._told:
                     self._look(follower, rpc)
                 if self._told and not self._refused:
-                    self.last_error = (
+                    self._last_error = (
                         f"batch {self._told[0].batch_id} was rolled back: records are executed again"
                     )
                     manager.poll()
-                    self.looks += 1
+                    self._looked()
                     self._pause(busy=True)
                     continue
-                messages = follower.messages_after(*self._inbox_position())
-                if messages:
-                    self._on_messages(messages)
+                self._take_messages(follower)
                 if self._refused:
-                    self.last_error = self._refused
+                    self._last_error = self._refused
                     manager.poll()
-                    self.looks += 1
+                    self._looked()
                     self._pause(busy=False)
                     continue
                 if offered is None:
                     offered = self._seen_next = poster.next_needed()
                     if offered > 1:  # what an earlier run has posted
-                        self._on_posted([Posted(offered - 1, None, None, None)])
-                if not self.paused and not why_not:
+                        self._report(BatchesPosted([Posted(offered - 1, None, None, None)]))
+                if not self._now.paused and not why_not:
                     offered = self._offer(poster, offered)
                 if poster.status().queued:
                     poster.hold = why_not or self._too_late(follower, rpc)
@@ -294,7 +211,7 @@ class L1Worker:
                 if posted:
                     self._count(posted, poster)
                 busy = bool(posted) or status.queued > 0
-                self.last_error = why_not or status.reason
+                self._last_error = why_not or status.reason
             except (
                 L1Error,
                 LogError,
@@ -302,10 +219,55 @@ class L1Worker:
                 OSError,
             ) as error:  # a full disk passes, as an outage of L1 does
                 self._failed(error)
-                self.looks += 1
+                self._looked()
+                self._ended.wait(min(max(self._config.poll_s, 0.05), 1.0))
                 continue
-            self.looks += 1
+            self._looked()
             self._pause(busy)
+
+    def _looked(self) -> None:
+        """A look at L1 has come to its end."""
+        self._looks += 1
+        self._heard = self._began_at
+        self._show()
+
+    def _show(self) -> None:
+        """Reports where the worker stands, when that is new."""
+        funds, standing_ = self._funds, self._standing
+        shown = Look(
+            heard=self._heard,
+            looks=self._looks,
+            last_error=self._last_error,
+            standing=None if standing_ is None else SetSeen.of(standing_),
+            heard_s=self._heard_s,
+            head_time_s=self._head_time_s,
+            next_on_l1=self._seen_next,
+            hears=self._heads.is_live,
+            unverified=self._unverified,
+            queued=self._queued[0],
+            queued_bytes=self._queued[1],
+            balance=None if funds is None else str(funds.balance),
+            gas_price="0" if funds is None else str(funds.gas_price),
+            posted=self._posted,
+            gas_used=self._gas_used,
+            blob_gas_used=self._blob_gas_used,
+            bytes_posted=self._bytes_posted,
+        )
+        if shown != self._shown:
+            self._shown = shown
+            self._report(shown)
+
+    def _take_messages(self, follower: Follower) -> None:
+        """Reports the inbox's messages from where the log, or the last report, ends."""
+        now = self._now
+        messages = follower.messages_after(now.inbox_count, now.inbox_hash)
+        if now.again != self._again:
+            self._again, self._next_message = now.again, now.inbox_count
+        fresh = [one for one in messages if one.index >= self._next_message]
+        for start in range(0, len(fresh), MESSAGES_MAX):
+            self._report(Messages(fresh[start : start + MESSAGES_MAX]))
+        if fresh:
+            self._next_message = fresh[-1].index + 1
 
     def _too_late(self, follower: Follower, rpc: Rpc) -> str:
         """Why a batch sent now could be slashed for an inbox message that waits; empty when it cannot.
@@ -327,7 +289,7 @@ class L1Worker:
             f"inbox message {late.index} was to be taken by {late.deadline_s}: a batch posted now could be slashed, "
             "and anybody may freeze the rollup; nothing is posted any more"
         )
-        if why != self.last_error:
+        if why != self._last_error:
             logger.critical("L1: %s", why)
         return why
 
@@ -346,11 +308,21 @@ class L1Worker:
         if notice is not None and notice.events != self._told:
             self._told, self._refused = notice.events, ""
             self._stand(rpc)
-            self._on_rolled_back(notice)
+            for start in range(0, len(notice.inbox), MESSAGES_MAX):
+                self._report(InboxPart(notice.inbox[start : start + MESSAGES_MAX], []))
+            self._report(InboxPart([], [Undone.of(one) for one in notice.events]))
+
+    def _fresh(self, events: list[RolledBack]) -> list[RolledBack]:
+        """Those that the log has not been rewritten for."""
+        if not events:
+            return events
+        with contextlib.closing(sqlite3.connect(self._folder / "log.sqlite")) as db:
+            known = answered(db)
+        return [one for one in events if one.key not in known]
 
     def _why_not(self, rpc: Rpc, manager: TxManager, epoch: int) -> str:
         """Why L1 takes no batch of ours; empty when it does. If that is wanted, bonds again after a roll-back."""
-        now = self._standing(rpc)
+        now = self._as_leader(rpc)
         if now.leads:
             return ""
         missing = now.bond_min_wei - now.bond_wei
@@ -372,68 +344,50 @@ class L1Worker:
             raise newest
         time_s = to_int(newest["timestamp"])
         self._heads.saw(newest["hash"])
-        if self._head is None or self._head[0] != time_s:
-            self._head = time_s, time.time()
+        self._head_time_s = time_s
         said = [to_int(one["timestamp"]) for one in pending if isinstance(one, dict)]
-        self._on_l1_time(max(time_s, *said) if said else time_s, self._drift_max_s)
+        self._report(L1Time(max(time_s, *said) if said else time_s, self._drift_max_s))
 
-    def head_age_s(self) -> int | None:
-        """How old L1's newest block is by the machine's clock, seconds; None before one was seen."""
-        return None if self._head is None else int(time.time()) - self._head[0]
-
-    def can_pay(self, unbatched_bytes: int) -> tuple[int | None, int]:
-        """What the key has, None before that is known, and what posting all that waits and a batch more may cost, wei;
-        of blobs, without their own gas.
-        """
-        funds, (queued, queued_bytes) = self._funds, self._queued
-        if funds is None:
-            return None, 0
-        return funds.balance, funds.gas_price * gas_of(
-            queued + 1, queued_bytes + unbatched_bytes, self._deployment.in_blobs
-        )
-
-    def _standing(self, rpc: Rpc) -> Standing:
+    def _as_leader(self, rpc: Rpc) -> Standing:
         """As last read, or read again when that is a poll ago or was not to our liking; the whole set now and then."""
-        now = self.standing
+        now = self._standing
         if now is not None and now.leads and time.monotonic() - self._members_s < MEMBERS_S:
             if time.monotonic() - self._stood_s < self._config.poll_s:
                 return now
             if leader(rpc, self._deployment) == now.address:
                 self._stood_s = self._heard_s = time.monotonic()
+                self._show()
                 return now
         return self._stand(rpc)
 
     def _stand(self, rpc: Rpc) -> Standing:
-        now = self.standing = standing(rpc, self._deployment, self._signer.address)
+        now = self._standing = standing(rpc, self._deployment, self._signer.address)
         self._stood_s = self._members_s = time.monotonic()
         why, is_final = deposed(rpc, self._deployment, now, self._config.confirmations)
         if not why:  # it leads, or nobody does and it may again
             self._heard_s = self._stood_s
         if (why, is_final) != self._deposed:
+            if why or self._deposed is not None:
+                logger.warning("L1: %s", why or "this sequencer leads again")
             self._deposed = why, is_final
-            logger.warning("L1: %s", why or "this sequencer leads again")
-            self._on_deposed(why, is_final)
+            self._report(IsDeposed(why, is_final))
+        self._show()
         return now
 
-    def unseen_s(self) -> float | None:
-        """For how long L1 has not said that this sequencer leads, or may again; None: not since the start."""
-        return None if self._heard_s is None else time.monotonic() - self._heard_s
-
     def _failed(self, error: Exception) -> None:
-        """Shows the error and waits for what may pass."""
-        if str(error) != self.last_error:
+        """Notes what may pass."""
+        if str(error) != self._last_error:
             logger.log(
                 logging.ERROR if isinstance(error, FollowerError) else logging.WARNING, "L1: %s", error
             )
-        self.last_error = str(error)
-        self._ended.wait(min(max(self._config.poll_s, 0.05), 1.0))
+        self._last_error = str(error)
 
     def _offer(self, poster: Poster, first_id: int) -> int:
         """Offers stored batches from `first_id` on; the id to go on with."""
-        self.unverified = 0
+        self._unverified = 0
         for stored in self._outbox.batches(first_id):
-            if stored.first_seq + stored.records > self._verified():
-                self.unverified = stored.batch_id
+            if stored.first_seq + stored.records > self._now.verified:
+                self._unverified = stored.batch_id
                 break
             if not poster.offer(stored, self._outbox.epoch_of(stored.batch_id)):
                 break
@@ -442,8 +396,8 @@ class L1Worker:
 
     def _count(self, posted: list[Posted], poster: Poster) -> None:
         status = poster.status()
-        self.posted = status.last_confirmed
-        self.gas_used = self._gas_before + status.gas_used
-        self.bytes_posted = self._bytes_before + status.bytes_posted
-        self.blob_gas_used = self._blob_gas_before + status.blob_gas_used
-        self._on_posted(posted)
+        self._posted = status.last_confirmed
+        self._gas_used = self._gas_before + status.gas_used
+        self._bytes_posted = self._bytes_before + status.bytes_posted
+        self._blob_gas_used = self._blob_gas_before + status.blob_gas_used
+        self._report(BatchesPosted(posted))

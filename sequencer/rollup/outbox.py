@@ -1,6 +1,6 @@
 """Outbox: stored batches to post, each encoded from the log and compared with its header and its payload's hash.
 
-Used on the L1 side, with connections of its own. A wrong batch costs the bond, so it is looked at here, last.
+Used by the L1 process, with connections of its own. A wrong batch costs the bond, so it is looked at here, last.
 """
 
 import contextlib

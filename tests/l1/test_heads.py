@@ -31,7 +31,7 @@ from sequencer.local.devnet import devnet_params
 from sequencer.local.devnet import wait_for as until
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
-from sequencer.rollup.l1_worker import L1Config
+from sequencer.rollup.l1_messages import L1Config
 from tests.simulation import faulty_l1
 
 from .conftest import Exchange

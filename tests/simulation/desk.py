@@ -27,7 +27,7 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 from sequencer.queue.driver import DriverConfig
-from sequencer.rollup.l1_worker import L1Config
+from sequencer.rollup.l1_messages import L1Config
 from tests.history.compare import assert_is_of_log
 from tests.simulation.liar import LyingEngine
 from tests.simulation.world import Client, World, order
@@ -167,8 +167,8 @@ class Desk:
         """Waits until the sequencer has looked at L1 as it is now, and been through with it."""
         worker = self.service.worker
         assert worker is not None
-        wanted = worker.looks + 2  # the first may have begun before
-        await until(lambda: worker.looks >= wanted, "two looks at L1")
+        async with asyncio.timeout(200):
+            await worker.looked()
 
     async def close(self) -> None:
         self.client.close()

@@ -1,7 +1,8 @@
 """`sequencer.node.process` that kills itself at a named point: `python -m tests.simulation.faulty_node POINT COUNT …`.
 
 The rest of the arguments are the node's. The point is reached by wrapping what stands there, from here: the node knows
-nothing of it. COUNT says at which passage of the point the process ends.
+nothing of it. COUNT says at which passage of the point the process ends. A point of the L1 process is reached there, in
+`python -m tests.simulation.faulty_node POINT COUNT` that the node starts in its place; it ends the node, too.
 """
 
 import os
@@ -17,7 +18,7 @@ from sequencer.l1 import rpc, txmgr
 from sequencer.log import packs
 from sequencer.log import sqlite as log
 from sequencer.node import process as node
-from sequencer.rollup import batcher, l1_worker, withdrawals
+from sequencer.rollup import batcher, l1_link, l1_process, l1_worker, withdrawals
 
 # A short run has few records: with these, most of its ticks are packed nonetheless.
 packs.PACK_BYTES = 4_096  # type: ignore[misc]
@@ -29,9 +30,9 @@ TXMGR_STEPS = ("intent stored", "nonce stored", "before sending", "after sending
 class Fuse:
     """Ends the node at its n-th passage, and the process that passes, which may be the one that writes a snapshot."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, node: int) -> None:
         self.left = count
-        self.node = os.getpid()
+        self.node = node
 
     def burn(self, *_: Any) -> None:
         self.left -= 1
@@ -93,11 +94,22 @@ POINTS: dict[str, tuple[Callable[[Fuse], None], int]] = {
     "before a snapshot": (around(snapshots, "save", False), 1),
     "inside a snapshot": (half_a_snapshot, 1),
     "after a snapshot": (around(snapshots, "save", True), 1),
+}
+POINTS_OF_L1: dict[str, tuple[Callable[[Fuse], None], int]] = {
     "before a transaction leaves": (around(rpc.Rpc, "send_raw", False), 2),
     "after a transaction has left": (around(rpc.Rpc, "send_raw", True), 2),
     **{f"transaction manager: {step}": (txmgr_step(step), 2) for step in TXMGR_STEPS},
 }
+POINTS |= POINTS_OF_L1
 
 if __name__ == "__main__":
-    POINTS[sys.argv[1]][0](Fuse(int(sys.argv[2])))
-    node.main(sys.argv[3:], prog_name="faulty_node")
+    point, count, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
+    is_node = bool(arguments)
+    if is_node and point in POINTS_OF_L1:
+        l1_link.COMMAND = (sys.executable, "-m", "tests.simulation.faulty_node", point, count)  # type: ignore[misc]
+    else:
+        POINTS[point][0](Fuse(int(count), os.getpid() if is_node else os.getppid()))
+    if is_node:
+        node.main(arguments, prog_name="faulty_node")
+    else:
+        l1_process.main()

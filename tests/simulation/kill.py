@@ -2,16 +2,20 @@
 
     python -m tests.simulation.kill --kills 200 --seed 1 --json report.json
 
-After each kill the log as it lies on the disk is read on (a copy: the next start must do its own recovery) and replayed
-into a state that was never interrupted. A client then does what a client must: it sends again what it has no answer
-to. At the end all is posted, and the state is rebuilt from L1 alone. One seed gives one sequence of orders and moments.
+In some lives its L1 process is killed first, and the sequencer has to go on with another. After each kill the log as it
+lies on the disk is read on (a copy: the next start must do its own recovery) and replayed into a state that was never
+interrupted. A client then does what a client must: it sends again what it has no answer to. At the end all is posted,
+and the state is rebuilt from L1 alone. One seed gives one sequence of orders and moments.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import random
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -49,6 +53,11 @@ REFUSAL_EACH = 31  # a quantity of none
 STARTING_SHARE = 0.2  # of the kills: before the process listens
 STARTING_S = 0.7
 SERVING_S = 0.25
+L1_KILLED_SHARE = (
+    0.4  # of the lives that serve: its L1 process is killed, perhaps again, and it lives on for longer
+)
+SERVING_ON_S = 2.5
+SEND_AGAIN_S = 0.02
 POINT_WAIT_S = 2.5
 SIGNED_BYTES_MIN = 93
 SPENT = (REFUSAL_BASE + Reason.NONCE_USED, REFUSAL_BASE + Reason.NONCE_WINDOW)
@@ -62,6 +71,7 @@ class Report:
     kills: int = 0
     kills_while_starting: int = 0
     kills_at_points: int = 0
+    kills_of_l1_processes: int = 0
     points: dict[str, int] = field(default_factory=dict)
     sent: int = 0
     acked: int = 0
@@ -177,10 +187,15 @@ class Simulation:
             client.answered.clear()
             if not client.answers:
                 await client.answered.wait()
-            self.take_answers(client, repeated)
+            busy = self.take_answers(client, repeated)
+            if busy:  # as it is told to
+                again += [(raw, self.open[raw]) for raw in busy]
+                await asyncio.sleep(SEND_AGAIN_S)
         self.take_answers(client, repeated)
 
-    def take_answers(self, client: Client, repeated: set[bytes]) -> None:
+    def take_answers(self, client: Client, repeated: set[bytes]) -> list[bytes]:
+        """Orders that are to be sent again, as none were taken."""
+        busy = []
         while client.answers:
             raw, ok, body = client.answers.popleft()
             if ok:
@@ -196,7 +211,7 @@ class Simulation:
                     self.report.lost += 1
                     self.fail("the nonce of an order is spent, and the order is not in the log")
             elif body["code"] < REFUSAL_BASE:
-                pass  # busy or stopping: it stays open
+                busy.append(raw)
             else:
                 self.report.refused += 1
                 self.refused[raw] = body["code"]
@@ -204,6 +219,7 @@ class Simulation:
                 place = self.world.accounts.index(int.from_bytes(raw[1:5], "big"))
                 if body["code"] not in SPENT:
                     self.free_nonces[place].append(_nonce_of(raw))
+        return busy
 
     # --- kills --------------------------------------------------------------------------------------
 
@@ -212,13 +228,19 @@ class Simulation:
         dice = self.dice
         while_starting = fault is None and dice.random() < STARTING_SHARE
         delay_s = dice.uniform(0, STARTING_S) if while_starting else dice.uniform(0, SERVING_S)
+        kills_l1 = fault is None and not while_starting and dice.random() < L1_KILLED_SHARE
+        if kills_l1:
+            delay_s += dice.uniform(0, SERVING_ON_S)
         node = self.world.start_node(fault)
+        killing: asyncio.Task[int] | None = None
         if while_starting:
             ending = asyncio.create_task(_kill_later(node, delay_s))
             client = await node.connect()
         else:
             client = await node.connect()
             ending = asyncio.create_task(_kill_later(node, POINT_WAIT_S if fault else delay_s))
+            if kills_l1:
+                killing = asyncio.create_task(_kill_l1_processes(node, dice.uniform(0, delay_s)))
         if client is not None:
             try:
                 status = await client.ask("status")
@@ -232,6 +254,8 @@ class Simulation:
         elif fault is None:
             self.fail(f"the sequencer did not start:\n{self.world.log_tail()}")
         killed_by_us = await ending
+        if killing is not None:
+            self.report.kills_of_l1_processes += await killing
         self.report.kills += 1
         if fault is not None:
             self.report.kills_at_points += 1
@@ -419,6 +443,19 @@ async def _kill_later(node: Node, delay_s: float) -> bool:
     alive = node.is_alive
     node.kill()
     return alive
+
+
+async def _kill_l1_processes(node: Node, each_s: float) -> int:
+    """Kills its L1 process, and the next one, each `each_s` after it is there, until the node ends; how many."""
+    killed = 0
+    while node.is_alive:
+        number = node.l1_process()
+        await asyncio.sleep(each_s if number is not None else 0.02)
+        if number is not None and node.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 async def simulate(kills: int, points: list[str], seed: int, folder: Path) -> Report:

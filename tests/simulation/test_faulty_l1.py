@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-import threading
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,14 +16,13 @@ from sequencer.errors import Code
 from sequencer.l1.abi import Contract
 from sequencer.l1.fees import GWEI
 from sequencer.l1.follower import Follower
-from sequencer.l1.rpc import Rpc
 from sequencer.l1.sequencers import standing
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
 from sequencer.proof.replay import replay as replay_posted
-from sequencer.rollup.l1_worker import L1Config
+from sequencer.rollup.l1_messages import L1Config
 from tests.simulation import faulty_l1
 from tests.simulation.faulty_l1 import MALFORMED, Fault, FaultyL1
 from tests.simulation.kill import posts
@@ -110,7 +109,7 @@ SILENT = ("receipts of another transaction", "receipts without a block", "receip
 
 
 def test_answers__of_every_malformed_kind__are_told_and_end_nothing(world: World) -> None:
-    """Before, 14 of 31 ended the L1 thread: orders went on, and nothing was posted until a restart."""
+    """Before, 14 of 31 ended what looks at L1: orders went on, and nothing was posted until a restart."""
 
     async def play() -> None:
         async with running(world, "malformed") as scene:
@@ -270,23 +269,13 @@ def _leads(world: World, other: Wallet) -> bool:
     return True
 
 
-class Nonsense(Rpc):
-    """What nobody has foreseen, twice, in the middle of the L1 thread's work."""
-
-    left = 2
-
-    def block_number(self) -> int:
-        if Nonsense.left and threading.current_thread().name == "l1":
-            Nonsense.left -= 1
-            raise TypeError(f"'NoneType' object is not subscriptable: {self.url}")
-        return super().block_number()
-
-
-def test_l1_thread__that_dies_of_the_unforeseen__is_loud_and_starts_again(
+def test_l1_process__that_dies_of_the_unforeseen__is_loud_and_starts_again(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(Nonsense, "left", 2)
-    monkeypatch.setattr("sequencer.rollup.l1_worker.Rpc", Nonsense)
+    left = tmp_path / "left"
+    left.write_text("2")
+    command = (sys.executable, "-m", "tests.simulation.nonsense", str(left))
+    monkeypatch.setattr("sequencer.rollup.l1_link.COMMAND", command)
 
     async def play() -> None:
         with faulty_l1.faulty(world.chain.url) as proxy:
@@ -305,7 +294,7 @@ def test_l1_thread__that_dies_of_the_unforeseen__is_loud_and_starts_again(
                 status = service.answers.answer("status", {})
             await service.stop()
             assert (status["l1_restarts"], status["l1_error"]) == (2, "")
-            assert any("the L1 thread has failed (TypeError" in one for one in told)
+            assert any("the L1 process has ended (TypeError" in one for one in told)
             assert not any("sEcReTkEy123" in one for one in told)
 
     asyncio.run(play())

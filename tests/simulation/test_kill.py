@@ -36,6 +36,7 @@ def test_sigkill_at_random_moments__loses_nothing_and_does_nothing_twice(
     kills = KILLS_LONG if is_long else KILLS
     report = run(kills, list(POINTS if is_long else POINTS_SHORT), seed, tmp_path)
     assert report.kills == kills + report.kills_at_points
+    assert report.kills_of_l1_processes > 0
     assert (
         report.lost
         == report.executed_twice

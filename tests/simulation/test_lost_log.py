@@ -215,7 +215,7 @@ def test_deposit__in_a_tick_that_is_lost__is_brought_again_and_credited_once(
         assert service.state.accounts[1].cash == cash
 
         faulty.fault = staticmethod(lambda _at: None)
-        for _ in range(3):  # however often the L1 thread brings them
+        for _ in range(3):  # however often the L1 process brings them
             at = service.inbox.position()[0] - count
             service.inbox.queue(messages[at:])
             service.inbox.queue(messages[at:])

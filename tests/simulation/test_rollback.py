@@ -18,7 +18,7 @@ from sequencer.proof.challenge import arbiter, challenge_segment, records_of
 from sequencer.proof.witness import Tracer
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
-from sequencer.rollup.l1_worker import Notice
+from sequencer.rollup.l1_messages import Notice
 from sequencer.rollup.rollback import Recovery
 from tests.simulation.desk import WINDOW_S, Desk, is_wrong, posted, started_world, until
 from tests.simulation.liar import LIAR, OVERDRAWN, event
@@ -206,7 +206,6 @@ def test_roll_back_that_is_wrong__stops_the_posting_and_nothing_else(world: Worl
         worker = service.worker
         assert worker is not None
         entries = list(service.log.read(0))
-        worker._look = lambda *_: None  # type: ignore[method-assign]  # it would find nothing on L1
         service.roll_backs.note(Notice([event(1)], [deposit(number) for number in range(4)]))
         await until(lambda: worker._refused, "the refusal")
         await until(lambda: worker.last_error == worker._refused, "the status")

@@ -31,7 +31,8 @@ from sequencer.node.standby import Standby, StandbyConfig
 from sequencer.proof.replay import replay
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.rollup.l1_worker import Deposed, L1Config
+from sequencer.rollup.l1_messages import L1Config
+from sequencer.rollup.l1_worker import Deposed
 from tests.history.compare import assert_is_of_log
 from tests.simulation.desk import Desk, until
 from tests.simulation.test_rollback import challenge

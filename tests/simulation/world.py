@@ -184,6 +184,15 @@ class Node:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
+    def l1_process(self) -> int | None:
+        """The process that talks to L1 for it, while there is one."""
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError, IndexError):
+                parent = int(path.read_text().rsplit(")", 1)[1].split()[1])
+                if parent == self.process.pid and b"l1_process" in (path.parent / "cmdline").read_bytes():
+                    return int(path.parent.name)
+        return None
+
     async def connect(self, timeout_s: float = 60.0) -> "Client | None":
         """A client, as soon as the process listens; None when it ends before."""
         until = time.monotonic() + timeout_s
