@@ -23,6 +23,7 @@ from rich.table import Table
 
 from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.engine.engine import Engine, Submission
+from sequencer.engine.events import Events
 from sequencer.engine.views import Views
 from sequencer.history.history import History
 from sequencer.history.store import FILE
@@ -57,6 +58,7 @@ class Run:
         self.history = History(folder / FILE, 0, 0)
         self.history.caught_up(state)
         self.views = Views(state, dict, self.history.ledger)
+        self.events = Events(self.views)
         accounts, listed = list(range(1, ACCOUNTS_SIGNING + 1)), sorted(state.instruments.values())
         self.raws = signed_orders(ticks * orders, accounts, listed, state.domain)
         self.tick_ms: list[float] = []
@@ -80,7 +82,7 @@ class Run:
                 batch = None
                 if self.mode != MODES[0]:
                     observed = time.thread_time()
-                    self.views.observe(tick.system + tick.results)
+                    self.events.observe(tick.system + tick.results)
                     batch = self.history.ledger.take()
                     self.observe_s += time.thread_time() - observed
                 assert tick.entry is not None

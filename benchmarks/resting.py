@@ -20,6 +20,7 @@ from rich.table import Table
 
 from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.engine.engine import Engine, Submission
+from sequencer.engine.events import Events
 from sequencer.engine.views import Views
 from sequencer.keeper.keeper import Keeper
 from sequencer.local.bench import (
@@ -90,6 +91,7 @@ class World:
         self.engine, self.keeper = engine, keeper
         self.engine.sweeps = keeper.sweeps
         self.views = Views(state, dict)
+        self.events = Events(self.views)
         self.views.ledger.begin_at(state.globals.seq)
         first = min(state.instruments.values())
         self.heard = {
@@ -117,11 +119,11 @@ class World:
             part = load[start : start + TICK_RECORDS]
             began = time.process_time_ns()
             tick = self.engine.run(self.now + 1, [], part)
-            self.views.observe(tick.system + tick.results)
+            self.events.observe(tick.system + tick.results)
             accepted = [one for one in tick.results if one.reason is Reason.OK]
             for one in accepted:
-                self.views.ack(one, tick.number)
-            told = self.views.events(accepted, (lambda _: True) if hears_all else self.heard.__contains__)
+                self.events.ack(one, tick.number)
+            told = self.events.events(accepted, (lambda _: True) if hears_all else self.heard.__contains__)
             self.views.ledger.take()
             times.append((time.process_time_ns() - began) / len(part) / 1e3)
             assert told

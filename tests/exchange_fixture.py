@@ -27,6 +27,7 @@ from sequencer.api.gateway import Gateway, Limits, serve
 from sequencer.api.ipc import Connection
 from sequencer.api.ipc_server import IpcServer
 from sequencer.engine.engine import Engine, Submission
+from sequencer.engine.events import Events
 from sequencer.engine.views import QueryError, Views
 from sequencer.genesis import genesis_state
 from sequencer.protocol import codec
@@ -101,6 +102,7 @@ class StandIn:
         tick = self.engine.run(NOW, genesis_records(), [])
         assert [one.reason for one in tick.system] == [Reason.OK] * len(tick.system)
         self.views = Views(self.engine.state, dict)
+        self.events = Events(self.views)
         self.intake = Intake()
         self.silent = False
         self.server = IpcServer(self._on_submit, self._on_query)
@@ -132,17 +134,17 @@ class StandIn:
     def _tick(self) -> None:
         self._due = False
         tick = self.engine.run(self.now, [], self.intake.take(512))
-        self.views.observe(tick.system + tick.results)
+        self.events.observe(tick.system + tick.results)
         replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
         for result in tick.results:
             connection, rid = result.submission.reply  # type: ignore[misc]  # set above
             ok = result.reason is Reason.OK
-            body = self.views.ack(result, tick.number) if ok else result.why
+            body = self.events.ack(result, tick.number) if ok else result.why
             replies.setdefault(connection, []).append((rid, ok, body))
         for connection, items in replies.items():
             connection.send_acks(items)
         held = [one for one in tick.results if one.reason is Reason.OK]
-        self.server.broadcast(self.views.events(held, self.server.is_heard))
+        self.server.broadcast(self.events.events(held, self.server.is_heard))
         if len(self.intake):
             self._due = True
             asyncio.get_running_loop().call_soon(self._tick)

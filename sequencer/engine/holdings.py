@@ -3,6 +3,7 @@
 Volatilities and greeks are those of the page: at its forward, at the time when it was marked.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from sequencer.market.greeks import (
     variance_of_iv,
 )
 from sequencer.protocol import constants as c
+from sequencer.protocol import margin
 from sequencer.protocol.black76 import Greeks, greeks
 from sequencer.protocol.entries import Account, Page
 from sequencer.protocol.state import State, instrument_expiry_time
@@ -157,4 +159,46 @@ def totals(
         "fees_paid": cash(total.fees) if is_whole else None,
         "covered": cash(total.covered) if is_whole else None,
         "greeks": {UNDERLYINGS[one]: found.shown() for one, found in by_underlying.items()},
+    }
+
+
+def margin_statement(
+    state: State, account: Account, number: int, name: Callable[[int], str]
+) -> dict[str, Any]:
+    """Positions x risk arrays of an account, so that anybody can redo its margin; `name` of an instrument."""
+    margin.refresh(state, account)
+    rows = []
+    for instrument, quantity in sorted(account.positions.items()):
+        page = state.pages[instrument >> 5]
+        mark, pnl = page.rows[instrument & 31]
+        rows.append(
+            {
+                "instrument": name(instrument),
+                "number": instrument,  # what is on one page (number >> 5) can be covered
+                "quantity_lots": quantity,
+                "mark_ticks": mark,
+                "index_ticks": page.index,
+                "forward_ticks": page.forward,
+                "scenarios_ticks": list(pnl),
+            }
+        )
+    return {
+        "account": number,
+        "cash": account.cash,
+        "value": account.sums.value,
+        "underlyings": {
+            UNDERLYINGS[underlying]: {
+                "scenario_sums": one.net,
+                "uncovered_long_sums": one.longs,
+                "floor": one.floor(*margin.floors(state, underlying)),
+                "worst": one.worst(state.shocks[number].third_ppm),
+            }
+            for underlying, one in sorted(account.sums.exposures.items())
+        },
+        "initial_margin": margin.initial(state, account),
+        "maintenance_margin": margin.maintenance(state, account),
+        "equity": margin.equity(account),
+        "reserved": account.reserved,
+        "order_hold": account.orders * state.params.order_hold,
+        "positions": rows,
     }

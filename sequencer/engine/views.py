@@ -1,11 +1,11 @@
-"""Views of the state: answers to queries, acknowledgements, events. Read-only; amounts as exact decimals.
+"""Views of the state: answers to queries. Read-only; amounts as exact decimals.
 
 Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
 """
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from heapq import nsmallest
 from itertools import islice
 from typing import Any, Final
@@ -15,10 +15,8 @@ import msgspec
 from sequencer import errors
 from sequencer.amounts import address, cash, contracts, usd
 from sequencer.engine import holdings
-from sequencer.engine.engine import CONTINUE, Result
 from sequencer.engine.ledger import Ledger
 from sequencer.engine.levels import AllLevels
-from sequencer.genesis import UNDERLYINGS
 from sequencer.log.interface import Redone
 from sequencer.market.tape import parse_instrument
 from sequencer.protocol import codec, margin
@@ -27,13 +25,11 @@ from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, QueueState, Reason
 from sequencer.protocol.entries import Account
 from sequencer.protocol.orders import is_dead
-from sequencer.protocol.outcome import Fill
 from sequencer.protocol.queue import sequencing_fee
 from sequencer.protocol.reports import quorum_time
 from sequencer.protocol.state import State, expiry_time, instrument_expiry_time
 from sequencer.wire.names import expiry_name, find_instrument, instrument_name, instrument_terms
 from sequencer.wire.near import Near
-from sequencer.wire.rows import OwnFill
 
 TRADES_KEPT: Final = 10_000
 DEPTH_MAX: Final = 100
@@ -89,7 +85,6 @@ class Views:
         self.is_whole = ledger is not None or state.globals.seq == 0  # the ledger has seen every record
         self.quotes = holdings.Quotes(state)
         self.levels = AllLevels(state)
-        self._own: dict[int, list[OwnFill]] = {}  # fills of the tick that was observed last, by record
         self._status = status
         self.trades: deque[Trade] = deque(maxlen=TRADES_KEPT)
         # What roll-backs have made of acknowledged records: by the number of the acknowledgement; its number, by place.
@@ -231,43 +226,7 @@ class Views:
     def margin_statement(self, params: dict[str, Any]) -> dict[str, Any]:
         """Positions x risk arrays of an account, so that anybody can redo its margin."""
         number, account = self._account(params)
-        state = self.state
-        margin.refresh(state, account)
-        rows = []
-        for instrument, quantity in sorted(account.positions.items()):
-            page = state.pages[instrument >> 5]
-            mark, pnl = page.rows[instrument & 31]
-            rows.append(
-                {
-                    "instrument": self.name(instrument),
-                    "number": instrument,  # what is on one page (number >> 5) can be covered
-                    "quantity_lots": quantity,
-                    "mark_ticks": mark,
-                    "index_ticks": page.index,
-                    "forward_ticks": page.forward,
-                    "scenarios_ticks": list(pnl),
-                }
-            )
-        return {
-            "account": number,
-            "cash": account.cash,
-            "value": account.sums.value,
-            "underlyings": {
-                UNDERLYINGS[number]: {
-                    "scenario_sums": one.net,
-                    "uncovered_long_sums": one.longs,
-                    "floor": one.floor(*margin.floors(state, number)),
-                    "worst": one.worst(state.shocks[number].third_ppm),
-                }
-                for number, one in sorted(account.sums.exposures.items())
-            },
-            "initial_margin": margin.initial(state, account),
-            "maintenance_margin": margin.maintenance(state, account),
-            "equity": margin.equity(account),
-            "reserved": account.reserved,
-            "order_hold": account.orders * state.params.order_hold,
-            "positions": rows,
-        }
+        return holdings.margin_statement(self.state, account, number, self.name)
 
     def orders(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         """Live orders of an account, the oldest first: at most `limit` of those numbered above `after`."""
@@ -295,7 +254,7 @@ class Views:
         order = self._resting(seq)
         if order is None and (redone := self.redone(seq)) is not None:
             if redone.reason:
-                return {"status": "void", **self._changed(redone)}
+                return {"status": "void", **self.changed(redone)}
             order = self._resting(redone.place)
         if order is None:
             raise QueryError(
@@ -335,6 +294,36 @@ class Views:
             "reduce_only": bool(order.flags & c.FLAG_REDUCE_ONLY),
             "self_trade": "cancel_taker" if order.flags & c.FLAG_STP_TAKER else "cancel_resting",
             "label": self.ledger.label(order.seq) or None,
+        }
+
+    def changed(self, one: Redone) -> dict[str, Any]:
+        """A record that a roll-back has made void, or moved to another number."""
+        kind = Kind(one.record[0])
+        record = codec.decode(one.record, bytes(32), bytes(20))
+        assert isinstance(record, codec.Record)
+        values = dict(zip((name for name, _ in codec.LAYOUTS[kind].fields), record.fields, strict=True))
+        order = None
+        if kind in (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.CANCEL, Kind.AMEND):
+            instrument, side = (
+                int(values["instrument"]),
+                int(values.get("side", 0)) | int(values.get("flags", 0)) & 1,
+            )
+            order = {
+                "instrument": self.name(instrument) if instrument >> 5 in self.state.pages else None,
+                "number": instrument,
+                "side": "sell" if side else "buy",
+                "price": usd(int(values["price"])),
+                "seq": int(values["seq"]) if "seq" in values else one.seq if one.reason else one.place,
+            }
+        out = {"seq": one.seq, "kind": kind.name, "nonce": values["nonce"], "order": order}
+        if not one.reason:
+            return {**out, "to": one.place}
+        reason = Reason(one.reason)
+        return {
+            **out,
+            "code": errors.REFUSAL_BASE + reason,
+            "reason": reason.name,
+            "message": errors.REFUSALS[reason],
         }
 
     def book(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -490,223 +479,3 @@ class Views:
             "inbox_count": g.inbox_count,
             **self._status(),
         }
-
-    # --- acknowledgements and events --------------------------------------------------------------
-
-    def ack(self, result: Result, tick: int) -> bytes:
-        """JSON of an accepted submission: sequence number, tick, fills, what rests."""
-        first = result.outcomes[0]
-        fills = [fill for outcome in result.outcomes for fill in outcome.fills]
-        rested = next((outcome.rested for outcome in result.outcomes if outcome.rested), None)
-        amended = first.amended
-        if amended is not None and amended not in first.removed:
-            rested = amended  # less of it, in its place
-        if not fills and rested is not None and not first.removed and amended is None:
-            # the commonest ack, without a dict
-            return b'{"seq":%d,"tick":%d,"fee":"%b","fills":[],"order":%b}' % (
-                first.seq,
-                tick,
-                cash(first.fee).encode(),
-                self._rested(rested),
-            )
-        body: dict[str, Any] = {
-            "seq": first.seq,
-            "tick": tick,
-            "fee": cash(first.fee),
-            "fills": [
-                self.own_fill(own)
-                for outcome in result.outcomes
-                for own in self._own.get(outcome.seq, ())
-                if own.is_taker
-            ],
-            "order": self.order(rested) if rested else None,
-        }
-        if first.amount:
-            body["amount"] = cash(first.amount)
-        if first.number or first.amount:
-            body["number"] = first.number
-        if amended is not None:
-            body["amended"] = amended.seq
-        removed = [one.seq for outcome in result.outcomes for one in outcome.removed]
-        if removed:
-            body["removed"] = removed
-        return _json(body)
-
-    def _rested(self, order: Order) -> bytes:
-        return (
-            b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d,'
-            b'"filled":"%b","post_only":%b,"reduce_only":%b,"self_trade":"%b","label":%b}'
-            % (
-                self.name(order.instrument).encode(),
-                order.instrument,
-                b"sell" if order.side else b"buy",
-                usd(order.price).encode(),
-                contracts(order.quantity).encode(),
-                order.seq,
-                order.expires,
-                contracts(order.filled).encode(),
-                b"true" if order.flags & c.FLAG_POST_ONLY else b"false",
-                b"true" if order.flags & c.FLAG_REDUCE_ONLY else b"false",
-                b"cancel_taker" if order.flags & c.FLAG_STP_TAKER else b"cancel_resting",
-                _json(self.ledger.label(order.seq) or None),
-            )
-        )
-
-    def observe(self, results: Iterable[Result]) -> None:
-        """Takes what a tick did into the ledger, in the order in which it was applied: before `ack` and `events`."""
-        time = self.state.globals.time
-        self._own.clear()
-        for result in sorted(results, key=lambda one: one.outcomes[0].seq):
-            if result.outcomes[0].reason is not Reason.OK:
-                continue
-            raw, label = result.submission.raw, result.submission.label
-            for outcome in result.outcomes:
-                fills = self.ledger.apply(raw, outcome, time, label)
-                if fills:
-                    self._own[outcome.seq] = fills
-                raw, label = CONTINUE, ""
-        for account in self.ledger.ended:
-            self.levels.account_ended(account)
-
-    def own_fill(self, own: OwnFill) -> dict[str, Any]:
-        """A trade as one of its sides sees it."""
-        return {
-            "trade": own.key >> 1,
-            "instrument": self.name(own.instrument),
-            "number": own.instrument,
-            "side": "sell" if own.side else "buy",
-            "role": "taker" if own.is_taker else "maker",
-            "price": usd(own.price),
-            "quantity": contracts(own.lots),
-            "fee": cash(own.fee),
-            "order_id": own.order,
-            "seq": own.order_seq,
-            "label": own.label or None,
-            "time": own.time,
-            "mark": usd(own.mark),
-            "index": usd(own.index),
-            "position": contracts(own.position),
-            "average_price": cash(own.average_e6),
-            "realised_pnl": cash(own.realised),
-            "maker_seq": own.maker_seq,
-            "taker_seq": own.taker_seq,
-            "maker_fee": cash(own.maker_fee),
-            "taker_fee": cash(own.taker_fee),
-        }
-
-    def _trade(self, fill: Fill, time: int) -> Trade:
-        return Trade(
-            self.name(fill.instrument),
-            usd(fill.maker_price),
-            contracts(fill.quantity),
-            "sell" if fill.side else "buy",
-            time,
-            fill.taker_seq,
-        )
-
-    def events(
-        self, results: list[Result], is_heard: Callable[[str], bool] = lambda _channel: True
-    ) -> list[tuple[str, int, bytes]]:
-        """(channel, account or 0, JSON) of what a tick did: trades, own fills and orders, changed books.
-
-        Those that nobody hears (`is_heard` of the channel; "trades" has the trades of all instruments) are not made.
-        """
-        out: list[tuple[str, int, bytes]] = []
-        changed: dict[int, None] = {}
-        marked: list[int] = []
-        time = self.state.globals.time
-        all_trades = is_heard("trades")
-        for result in results:
-            if result.outcomes[-1].failed:
-                continue  # nothing of it has happened
-            for outcome in result.outcomes:
-                for fill in outcome.fills:
-                    trade = self._trade(fill, time)
-                    self.trades.append(trade)
-                    channel = f"trades.{trade.instrument}"
-                    if all_trades or is_heard(channel):
-                        out.append((channel, 0, _json(trade)))
-                    changed[fill.instrument] = None
-                for own in self._own.get(outcome.seq, ()):
-                    if is_heard(channel := f"account.{own.account}"):
-                        out.append((channel, own.account, _json({"fill": self.own_fill(own)})))
-                rested = outcome.rested
-                if outcome.amended is not None and outcome.amended not in outcome.removed:
-                    rested = outcome.amended  # less of it, in its place
-                if rested is not None:
-                    changed[rested.instrument] = None
-                    if is_heard(channel := f"account.{rested.account}"):
-                        out.append((channel, rested.account, b'{"order":' + self._rested(rested) + b"}"))
-                for gone in outcome.removed:
-                    changed[gone.instrument] = None
-                    if is_heard(channel := f"account.{gone.account}"):
-                        out.append((channel, gone.account, _json({"removed": self.order(gone)})))
-            if result.submission.raw[0] == Kind.RISK and result.outcomes[0].reason is Reason.OK:
-                marked += self._marked(result.submission.raw)
-        for one in changed:
-            if is_heard(channel := f"book.{self.name(one)}"):
-                out.append((channel, 0, _json(self.depth(one, 10))))
-        for one in dict.fromkeys([*changed, *marked]):
-            if is_heard(channel := f"ticker.{self.name(one)}"):
-                out.append((channel, 0, _json(self.ticker({"instrument": one}))))
-        return out
-
-    # --- roll-backs -------------------------------------------------------------------------------
-
-    def roll_back(self, first_seq: int, fills: Iterable[tuple[int, Fill]]) -> None:
-        """Forgets the trades from `first_seq` on for those that were made when the records were executed again."""
-        while self.trades and self.trades[-1].seq >= first_seq:
-            self.trades.pop()
-        self.trades += (self._trade(fill, time) for time, fill in fills)
-
-    def roll_back_events(
-        self, batch_id: int, first_seq: int, accounts: Iterable[int], redone: Iterable[Redone]
-    ) -> list[tuple[str, int, bytes]]:
-        """(channel, account, JSON) of a roll-back: to all whose accounts are not what they were, and about records that
-        hold no more or are known by another number now.
-        """
-        changes = [(int.from_bytes(one.record[1:5], "big"), one) for one in redone]
-        body = _json({"rolled_back": {"batch_id": batch_id, "first_seq": first_seq}})
-        told = sorted({*accounts, *(account for account, _ in changes)})
-        out = [(f"account.{account}", account, body) for account in told]
-        for account, one in changes:
-            named = Redone(self.acknowledged_as(one.place), one.place, one.record, one.reason)
-            kind = "void" if one.reason else "moved"
-            out.append((f"account.{account}", account, _json({kind: self._changed(named)})))
-        return out
-
-    def _changed(self, one: Redone) -> dict[str, Any]:
-        """A record that a roll-back has made void, or moved to another number."""
-        kind = Kind(one.record[0])
-        record = codec.decode(one.record, bytes(32), bytes(20))
-        assert isinstance(record, codec.Record)
-        values = dict(zip((name for name, _ in codec.LAYOUTS[kind].fields), record.fields, strict=True))
-        order = None
-        if kind in (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.CANCEL, Kind.AMEND):
-            instrument, side = (
-                int(values["instrument"]),
-                int(values.get("side", 0)) | int(values.get("flags", 0)) & 1,
-            )
-            order = {
-                "instrument": self.name(instrument) if instrument >> 5 in self.state.pages else None,
-                "number": instrument,
-                "side": "sell" if side else "buy",
-                "price": usd(int(values["price"])),
-                "seq": int(values["seq"]) if "seq" in values else one.seq if one.reason else one.place,
-            }
-        out = {"seq": one.seq, "kind": kind.name, "nonce": values["nonce"], "order": order}
-        if not one.reason:
-            return {**out, "to": one.place}
-        reason = Reason(one.reason)
-        return {
-            **out,
-            "code": errors.REFUSAL_BASE + reason,
-            "reason": reason.name,
-            "message": errors.REFUSALS[reason],
-        }
-
-    def _marked(self, raw: bytes) -> list[int]:
-        """The instruments that a RISK record has marked anew."""
-        underlying, day, number = raw[1], int.from_bytes(raw[2:4], "big"), raw[4]
-        first = underlying << 28 | day << 12 | number << 5
-        return [first + row for row in range(len(self.state.pages[first >> 5].terms))]

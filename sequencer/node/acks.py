@@ -8,7 +8,8 @@ from sequencer import errors, refusals
 from sequencer.api.ipc import Connection
 from sequencer.clock import Clock
 from sequencer.engine.engine import Submission, Tick
-from sequencer.engine.views import QueryError, Views
+from sequencer.engine.events import Events
+from sequencer.engine.views import QueryError
 from sequencer.node.gate import Gate
 from sequencer.node.roll_backs import RollBacks
 from sequencer.protocol.constants import Kind, Reason
@@ -42,14 +43,14 @@ class Acks:
         self,
         clock: Clock,
         driver: Driver,
-        views: Views,
+        events: Events,
         outcomes: Outcomes,
         gate: Gate,
         roll_backs: RollBacks,
     ) -> None:
         self._clock = clock
         self._driver = driver
-        self._views = views
+        self._events = events
         self._outcomes = outcomes
         self._gate = gate
         self._roll_backs = roll_backs
@@ -96,7 +97,7 @@ class Acks:
         """Acknowledgements, refusals and events of a tick, while the state is as the tick left it: by the time that it
         is durable the next may be applied already.
         """
-        self._views.observe(tick.system + tick.results)
+        self._events.observe(tick.system + tick.results)
         replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
         accepted = []
         for result in tick.results:
@@ -104,13 +105,13 @@ class Acks:
             reply = result.submission.reply
             if ok:
                 accepted.append(result)
-                body = self._views.ack(result, tick.number)
+                body = self._events.ack(result, tick.number)
                 self._outcomes.note(result.submission.raw, result.outcomes[0].seq, body)
             else:
                 body = result.why if isinstance(result.why, bytes) else errors.refusal(result.reason)
             if isinstance(reply, Reply):
                 replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
-        events = self._views.events(accepted + tick.system, is_heard)
+        events = self._events.events(accepted + tick.system, is_heard)
         return TickOutput(replies, events, len(tick.results) - len(accepted))
 
     def send(self, tick: Tick, output: TickOutput) -> None:

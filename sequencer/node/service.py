@@ -18,6 +18,7 @@ from sequencer import refusals
 from sequencer.api.ipc_server import IpcServer
 from sequencer.clock import Clock, SystemClock
 from sequencer.engine.engine import Engine, ReplayError, Submission, Tick
+from sequencer.engine.events import Events
 from sequencer.engine.snapshots import recover
 from sequencer.engine.views import Views
 from sequencer.genesis import genesis_root, genesis_state
@@ -121,6 +122,7 @@ class Service:
         self.keeper = Keeper(state, sources or [], feed_keys or [], keeps, wanted or [], liquidator)
         self.views = Views(state, lambda: self.status.read(), self.history.ledger)
         self.views.redone, self.views.acknowledged_as = self.log.redone, self.log.acknowledged_as
+        self.events = Events(self.views)
         self.outcomes = Outcomes()
         self._load_outcomes()
         self.intake = Intake(config.intake)
@@ -143,7 +145,7 @@ class Service:
             config, self.domain, self.log, self.recovery, self.pace, mended, self._take_up
         )
         self.gate = Gate(self.driver, self.pace, self.roll_backs)
-        self.acks = Acks(self.clock, self.driver, self.views, self.outcomes, self.gate, self.roll_backs)
+        self.acks = Acks(self.clock, self.driver, self.events, self.outcomes, self.gate, self.roll_backs)
         self.answers = Answers(
             *(config, self.domain, self.driver, self.views, HistoryQueries(self.history, self.domain)),
             *(self.withdrawals, self.outcomes, self.pace),
@@ -352,9 +354,9 @@ class Service:
         self.driver.engine = Engine(state)
         self._prepare_engine()
         self._load_outcomes()
-        self.views.roll_back(report.first_seq, report.fills)
+        self.events.roll_back(report.first_seq, report.fills)
         self.ipc.broadcast(
-            self.views.roll_back_events(report.batch_id, report.first_seq, changed, report.redone)
+            self.events.roll_back_events(report.batch_id, report.first_seq, changed, report.redone)
         )
 
     def _follow_with_history(self) -> None:

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from sequencer.engine.engine import Engine, Submission
+from sequencer.engine.events import Events
 from sequencer.engine.views import Views
 from sequencer.genesis import genesis_state
 from sequencer.protocol import codec
@@ -45,6 +46,7 @@ class World:
         )
         self.run(*self.marks(4_900_000))
         self.views = Views(self.engine.state, dict)
+        self.events = Events(self.views)
         self.views.ledger.begin_at(self.engine.state.globals.seq)
 
     @staticmethod
@@ -67,7 +69,7 @@ class World:
         tick = self.engine.run(self.now, list(system), [Submission(raw, None) for raw in orders])
         self.reasons.update(one.reason for one in tick.results)
         if hasattr(self, "views"):
-            self.views.observe(tick.system + tick.results)
+            self.events.observe(tick.system + tick.results)
 
     def by(self, number: int, kind: Kind, **fields: int) -> bytes:
         fields["nonce"] = self.nonces[number]
@@ -161,9 +163,9 @@ def test_events__of_channels_that_nobody_hears__are_not_made():
     world = World(2)
     world.run(orders=(world.place(1, c.BUY, 100_000, 5),))
     tick = world.engine.run(world.now, [], [Submission(world.place(2, c.SELL, 100_000, 2), None)])
-    world.views.observe(tick.results)
+    world.events.observe(tick.results)
     name = world.views.name(CALL)
-    made = {channel for channel, _, _ in world.views.events(tick.results)}
+    made = {channel for channel, _, _ in world.events.events(tick.results)}
     assert made == {f"trades.{name}", "account.1", "account.2", f"book.{name}", f"ticker.{name}"}
     heard_and_made = (
         ({f"book.{name}"}, {f"book.{name}"}),
@@ -172,4 +174,6 @@ def test_events__of_channels_that_nobody_hears__are_not_made():
         (set(), set()),
     )
     for heard, expected in heard_and_made:
-        assert {channel for channel, _, _ in world.views.events(tick.results, heard.__contains__)} == expected
+        assert {
+            channel for channel, _, _ in world.events.events(tick.results, heard.__contains__)
+        } == expected

@@ -8,6 +8,7 @@ import pytest
 
 from sequencer import errors
 from sequencer.engine.engine import Engine, Result, Submission
+from sequencer.engine.events import Events
 from sequencer.engine.views import QueryError, Views, cash, contracts, usd
 from sequencer.genesis import genesis_state
 from sequencer.log.interface import Redone
@@ -43,10 +44,13 @@ class Desk:
     views: Views
     nonce: int = 0
 
+    def __post_init__(self) -> None:
+        self.maker = Events(self.views)
+
     def submit(self, *records: bytes) -> list[Result]:
         tick = self.engine.run(NOW, [], [Submission(raw, None) for raw in records])
-        self.views.observe(tick.results)
-        self.events = self.views.events([one for one in tick.results if one.reason is Reason.OK])
+        self.maker.observe(tick.results)
+        self.events = self.maker.events([one for one in tick.results if one.reason is Reason.OK])
         return tick.results
 
     def place(
@@ -75,7 +79,7 @@ class Desk:
         return result
 
     def ack(self, result: Result) -> dict:
-        return json.loads(self.views.ack(result, 7))
+        return json.loads(self.maker.ack(result, 7))
 
 
 @pytest.fixture
@@ -366,7 +370,7 @@ def test_roll_back__tells_whom_it_concerns_and_the_order_says_what_has_become_of
     }
     desk.views.redone = redone.get
     desk.views.acknowledged_as = {91: 90, order.seq: order.seq - 1}.get  # type: ignore[assignment]  # all that is asked
-    events = desk.views.roll_back_events(3, 88, [MAKER], redone.values())
+    events = desk.maker.roll_back_events(3, 88, [MAKER], redone.values())
     told = [(channel, json.loads(body)) for channel, _, body in events]
     general = {"rolled_back": {"batch_id": 3, "first_seq": 88}}
     assert told[:2] == [(f"account.{MAKER}", general), (f"account.{TAKER}", general)]
@@ -387,5 +391,5 @@ def test_roll_back__tells_whom_it_concerns_and_the_order_says_what_has_become_of
     with pytest.raises(QueryError, match="of an order that rests, or of a record that is void"):
         desk.views.order_by_seq({"seq": 1_000})
 
-    desk.views.roll_back(trade.seq, [])
+    desk.maker.roll_back(trade.seq, [])
     assert not desk.views.trades

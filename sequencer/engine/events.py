@@ -1,0 +1,217 @@
+"""What the exchange says by itself: acknowledgements, and events of trades, orders, books and roll-backs.
+
+Amounts as in views.py, which answers what is asked.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from sequencer.amounts import cash, contracts, usd
+from sequencer.engine.engine import CONTINUE, Result
+from sequencer.engine.views import Trade, Views
+from sequencer.log.interface import Redone
+from sequencer.protocol import constants as c
+from sequencer.protocol.book import Order
+from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.outcome import Fill
+from sequencer.wire.rows import OwnFill
+
+_json: Final = msgspec.json.Encoder().encode
+
+
+class Events:
+    """Acknowledgements and events of the ticks that `views` shows: `observe` first, then `ack` and `events`."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+        self._own: dict[int, list[OwnFill]] = {}  # fills of the tick that was observed last, by record
+
+    def ack(self, result: Result, tick: int) -> bytes:
+        """JSON of an accepted submission: sequence number, tick, fills, what rests."""
+        first = result.outcomes[0]
+        fills = [fill for outcome in result.outcomes for fill in outcome.fills]
+        rested = next((outcome.rested for outcome in result.outcomes if outcome.rested), None)
+        amended = first.amended
+        if amended is not None and amended not in first.removed:
+            rested = amended  # less of it, in its place
+        if not fills and rested is not None and not first.removed and amended is None:
+            # the commonest ack, without a dict
+            return b'{"seq":%d,"tick":%d,"fee":"%b","fills":[],"order":%b}' % (
+                first.seq,
+                tick,
+                cash(first.fee).encode(),
+                self._rested(rested),
+            )
+        body: dict[str, Any] = {
+            "seq": first.seq,
+            "tick": tick,
+            "fee": cash(first.fee),
+            "fills": [
+                self.own_fill(own)
+                for outcome in result.outcomes
+                for own in self._own.get(outcome.seq, ())
+                if own.is_taker
+            ],
+            "order": self._views.order(rested) if rested else None,
+        }
+        if first.amount:
+            body["amount"] = cash(first.amount)
+        if first.number or first.amount:
+            body["number"] = first.number
+        if amended is not None:
+            body["amended"] = amended.seq
+        removed = [one.seq for outcome in result.outcomes for one in outcome.removed]
+        if removed:
+            body["removed"] = removed
+        return _json(body)
+
+    def _rested(self, order: Order) -> bytes:
+        return (
+            b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d,'
+            b'"filled":"%b","post_only":%b,"reduce_only":%b,"self_trade":"%b","label":%b}'
+            % (
+                self._views.name(order.instrument).encode(),
+                order.instrument,
+                b"sell" if order.side else b"buy",
+                usd(order.price).encode(),
+                contracts(order.quantity).encode(),
+                order.seq,
+                order.expires,
+                contracts(order.filled).encode(),
+                b"true" if order.flags & c.FLAG_POST_ONLY else b"false",
+                b"true" if order.flags & c.FLAG_REDUCE_ONLY else b"false",
+                b"cancel_taker" if order.flags & c.FLAG_STP_TAKER else b"cancel_resting",
+                _json(self._views.ledger.label(order.seq) or None),
+            )
+        )
+
+    def observe(self, results: Iterable[Result]) -> None:
+        """Takes what a tick did into the ledger, in the order in which it was applied: before `ack` and `events`."""
+        time = self._views.state.globals.time
+        self._own.clear()
+        for result in sorted(results, key=lambda one: one.outcomes[0].seq):
+            if result.outcomes[0].reason is not Reason.OK:
+                continue
+            raw, label = result.submission.raw, result.submission.label
+            for outcome in result.outcomes:
+                fills = self._views.ledger.apply(raw, outcome, time, label)
+                if fills:
+                    self._own[outcome.seq] = fills
+                raw, label = CONTINUE, ""
+        for account in self._views.ledger.ended:
+            self._views.levels.account_ended(account)
+
+    def own_fill(self, own: OwnFill) -> dict[str, Any]:
+        """A trade as one of its sides sees it."""
+        return {
+            "trade": own.key >> 1,
+            "instrument": self._views.name(own.instrument),
+            "number": own.instrument,
+            "side": "sell" if own.side else "buy",
+            "role": "taker" if own.is_taker else "maker",
+            "price": usd(own.price),
+            "quantity": contracts(own.lots),
+            "fee": cash(own.fee),
+            "order_id": own.order,
+            "seq": own.order_seq,
+            "label": own.label or None,
+            "time": own.time,
+            "mark": usd(own.mark),
+            "index": usd(own.index),
+            "position": contracts(own.position),
+            "average_price": cash(own.average_e6),
+            "realised_pnl": cash(own.realised),
+            "maker_seq": own.maker_seq,
+            "taker_seq": own.taker_seq,
+            "maker_fee": cash(own.maker_fee),
+            "taker_fee": cash(own.taker_fee),
+        }
+
+    def _trade(self, fill: Fill, time: int) -> Trade:
+        return Trade(
+            self._views.name(fill.instrument),
+            usd(fill.maker_price),
+            contracts(fill.quantity),
+            "sell" if fill.side else "buy",
+            time,
+            fill.taker_seq,
+        )
+
+    def events(
+        self, results: list[Result], is_heard: Callable[[str], bool] = lambda _channel: True
+    ) -> list[tuple[str, int, bytes]]:
+        """(channel, account or 0, JSON) of what a tick did: trades, own fills and orders, changed books.
+
+        Those that nobody hears (`is_heard` of the channel; "trades" has the trades of all instruments) are not made.
+        """
+        out: list[tuple[str, int, bytes]] = []
+        changed: dict[int, None] = {}
+        marked: list[int] = []
+        time = self._views.state.globals.time
+        all_trades = is_heard("trades")
+        for result in results:
+            if result.outcomes[-1].failed:
+                continue  # nothing of it has happened
+            for outcome in result.outcomes:
+                for fill in outcome.fills:
+                    trade = self._trade(fill, time)
+                    self._views.trades.append(trade)
+                    channel = f"trades.{trade.instrument}"
+                    if all_trades or is_heard(channel):
+                        out.append((channel, 0, _json(trade)))
+                    changed[fill.instrument] = None
+                for own in self._own.get(outcome.seq, ()):
+                    if is_heard(channel := f"account.{own.account}"):
+                        out.append((channel, own.account, _json({"fill": self.own_fill(own)})))
+                rested = outcome.rested
+                if outcome.amended is not None and outcome.amended not in outcome.removed:
+                    rested = outcome.amended  # less of it, in its place
+                if rested is not None:
+                    changed[rested.instrument] = None
+                    if is_heard(channel := f"account.{rested.account}"):
+                        out.append((channel, rested.account, b'{"order":' + self._rested(rested) + b"}"))
+                for gone in outcome.removed:
+                    changed[gone.instrument] = None
+                    if is_heard(channel := f"account.{gone.account}"):
+                        out.append((channel, gone.account, _json({"removed": self._views.order(gone)})))
+            if result.submission.raw[0] == Kind.RISK and result.outcomes[0].reason is Reason.OK:
+                marked += self._marked(result.submission.raw)
+        for one in changed:
+            if is_heard(channel := f"book.{self._views.name(one)}"):
+                out.append((channel, 0, _json(self._views.depth(one, 10))))
+        for one in dict.fromkeys([*changed, *marked]):
+            if is_heard(channel := f"ticker.{self._views.name(one)}"):
+                out.append((channel, 0, _json(self._views.ticker({"instrument": one}))))
+        return out
+
+    # --- roll-backs -------------------------------------------------------------------------------
+
+    def roll_back(self, first_seq: int, fills: Iterable[tuple[int, Fill]]) -> None:
+        """Forgets the trades from `first_seq` on for those that were made when the records were executed again."""
+        while self._views.trades and self._views.trades[-1].seq >= first_seq:
+            self._views.trades.pop()
+        self._views.trades += (self._trade(fill, time) for time, fill in fills)
+
+    def roll_back_events(
+        self, batch_id: int, first_seq: int, accounts: Iterable[int], redone: Iterable[Redone]
+    ) -> list[tuple[str, int, bytes]]:
+        """(channel, account, JSON) of a roll-back: to all whose accounts are not what they were, and about records that
+        hold no more or are known by another number now.
+        """
+        changes = [(int.from_bytes(one.record[1:5], "big"), one) for one in redone]
+        body = _json({"rolled_back": {"batch_id": batch_id, "first_seq": first_seq}})
+        told = sorted({*accounts, *(account for account, _ in changes)})
+        out = [(f"account.{account}", account, body) for account in told]
+        for account, one in changes:
+            named = Redone(self._views.acknowledged_as(one.place), one.place, one.record, one.reason)
+            kind = "void" if one.reason else "moved"
+            out.append((f"account.{account}", account, _json({kind: self._views.changed(named)})))
+        return out
+
+    def _marked(self, raw: bytes) -> list[int]:
+        """The instruments that a RISK record has marked anew."""
+        underlying, day, number = raw[1], int.from_bytes(raw[2:4], "big"), raw[4]
+        first = underlying << 28 | day << 12 | number << 5
+        return [first + row for row in range(len(self._views.state.pages[first >> 5].terms))]
