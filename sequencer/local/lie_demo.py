@@ -29,7 +29,8 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lies import LIES, Lie, LyingEngine
+from sequencer.local.liar import Lie, LyingEngine
+from sequencer.local.lies import LIES
 from sequencer.local.play import DEPOSITS, OPENING, PAYLOAD_MAX_BYTES, Play, batches_of
 from sequencer.log.interface import Entry
 from sequencer.log.sqlite import SqliteLog

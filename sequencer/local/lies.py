@@ -1,123 +1,28 @@
-"""The dishonest sequencer, for tests and `fairstrike demo --lie`: an engine that tells one lie, in one record, once.
+"""The dishonest sequencer, for tests and `fairstrike demo --lie`: every lie by name, and
+those that bend the transition. The engine that tells one, in one record, once, is in liar.py.
 
 A lie bends the state around one record, or changes what is posted of it; from there on the engine is honest, on the
 state that the lie left, so that every later root is consistent with it. Nothing here is on the way of a real order.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
-from sequencer.engine.engine import Engine
-from sequencer.l1.batch import Batch
+from sequencer.local import posted_lies as posted
+from sequencer.local.liar import CROWD, Lie, Scene
 from sequencer.proof.audit import FaultKind
-from sequencer.protocol import batch as batches
 from sequencer.protocol import codec, insurance, matching, plans, work
 from sequencer.protocol import constants as c
 from sequencer.protocol.book import Order
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.protocol.entries import NEVER, Account
+from sequencer.protocol.entries import NEVER
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.queue import sequencing_fee
-from sequencer.protocol.state import State
-from sequencer.protocol.transition import apply
 
 USD: Final = 1_000_000
 THIEF: Final = 2  # the account that gains where somebody must
 VICTIM: Final = 1
-OTHER: Final = 4
 PLENTY: Final = 10**15
-CROWD: Final = "one position too many"  # a scene of its own, which other plays leave out
-
-
-@dataclass(slots=True)
-class Scene:
-    """Where a lie is told: the record, and the state before it. `keep` what is to be posted instead of the record."""
-
-    state: State
-    raw: bytes
-    cancelled: Order | None
-    keep: list[bytes]
-
-    @property
-    def account(self) -> Account:
-        """The account that the record speaks of (bytes 1 to 4)."""
-        return self.state.accounts[int.from_bytes(self.raw[1:5], "big")]
-
-    def apply(self, raw: bytes | None = None, signer: bytes | None = None) -> Outcome:
-        """The transition."""
-        return apply(self.state, self.raw if raw is None else raw, signer)
-
-    def pay(self, number: int, amount: int) -> None:
-        """Changes an account's cash."""
-        account = self.state.accounts[number]
-        account.cash += amount
-        self.state.put_account(number, account)
-
-    def touch(self, number: int) -> None:
-        """Says that an account has changed."""
-        self.state.put_account(number, self.state.accounts[number])
-
-
-@dataclass(frozen=True, slots=True)
-class Lie:
-    """Told in the first record of `kind` in the tick called `where`. `tell` gives None when it cannot be told there.
-
-    A lie about the header is told `of` the batch that is posted, once its records are more than a few. `refusal`: the
-    reason with which Rollup does not take such a batch when it sees the payload, in calldata; in blobs it does not.
-    `is_late`: nothing is wrong but the hour, the last inbox messages being taken when their deadline is over.
-    """
-
-    what: str
-    where: str = ""
-    kind: Kind = Kind.TICK
-    tell: Callable[[Scene], Outcome | None] | None = None
-    of: Callable[[Batch], Batch] | None = None
-    fault: FaultKind = FaultKind.ROOT
-    refusal: str = ""
-    is_late: bool = False
-
-
-class LyingEngine(Engine):
-    """Honest but for one record. The play says in `here` what tick it is."""
-
-    def __init__(self, state: State, lie: Lie | None) -> None:
-        super().__init__(state)
-        self.lie = lie
-        self.here = ""
-        self.told_seq: int | None = None
-        self._cancelled: Order | None = None
-
-    def _try(self, raw: bytes, signer: bytes | None) -> Outcome:
-        lie = self.lie
-        if (
-            lie is None
-            or lie.tell is None
-            or self.told_seq is not None
-            or self.here != lie.where
-            or raw[0] != lie.kind
-        ):
-            out = super()._try(raw, signer)
-            if raw[0] == Kind.CANCEL and out.removed:
-                self._cancelled = out.removed[0]
-            return out
-        if self._records:
-            self._close()
-        scene = Scene(self.state, raw, self._cancelled, [raw])
-        seq, spent = self.state.globals.seq, self.state.globals.work
-        told = lie.tell(scene)
-        if told is None:
-            self.state.globals.seq, self.state.globals.work = seq, spent
-            return super()._try(raw, signer)
-        told.reason = Reason.OK
-        self.told_seq = seq
-        self._records += scene.keep
-        # Whoever wants two heavy records in one segment has to forget what the first one weighed.
-        self._weight = 0 if lie.fault is FaultKind.WEIGHT else sum(map(batches.weight, scene.keep))
-        return told
-
-
-# --- bent around the transition --------------------------------------------------------------------
 
 
 def _minted_cash(scene: Scene) -> Outcome:
@@ -442,92 +347,6 @@ def _clock_backwards(scene: Scene) -> Outcome:
     return scene.apply(raw)
 
 
-# --- other data than what is posted ----------------------------------------------------------------
-
-
-def _class_order(scene: Scene) -> Outcome | None:
-    """A system record after a taker's order of the same tick, in the place of the next order."""
-    g = scene.state.globals
-    if g.last_class != c.CLASS_TAKER:
-        return None
-    scene.keep[:] = [codec.encode(Kind.COLLECT)]
-    g.last_class = c.CLASS_SYSTEM
-    out = scene.apply(scene.keep[0])
-    g.last_class = c.CLASS_TAKER
-    return out
-
-
-def _other_data(scene: Scene) -> Outcome:
-    """The posted order is for one lot more than the one that was executed."""
-    raw = scene.raw
-    quantity = int.from_bytes(raw[14:19], "big") + 1
-    scene.keep[:] = [raw[:14] + quantity.to_bytes(5, "big") + raw[19:]]
-    return scene.apply()
-
-
-def _deposit_altered(scene: Scene) -> Outcome:
-    raw = scene.raw
-    amount = int.from_bytes(raw[25:31], "big") * 2
-    altered = raw[:25] + amount.to_bytes(6, "big")
-    scene.keep[:] = [altered]
-    return scene.apply(altered)
-
-
-def _deposit_diverted(scene: Scene) -> Outcome:
-    altered = scene.raw[:21] + OTHER.to_bytes(4, "big") + scene.raw[25:]
-    scene.keep[:] = [altered]
-    return scene.apply(altered)
-
-
-def _deposit_dropped(scene: Scene) -> Outcome:
-    scene.keep.clear()
-    return Outcome(scene.state.globals.seq)
-
-
-def _overweight(scene: Scene) -> Outcome:
-    return scene.apply()
-
-
-# --- the header -------------------------------------------------------------------------------------
-
-
-def _header_time(batch: Batch) -> Batch:
-    return replace(batch, time_s=batch.time_s + 1)
-
-
-def _header_records(batch: Batch) -> Batch:
-    return replace(batch, records=batch.records - 1)
-
-
-def _header_work(batch: Batch) -> Batch:
-    """The batch costs a unit more than it has taken from the budget."""
-    return replace(batch, work=batch.work - 1)
-
-
-def _root_tail(batch: Batch) -> Batch:
-    return replace(batch, post_root=batch.post_root[:31] + bytes([batch.post_root[31] ^ 1]))
-
-
-def _empty_segment(batch: Batch) -> Batch:
-    segments = batches.decode(batch.payload, batch.segments)
-    segments.insert(1, batches.Segment(segments[0].root, ()))
-    return replace(batch, segments=batch.segments + 1, payload=batches.encode(segments))
-
-
-def _bounds_disordered(batch: Batch) -> Batch:
-    """The second segment ends before it begins."""
-    at = batch.segments * c.ELEMENT_BYTES + 3
-    payload = batch.payload[:at] + (0).to_bytes(3, "big") + batch.payload[at + 3 :]
-    return replace(batch, payload=payload)
-
-
-def _last_root(batch: Batch) -> Batch:
-    """The payload's last root is not the header's."""
-    at = batch.segments * c.ELEMENT_BYTES - 1
-    payload = batch.payload[:at] + bytes([batch.payload[at] ^ 1]) + batch.payload[at + 1 :]
-    return replace(batch, payload=payload)
-
-
 def _fill_forgotten(scene: Scene) -> Outcome | None:
     """The new total is taken for what shall remain: what has traded of the order trades again."""
     out = scene.apply()
@@ -554,11 +373,6 @@ def _rewrite(scene: Scene, order: Order, quantity: int, seq: int) -> None:
     scene.state.remove_order(order)
     order.quantity, order.seq = quantity, seq
     scene.state.insert_order(order)
-
-
-def _last_offset(batch: Batch) -> Batch:
-    """The last segment ends an element before the payload."""
-    return replace(batch, payload=batch.payload + bytes(c.ELEMENT_BYTES))
 
 
 def _counted(scene: Scene) -> Outcome:
@@ -616,19 +430,21 @@ LIES: Final[dict[str, Lie]] = {
     ),
     "reserve-not-taken": Lie("a resting order reserves nothing", "rest", Kind.PLACE, _reserve_not_taken),
     "deposit-altered": Lie(
-        "a deposit counts double", "more deposits", Kind.DEPOSIT, _deposit_altered, fault=_INBOX
+        "a deposit counts double", "more deposits", Kind.DEPOSIT, posted.deposit_altered, fault=_INBOX
     ),
     "deposit-diverted": Lie(
-        "a deposit is another's", "more deposits", Kind.DEPOSIT, _deposit_diverted, fault=_INBOX
+        "a deposit is another's", "more deposits", Kind.DEPOSIT, posted.deposit_diverted, fault=_INBOX
     ),
     "deposit-dropped": Lie(
-        "an inbox message is skipped", "more deposits", Kind.DEPOSIT, _deposit_dropped, fault=_INBOX
+        "an inbox message is skipped", "more deposits", Kind.DEPOSIT, posted.deposit_dropped, fault=_INBOX
     ),
     "false-withdrawal": Lie("a withdrawal that nobody signed", "cancel", Kind.CANCEL, _false_withdrawal),
     "withdrawal-overdrawn": Lie("more is withdrawn than there is", "overdraw", Kind.WITHDRAW, _with_credit),
-    "class-order-broken": Lie("a system record after a taker's", "two takers", Kind.PLACE, _class_order),
+    "class-order-broken": Lie(
+        "a system record after a taker's", "two takers", Kind.PLACE, posted.class_order
+    ),
     "clock-backwards": Lie("a tick goes a minute back", "cancel", Kind.TICK, _clock_backwards),
-    "other-data": Lie("another order is posted than was executed", "take", Kind.PLACE, _other_data),
+    "other-data": Lie("another order is posted than was executed", "take", Kind.PLACE, posted.other_data),
     "listed-off-the-grid": Lie("a strike that no rule allows", "off grid", Kind.LIST, _listed_off_the_grid),
     "feed-forged": Lie("an index that no feed has signed", "feed forged", Kind.FEED, _feed_forged),
     "feed-stale": Lie("an old report counts as new", "feed stale", Kind.FEED, _feed_stale),
@@ -649,24 +465,30 @@ LIES: Final[dict[str, Lie]] = {
     "fund-drained": Lie("the insurance fund is paid to an account", "cancel", Kind.CANCEL, _fund_drained),
     "tick-counter": Lie("a tick is counted twice", "cancel", Kind.TICK, _tick_counter),
     "segment-overweight": Lie(
-        "two heavy records in one segment", "rest", Kind.PLACE, _overweight, fault=FaultKind.WEIGHT
+        "two heavy records in one segment", "rest", Kind.PLACE, posted.overweight, fault=FaultKind.WEIGHT
     ),
-    "header-time": Lie("the header's time is a second late", of=_header_time, fault=FaultKind.TIME),
-    "header-records": Lie("the header counts a record too few", of=_header_records, fault=FaultKind.RECORDS),
-    "header-work": Lie("the header counts less work than was done", of=_header_work, fault=FaultKind.WORK),
-    "post-root-tail": Lie("the post-root's last bit is another", of=_root_tail, fault=FaultKind.POST_ROOT),
-    "empty-segment": Lie("a segment without records", of=_empty_segment, fault=FaultKind.BOUNDS),
+    "header-time": Lie("the header's time is a second late", of=posted.header_time, fault=FaultKind.TIME),
+    "header-records": Lie(
+        "the header counts a record too few", of=posted.header_records, fault=FaultKind.RECORDS
+    ),
+    "header-work": Lie(
+        "the header counts less work than was done", of=posted.header_work, fault=FaultKind.WORK
+    ),
+    "post-root-tail": Lie(
+        "the post-root's last bit is another", of=posted.root_tail, fault=FaultKind.POST_ROOT
+    ),
+    "empty-segment": Lie("a segment without records", of=posted.empty_segment, fault=FaultKind.BOUNDS),
     "bounds-disordered": Lie(
-        "a segment that ends before it begins", of=_bounds_disordered, fault=FaultKind.BOUNDS
+        "a segment that ends before it begins", of=posted.bounds_disordered, fault=FaultKind.BOUNDS
     ),
     "last-root": Lie(
         "the payload's last root is another than the header's",
-        of=_last_root,
+        of=posted.last_root,
         refusal="rollup: last root is not the post-root",
     ),
     "last-offset": Lie(
         "the payload goes on behind its last segment",
-        of=_last_offset,
+        of=posted.last_offset,
         fault=FaultKind.BOUNDS,
         refusal="rollup: last offset is not the end",
     ),

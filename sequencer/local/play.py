@@ -13,7 +13,7 @@ from sequencer.engine.engine import Submission, Tick, class_of
 from sequencer.l1.batch import Batch
 from sequencer.l1.follower import EMPTY_HASH, PostedBatch
 from sequencer.local.devnet import devnet_key
-from sequencer.local.lies import CROWD, LyingEngine
+from sequencer.local.liar import CROWD, LyingEngine
 from sequencer.log.sqlite import SqliteLog
 from sequencer.market.feeds import IndexReport, Report, SurfaceReport, sign_reports
 from sequencer.market.tape import Tape

@@ -10,8 +10,9 @@ from sequencer.cli import main
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.l1.follower import PostedBatch
 from sequencer.local.devnet import devnet_key, devnet_params
+from sequencer.local.liar import Lie, LyingEngine
 from sequencer.local.lie_demo import bent, summary, tell, tell_all
-from sequencer.local.lies import LIES, Lie, LyingEngine
+from sequencer.local.lies import LIES
 from sequencer.local.play import DEPOSITS, Play, as_posted, batches_of
 from sequencer.log.sqlite import SqliteLog
 from sequencer.market.tape import open_tape
