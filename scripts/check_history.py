@@ -366,7 +366,8 @@ async def check(folder: Path, params: Params, chain_id: int, contract: bytes) ->
 
 async def play(folder: Path, tape: Path | None, trades_max: int | None) -> None:
     """The demo's day, or its first trades."""
-    from sequencer.local.demo import END_DAY, Demo, DemoConfig, DemoFailed
+    from sequencer.local.demo import Demo
+    from sequencer.local.demo_report import END_DAY, DemoConfig, DemoFailed
 
     until_day = END_DAY if trades_max is None else FIRST_DAY + 1
     demo = Demo(DemoConfig(tape=tape, folder=folder, trades_max=trades_max, until_day=until_day))

@@ -167,7 +167,8 @@ def demo(
         _lie(lie, chain, tape, seed, json_target, data)
         return
     from sequencer.l1.errors import L1Error
-    from sequencer.local.demo import Demo, DemoConfig, DemoFailed, as_json
+    from sequencer.local.demo import Demo
+    from sequencer.local.demo_report import DemoConfig, DemoFailed, as_json
     from sequencer.market.tape import TapeError
 
     run: Demo

@@ -97,7 +97,7 @@ def replay_market(
     state from L1 alone. The status is 1 when a check does not hold.
     """
     from sequencer.l1.errors import L1Error
-    from sequencer.local.demo import DemoFailed
+    from sequencer.local.demo_report import DemoFailed
     from sequencer.local.market_day import MarketDayConfig, TapeDay, day_as_json
     from sequencer.market.tape import TapeError
 

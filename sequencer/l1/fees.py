@@ -17,6 +17,9 @@ GWEI: Final = 10**9
 ETHER: Final = 10**18
 HISTORY_BLOCKS: Final = 20
 ABOVE_HISTORY: Final = 2  # times what blocks of late have taken, at most
+BUMP_NUMERATOR: Final = 9  # a replacement pays at least 12.5 % more, above the 10 % that nodes ask for
+BUMP_DENOMINATOR: Final = 8
+BLOB_BUMP: Final = 2  # of a transaction with blobs, nodes want every fee doubled
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +102,18 @@ def gwei(wei: int) -> str:
 def ether(wei: int) -> str:
     """Wei as people read it."""
     return f"{wei / ETHER:.6f}".rstrip("0").rstrip(".") + " ETH"
+
+
+def bumped(fees: Fees, suggested: Fees) -> Fees:
+    """Fees of a replacement: at least 12.5 % above the old ones, rounded up, with blobs twice the old ones; and what
+    the market asks for.
+    """
+
+    def raised(old: int) -> int:
+        return BLOB_BUMP * old if fees.blob_fee else -(-old * BUMP_NUMERATOR // BUMP_DENOMINATOR)
+
+    return Fees(
+        max(raised(fees.max_fee), suggested.max_fee),
+        max(raised(fees.tip), suggested.tip),
+        max(raised(fees.blob_fee), suggested.blob_fee),
+    )

@@ -29,16 +29,13 @@ from sequencer.l1.errors import (
     TransactionFailed,
     TransactionTimeout,
 )
-from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps, Market, ether, gwei, market
+from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps, Market, bumped, ether, gwei, market
 from sequencer.l1.refusals import Refusal, meaning
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
 from sequencer.l1.txstore import Attempt, Intent, State, TxStore
 from sequencer.protocol.constants import ELEMENT_BYTES
 
-BUMP_NUMERATOR: Final = 9  # a replacement pays at least 12.5 % more, above the 10 % that nodes ask for
-BUMP_DENOMINATOR: Final = 8
-BLOB_BUMP: Final = 2  # of a transaction with blobs, nodes want every fee doubled
 SIDECARS_KEPT: Final = 4
 FILLER_GAS: Final = 21_000
 FILLER_PAYLOAD: Final = bytes(ELEMENT_BYTES)  # one blob, where a nonce is to be filled among blobs
@@ -111,21 +108,6 @@ class _Refused:
     message: str
     again_s: float
     wait_s: float
-
-
-def bumped(fees: Fees, suggested: Fees) -> Fees:
-    """Fees of a replacement: at least 12.5 % above the old ones, rounded up, with blobs twice the old ones; and what
-    the market asks for.
-    """
-
-    def raised(old: int) -> int:
-        return BLOB_BUMP * old if fees.blob_fee else -(-old * BUMP_NUMERATOR // BUMP_DENOMINATOR)
-
-    return Fees(
-        max(raised(fees.max_fee), suggested.max_fee),
-        max(raised(fees.tip), suggested.tip),
-        max(raised(fees.blob_fee), suggested.blob_fee),
-    )
 
 
 def gas_min(content: Content) -> int:

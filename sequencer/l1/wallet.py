@@ -32,12 +32,11 @@ from sequencer.l1.errors import (
     TransactionTimeout,
     Undecodable,
 )
-from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps, ether, gwei, market
+from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps, bumped, ether, gwei, market
 from sequencer.l1.journal import Journal, Signed
 from sequencer.l1.refusals import Refusal, meaning
 from sequencer.l1.rpc import Rpc, to_bytes, to_int
 from sequencer.l1.signing import Content, Fees, SignedTransaction, Signer
-from sequencer.l1.txmgr import bumped
 
 PERMIT: Final = {  # EIP-2612
     "Permit": (

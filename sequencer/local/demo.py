@@ -7,9 +7,7 @@ claimed on L1, and at the end the state is rebuilt from L1 alone and compared.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from sequencer.clock import ManualClock
@@ -21,6 +19,7 @@ from sequencer.l1.abi import Contract
 from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.local import attempts
 from sequencer.local.attempts import Attempts, AttemptsReport
+from sequencer.local.demo_report import DemoConfig, DemoFailed, Progress, Report, Settled
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer, wait_for
 from sequencer.market.tape import Trade, open_tape
 from sequencer.market.tape_source import TapeSource
@@ -42,7 +41,6 @@ MAKER_CASH = 100_000_000_000_000
 TAKER_CASH = 50_000_000_000_000
 OVER_SOLD_CASH = 100_000_000_000
 LIQUIDATOR_CASH = 20_000_000_000_000
-END_DAY = 19_002  # 10 January 2022
 SPREAD_PPM = 50_000
 MINUTE_S = 60
 
@@ -55,84 +53,6 @@ FEE_MAX = 10_000  # 1 USD
 CHALLENGER = 8
 WAIT_MAX_S = 30 * c.DAY_S
 ATTEMPTS_WINDOW_S = 20 * c.DAY_S  # longer than the demo's days: every batch can be challenged at their end
-
-Progress = Callable[[str, int, int], None]
-
-
-class DemoFailed(Exception):
-    """A check of the run did not hold; says which."""
-
-
-@dataclass(slots=True)
-class Settled:
-    """A settled expiry: price in ticks; by account what it was paid (1e-6 USD) and its positions before (lots)."""
-
-    underlying: int
-    day: int
-    settlement_ticks: int
-    payments: dict[int, int] = field(default_factory=dict)
-    positions: dict[int, dict[int, int]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Report:
-    """What a run did. Amounts in 1e-6 USD, times in seconds."""
-
-    chain: str = ""
-    data: str = ""
-    batches_made: str = ""
-    tape: str = ""
-    records: int = 0
-    orders: int = 0
-    fills: int = 0
-    cancels: int = 0
-    batches: int = 0
-    segments: int = 0
-    payload_bytes: int = 0
-    l1_gas: int = 0
-    l1_gas_per_record: float = 0.0
-    blob_gas: int = 0
-    blob_gas_per_record: float = 0.0
-    l1_bytes_per_record: float = 0.0
-    final_root: str = ""
-    replayed_root: str = ""
-    vault_balance: int = 0
-    l2_liabilities: int = 0
-    settled_expiries: int = 0
-    liquidations: int = 0
-    auction_bids: int = 0
-    withdrawals: int = 0
-    withdrawals_claimed: int = 0
-    real_trades: int = 0
-    tape_trades: int = 0
-    insurance_fund: int = 0
-    deficit: int = 0
-    seconds: float = 0.0
-    replay_seconds: float = 0.0
-    honesty: AttemptsReport | None = None
-    checks: dict[str, bool] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class DemoConfig:
-    """`tape` None: the seeded generator. `until_day`: how far the index runs. `trades_max`: fewer, for tests.
-
-    `batches`: when one is made: "hourly" (six-hourly once trading has ended), "full", or "backlog": L1 takes none
-    before the end of the day, and then as much at a time as fits.
-    `attempts`: how often to challenge it all, before it becomes final; `attempts_sent`: how many of them as
-    transactions, None = as many as the chain bears.
-    """
-
-    chain: str = "pyevm"
-    data: str = "calldata"
-    batches: str = "hourly"
-    tape: Path | None = None
-    seed: int = 1
-    until_day: int = END_DAY
-    trades_max: int | None = None
-    folder: Path | None = None
-    attempts: int = 0
-    attempts_sent: int | None = None
 
 
 class Demo:
@@ -577,10 +497,3 @@ def _ticks(usd: str) -> int:
 
 def _lots(contracts: str) -> int:
     return int(contracts.replace(".", ""))
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """The report as one object; what `honesty` says stands beside the rest."""
-    whole = asdict(report)
-    del whole["honesty"]
-    return whole | (attempts.as_object(report.honesty) if report.honesty is not None else {})

@@ -27,11 +27,8 @@ from sequencer.local.demo import (
     MINUTE_S,
     OVER_SOLD_CASH,
     Demo,
-    DemoConfig,
-    DemoFailed,
-    Progress,
-    as_json,
 )
+from sequencer.local.demo_report import DemoConfig, DemoFailed, Progress, as_json
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer
 from sequencer.market.bars import Stamp
 from sequencer.market.tape import Trade

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from sequencer.local.demo import MAKERS, TAKERS, Demo, DemoConfig, DemoFailed, Settled, as_json
+from sequencer.local.demo import MAKERS, TAKERS, Demo
+from sequencer.local.demo_report import DemoConfig, DemoFailed, Settled, as_json
 
 DAY = 18_993  # 2022-01-01
 EXPIRY_S = DAY * 86_400 + 8 * 3_600

@@ -22,10 +22,11 @@ from sequencer.l1.beacon import Beacon
 from sequencer.l1.chains import Chain
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.errors import RpcRejected, RpcReverted, RpcUnavailable
+from sequencer.l1.fees import bumped
 from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.l1.poster import Poster, PosterConfig, post_blobs_gas
 from sequencer.l1.signing import Content, Fees, Signer
-from sequencer.l1.txmgr import TxConfig, TxManager, bumped
+from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.wallet import Wallet
 from sequencer.proof.archive import Archive
 from sequencer.proof.challenge import arbiter, challenge_form, challenge_segment, is_malformed

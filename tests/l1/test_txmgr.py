@@ -12,9 +12,10 @@ import pytest
 from sequencer.contracts import load
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import ForeignKeyUse, IntentConflict, RpcRejected, TransactionFailed
+from sequencer.l1.fees import bumped
 from sequencer.l1.rpc import Rpc, to_int
 from sequencer.l1.signing import Content, Fees, Signer
-from sequencer.l1.txmgr import TxConfig, TxManager, bumped
+from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.txstore import State
 
 from .conftest import SEQUENCER, Exchange
