@@ -7,7 +7,7 @@ node store by root, so that a snapshot is a block number and a revert is a trunc
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -18,7 +18,6 @@ from eth.db.atomic import AtomicDB
 from eth.db.chain import ChainDB
 from eth.db.trie import make_trie_root_and_nodes
 from eth.exceptions import Revert, VMError
-from eth.vm.forks.cancun.state import get_total_blob_gas
 from eth.vm.forks.prague import PragueVM
 from eth.vm.spoof import SpoofTransaction
 from eth_account.hdaccount import HDPath, seed_from_mnemonic
@@ -27,6 +26,7 @@ from eth_typing import Address, Hash32
 from eth_utils import ValidationError
 from tiny_keccak import keccak256
 
+from sequencer.l1.pyevm_blocks import Block, Call, ChainError, Mined, Pooled, Snapshot, hexbytes, hexint
 from sequencer.l1.refusals import revert_reason
 
 DEVNET_MNEMONIC: Final = "test test test test test test test test test test test junk"
@@ -51,68 +51,10 @@ def _keccak(in_data: bytearray | bytes) -> bytes:
 eth_hash.auto.keccak.hasher = _keccak
 
 
-class ChainError(Exception):
-    """A request that the chain refuses; `code` is JSON-RPC's."""
-
-    def __init__(self, message: str, code: int = -32000, data: str | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.data = data
-
-
-@dataclass(slots=True)
-class Mined:
-    """A transaction in its block."""
-
-    transaction: Any
-    sender: bytes
-    hash: bytes
-    index: int
-    gas_used: int
-    cumulative_gas: int
-    status: int
-    bloom: int
-    contract: bytes | None
-    logs: list[dict[str, Any]]
-    gas_price: int
-
-
-@dataclass(slots=True)
-class Block:
-    header: Any
-    hash: Hash32
-    mined: list[Mined]
-    logs: list[dict[str, Any]]
-
-
-@dataclass(slots=True)
-class Pooled:
-    transaction: Any
-    sender: bytes
-    nonce: int
-    hash: bytes
-    arrival: int
-
-
-@dataclass(slots=True)
-class Snapshot:
-    head: int
-    pool: dict[tuple[bytes, int], Pooled]
-    offset_s: float
-
-
 def devnet_keys() -> list[bytes]:
     """The ten well-known development keys (those of anvil and hardhat)."""
     seed = seed_from_mnemonic(DEVNET_MNEMONIC, "")
     return [bytes(HDPath(DEVNET_PATH.format(i)).derive(seed)) for i in range(DEVNET_ACCOUNTS)]
-
-
-def hexint(value: int) -> str:
-    return hex(value)
-
-
-def hexbytes(value: bytes) -> str:
-    return "0x" + value.hex()
 
 
 class _Vm(PragueVM):
@@ -437,15 +379,6 @@ class PyEvmChain:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    sender: bytes
-    to: bytes
-    value: int
-    data: bytes
-    gas: int
-
-
 def floor_gas(data: bytes) -> int:
     """EIP-7623: the least a transaction pays for its calldata."""
     zeros = data.count(0)
@@ -477,26 +410,3 @@ def _without_sidecar(raw: bytes) -> bytes:
 def _trie_root(items: list[Any]) -> bytes:
     root, _ = make_trie_root_and_nodes(items)
     return bytes(root)
-
-
-def blob_gas(block: Block) -> int:
-    return sum(get_total_blob_gas(item.transaction) for item in block.mined)
-
-
-def matching_logs(
-    blocks: list[Block],
-    first: int,
-    last: int,
-    addresses: frozenset[str] | None,
-    topics: list[frozenset[str] | None],
-) -> Iterator[dict[str, Any]]:
-    """Logs of blocks first..last that an eth_getLogs filter selects (lower-case hex)."""
-    for number in range(first, last + 1):
-        for entry in blocks[number].logs:
-            if addresses is not None and entry["address"] not in addresses:
-                continue
-            have = entry["topics"]
-            if len(have) >= len(topics) and all(
-                want is None or have[i] in want for i, want in enumerate(topics)
-            ):
-                yield entry

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from sequencer.l1.pyevm_chain import Block, Mined, Pooled, blob_gas, hexbytes, hexint
+from sequencer.l1.pyevm_blocks import Block, Mined, Pooled, blob_gas, hexbytes, hexint
 
 EMPTY_UNCLES: Final = "0x1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347"
 

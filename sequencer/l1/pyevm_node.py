@@ -18,17 +18,8 @@ import httptools
 import msgspec
 from tiny_keccak import keccak256
 
-from sequencer.l1.pyevm_chain import (
-    GAS_LIMIT,
-    TIP_WEI,
-    ZERO_ADDRESS,
-    Call,
-    ChainError,
-    PyEvmChain,
-    hexbytes,
-    hexint,
-    matching_logs,
-)
+from sequencer.l1.pyevm_blocks import Call, ChainError, hexbytes, hexint, matching_logs
+from sequencer.l1.pyevm_chain import GAS_LIMIT, TIP_WEI, ZERO_ADDRESS, PyEvmChain
 from sequencer.l1.pyevm_json import block_json, head_json, receipt_json, transaction_json
 from sequencer.l1.pyevm_socket import Describe, Hub, Peer
 

@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from sequencer.l1.pyevm_chain import Block, ChainError
+from sequencer.l1.pyevm_blocks import Block, ChainError
 
 MAX_PEERS: Final = 64
 MAX_SUBSCRIPTIONS: Final = 16
