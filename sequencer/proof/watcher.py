@@ -1,4 +1,4 @@
-"""The watcher: follows L1, keeps what was posted, recomputes every root, says what is wrong, and challenges it.
+"""The watcher: recomputes every root of what l1_reading.py keeps, says what is wrong, and challenges it.
 
 It needs nothing of the sequencer's. Its folder holds an archive of the payloads and snapshots of its own, so that a
 restart goes on where it stood; with an empty folder it starts from genesis. A batch counts once its block is
@@ -9,13 +9,11 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sequencer.checksums import StoreDamaged
 from sequencer.engine.engine import ReplayError
 from sequencer.engine.snapshots import load as load_snapshot
 from sequencer.engine.snapshots import save as save_snapshot
@@ -25,24 +23,21 @@ from sequencer.l1.errors import (
     DeploymentError,
     FollowerError,
     L1Error,
-    NodeBehind,
-    ReorgTooDeep,
 )
-from sequencer.l1.follower import BLOCKS_PER_QUERY, InboxMessage, Kept, PostedBatch
-from sequencer.l1.heads import Heads
+from sequencer.l1.follower import Kept, PostedBatch
 from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.rpc import Rpc, to_int
-from sequencer.proof.archive import ARCHIVE_FILE, Archive, RolledBack, Row
+from sequencer.proof.alarms import Alarms
+from sequencer.proof.archive import ARCHIVE_FILE, Archive, Row
 from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Fault
 from sequencer.proof.challenger import Challenged, Challenger
-from sequencer.proof.execution import Execution, L1Facts
+from sequencer.proof.execution import Execution
 from sequencer.proof.exit import marks_age_s
-from sequencer.proof.reader import Reader, Unread
+from sequencer.proof.l1_reading import L1Reading
 from sequencer.protocol import codec
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 
-ALARMS_KEPT = 100
 MARKS_LOOK_S = 60  # of the exchange's time between two looks at the ages of all marks
 BATCHES_SHOWN = 30  # the newest, each by itself; of the others only how many
 
@@ -68,14 +63,6 @@ class WatchConfig:
     poll_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """Something that an operator or a trader should look at. `at_s`: the watcher's clock."""
-
-    at_s: int
-    what: str
-
-
 class Watcher:
     """One deployment, watched. `step` looks once, `run` until it is told to stop; `status` is for all to read.
 
@@ -97,11 +84,10 @@ class Watcher:
         self.deployment = deployment
         self.fault: Fault | None = None
         self.challenged: Challenged | None = None
-        self.alarms: deque[Alarm] = deque(maxlen=ALARMS_KEPT)
+        self._alarms = Alarms()
+        self.alarms = self._alarms.newest
         self.error = ""
         self.status: dict[str, Any] = {}
-        self._rpc = rpc
-        self._heads = Heads(rpc.url)
         self._challenger = challenger
         self.progress = progress
         self._domain = codec.domain_separator(
@@ -113,24 +99,21 @@ class Watcher:
         self._snapshots = folder / "snapshots"
         self._archive = Archive(folder / ARCHIVE_FILE)
         self._archive.bind(f"{deployment.rollup} on chain {deployment.chain_id}")
-        self._kept = kept
-        self._reader = Reader(rpc, deployment, self.config.confirmations, kept)
-        self._messages: list[InboxMessage] = []
-        self._facts = L1Facts(rpc, deployment, lambda: self._messages)
-        self._head = (0, 0)  # number and time of L1's newest block
+        self.l1 = L1Reading(
+            *(rpc, deployment, self.config.confirmations, kept, self._archive, self._alarms),
+            lambda stage, done, total: self.progress(stage, done, total),
+        )
         self._done: list[Row] = []  # the batches that the state holds
         self._snapshot_at = self._snapshot_work = 0
         self._snapshot_not_before_s = 0.0
         self._fault_row: Row | None = None
-        self._unread: Unread | None = None  # the first batch that stands and cannot be read
         self._against: tuple[Fault, PostedBatch, Callable[[], State]] | None = None
-        self._raised: set[str] = set()
         self._late: dict[str, int] | None = None
         self._challenges: dict[str, Challenged] = {}  # of this run, by the batch's block and id
         self._times: dict[str, int] = {}  # of blocks with batches that are shown, by hash
-        self._frozen_at = self._looked_at = self._alarms_raised = 0
+        self._frozen_at = self._looked_at = 0
         self._marks_seen_at = self._marks_age_s = 0
-        self._run = Execution(genesis_state(self._domain, params), self._facts)
+        self._run = Execution(genesis_state(self._domain, params), self.l1.facts)
         standing = self._archive.standing()
         self._done = standing[: self._restore(standing)]
         self._publish()
@@ -151,13 +134,13 @@ class Watcher:
         """Looks at each new head, every `poll_s` where the node tells of none, until `stop`. What L1 does not answer is
         tried again.
         """
-        self._heads.start()
+        self.l1.heads.start()
         try:
             while not stop.is_set():
                 self.look()
-                self._heads.pause(stop, self.config.poll_s)
+                self.l1.heads.pause(stop, self.config.poll_s)
         finally:
-            self._heads.stop()
+            self.l1.heads.stop()
 
     def look(self) -> bool:
         """`step`, with what goes wrong shown instead of raised; False then, and when a batch cannot be read.
@@ -173,7 +156,7 @@ class Watcher:
             what = f"L1: {error}" if is_known else f"this look has failed: {error!r}"
             if what != self.error:
                 is_for_people = not is_known or isinstance(error, FollowerError)
-                self._raise(what, logging.ERROR if is_for_people else logging.WARNING)
+                self._alarms.add(what, logging.ERROR if is_for_people else logging.WARNING)
                 if not is_known:
                     logger.exception("the watcher goes on looking")
             self.error = what
@@ -183,9 +166,9 @@ class Watcher:
 
     def step(self) -> None:
         """One look: reads what is new and confirmed, checks it, challenges what is wrong."""
-        self._mend()
-        self._walk_back()
-        self._read()
+        self.l1.mend()
+        self.l1.walk_back()
+        self.l1.read()
         self._sync()
         if self.fault is None:
             self._check_late()
@@ -194,7 +177,7 @@ class Watcher:
             self._challenge(self._challenger)
             self._challenger.tend()
         self._look_around()
-        self.error = "" if self._unread is None else self._unread.why
+        self.error = "" if self.l1.unread is None else self.l1.unread.why
         self._publish()
 
     def close(self) -> None:
@@ -203,109 +186,6 @@ class Watcher:
         self._archive.close()
         if self._challenger is not None:
             self._challenger.close()
-
-    def _mend(self) -> None:
-        """What is damaged in the archive is read from L1 again, before anything is concluded from it."""
-        while (gap := self._archive.gap()) is not None:
-            first, last, numbers = gap
-            events: list[tuple[PostedBatch | RolledBack, int]] = []
-            for begin in range(max(first, self.deployment.deploy_block), last + 1, BLOCKS_PER_QUERY):
-                for event, index in self._reader.events(begin, min(begin + BLOCKS_PER_QUERY - 1, last)):
-                    if isinstance(event, Unread):  # it would take what is sound behind it along
-                        what = f"rows {numbers[0]} to {numbers[-1]} are damaged, and batch {event.batch.batch_id}"
-                        raise StoreDamaged(ARCHIVE_FILE, f"{what} cannot be read again", event.why)
-                    events.append((event, index))
-            is_whole = self._archive.mend(numbers, events)
-            what = (
-                "read from L1 again"
-                if is_whole
-                else "not to be had from L1 as they were: all is read on from there"
-            )
-            self._raise(
-                f"the archive's rows {numbers[0]} to {numbers[-1]} were damaged: {what}", logging.ERROR
-            )
-
-    # --- L1 ---------------------------------------------------------------------------------------
-
-    def _walk_back(self) -> None:
-        """Cuts the journal back to what is still in the chain."""
-        number = self._archive.get("cursor_number")
-        if number is None or self._is_canonical(number, self._archive.get("cursor_hash")):
-            return
-        if self._is_behind(number):
-            raise NodeBehind(self._rpc.url, f"no block {number}, which was read")
-        rows = self._archive.rows
-        count = len(rows)
-        while count and not self._is_canonical(rows[count - 1].block_number, rows[count - 1].block_hash):
-            count -= 1
-        lost = len(rows) - count
-        self._archive.cut(count)
-        back = rows[-1].block_number if rows else self.deployment.deploy_block - 1
-        self._alarm(
-            f"reorg {number}",
-            f"L1 was reorganised below block {number}: {lost} events are gone, read again from {back + 1}",
-        )
-        block = self._rpc.block(back)
-        self._archive.put(cursor_number=back, cursor_hash=block["hash"] if block else "")
-
-    def _is_behind(self, number: int) -> bool:
-        """Whether L1 only lacks blocks up to `number`: nothing that was read stands otherwise in what it has."""
-        head = self._rpc.block("latest")
-        if head is None or to_int(head["number"]) >= number:
-            return False
-        last = next(
-            (row for row in reversed(self._archive.rows) if row.block_number <= to_int(head["number"])), None
-        )
-        return last is None or self._is_canonical(last.block_number, last.block_hash)
-
-    def _is_canonical(self, number: int, block_hash: str) -> bool:
-        block = self._rpc.block(number)
-        return block is not None and block["hash"] == block_hash
-
-    def _read(self) -> None:
-        """Reads events and messages of confirmed blocks."""
-        head = self._rpc.block("latest")
-        if head is None:
-            raise DeploymentError("the node has no block")
-        self._heads.saw(head["hash"])
-        self._head = (to_int(head["number"]), to_int(head["timestamp"]))
-        safe = self._head[0] - self.config.confirmations
-        number = self._archive.get("cursor_number")
-        first = self.deployment.deploy_block if number is None else number + 1
-        begun, unread = first, None
-        while first <= safe and unread is None:
-            last = min(first + BLOCKS_PER_QUERY - 1, safe)
-            end = self._rpc.block(last)
-            events = list(self._reader.events(first, last))
-            known = self._archive.get("cursor_hash")
-            if (
-                end is None
-                or not self._is_canonical(last, end["hash"])
-                or (known is not None and not self._is_canonical(first - 1, known))
-            ):
-                return  # the chain has changed under the query: the next look walks back
-            for event, index in events:
-                if not isinstance(event, Unread):
-                    self._archive.add(event, index)
-                elif not self._reader.is_gone(event, safe):
-                    unread = event
-                    break
-            if unread is not None:  # from its block on everything is read again at the next look
-                last = unread.batch.block_number - 1
-                end = self._rpc.block(last)
-                if end is None:
-                    raise NodeBehind(self._rpc.url, f"no block {last}")
-            self._archive.put(cursor_number=last, cursor_hash=end["hash"])
-            first = last + 1
-            self.progress("blocks", last - begun + 1, safe - begun + 1)
-        self._unread = unread
-        try:
-            self._messages = self._reader.messages_after(0)
-        except ReorgTooDeep as error:
-            self._raise(str(error))
-            self._facts.forget()
-            self._reader = Reader(self._rpc, self.deployment, self.config.confirmations, self._kept)
-            self._messages = self._reader.messages_after(0)
 
     # --- the state --------------------------------------------------------------------------------
 
@@ -318,7 +198,7 @@ class Watcher:
                 break
             common += 1
         if common < len(self._done):
-            self._alarm(
+            self._alarms.once(
                 f"back {len(self._done)} {common}",
                 f"batches {common + 1} to {len(self._done)} stand no more: on from batch {common}",
             )
@@ -329,7 +209,7 @@ class Watcher:
             logger.info("the wrong batch %d stands no more", self._fault_row.batch_id)
             self.fault = self._fault_row = None
         for row in standing[common:]:
-            if len(self._messages) < row.inbox_count:
+            if len(self.l1.messages) < row.inbox_count:
                 return  # logs that are still to come
             if not self._check(row):
                 return
@@ -344,16 +224,16 @@ class Watcher:
         fault = self._run.execute(batch, batch_id)
         if fault is None:
             self._done.append(row)
-            block = self._rpc.block(batch.block_number)
+            block = self.l1.rpc.block(batch.block_number)
             if block is not None and to_int(block["timestamp"]) - batch.time_s > self.config.lag_s:
                 lag_s = to_int(block["timestamp"]) - batch.time_s
-                self._alarm(
+                self._alarms.once(
                     f"lag {row.number}",
                     f"batch {batch_id}: the exchange's clock is {lag_s} s behind the block's",
                 )
             return True
         self.fault, self._fault_row, self.challenged = fault, row, None
-        self._alarm(f"fault {row.number}", f"WRONG: {fault}")
+        self._alarms.once(f"fault {row.number}", f"WRONG: {fault}")
         self._rewind(self._done)
         self._snapshot()  # what a challenge needs is built from here
         return False
@@ -370,7 +250,7 @@ class Watcher:
             if 0 < at <= len(rows) and rows[at - 1].post_root == found.root():
                 state, count = found, at
                 break
-        self._run = Execution(state, self._facts)
+        self._run = Execution(state, self.l1.facts)
         self._snapshot_at, self._snapshot_work = count, state.globals.work
         return count
 
@@ -392,7 +272,7 @@ class Watcher:
         copy = State.from_preimages(self._domain, iter(list(self.state.preimages())))
         if fault.kind not in FORM_KINDS:
             segments = fault.segment if fault.kind in SEGMENT_KINDS else None
-            Execution(copy, self._facts).advance(self._archive.batch(self._fault_row), segments)
+            Execution(copy, self.l1.facts).advance(self._archive.batch(self._fault_row), segments)
         return copy
 
     def _is_snapshot_due(self) -> bool:
@@ -431,19 +311,19 @@ class Watcher:
     def _is_late_unread(self) -> bool:
         """Whether the batch that cannot be read is the one to be challenged."""
         return (
-            self._unread is not None
+            self.l1.unread is not None
             and self._against is not None
-            and self._against[1].block_hash == self._unread.batch.block_hash
-            and self._against[0].batch_id == self._unread.batch.batch_id
+            and self._against[1].block_hash == self.l1.unread.batch.block_hash
+            and self._against[0].batch_id == self.l1.unread.batch.batch_id
         )
 
     def _check_unread(self) -> None:
         """Says that a batch cannot be read. Nothing in it can be shown then, but that it was posted too late."""
-        unread = self._unread
+        unread = self.l1.unread
         if unread is None:
             return
         batch = unread.batch
-        self._alarm(
+        self._alarms.once(
             f"unread {batch.block_hash} {batch.batch_id}",
             f"batch {batch.batch_id} CANNOT BE READ, and may be wrong: {unread.why}",
             logging.ERROR,
@@ -457,27 +337,27 @@ class Watcher:
         """The inbox message that has waited longest, when it has waited too long."""
         self._late = None
         index = self.state.globals.inbox_count
-        if index >= len(self._messages):
+        if index >= len(self.l1.messages):
             return
-        block = self._rpc.block(self._messages[index].block_number)
+        block = self.l1.rpc.block(self.l1.messages[index].block_number)
         if block is None:
             return
-        waited_s = self._head[1] - to_int(block["timestamp"])
+        waited_s = self.l1.head[1] - to_int(block["timestamp"])
         if waited_s > self.config.late_s:
             self._late = {"index": index, "waited_s": waited_s}
-            self._alarm(
+            self._alarms.once(
                 f"late {index}",
                 f"inbox message {index} has waited {waited_s} s, more than {self.config.late_s}",
             )
 
     def _look_around(self) -> None:
         """What is only shown: whether the rollup is frozen, and when the newest batches were posted."""
-        self._frozen_at = int(ROLLUP.read(self._rpc, self.deployment.rollup, "frozen_at"))
+        self._frozen_at = int(ROLLUP.read(self.l1.rpc, self.deployment.rollup, "frozen_at"))
         times = {}
         for _, row in shown(self._archive.standing()):
             time_s = self._times.get(row.block_hash)
             if time_s is None:
-                block = self._rpc.block(row.block_number)
+                block = self.l1.rpc.block(row.block_number)
                 time_s = to_int(block["timestamp"]) if block else 0
             times[row.block_hash] = time_s
         self._times = times
@@ -488,17 +368,6 @@ class Watcher:
         time_s = self.state.globals.time
         if not self._marks_seen_at <= time_s < self._marks_seen_at + MARKS_LOOK_S:
             self._marks_seen_at, self._marks_age_s = time_s, marks_age_s(self.state)
-
-    def _alarm(self, key: str, what: str, level: int = logging.WARNING) -> None:
-        """Once a key."""
-        if key not in self._raised:
-            self._raised.add(key)
-            self._raise(what, level)
-
-    def _raise(self, what: str, level: int = logging.WARNING) -> None:
-        logger.log(level, "%s", what)
-        self._alarms_raised += 1
-        self.alarms.append(Alarm(int(time.time()), what))
 
     def _publish(self) -> None:
         """A new `status`; the old one stays as it was for whoever reads it."""
@@ -511,10 +380,10 @@ class Watcher:
             "chain_id": self.deployment.chain_id,
             "rollup": self.deployment.rollup,
             "mode": "challenges" if self._challenger is not None else "alarms only",
-            "l1_block": self._head[0],
-            "l1_time": self._head[1],
+            "l1_block": self.l1.head[0],
+            "l1_time": self.l1.head[1],
             "looked_at": self._looked_at,
-            "lag_blocks": max(self._head[0] - read_to, 0),
+            "lag_blocks": max(self.l1.head[0] - read_to, 0),
             "lag_batches": len(standing) - len(self._done),
             "confirmations": self.config.confirmations,
             "frozen_at": self._frozen_at,
@@ -526,16 +395,16 @@ class Watcher:
             "root": "0x" + self.state.root().hex(),
             "time": g.time,
             "marks_age_s": self._marks_age_s,
-            "inbox_messages": len(self._messages),
+            "inbox_messages": len(self.l1.messages),
             "inbox_taken": g.inbox_count,
             "archive_bytes": self._archive.size_bytes(),
             "snapshot_batch": self._snapshot_at,
             "late": self._late,
-            "unread": None if self._unread is None else self._unread.batch.batch_id,
+            "unread": None if self.l1.unread is None else self.l1.unread.batch.batch_id,
             "fault": None if self.fault is None else as_json(self.fault),
             "challenge": None if self.challenged is None else asdict(self.challenged),
             "error": self.error,
-            "alarms_raised": self._alarms_raised,
+            "alarms_raised": self._alarms.count,
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "challenges": [asdict(one) for one in self._challenges.values()],
             "roll_backs": [
@@ -555,7 +424,7 @@ class Watcher:
         return {
             "batch": row.batch_id,
             "verdict": verdict,
-            "is_final": 0 < posted_at <= self._head[1] - self.deployment.challenge_window_s,
+            "is_final": 0 < posted_at <= self.l1.head[1] - self.deployment.challenge_window_s,
             "posted_at": posted_at,
             "block": row.block_number,
             "segments": row.segments,

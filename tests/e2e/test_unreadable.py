@@ -118,7 +118,7 @@ def test_faulty_node__is_an_alarm_for_all_who_follow_and_passes_with_it(
     assert not watcher.status["ok"]
     assert watcher.fault is None
     errors = [one.name for one in caplog.records if one.levelno >= logging.ERROR]
-    assert errors.count("sequencer.proof.watcher") == 1  # once, not at each look
+    assert errors.count("sequencer.proof.alarms") == 1  # once, not at each look
     assert errors.count("sequencer.node.standby") == 1
     assert html.escape(watcher.error) in page(watcher.status, 0)
     if method == TRANSACTION:

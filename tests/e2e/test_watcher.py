@@ -453,13 +453,13 @@ def test_status__without_an_answer_of_l1__is_no_news(on: Stage, made: list[Batch
     seen_at = watcher.status["looked_at"]
     assert headline(watcher.status, seen_at + STALE_S) == "all batches are right"
     assert "nothing seen of L1 since" in headline(watcher.status, seen_at + STALE_S + 1)
-    reached, watcher._rpc = watcher._rpc, Rpc("http://127.0.0.1:1", attempts=1)
+    reached, watcher.l1.rpc = watcher.l1.rpc, Rpc("http://127.0.0.1:1", attempts=1)
     assert watcher.look() is False
     with served(watcher) as get:
         code, _, says = get("/health")
         assert (code, says) == (503, "L1 does not answer as it should\n")
         assert any("no answer from http://127.0.0.1:1" in one for one in Page(get("/")[2]).red)
-    watcher._rpc = reached
+    watcher.l1.rpc = reached
     assert watcher.look() is True
     assert watcher.status["ok"] is True
     watcher.close()
