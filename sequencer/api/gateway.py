@@ -19,8 +19,9 @@ import click
 import uvloop
 
 from sequencer.api import admission, ipc
+from sequencer.api.exchange import Exchange
 from sequencer.api.frontdoor import FrontDoor
-from sequencer.api.handler import Exchange, Gateway
+from sequencer.api.handler import Gateway
 from sequencer.api.limits import Limits, group_of
 from sequencer.api.recovery import SWITCH_S
 from sequencer.config import with_config

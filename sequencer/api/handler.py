@@ -10,20 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
 from sequencer.api import ipc
-from sequencer.api.limits import Addresses, Bucket, Limits
+from sequencer.api.exchange import Exchange, Listed, decode_instruments, decode_system_info
+from sequencer.api.failures import not_ready as _not_ready
+from sequencer.api.failures import too_many as _too_many
+from sequencer.api.failures import unknown as _unknown
+from sequencer.api.limits import Addresses, Limits
 from sequencer.api.link import Link
-from sequencer.api.peer import Peer, response
+from sequencer.api.peer import Peer
+from sequencer.api.pending import BatchAnswers as _Batch
+from sequencer.api.pending import Pending as _Pending
+from sequencer.api.pending import Sink
 from sequencer.api.recovery import Recovery
 from sequencer.api.subscribers import Subscribers
 from sequencer.api.turns import Asked, Turns
 from sequencer.errors import Code
-from sequencer.protocol.codec import domain_separator
 from sequencer.wire import jsonrpc
 from sequencer.wire.fields import request_error
 from sequencer.wire.jsonrpc import Instruments, RequestError, UnknownInstrument
@@ -31,52 +36,12 @@ from sequencer.wire.pages import PAGE
 
 logger = logging.getLogger(__name__)
 
-Sink: TypeAlias = Callable[[bytes, bool, bytes], None]
-"""Where an answer goes: (token of the request, ok, JSON of the result or of the error object)."""
-
 _OPEN_BRACKET: Final = ord("[")
 _BLANK: Final = b" \t\r\n"
 _json: Final = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What a gateway must know of the exchange to read its records."""
-
-    chain_id: int
-    verifying_contract: str
-
-    def domain(self) -> bytes:
-        """EIP-712 domain separator."""
-        return domain_separator(self.chain_id, bytes.fromhex(self.verifying_contract[2:]))
-
-
-class _SystemInfo(msgspec.Struct):
-    chain_id: int
-    verifying_contract: str
-
-
-class _Listed(msgspec.Struct):
-    instrument: str
-    number: int
-
-
 HEAR_NAMES: Final = 10_000  # channels of one frame
-_system_info_decoder: Final = msgspec.json.Decoder(_SystemInfo)
-_instruments_decoder: Final = msgspec.json.Decoder(list[_Listed])
-
-
-class _Pending:
-    """A request on its way: where its answer goes, and until when it is waited for."""
-
-    __slots__ = ("deadline", "is_submit", "peer", "sink", "token")
-
-    def __init__(self, peer: Peer | None, sink: Sink, token: bytes, is_submit: bool, deadline: float) -> None:
-        self.peer = peer
-        self.sink = sink
-        self.token = token
-        self.is_submit = is_submit
-        self.deadline = deadline
 
 
 class Gateway:
@@ -427,7 +392,7 @@ class Gateway:
 
     async def _introduce(self) -> None:
         """Learns whose gateway this is; it takes nothing before."""
-        info = _system_info_decoder.decode(await self._ask("system_info"))
+        info = decode_system_info(await self._ask("system_info"))
         exchange = Exchange(info.chain_id, info.verifying_contract.lower())
         if self._expected is not None and exchange != self._expected:
             raise RequestError(
@@ -464,10 +429,10 @@ class Gateway:
 
     async def _instruments(self) -> Instruments:
         """The listed instruments, page by page."""
-        found: list[_Listed] = []
+        found: list[Listed] = []
         while True:
             after = found[-1].number if found else 0
-            page = _instruments_decoder.decode(await self._ask("instruments", after=after, limit=PAGE))
+            page = decode_instruments(await self._ask("instruments", after=after, limit=PAGE))
             found += page
             if len(page) < PAGE:
                 return Instruments((one.instrument, one.number) for one in found)
@@ -511,41 +476,3 @@ class Gateway:
             for rid, pending in late:
                 error = _unknown("no answer in time") if pending.is_submit else _not_ready()
                 self._finish(rid, False, error.body())
-
-
-class _Batch:
-    """Answers of a batch, gathered until the last is there; in the order of their arrival."""
-
-    __slots__ = ("_documents", "_missing", "_peer")
-
-    def __init__(self, peer: Peer, count: int) -> None:
-        self._peer = peer
-        self._missing = count
-        self._documents: list[bytes] = []
-
-    def reply(self, token: bytes, ok: bool, body: bytes) -> None:
-        self._documents.append(response(token, ok, body))
-        self._missing -= 1
-        if not self._missing:
-            self._peer.send_document(b"[" + b",".join(self._documents) + b"]")
-
-
-def _not_ready() -> RequestError:
-    return RequestError(
-        *(Code.NOT_READY, "the sequencer is away; nothing was accepted, try again later"), retry_after_s=1
-    )
-
-
-def _unknown(why: str) -> RequestError:
-    return RequestError(
-        Code.OUTCOME_UNKNOWN,
-        f"{why} after the record was forwarded: look at the account's nonces or orders before sending it again",
-    )
-
-
-def _too_many(field: str, what: str, bucket: Bucket) -> RequestError:
-    """An empty bucket, and when there is a token in it again."""
-    wait_s = max(round(bucket.next_s, 4), 0.0001)
-    limit = f"at most {bucket.rate:g} {what} a second, {2 * bucket.rate:g} at once"
-    hint = f"nothing was accepted; try again in {wait_s:g} s"
-    return request_error(Code.RATE_LIMITED, field, limit, "one more", hint, retry_after_s=wait_s)
