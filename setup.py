@@ -11,7 +11,7 @@ setup(
         Extension(
             f"sequencer._kernel.{name}",
             sources=[f"sequencer/_kernel/{name}.c"],
-            depends=["sequencer/_kernel/signers.h"],
+            depends=["sequencer/_kernel/signers.h", "sequencer/_kernel/sums.h"],
             extra_compile_args=["-O3", "-std=c11"],
             optional=True,
         )

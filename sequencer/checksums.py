@@ -5,10 +5,16 @@ changes a row otherwise, a disk, a cosmic ray or a hand, leaves it with a checks
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+
+_kernel: Callable[[str, Sequence[Sequence[str | int]]], bytes] | None
+try:
+    from sequencer._kernel.cmap_kernel import row_sums as _kernel
+except ImportError:  # not built, or FAIRSTRIKE_PURE=1
+    _kernel = None
 
 CHECKSUM_BYTES: Final = 16
 FROM_COPY: Final = (
@@ -36,8 +42,10 @@ def row_sum(*values: bytes | str | int | float | None) -> bytes:
     return sha256(b"".join(parts)).digest()[:CHECKSUM_BYTES]
 
 
-def row_sums(table: str, rows: Iterable[Sequence[str | int]]) -> bytes:
+def row_sums(table: str, rows: Sequence[Sequence[str | int]]) -> bytes:
     """`row_sum` of each row of a table of integers and texts, one behind the other."""
+    if _kernel is not None:
+        return _kernel(table, rows)
     name = repr(table)
     head = f"v{len(name)}:{name}"
     out = []
@@ -45,7 +53,8 @@ def row_sums(table: str, rows: Iterable[Sequence[str | int]]) -> bytes:
         parts = [head]
         for value in row:
             text = repr(value) if type(value) is str else int.__repr__(value)  # also of enums
-            parts.append(f"v{len(text)}:{text}")
+            size = len(text) if text.isascii() else len(text.encode())
+            parts.append(f"v{size}:{text}")
         out.append(sha256("".join(parts).encode()).digest()[:CHECKSUM_BYTES])
     return b"".join(out)
 

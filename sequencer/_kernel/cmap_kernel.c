@@ -138,6 +138,7 @@ static void keccak256(const uint8_t *data, size_t length, uint8_t out[32])
 }
 
 #include "signers.h"
+#include "sums.h"
 
 /* --------------------------------------------------------------------------------------------------------- tree */
 
@@ -874,12 +875,13 @@ static PyObject *module_use_lanes(PyObject *module, PyObject *number)
 static PyMethodDef module_methods[] = {
     {"keccak", module_keccak, METH_O, "Keccak-256 of bytes."},
     {"signers", FAST(module_signers), METH_FASTCALL, "Address of each record's signer, or None; without the lock."},
+    {"row_sums", FAST(module_row_sums), METH_FASTCALL, "Checksums of a table's rows, one behind the other."},
     {"use_lanes", module_use_lanes, METH_O, "Hash at most this many nodes at once; returns what the machine allows."},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module_definition = {
-    PyModuleDef_HEAD_INIT, "cmap_kernel", "The crit-bit Merkle map, Keccak-256 and signers in C.", -1, module_methods, NULL,
+    PyModuleDef_HEAD_INIT, "cmap_kernel", "The crit-bit Merkle map, Keccak-256, signers and checksums in C.", -1, module_methods, NULL,
     NULL, NULL, NULL,
 };
 

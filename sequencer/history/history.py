@@ -1,4 +1,5 @@
-"""The history of a sequencer: what the ledger makes of durable ticks goes to the store on a thread of its own.
+"""The history of a sequencer: what the ledger makes of durable ticks goes to the store on a thread of its own, and
+where there is much of it through a process of its own (beside.py).
 
 Nothing here holds a tick up, and nothing that goes wrong here does: rows wait and are tried again, `error` says why,
 and what was given up is made from the log at the next start. A question is answered behind all that was durable when it
@@ -20,6 +21,7 @@ import msgspec
 from sequencer.engine.engine import PLACE_NONCE_AT, replay
 from sequencer.engine.ledger import Ledger
 from sequencer.history import pages, statement
+from sequencer.history.beside import Writer
 from sequencer.history.cuts import cut, prune
 from sequencer.history.store import HistoryDamaged, Store
 from sequencer.log.interface import Entry
@@ -30,7 +32,10 @@ from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
 from sequencer.wire.rows import Batch
 
-FLUSH_S: Final = 0.05
+FLUSH_S: Final = 0.2
+BESIDE_ROWS: Final = (
+    200  # of a flush: when there are so many, a process beside writes them, and what comes after
+)
 RETRY_S: Final = 1.0
 TRIES: Final = 60
 ROWS_MAX: Final = 500_000  # that wait for a disk that is full
@@ -67,6 +72,7 @@ class History:
         self.ledger = Ledger(treasury_account)
         self._days = days
         self._store = Store(path)
+        self._writer = Writer(path)
         self._lock = threading.RLock()  # of the store
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._waiting: list[Batch] = []
@@ -88,6 +94,11 @@ class History:
         """Rows that wait to be written."""
         return self._offered - self._written
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process that writes the rows, if there is one."""
+        return self._writer.pid
+
     # --- from the log -------------------------------------------------------------------------------
 
     @property
@@ -101,6 +112,7 @@ class History:
         Raises sqlite3.Error.
         """
         with self._lock:
+            self._writer.close()  # the file may be another after this
             store = self._store
             last = log.rolled_back()
             self._epoch = last.epoch if last else 0
@@ -167,7 +179,7 @@ class History:
             return
         try:
             with self._lock:
-                self._store.write(batches, *at, self._epoch)
+                self._store.write(self._store.rows(batches, *at, self._epoch))
         except (sqlite3.Error, OSError) as error:
             self._give_up(str(error))
 
@@ -222,7 +234,7 @@ class History:
                 with self._lock:
                     if self._is_given_up or generation != self._generation:
                         return
-                    self._store.write(batches, *at, self._epoch)
+                    self._put(batches, at, rows)
                     self._written += rows
                 self.error = ""
                 break
@@ -234,6 +246,16 @@ class History:
                 else:
                     time.sleep(RETRY_S)
         self._prune()
+
+    def _put(self, batches: list[Batch], at: tuple[int, bytes], count: int) -> None:
+        """Writes rows here, or in a process beside when there are many. Raises sqlite3.Error, OSError."""
+        store = self._store
+        rows = store.rows(batches, *at, self._epoch)
+        if count < BESIDE_ROWS and not self._writer.is_running:
+            store.write(rows)
+        else:
+            self._writer.write(rows, store.pruned_seq)
+            store.has(rows)
 
     def _prune(self) -> None:
         """Lets some of what is too old go, now and then."""
@@ -275,6 +297,7 @@ class History:
             self._flush()
         self._drop_waiting()
         self._executor.shutdown(wait=True)
+        self._writer.close()
         self._store.close()
 
 

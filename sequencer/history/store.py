@@ -2,21 +2,22 @@
 
 Everything here follows from the log, so it is written without an fsync of its own: what a crash has lost is made again
 from `offset` on. Rows are added, replaced as a whole, or deleted, never changed, so that each has one checksum, made
-where it is made. They go in as one JSON value a table, which SQLite takes apart by itself: the writer holds Python's
-lock for a few statements a batch, however many rows there are.
+where it is made.
 """
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sequencer.checksums import CHECKSUM_BYTES, declare, row_sum, row_sums
+from sequencer.checksums import declare, row_sum
 from sequencer.engine.basis import Basis
 from sequencer.engine.ledger import Ledger, Totals
+from sequencer.history import tables
+from sequencer.history.tables import COLUMNS, INDEXES, Rows, columns
 from sequencer.protocol.state import State
 from sequencer.wire.rows import Batch, Kept
 
@@ -25,73 +26,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = 1
 FILE: Final = "history.sqlite"
-COLUMNS: Final[dict[str, str]] = {
-    # `fee`: of placing it; `cash`: the account's after that
-    "orders": (
-        "id INTEGER PRIMARY KEY, account INT, nonce INT, label TEXT, instrument INT, flags INT, price INT, lots INT, "
-        "expires INT, created INT, fee INT, cash INT"
-    ),
-    # one a side; `cost`: of the position after it; `underlying`: the index
-    "trades": (
-        "key INTEGER PRIMARY KEY, kind INT, account INT, instrument INT, order_id INT, order_seq INT, label TEXT, "
-        "side INT, price INT, lots INT, fee INT, position INT, cost INT, realised INT, position_realised INT, "
-        "cash INT, time INT, mark INT, underlying INT"
-    ),
-    # an order's number, price and total change
-    "amends": (
-        "key INTEGER PRIMARY KEY, id INT, account INT, seq_before INT, seq_after INT, price_before INT, "
-        "price_after INT, lots_before INT, lots_after INT, nonce INT, fee INT, time INT, cash INT"
-    ),
-    "closes": "id INTEGER PRIMARY KEY, state INT, why INT, time INT, seq INT",
-    # all of an account's orders before `seq` have ended, those that had not
-    "floors": "seq INTEGER PRIMARY KEY, account INT, why INT, time INT",
-    "moves": (
-        "key INTEGER PRIMARY KEY, account INT, kind INT, amount INT, number INT, earned INT, discount INT, fee INT, "
-        "paid INT, cash INT, time INT"
-    ),
-    # the first record of a second
-    "times": "time INTEGER PRIMARY KEY, seq INT",
-    "positions": "account INT, instrument INT, lots INT, cost INT, realised INT",
-    "totals": "account INTEGER PRIMARY KEY, cash INT, net INT, realised INT, fees INT, covered INT",
-    # records before `next_seq`, log entries before `next_offset` are in; rows before `pruned_seq` have been let go
-    "meta": (
-        "one INTEGER PRIMARY KEY, next_seq INT, next_offset INT, log_hash TEXT, epoch INT, pruned_seq INT, damaged INT"
-    ),
-}
-_INDEXES: Final = (
-    "orders_of ON orders (account, id)",
-    "orders_in ON orders (account, instrument, id)",
-    "orders_named ON orders (account, label, id) WHERE label != ''",
-    "trades_of ON trades (account, key) WHERE kind != 1",
-    "trades_in ON trades (account, instrument, key)",
-    "trades_by ON trades (order_id) WHERE order_id >= 0",
-    "trades_settled ON trades (account, key) WHERE kind = 1",
-    "moves_of ON moves (account, kind, key)",
-    "moves_all ON moves (account, key)",
-    "amends_of ON amends (id)",
-    "amends_to ON amends (seq_after)",
-    "amends_by ON amends (account, key)",
-    "floors_of ON floors (account, seq)",
-)
-ADDED: Final = ("orders", "trades", "amends", "closes", "floors", "moves", "times")
-HOW: Final = {"closes": "INSERT OR IGNORE", "times": "INSERT OR IGNORE", "totals": "INSERT OR REPLACE"}
 _encode: Final = msgspec.json.Encoder().encode
-
-
-def columns(table: str) -> list[str]:
-    """Names of a table's columns, its checksum left out."""
-    return [part.split()[0] for part in COLUMNS[table].split(", ")]
-
-
-def _insert(table: str) -> str:
-    names = columns(table)
-    picks = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(names)))
-    cut = f"substr(?2, key * {CHECKSUM_BYTES} + 1, {CHECKSUM_BYTES})"
-    head = f"{HOW.get(table, 'INSERT')} INTO {table} ({', '.join(names)}, checksum)"
-    return f"{head} SELECT {picks}, {cut} FROM json_each(?1)"  # noqa: S608  # names of this file
-
-
-_INSERTS: Final = {table: _insert(table) for table in COLUMNS}
 
 
 class HistoryDamaged(Exception):
@@ -125,7 +60,7 @@ class Store:
                 db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({definition}, checksum BLOB)")
                 declare(db, table, columns(table))
             db.execute("CREATE UNIQUE INDEX IF NOT EXISTS position ON positions (account, instrument)")
-            for index in _INDEXES:
+            for index in INDEXES:
                 db.execute(f"CREATE INDEX IF NOT EXISTS {index}")
             db.execute(f"PRAGMA user_version = {VERSION}")
             if db.execute("SELECT 1 FROM meta").fetchone() is None:
@@ -140,9 +75,7 @@ class Store:
 
     def put_meta(self, next_seq: int, offset: int, log_hash: str, epoch: int, pruned_seq: int) -> None:
         """Where the file stands, within a transaction; the attributes follow it (`stands_at`)."""
-        row: list[int | str] = [1, next_seq, offset, log_hash, epoch, pruned_seq, 0]
-        self.db.execute("DELETE FROM meta")
-        self.put("meta", [row])
+        tables.put_meta(self.db, next_seq, offset, log_hash, epoch, pruned_seq)
 
     def stands_at(self, next_seq: int, offset: int, log_hash: str, epoch: int, pruned_seq: int) -> None:
         """After the transaction of `put_meta`."""
@@ -151,20 +84,11 @@ class Store:
 
     def put(self, table: str, rows: Sequence[Sequence[int | str]]) -> None:
         """Adds rows with their checksums."""
-        if rows:
-            self.db.execute(_INSERTS[table], (_encode(rows).decode(), row_sums(table, rows)))
+        tables.put(self.db, table, rows)
 
-    @contextmanager
-    def transaction(self) -> "Iterator[None]":
-        db = self.db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+    def transaction(self) -> AbstractContextManager[None]:
+        """All of it or nothing."""
+        return tables.transaction(self.db)
 
     def checked(self, table: str, query: str, values: Sequence[Any] = ()) -> "Iterator[list[Any]]":
         """Whole rows of `table`, their checksums compared and left out. Raises HistoryDamaged."""
@@ -208,32 +132,23 @@ class Store:
         ledger.begin_at(self.next_seq)
         ledger.resume(taker)
 
-    def write(self, batches: Sequence[Batch], offset: int, log_hash: bytes, epoch: int) -> None:
-        """Adds rows in one transaction; log entries before `offset` are in, the last of which has `log_hash`.
+    def rows(self, batches: Sequence[Batch], offset: int, log_hash: bytes, epoch: int) -> Rows:
+        """What `batches` add to this file, for `write`; log entries before `offset` are in then."""
+        return tables.rows_of(batches, self.next_seq, offset, log_hash, epoch)
 
-        Raises sqlite3.Error, and then nothing is in.
-        """
-        next_seq = max([self.next_seq, *(batch.next_seq for batch in batches)])
+    def write(self, rows: Rows) -> None:
+        """Adds rows in one transaction. Raises sqlite3.Error, and then nothing is in."""
         with self.transaction():
-            for table in ADDED:
-                self.put(table, [row for batch in batches for row in getattr(batch, table)])
-            # Of what is stated anew the last word counts.
-            self.put_positions({(row[0], row[1]): row for one in batches for row in one.positions}.values())
-            self.put("totals", list({row[0]: row for one in batches for row in one.totals}.values()))
-            at = (next_seq, offset, log_hash.hex(), epoch, self.pruned_seq)
-            self.put_meta(*at)
-        self.stands_at(*at)
+            tables.add(self.db, rows, self.pruned_seq)
+        self.has(rows)
+
+    def has(self, rows: Rows) -> None:
+        """These rows are in."""
+        self.stands_at(rows.next_seq, rows.offset, rows.log_hash, rows.epoch, self.pruned_seq)
 
     def put_positions(self, rows: Iterable[Sequence[int]]) -> None:
         """Positions as they are now; those without lots go."""
-        listed = list(rows)
-        keys = _encode([row[:2] for row in listed]).decode()
-        self.db.execute(
-            "DELETE FROM positions WHERE (account, instrument) IN "
-            "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))",
-            (keys,),
-        )
-        self.put("positions", [row for row in listed if row[2]])
+        tables.put_positions(self.db, rows)
 
     def close(self) -> None:
         """Closes the file."""

@@ -8,7 +8,8 @@ from typing import Any
 from sequencer.checksums import damaged
 from sequencer.engine.snapshots import recover
 from sequencer.history.history import History
-from sequencer.history.store import COLUMNS, FILE, columns
+from sequencer.history.store import FILE
+from sequencer.history.tables import COLUMNS, columns
 from sequencer.log.sqlite import SqliteLog
 from sequencer.protocol.state import State
 

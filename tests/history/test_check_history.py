@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from sequencer.checksums import row_sum
-from sequencer.history.store import FILE, columns
+from sequencer.history.store import FILE
+from sequencer.history.tables import columns
 from tests.history.busy import Busy
 from tests.history.compare import caught_up
 from tests.history.test_store import log_of

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sequencer.history.history import History
-from sequencer.history.store import COLUMNS, FILE, HistoryDamaged, columns
+from sequencer.history.store import FILE, HistoryDamaged
+from sequencer.history.tables import COLUMNS, columns
 from sequencer.node.check import HISTORY_REMEDY, check_folder
 from tests.history.busy import Busy
 from tests.history.compare import caught_up, content

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from sequencer import checksums
 from sequencer.checksums import row_sum, row_sums
 from sequencer.engine.engine import replay
 from sequencer.engine.ledger import Ledger
 from sequencer.engine.snapshots import save
 from sequencer.history.history import History
-from sequencer.history.store import ADDED, COLUMNS, FILE, Store
+from sequencer.history.store import FILE, Store
+from sequencer.history.tables import ADDED, COLUMNS
 from sequencer.log.sqlite import SqliteLog
+from sequencer.wire.rows import Why
 from tests.history.busy import Busy
 from tests.history.compare import caught_up, content
 from tests.simulation.little import genesis
@@ -214,11 +217,23 @@ def test_cut_into_what_is_pruned__makes_it_again(tmp_path: Path, busy: Busy) -> 
     assert content(tmp_path) == straight(tmp_path / "straight", busy, at)[0]
 
 
-def test_row_sums__are_those_of_single_rows() -> None:
-    rows: list[list[int | str]] = [[1, -5, "a'b", 2**63 - 1], [0, True, "", -(2**63)]]
+@pytest.mark.parametrize("is_in_c", [True, False])
+def test_row_sums__are_those_of_single_rows(is_in_c: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_in_c:
+        monkeypatch.setattr(checksums, "_kernel", None)
+    elif checksums._kernel is None:
+        pytest.skip("the kernel is not built")
+    rows: list[list[int | str]] = [
+        [1, -5, "a'b", 2**63 - 1],
+        [0, True, "", -(2**63)],
+        [Why.IOC, 2**70, "\u20ac\n"],
+    ]
+    # Of every length of what is hashed, over several blocks.
+    rows += [["x" * length, 10**digits, -(10**digits)] for length in range(140) for digits in (0, 9, 18)]
     whole = row_sums("trades", rows)
     singles = [row_sum("trades", *(int(one) if isinstance(one, int) else one for one in row)) for row in rows]
     assert whole == b"".join(singles)
+    assert row_sums("trades", []) == b""
 
 
 def test_days__fewer_than_a_roll_back_may_need__are_refused(tmp_path: Path) -> None:
