@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-INTERFACE = 2
+INTERFACE = 3
 """Raised with each change of what the kernels offer; a build of older sources counts as none."""
 
 if os.environ.get("FAIRSTRIKE_PURE") == "1":

@@ -1,8 +1,11 @@
 /* The crit-bit Merkle map of sequencer/protocol/cmap.py in C: equal to it to the bit, and optional.
  *
  * A branch keeps the hashes of its two children, so that rehashing a path reads the nodes of that path and none of
- * their siblings; a leaf is key and value, one cache line. Changes only mark the child slots on their way stale;
- * root() gathers the stale nodes by height and hashes those of equal height side by side in vector lanes.
+ * their siblings; a leaf is key and value, one cache line. Changes only mark the child slots on their way stale.
+ *
+ * Hashes are jobs. mark() makes one of each stale node, with what it hashes or the jobs that this waits for, and calls
+ * the slots pending; put_words() makes one of the value. Jobs are done together, by height and side by side in vector
+ * lanes, when a hash is asked for or many have come: the nodes of many roots fill lanes that those of one leave empty.
  *
  * All memory is indices into two pools. Depth is at most 256 (bit positions fall along a path), hence fixed stacks.
  */
@@ -153,33 +156,77 @@ typedef struct {
     ref child[2];
     uint8_t position; /* branches at bit 2^position */
     uint8_t stale;    /* bit s: hash[s] is not that of child[s] */
+    uint8_t pending;  /* bit s: hash[s] begins with the number of the job that makes it; never stale as well */
 } branch;
 
 typedef struct {
     uint8_t key[32], value[32]; /* big-endian, as they are hashed */
 } leaf;
 
+/* The hash of a node as it was when it was marked. */
+typedef struct {
+    uint8_t data[2][32]; /* of a leaf: key, value; of a branch: the children's hashes */
+    uint8_t hash[32];
+    uint32_t from[2]; /* jobs (a leaf's value: texts) whose hash belongs in data; NIL: it is there */
+    uint32_t next;    /* job of the same height */
+    int16_t height;   /* above the lowest job that it waits for */
+    int16_t position; /* of a branch; -1: a leaf */
+} job;
+
+/* The hash of bytes, which is a leaf's value. */
+typedef struct {
+    uint8_t hash[32];
+    size_t start, length;
+} text;
+
+/* A root that was marked. */
+typedef struct {
+    uint8_t hash[32];
+    uint32_t from; /* the job that makes it; NIL: it is there */
+} version;
+
 typedef struct {
     leaf *leaves;
+    uint8_t *waits; /* of a leaf: its value begins with the number of the text that makes it */
     branch *branches;
     uint32_t leaf_capacity, leaf_used, leaf_free; /* free entries are chained, through their first bytes */
+    uint32_t waits_capacity;
     uint32_t branch_capacity, branch_used, branch_free;
     uint32_t count;
     ref top;
-    int stale; /* root is not that of top */
+    int stale, pending; /* of root, as of a branch's hashes */
     uint8_t root[32];
+    job *jobs;
+    text *texts;
+    uint8_t *bytes; /* of the texts */
+    version *versions;
+    uint32_t jobs_capacity, jobs_used, texts_capacity, texts_used, versions_capacity, versions_used,
+        versions_done;
+    uint32_t bytes_capacity, bytes_used;
+    int height;                    /* greatest of the jobs; -1: there are none */
+    uint32_t first[DEPTH_MAX + 1]; /* job of each height; chained through next */
 } tree;
+
+#define JOBS_MAX 8192           /* more are done at once */
+#define BYTES_MAX (1u << 20)
 
 static void tree_init(tree *t)
 {
     memset(t, 0, sizeof *t);
     t->top = t->leaf_free = t->branch_free = NIL;
+    t->height = -1;
+    memset(t->first, 0xFF, sizeof t->first);
 }
 
 static void tree_release(tree *t)
 {
     PyMem_RawFree(t->leaves);
+    PyMem_RawFree(t->waits);
     PyMem_RawFree(t->branches);
+    PyMem_RawFree(t->jobs);
+    PyMem_RawFree(t->texts);
+    PyMem_RawFree(t->bytes);
+    PyMem_RawFree(t->versions);
     tree_init(t);
 }
 
@@ -206,13 +253,26 @@ static int reserve(tree *t)
     if (t->leaf_free == NIL && t->leaf_used == t->leaf_capacity &&
         grow((void **)&t->leaves, &t->leaf_capacity, sizeof(leaf), 0))
         return -1;
+    if (t->waits_capacity < t->leaf_capacity) {
+        uint32_t had = t->waits_capacity;
+        if (grow((void **)&t->waits, &t->waits_capacity, 1, t->leaf_capacity))
+            return -1;
+        memset(t->waits + had, 0, t->waits_capacity - had);
+    }
     if (t->branch_free == NIL && t->branch_used == t->branch_capacity &&
         grow((void **)&t->branches, &t->branch_capacity, sizeof(branch), 0))
         return -1;
     return 0;
 }
 
-static ref new_leaf(tree *t, const uint8_t *key, const uint8_t *value)
+static uint32_t number_at(const uint8_t *place)
+{
+    uint32_t number;
+    memcpy(&number, place, sizeof number);
+    return number;
+}
+
+static ref new_leaf(tree *t, const uint8_t *key, const uint8_t *value, int waits)
 {
     uint32_t at = t->leaf_free;
     if (at == NIL)
@@ -221,6 +281,7 @@ static ref new_leaf(tree *t, const uint8_t *key, const uint8_t *value)
         memcpy(&t->leaf_free, t->leaves[at].key, sizeof at);
     memcpy(t->leaves[at].key, key, 32);
     memcpy(t->leaves[at].value, value, 32);
+    t->waits[at] = (uint8_t)waits;
     t->count++;
     return at | LEAF;
 }
@@ -285,43 +346,50 @@ static void mark_stale(tree *t, const uint8_t *key, const ref *way, int depth)
 {
     for (int i = 0; i < depth; i++) {
         branch *b = &t->branches[way[i]];
-        b->stale |= (uint8_t)(1 << side_of(key, b->position));
+        uint8_t bit = (uint8_t)(1 << side_of(key, b->position));
+        b->stale |= bit;
+        b->pending &= (uint8_t)~bit;
     }
     t->stale = 1;
+    t->pending = 0;
 }
 
 /* The slot that holds way[depth] (or what stands there): in its parent, or the top of the tree. */
 typedef struct {
     ref *child;
     uint8_t *hash;
-    int stale;
+    int stale, pending;
 } slot;
 
 static slot slot_at(tree *t, const uint8_t *key, const ref *way, int depth)
 {
     if (depth == 0)
-        return (slot){&t->top, t->root, t->stale};
+        return (slot){&t->top, t->root, t->stale, t->pending};
     branch *b = &t->branches[way[depth - 1]];
     int side = side_of(key, b->position);
-    return (slot){&b->child[side], b->hash[side], b->stale >> side & 1};
+    return (slot){&b->child[side], b->hash[side], b->stale >> side & 1, b->pending >> side & 1};
 }
 
-static int tree_put(tree *t, const uint8_t *key, const uint8_t *value)
+/* `waits`: the value is still to be hashed, and begins with the number of its text. 0, or -1 with nothing changed. */
+static int tree_put(tree *t, const uint8_t *key, const uint8_t *value, int waits)
 {
     ref way[DEPTH_MAX], end;
     if (t->top == NIL) {
         if (reserve(t))
             return -1;
-        t->top = new_leaf(t, key, value);
+        t->top = new_leaf(t, key, value, waits);
         t->stale = 1;
+        t->pending = 0;
         return 0;
     }
     int depth = descend(t, key, way, &end);
     leaf *found = &t->leaves[end & ~LEAF];
     int position = difference(key, found->key);
     if (position < 0) {
-        if (memcmp(found->value, value, 32)) {
+        uint8_t *flag = &t->waits[end & ~LEAF];
+        if (waits || *flag || memcmp(found->value, value, 32)) {
             memcpy(found->value, value, 32);
+            *flag = (uint8_t)waits;
             mark_stale(t, key, way, depth);
         }
         return 0;
@@ -336,10 +404,11 @@ static int tree_put(tree *t, const uint8_t *key, const uint8_t *value)
     slot above = slot_at(t, key, way, at);
     int side = side_of(key, (unsigned)position);
     b->position = (uint8_t)position;
-    b->child[side] = new_leaf(t, key, value);
+    b->child[side] = new_leaf(t, key, value, waits);
     b->child[!side] = *above.child;
     memcpy(b->hash[!side], above.hash, 32);
     b->stale = (uint8_t)(1 << side | above.stale << !side);
+    b->pending = (uint8_t)(above.pending << !side);
     *above.child = made;
     mark_stale(t, key, way, at);
     return 0;
@@ -357,80 +426,92 @@ static int tree_delete(tree *t, const uint8_t *key)
     free_leaf(t, end);
     if (depth == 0) {
         t->top = NIL;
+        t->pending = 0;
         return 0;
     }
     branch *parent = &t->branches[way[depth - 1]];
     int side = !side_of(key, parent->position);
     slot above = slot_at(t, key, way, depth - 1);
-    /* The sibling moves up with its hash. The slot above goes stale only if that hash is; what holds the slot is
-     * rehashed in any case, because the way to it is marked. */
+    /* The sibling moves up with its hash. The slot above goes stale or pending only if that hash is; what holds the slot
+     * is rehashed in any case, because the way to it is marked. */
     *above.child = parent->child[side];
     memcpy(above.hash, parent->hash[side], 32);
-    int stale = parent->stale >> side & 1;
+    int stale = parent->stale >> side & 1, pending = parent->pending >> side & 1;
     free_branch(t, way[depth - 1]);
     if (depth == 1) {
         t->stale = stale;
+        t->pending = pending;
         return 0;
     }
     mark_stale(t, key, way, depth - 2);
     branch *holder = &t->branches[way[depth - 2]];
     int held = side_of(key, holder->position);
     holder->stale = (uint8_t)((holder->stale & ~(1 << held)) | stale << held);
+    holder->pending = (uint8_t)((holder->pending & ~(1 << held)) | pending << held);
     return 0;
 }
 
 /* ------------------------------------------------------------------------------------------------------ hashing */
 
-typedef struct {
-    ref node;
-    uint32_t next;
-    uint8_t *out;
-} job;
-
-typedef struct {
-    job *jobs;
-    uint32_t used, capacity;
-    uint32_t first[DEPTH_MAX + 1]; /* by height above the lowest stale node; chained through next */
-} agenda;
-
-/* Height of a stale node, which is put on the agenda with all that is stale below it; -1 with MemoryError. */
-static int gather(tree *t, agenda *a, ref node, uint8_t *out)
+/* A job for a stale node, after those for all that is stale below it; its number, or -1 with MemoryError. */
+static int64_t gather(tree *t, ref node)
 {
-    int height = 0;
-    if (!(node & LEAF)) {
-        branch *b = &t->branches[node];
-        for (int side = 0; side < 2; side++) {
-            if (!(b->stale >> side & 1))
-                continue;
-            int below = gather(t, a, b->child[side], b->hash[side]);
-            if (below < 0)
-                return -1;
-            if (below >= height)
-                height = below + 1;
-        }
+    branch *b = node & LEAF ? NULL : &t->branches[node];
+    for (int side = 0; b && side < 2; side++) {
+        if (!(b->stale >> side & 1))
+            continue;
+        int64_t below = gather(t, b->child[side]);
+        if (below < 0)
+            return -1;
+        uint32_t number = (uint32_t)below;
+        memcpy(b->hash[side], &number, sizeof number);
+        b->stale &= (uint8_t)~(1 << side);
+        b->pending |= (uint8_t)(1 << side);
     }
-    if (a->used == a->capacity && grow((void **)&a->jobs, &a->capacity, sizeof(job), 0))
+    if (t->jobs_used == t->jobs_capacity && grow((void **)&t->jobs, &t->jobs_capacity, sizeof(job), 0))
         return -1;
-    a->jobs[a->used] = (job){node, a->first[height], out};
-    a->first[height] = a->used++;
-    return height;
+    job *made = &t->jobs[t->jobs_used];
+    made->from[0] = made->from[1] = NIL;
+    made->height = 0;
+    if (b) {
+        made->position = b->position;
+        memcpy(made->data, b->hash, 64);
+        for (int side = 0; side < 2; side++)
+            if (b->pending >> side & 1) {
+                made->from[side] = number_at(b->hash[side]);
+                int16_t above = (int16_t)(t->jobs[made->from[side]].height + 1);
+                if (above > made->height)
+                    made->height = above;
+            }
+    } else {
+        const leaf *l = &t->leaves[node & ~LEAF];
+        made->position = -1;
+        memcpy(made->data, l, 64);
+        if (t->waits[node & ~LEAF])
+            made->from[1] = number_at(l->value);
+    }
+    made->next = t->first[made->height];
+    t->first[made->height] = t->jobs_used;
+    if (made->height > t->height)
+        t->height = made->height;
+    return t->jobs_used++;
 }
 
-/* The padded message of a node, into every `width`-th word of `state`, which is zero. */
-static void load(tree *t, ref node, uint64_t *state, int width)
+/* The padded message of a job, into every `width`-th word of `state`, which is zero. */
+static void load(const tree *t, const job *one, uint64_t *state, int width)
 {
     uint64_t message[12];
-    int words;
-    if (node & LEAF) {
-        words = 8;
-        memcpy(message, &t->leaves[node & ~LEAF], 64);
-    } else {
-        branch *b = &t->branches[node];
-        words = 12;
-        b->stale = 0;
+    int words = one->position < 0 ? 8 : 12;
+    uint8_t *data = (uint8_t *)(message + words - 8);
+    if (words == 12) {
         memset(message, 0, 32);
-        ((uint8_t *)message)[31 - (b->position >> 3)] = (uint8_t)(1 << (b->position & 7));
-        memcpy(message + 4, b->hash, 64);
+        ((uint8_t *)message)[31 - (one->position >> 3)] = (uint8_t)(1 << (one->position & 7));
+    }
+    for (int side = 0; side < 2; side++) {
+        const uint8_t *from = one->data[side];
+        if (one->from[side] != NIL)
+            from = words == 12 ? t->jobs[one->from[side]].hash : t->texts[one->from[side]].hash;
+        memcpy(data + 32 * side, from, 32);
     }
     for (int i = 0; i < words; i++)
         state[i * width] = message[i];
@@ -438,54 +519,193 @@ static void load(tree *t, ref node, uint64_t *state, int width)
     state[16 * width] = 0x8000000000000000u;
 }
 
-static void hash_together(tree *t, job *const *jobs, int count, int width, permutation permute)
+static void take(const uint64_t *state, int width, uint8_t *hash)
+{
+    for (int word = 0; word < 4; word++)
+        memcpy(hash + 8 * word, &state[word * width], 8);
+}
+
+static void hash_together(const tree *t, job *const *jobs, int count, int width, permutation permute)
 {
     uint64_t state[25 * WIDTH_MAX] __attribute__((aligned(64)));
     memset(state, 0, sizeof(uint64_t) * 25 * (size_t)width);
     for (int i = 0; i < count; i++)
-        load(t, jobs[i]->node, state + i, width);
+        load(t, jobs[i], state + i, width);
     permute(state);
     for (int i = 0; i < count; i++)
-        for (int word = 0; word < 4; word++)
-            memcpy(jobs[i]->out + 8 * word, &state[word * width + i], 8);
+        take(state + i, width, jobs[i]->hash);
 }
 
-static int tree_hash(tree *t)
+static int width_for(uint32_t count, permutation *permute)
+{
+    int width = count == 1 || width_used == 1 ? 1 : count <= 4 || width_used == 4 ? 4 : 8;
+    *permute = width == 1 ? permute1 : width == 4 ? permute4 : permute8;
+    return width;
+}
+
+/* All texts, one a lane; whose lane is through gets the next. */
+static void hash_texts(tree *t)
+{
+    uint64_t state[25 * WIDTH_MAX] __attribute__((aligned(64)));
+    permutation permute;
+    int width = width_for(t->texts_used, &permute);
+    uint32_t next = 0, of_lane[WIDTH_MAX];
+    size_t done[WIDTH_MAX];
+    memset(of_lane, 0xFF, sizeof of_lane);
+    for (;;) {
+        int busy = 0;
+        for (int lane = 0; lane < width; lane++) {
+            if (of_lane[lane] == NIL) {
+                if (next == t->texts_used)
+                    continue;
+                of_lane[lane] = next++;
+                done[lane] = 0;
+                for (int word = 0; word < 25; word++)
+                    state[word * width + lane] = 0;
+            }
+            busy = 1;
+            const text *one = &t->texts[of_lane[lane]];
+            uint64_t block[RATE / 8];
+            size_t left = one->length - done[lane];
+            if (left >= RATE) {
+                memcpy(block, t->bytes + one->start + done[lane], RATE);
+            } else {
+                memset(block, 0, RATE);
+                memcpy(block, t->bytes + one->start + done[lane], left);
+                ((uint8_t *)block)[left] = 0x01;
+                ((uint8_t *)block)[RATE - 1] |= 0x80;
+            }
+            done[lane] += RATE;
+            for (int word = 0; word < RATE / 8; word++)
+                state[word * width + lane] ^= block[word];
+        }
+        if (!busy)
+            return;
+        permute(state);
+        for (int lane = 0; lane < width; lane++) {
+            if (of_lane[lane] == NIL)
+                continue;
+            text *one = &t->texts[of_lane[lane]];
+            if (done[lane] > one->length) {
+                take(state + lane, width, one->hash);
+                of_lane[lane] = NIL;
+            }
+        }
+    }
+}
+
+/* Puts the hashes of done jobs into the slots that wait for them. Above such a slot none is clean. */
+static void settle(tree *t, ref node)
+{
+    if (node & LEAF) {
+        uint32_t at = node & ~LEAF;
+        if (t->waits[at]) {
+            memcpy(t->leaves[at].value, t->texts[number_at(t->leaves[at].value)].hash, 32);
+            t->waits[at] = 0;
+        }
+        return;
+    }
+    branch *b = &t->branches[node];
+    for (int side = 0; side < 2; side++) {
+        if (b->pending >> side & 1)
+            memcpy(b->hash[side], t->jobs[number_at(b->hash[side])].hash, 32);
+        if ((b->pending | b->stale) >> side & 1)
+            settle(t, b->child[side]);
+    }
+    b->pending = 0;
+}
+
+/* Does all jobs. */
+static void tree_flush(tree *t)
+{
+    if (t->texts_used)
+        hash_texts(t);
+    for (int height = 0; height <= t->height; height++) {
+        uint32_t next = t->first[height], count = 0;
+        t->first[height] = NIL;
+        while (next != NIL) {
+            job *batch[WIDTH_MAX];
+            permutation permute;
+            for (count = 0; next != NIL && count < (uint32_t)width_used; count++) {
+                batch[count] = &t->jobs[next];
+                next = batch[count]->next;
+            }
+            int width = width_for(count, &permute);
+            hash_together(t, batch, (int)count, width, permute);
+        }
+    }
+    for (; t->versions_done < t->versions_used; t->versions_done++) {
+        version *one = &t->versions[t->versions_done];
+        if (one->from != NIL)
+            memcpy(one->hash, t->jobs[one->from].hash, 32);
+    }
+    if (t->top != NIL && (t->stale || t->pending)) {
+        if (t->pending)
+            memcpy(t->root, t->jobs[number_at(t->root)].hash, 32);
+        t->pending = 0;
+        settle(t, t->top);
+    }
+    t->jobs_used = t->texts_used = t->bytes_used = 0;
+    t->height = -1;
+}
+
+/* Makes jobs of all that is stale; 0, or -1 with MemoryError. */
+static int tree_mark(tree *t)
 {
     if (t->top == NIL) {
         memset(t->root, 0, 32);
         t->stale = 0;
+    } else if (t->stale) {
+        int64_t number = gather(t, t->top);
+        if (number < 0)
+            return -1;
+        uint32_t top = (uint32_t)number;
+        memcpy(t->root, &top, sizeof top);
+        t->stale = 0;
+        t->pending = 1;
     }
-    if (!t->stale)
-        return 0;
-    agenda a = {.jobs = NULL, .used = 0, .capacity = 0};
-    for (int i = 0; i <= DEPTH_MAX; i++)
-        a.first[i] = NIL;
-    int height = gather(t, &a, t->top, t->root);
-    if (height < 0) {
-        PyMem_RawFree(a.jobs); /* nothing was hashed or unmarked yet */
-        return -1;
-    }
-    for (int level = 0; level <= height; level++) {
-        uint32_t next = a.first[level];
-        while (next != NIL) {
-            job *batch[WIDTH_MAX];
-            int count = 0;
-            while (next != NIL && count < width_used) {
-                batch[count++] = &a.jobs[next];
-                next = a.jobs[next].next;
-            }
-            if (count == 1)
-                hash_together(t, batch, 1, 1, permute1);
-            else if (count <= 4)
-                hash_together(t, batch, count, 4, permute4);
-            else
-                hash_together(t, batch, count, 8, permute8);
-        }
-    }
-    PyMem_RawFree(a.jobs);
-    t->stale = 0;
     return 0;
+}
+
+static int tree_hash(tree *t)
+{
+    if (tree_mark(t))
+        return -1;
+    if (t->pending)
+        tree_flush(t);
+    return 0;
+}
+
+/* Sets a key to the hash of bytes, later; 0, or -1 with MemoryError. */
+static int tree_put_text(tree *t, const uint8_t *key, const uint8_t *bytes, size_t length)
+{
+    uint8_t value[32] = {0};
+    if (length > BYTES_MAX) {
+        keccak256(bytes, length, value);
+        return tree_put(t, key, value, 0);
+    }
+    if (t->bytes_used + length > BYTES_MAX || t->texts_used >= JOBS_MAX)
+        tree_flush(t);
+    if (t->texts_used == t->texts_capacity && grow((void **)&t->texts, &t->texts_capacity, sizeof(text), 0))
+        return -1;
+    uint32_t end = t->bytes_used + (uint32_t)length;
+    if (end > t->bytes_capacity && grow((void **)&t->bytes, &t->bytes_capacity, 1, end))
+        return -1;
+    memcpy(value, &t->texts_used, sizeof t->texts_used);
+    if (tree_put(t, key, value, 1))
+        return -1;
+    t->texts[t->texts_used].start = t->bytes_used;
+    t->texts[t->texts_used++].length = length;
+    memcpy(t->bytes + t->bytes_used, bytes, length);
+    t->bytes_used = end;
+    return 0;
+}
+
+/* Values of leaves are there. */
+static void know_values(tree *t)
+{
+    if (t->texts_used)
+        tree_flush(t);
 }
 
 /* ------------------------------------------------------------------------------------------------------- Python */
@@ -552,6 +772,7 @@ static PyObject *Map_get(Map *self, PyObject *key)
     int ok = word_of(key, word);
     if (ok < 0)
         return NULL;
+    know_values(&self->tree);
     if (ok && self->tree.top != NIL) {
         descend(&self->tree, word, way, &end);
         const leaf *found = &self->tree.leaves[end & ~LEAF];
@@ -573,14 +794,26 @@ static PyObject *Map_put(Map *self, PyObject *const *args, Py_ssize_t count)
         if (!ok)
             return PyErr_Format(PyExc_ValueError, "not a word: %s %S", i ? "value" : "key", args[i]);
     }
-    if (tree_put(&self->tree, key, value))
+    if (tree_put(&self->tree, key, value, 0))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Map_put_leaf(Map *self, PyObject *leaf)
+{
+    if (!PyBytes_Check(leaf))
+        return PyErr_Format(PyExc_TypeError, "bytes are wanted, not %.100s", Py_TYPE(leaf)->tp_name);
+    if (PyBytes_GET_SIZE(leaf) != 64)
+        return PyErr_Format(PyExc_ValueError, "a leaf has 64 bytes, not %zd", PyBytes_GET_SIZE(leaf));
+    const uint8_t *words = (const uint8_t *)PyBytes_AS_STRING(leaf);
+    if (tree_put(&self->tree, words, words + 32, 0))
         return NULL;
     Py_RETURN_NONE;
 }
 
 static PyObject *Map_put_words(Map *self, PyObject *const *args, Py_ssize_t count)
 {
-    uint8_t key[32], value[32];
+    uint8_t key[32];
     if (arguments("put_words", count, 2))
         return NULL;
     int ok = word_of(args[0], key);
@@ -590,8 +823,8 @@ static PyObject *Map_put_words(Map *self, PyObject *const *args, Py_ssize_t coun
         return PyErr_Format(PyExc_ValueError, "not a word: key %S", args[0]);
     if (!PyBytes_Check(args[1]))
         return PyErr_Format(PyExc_TypeError, "bytes are wanted, not %.100s", Py_TYPE(args[1])->tp_name);
-    keccak256((const uint8_t *)PyBytes_AS_STRING(args[1]), (size_t)PyBytes_GET_SIZE(args[1]), value);
-    if (tree_put(&self->tree, key, value))
+    const uint8_t *bytes = (const uint8_t *)PyBytes_AS_STRING(args[1]);
+    if (tree_put_text(&self->tree, key, bytes, (size_t)PyBytes_GET_SIZE(args[1])))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -617,6 +850,46 @@ static PyObject *Map_root(Map *self, PyObject *unused)
     return PyBytes_FromStringAndSize((const char *)self->tree.root, 32);
 }
 
+static PyObject *Map_mark(Map *self, PyObject *unused)
+{
+    (void)unused;
+    tree *t = &self->tree;
+    if (t->versions_used == t->versions_capacity &&
+        grow((void **)&t->versions, &t->versions_capacity, sizeof(version), 0))
+        return NULL;
+    if (tree_mark(t))
+        return NULL;
+    version *made = &t->versions[t->versions_used++];
+    made->from = t->pending ? number_at(t->root) : NIL;
+    memcpy(made->hash, t->root, 32);
+    if (t->jobs_used >= JOBS_MAX)
+        tree_flush(t);
+    return PyLong_FromUnsignedLong(t->versions_used - 1);
+}
+
+static PyObject *Map_roots(Map *self, PyObject *unused)
+{
+    (void)unused;
+    tree *t = &self->tree;
+    if (t->versions_done < t->versions_used)
+        tree_flush(t);
+    /* Copied first: making objects may run a collection, hence foreign code, which may change the map. */
+    uint32_t count = t->versions_used;
+    version *versions = t->versions;
+    t->versions = NULL;
+    t->versions_used = t->versions_capacity = t->versions_done = 0;
+    PyObject *list = PyList_New(count);
+    for (uint32_t i = 0; list && i < count; i++) {
+        PyObject *root = PyBytes_FromStringAndSize((const char *)versions[i].hash, 32);
+        if (root)
+            PyList_SET_ITEM(list, i, root);
+        else
+            Py_CLEAR(list);
+    }
+    PyMem_RawFree(versions);
+    return list;
+}
+
 static PyObject *pair_of(const leaf *entry)
 {
     PyObject *key = int_of(entry->key), *value = int_of(entry->value);
@@ -630,6 +903,7 @@ static PyObject *Map_items(Map *self, PyObject *unused)
 {
     (void)unused;
     tree *t = &self->tree;
+    know_values(t);
     /* Copied first: making objects may run a collection, hence foreign code, which may change the map. */
     uint32_t count = t->count, filled = 0;
     leaf *entries = PyMem_RawMalloc(count ? count * sizeof(leaf) : 1);
@@ -664,7 +938,7 @@ static int append(tree *t, ref *last, ref spine[DEPTH_MAX], int *depth, const ui
 {
     if (reserve(t))
         return -1;
-    ref made = new_leaf(t, key, value);
+    ref made = new_leaf(t, key, value, 0);
     if (*last == NIL) {
         t->top = *last = made;
         t->stale = 1;
@@ -767,7 +1041,8 @@ static PyObject *Map_first_in_prefix(Map *self, PyObject *const *args, Py_ssize_
     }
     if (wrong)
         return PyErr_Format(PyExc_ValueError, "not 2^j - 1, or not disjoint: mask %S, prefix %S", args[1], args[0]);
-    const tree *t = &self->tree;
+    tree *t = &self->tree;
+    know_values(t);
     ref at = t->top;
     if (at == NIL)
         Py_RETURN_NONE;
@@ -816,8 +1091,11 @@ static PyObject *Map_descend(Map *self, PyObject *key)
 static PyObject *Map_sizeof(Map *self, PyObject *unused)
 {
     (void)unused;
-    return PyLong_FromSize_t((size_t)Py_TYPE(self)->tp_basicsize + self->tree.leaf_capacity * sizeof(leaf) +
-                             self->tree.branch_capacity * sizeof(branch));
+    const tree *t = &self->tree;
+    return PyLong_FromSize_t((size_t)Py_TYPE(self)->tp_basicsize + t->leaf_capacity * sizeof(leaf) +
+                             t->waits_capacity + t->branch_capacity * sizeof(branch) + t->jobs_capacity * sizeof(job) +
+                             t->texts_capacity * sizeof(text) + t->bytes_capacity +
+                             t->versions_capacity * sizeof(version));
 }
 
 #define FAST(function) ((PyCFunction)(void (*)(void))(function))
@@ -825,9 +1103,12 @@ static PyObject *Map_sizeof(Map *self, PyObject *unused)
 static PyMethodDef Map_methods[] = {
     {"get", (PyCFunction)Map_get, METH_O, "Value at a key, None if absent."},
     {"put", FAST(Map_put), METH_FASTCALL, "Set a key; ValueError if key or value is not a word."},
+    {"put_leaf", (PyCFunction)Map_put_leaf, METH_O, "Set a key to a value, 32 bytes each; ValueError if not 64."},
     {"put_words", FAST(Map_put_words), METH_FASTCALL, "Set a key to the hash of bytes; ValueError if it is no word."},
     {"delete", (PyCFunction)Map_delete, METH_O, "Take a key out; KeyError if absent."},
     {"root", (PyCFunction)Map_root, METH_NOARGS, "Root, 32 bytes; hashes what changed since the last call."},
+    {"mark", (PyCFunction)Map_mark, METH_NOARGS, "Notes the root for `roots`; its place among those noted."},
+    {"roots", (PyCFunction)Map_roots, METH_NOARGS, "The roots noted since the last call, 32 bytes each."},
     {"items", (PyCFunction)Map_items, METH_NOARGS, "All entries in key order."},
     {"build", (PyCFunction)Map_build, METH_O | METH_CLASS, "Map of sorted, distinct entries; ValueError if not."},
     {"first_in_prefix", FAST(Map_first_in_prefix), METH_FASTCALL, "Entry of the smallest key of a prefix, or None."},
@@ -892,7 +1173,7 @@ PyMODINIT_FUNC PyInit_cmap_kernel(void)
         return NULL;
     PyObject *module = PyModule_Create(&module_definition);
     if (module && (PyModule_AddObjectRef(module, "Map", (PyObject *)&Map_type) < 0 ||
-                   PyModule_AddIntConstant(module, "INTERFACE", 2) < 0))
+                   PyModule_AddIntConstant(module, "INTERFACE", 3) < 0))
         Py_CLEAR(module);
     return module;
 }

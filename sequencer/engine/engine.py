@@ -94,7 +94,7 @@ class Engine:
         self.state = state
         self.sweeps: Callable[[int], list[bytes]] = lambda _time: []  # SWEEPs of the orders that are dead now
         self.explain: Callable[[State, bytes, bytes | None, Reason, Outcome], object] = _no_words
-        self._segments: list[LoggedSegment] = []
+        self._segments: list[tuple[int, list[bytes], int]] = []  # place among the noted roots, records, work
         self._records: list[bytes] = []
         self._weight = 0
         self._undone: dict[int, int] = {}  # records of this tick that did not hold, by account
@@ -108,6 +108,7 @@ class Engine:
         One in which nothing held is left out as a whole, unless `is_kept`: then its TICK stays.
         """
         state = self.state
+        state.map.roots()  # none that a tick has left which did not end
         first_seq = state.globals.seq
         before = state.globals.copy()
         self._segments, self._records, self._weight = [], [], 0
@@ -155,10 +156,11 @@ class Engine:
         if not kept:
             state.globals = before
             return Tick(number, None, results, system_results, waiting, put_off=self._put_off)
-        root = self._close()
-        entry = Entry(
-            first_seq, time, root, self._segments, labels, holds=True
-        )  # what does not hold is left out
+        self._close()
+        roots = state.map.roots()
+        segments: list[LoggedSegment] = [(roots[at], records, work) for at, records, work in self._segments]
+        # what does not hold is left out
+        entry = Entry(first_seq, time, state.root(), segments, labels, holds=True)
         return Tick(number, entry, results, system_results, waiting, put_off=self._put_off)
 
     def _submit_all(self, submissions: list[Submission]) -> list[Result]:
@@ -284,12 +286,11 @@ class Engine:
             self.state.globals.seq, self.state.globals.work = out.seq, spent
         return out
 
-    def _close(self) -> bytes:
-        root = self.state.root()
+    def _close(self) -> None:
+        """Ends the open segment. Its root is hashed with the others, at the end of the tick."""
         if self._records:
-            self._segments.append((root, self._records, self.state.globals.work))
+            self._segments.append((self.state.mark(), self._records, self.state.globals.work))
             self._records, self._weight = [], 0
-        return root
 
 
 def _is_kept(raw: bytes, out: Outcome) -> bool:

@@ -188,8 +188,8 @@ def margin_statement(
         "value": account.sums.value,
         "underlyings": {
             UNDERLYINGS[underlying]: {
-                "scenario_sums": one.net,
-                "uncovered_long_sums": one.longs,
+                "scenario_sums": list(one.net),
+                "uncovered_long_sums": list(one.longs),
                 "floor": one.floor(*margin.floors(state, underlying)),
                 "worst": one.worst(state.shocks[number].third_ppm),
             }

@@ -14,6 +14,7 @@ its first price.
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from struct import Struct
 from typing import Final, Protocol
 
 from sequencer.protocol.constants import KEY_ORDER
@@ -28,6 +29,8 @@ ORDER_LOW_MASK: Final = (1 << 72) - 1
 PRICE_MAX: Final = (1 << 32) - 1
 SEQ_MAX: Final = (1 << 40) - 1
 QUANTITY_MAX: Final = (1 << 40) - 1
+
+_LEAF: Final = Struct(">B17xBIIBI 9xBIIBIIBI")  # fields of 33 and 40 bits in two, the high byte first
 
 IDLE_LEVELS_MIN: Final = 64
 """Empty levels that a side may keep, beside half of all its levels."""
@@ -333,6 +336,27 @@ def order_value(order: Order) -> int:
     if quantity >> 40 or reserve_rate >> 32 or expires >> 32 or flags >> 8 or account >> 32 or filled >> 40:
         raise ValueError(f"book: {order!r} does not fit its leaf")
     return filled << 144 | account << 112 | flags << 104 | expires << 72 | reserve_rate << 40 | quantity
+
+
+def order_leaf(order: Order) -> bytes:
+    """The words of `order_key` and `order_value`, 64 bytes. Raises struct.error if a field is out of its range."""
+    seq, quantity, filled, place = order.seq, order.quantity, order.filled, order.instrument << 1 | order.side
+    return _LEAF.pack(
+        KEY_ORDER >> 248,
+        place >> 32,
+        place & PRICE_MAX,
+        order.price if order.side else PRICE_MAX - order.price,
+        seq >> 32,
+        seq & PRICE_MAX,
+        filled >> 32,
+        filled & PRICE_MAX,
+        order.account,
+        order.flags,
+        order.expires,
+        order.reserve_rate,
+        quantity >> 32,
+        quantity & PRICE_MAX,
+    )
 
 
 def split_value(value: int) -> tuple[int, int, int, int, int, int]:

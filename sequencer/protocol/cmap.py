@@ -260,7 +260,7 @@ class _Witnesses:
 class PureMap(_Witnesses):
     """The map in Python. Changes mark the nodes on their way dirty; `root` hashes each dirty node once."""
 
-    __slots__ = ("_dirty_branches", "_dirty_leaves", "_leaves", "_ordered", "_top")
+    __slots__ = ("_dirty_branches", "_dirty_leaves", "_leaves", "_marked", "_ordered", "_top")
 
     def __init__(self) -> None:
         self._top: _Node | None = None
@@ -268,6 +268,7 @@ class PureMap(_Witnesses):
         # What root() must hash; may name deleted nodes, and hashing those is wasted, not wrong.
         self._dirty_leaves: list[_Node] = []
         self._dirty_branches: list[_Node] = []
+        self._marked: list[bytes] = []
         self._ordered = True  # parents before children in _dirty_branches
 
     def __len__(self) -> int:
@@ -301,6 +302,12 @@ class PureMap(_Witnesses):
                 node.hash = _DIRTY
                 mark(node)
             node = node.right if key & node.bit else node.left
+
+    def put_leaf(self, leaf: bytes) -> None:
+        """Set a key to a value, 32 bytes each, as `put`; ValueError if there are not 64."""
+        if len(leaf) != 64:
+            raise ValueError(f"a leaf has 64 bytes, not {len(leaf)}")
+        self.put(int.from_bytes(leaf[:32], "big"), int.from_bytes(leaf[32:], "big"))
 
     def put_words(self, key: int, words: bytes) -> None:
         """Set `key` to keccak(words), as `put`."""
@@ -386,6 +393,16 @@ class PureMap(_Witnesses):
             node.hash = digest(node.head + node.left.hash + node.right.hash)
         branches.clear()
         return top.hash
+
+    def mark(self) -> int:
+        """Notes the root as it is now for `roots`; its place among those noted. C hashes it later, with others."""
+        self._marked.append(self.root())
+        return len(self._marked) - 1
+
+    def roots(self) -> list[bytes]:
+        """The roots that were noted since the last call, 32 bytes each."""
+        noted, self._marked = self._marked, []
+        return noted
 
     def items(self) -> list[tuple[int, int]]:
         """All entries in key order."""

@@ -19,7 +19,7 @@ minus its mark.
 Net shorts and shorts in lots x the page's index. All results in 1e-6 USD, rounded against the account.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from operator import add, mul, sub
 from typing import Final, Protocol
@@ -33,6 +33,9 @@ except ImportError:  # not built, or FAIRSTRIKE_PURE=1
 
 _PUT: Final = 1 << 31
 _SETS: Final = (0, 8)  # where a row's two sets of seven moves begin
+_NOTHING: Final[Sequence[int]] = [0] * c.SCENARIOS if _kernel is None else _kernel.Vector([0] * c.SCENARIOS)
+_NO_SIDE: Final = (0, 0)
+_NO_SIDES: Final[dict[int, tuple[int, int]]] = {}
 
 
 class Marked(Protocol):
@@ -65,14 +68,14 @@ class Exposure:
     )
 
     def __init__(self) -> None:
-        self.net = [0] * c.SCENARIOS
-        self.longs = [0] * c.SCENARIOS  # of uncovered longs, as the four below
+        self.net = _NOTHING  # as a whole replaced, not changed
+        self.longs = _NOTHING  # of uncovered longs, as the four below
         self.lots = 0
         self.long_value = 0  # lots x mark
         self.puts = 0  # lots x forward
         self.calls = 0
         self.gross = 0  # short lots x index
-        self.sides: dict[int, tuple[int, int]] = {}  # expiry -> net short calls, puts; lots x index
+        self.sides = _NO_SIDES  # expiry -> net short calls, puts; lots x index
         # of the pages, but for those that are marked for good (freshness.py); none: index_high and newest are 0
         self.index_low = self.oldest = c.U32_MAX
         self.index_high = self.newest = 0
@@ -88,19 +91,19 @@ class Exposure:
     def add(self, page: Marked, instrument: int, held: int, delta: int) -> None:
         """`delta` lots more of an instrument of which there were `held`; on an exposure that nobody shares."""
         row = instrument & 31
+        index = page.index
         if page.time != c.MARKED_FOR_GOOD:
-            index = page.index
             self.index_low, self.index_high = min(self.index_low, index), max(self.index_high, index)
             self.oldest, self.newest = min(self.oldest, page.time), max(self.newest, page.time)
         self.net = _plus(self.net, page.rows[row][1], delta)
-        self.gross += (max(-held - delta, 0) - max(-held, 0)) * page.index
+        self.gross += (max(-held - delta, 0) - max(-held, 0)) * index
         expiry = instrument >> 12
-        calls, puts = self.sides.get(expiry, (0, 0))
+        calls, puts = self.sides.get(expiry, _NO_SIDE)
         if page.terms[row] & _PUT:
-            puts -= delta * page.index
+            puts -= delta * index
         else:
-            calls -= delta * page.index
-        self.sides[expiry] = calls, puts
+            calls -= delta * index
+        self.sides = {**self.sides, expiry: (calls, puts)}
 
     def add_longs(self, page: Marked, row: int, delta: int) -> None:
         """`delta` lots more of a row are longs that nothing covers; on an exposure that nobody shares."""
@@ -118,9 +121,9 @@ class Exposure:
     ) -> "Exposure":
         """The exposure after `delta` lots of an instrument; `mate`: the row of the other type, if that is held."""
         twin = Exposure.__new__(Exposure)
-        twin.net, twin.longs, twin.lots = self.net, self.longs, self.lots  # lists are replaced, not changed
+        twin.net, twin.longs, twin.lots = self.net, self.longs, self.lots
         twin.long_value, twin.puts, twin.calls = self.long_value, self.puts, self.calls
-        twin.gross, twin.sides, twin.risk = self.gross, self.sides.copy(), None
+        twin.gross, twin.sides, twin.risk = self.gross, self.sides, None
         twin.index_low, twin.index_high = self.index_low, self.index_high
         twin.oldest, twin.newest = self.oldest, self.newest
         twin.add(page, instrument, held, delta)
@@ -174,13 +177,14 @@ class Sums:
 NO_SUMS: Final = Sums(0, {})  # of an account that has not been valued
 
 
-def plus(sums: list[int], row: tuple[int, ...], lots: int) -> list[int]:
+def plus(sums: Sequence[int], row: tuple[int, ...], lots: int) -> Sequence[int]:
     """sums + row x lots, element by element."""
     return list(map(add, sums, map(mul, row, repeat(lots))))
 
 
-def lowest(net: list[int], longs: list[int], first: int, last: int, long_value: int) -> int:
+def lowest(net: Sequence[int], longs: Sequence[int], first: int, last: int, long_value: int) -> int:
     """The lowest of N at the scenarios and between the moves, at most 0; `first`, `last`: the outermost slopes of L."""
+    net, longs = list(net), list(longs)
     worst = min(0, *net)
     for start in _SETS:
         nets, values = net[start : start + 7], longs[start : start + 7]
@@ -200,8 +204,14 @@ def lowest(net: list[int], longs: list[int], first: int, last: int, long_value: 
     return worst
 
 
+def gain(row: tuple[int, ...]) -> int:
+    """The greatest of a row's P&Ls, at least 0."""
+    return max(0, *row)
+
+
 _plus: Final = plus if _kernel is None else _kernel.plus
-_lowest: Final[Callable[[list[int], list[int], int, int, int], int | None]] = (
+greatest: Final = gain if _kernel is None else _kernel.gain
+_lowest: Final[Callable[[Sequence[int], Sequence[int], int, int, int], int | None]] = (
     lowest if _kernel is None else _kernel.lowest
 )
 

@@ -14,7 +14,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol import freshness
 from sequencer.protocol.book import Order
 from sequencer.protocol.entries import NEVER, Account, Page
-from sequencer.protocol.exposure import Exposure, Sums, mate_of, uncovered
+from sequencer.protocol.exposure import Exposure, Sums, greatest, mate_of, uncovered
 from sequencer.protocol.state import State
 
 
@@ -213,4 +213,4 @@ def short_need(state: State, page: Page, instrument: int) -> int:
 def short_risk(state: State, page: Page, instrument: int) -> int:
     """Ticks per lot that selling an option adds to IM at most: its greatest gain in a scenario, and the short floor."""
     floor_ppm = max(floors(state, instrument >> 28))
-    return max(0, *page.rows[instrument & 31][1]) - (-page.index * floor_ppm // c.PPM)
+    return greatest(page.rows[instrument & 31][1]) - (-page.index * floor_ppm // c.PPM)

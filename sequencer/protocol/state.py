@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from sequencer.protocol import constants as c
-from sequencer.protocol.book import Book, Order, order_from, order_key, order_value
+from sequencer.protocol.book import Book, Order, order_from, order_key, order_leaf
 from sequencer.protocol.cmap import Map
 from sequencer.protocol.entries import Account, Expiry, Global, Page, Underlying
 from sequencer.protocol.hashing import keccak
@@ -152,7 +152,7 @@ class State:
         self._know(order)
         for reader in self.changes:
             reader.orders.append(order)
-        self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
+        self.map.put_leaf(order_leaf(order))
 
     def rewind(self, number: int) -> tuple[Global, Account]:
         """Takes accounts and orders back to where the open plan began; GLOBAL and account `number` as they were there.
@@ -175,7 +175,7 @@ class State:
             return
         self.books[order.instrument].regain(resting, order.quantity)
         resting.filled = order.filled
-        self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
+        self.map.put_leaf(order_leaf(order))
 
     def _know(self, order: Order) -> None:
         held = self.orders_of.get(order.account)
@@ -203,7 +203,7 @@ class State:
 
     def _take_off(self, order: Order, quantity: int) -> None:
         self.books[order.instrument].reduce(order, quantity)
-        self.map.put(order_key(order.instrument, order.side, order.price, order.seq), order_value(order))
+        self.map.put_leaf(order_leaf(order))
 
     # --- reads ----------------------------------------------------------------------------------
     # The transition reads through these, in the order in which its twin consumes a witness: proof/witness.py.
@@ -276,6 +276,11 @@ class State:
         """Root of the state as it is now (32 bytes)."""
         self.flush()
         return self.map.root()
+
+    def mark(self) -> int:
+        """Notes the root of the state as it is now for `map.roots()`; its place among those noted."""
+        self.flush()
+        return self.map.mark()
 
     # --- copies ---------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The fast order book equals its naive twin after every command, and the leaf shapes are exact."""
 
+import struct
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sequencer.protocol.book import (
     crosses,
     order_from,
     order_key,
+    order_leaf,
     order_value,
     plan,
     split_key,
@@ -244,6 +246,7 @@ def test_leaf__of_any_order__can_be_read_back(
 ) -> None:
     order = Order(account, instrument, side, price, seq, quantity, expires, rate, flags, filled)
     key, value = order_key(instrument, side, price, seq), order_value(order)
+    assert order_leaf(order) == key.to_bytes(32, "big") + value.to_bytes(32, "big")
     assert key & ~ORDER_LOW_MASK == book_prefix(instrument, side)
     assert split_key(key) == (instrument, side, price, seq)
     assert split_value(value) == (quantity, rate, expires, flags, account, filled)
@@ -276,6 +279,8 @@ def test_order_value__beyond_a_field__is_refused(name: str) -> None:
     setattr(order, name, 2**40)
     with pytest.raises(ValueError, match="does not fit its leaf"):
         order_value(order)
+    with pytest.raises(struct.error):
+        order_leaf(order)
 
 
 @pytest.mark.parametrize("key", [0, 5 << 252, 4 << 252 | 1 << 105, -1, 1 << 256])

@@ -78,7 +78,7 @@ def implementation(request: pytest.FixtureRequest) -> type[cmap.PureMap]:
 
 
 class LazyMachine(RuleBasedStateMachine):
-    """Compares roots only when told to, so that many changes pile up between two hashings."""
+    """Compares only when told to, so that many changes and roots pile up between two hashings."""
 
     implementation = cmap.PureMap
 
@@ -86,6 +86,7 @@ class LazyMachine(RuleBasedStateMachine):
         super().__init__()
         self.map = self.implementation()
         self.naive: dict[int, int] = {}
+        self.marked: list[bytes] = []
 
     def present(self, data: st.DataObject, key: int) -> int:
         """Mostly a present key: a drawn one alone would seldom hit."""
@@ -100,6 +101,21 @@ class LazyMachine(RuleBasedStateMachine):
     def put_words(self, key: int, words: bytes) -> None:
         self.map.put_words(key, words)
         self.naive[key] = int.from_bytes(reference_keccak(words), "big")
+
+    @rule(key=KEYS, value=VALUES)
+    def put_leaf(self, key: int, value: int) -> None:
+        self.map.put_leaf(word(key) + word(value))
+        self.naive[key] = value
+
+    @rule()
+    def mark(self) -> None:
+        assert self.map.mark() == len(self.marked)
+        self.marked.append(naive_root(self.naive))
+
+    @rule()
+    def roots(self) -> None:
+        assert self.map.roots() == self.marked
+        self.marked = []
 
     @rule(data=st.data(), key=KEYS, value=VALUES)
     def overwrite(self, data: st.DataObject, key: int, value: int) -> None:
@@ -131,11 +147,20 @@ class LazyMachine(RuleBasedStateMachine):
     @rule()
     def rebuild(self) -> None:
         self.map = self.implementation.build(sorted(self.naive.items()))
+        self.marked = []
+
+    @rule()
+    def compare_entries(self) -> None:
+        assert self.map.items() == sorted(self.naive.items())
 
     @invariant()
-    def entries_agree(self) -> None:
-        assert self.map.items() == sorted(self.naive.items())
+    def lengths_agree(self) -> None:
         assert len(self.map) == len(self.naive)
+
+    def teardown(self) -> None:
+        self.compare_entries()
+        self.compare_roots()
+        self.roots()
 
 
 class EagerMachine(LazyMachine):
@@ -173,7 +198,21 @@ class EagerMachine(LazyMachine):
 
     @invariant()
     def roots_agree(self) -> None:
+        assert self.map.items() == sorted(self.naive.items())
         assert self.map.root() == naive_root(self.naive)
+
+
+def test_roots__of_a_map_that_empties_meanwhile__are_all_hashed(
+    implementation: type[cmap.PureMap],
+) -> None:
+    emptied = made(implementation, {0: 1})
+    for change in (emptied.mark, lambda: emptied.delete(0), emptied.mark, emptied.mark):
+        change()
+    emptied.put(0, 1)
+    emptied.mark()
+    one = naive_root({0: 1})
+    assert emptied.roots() == [one, EMPTY_ROOT, EMPTY_ROOT, one]
+    assert emptied.root() == one
 
 
 @pytest.mark.parametrize("machine", [LazyMachine, EagerMachine])
@@ -554,6 +593,47 @@ def test_kernel__at_any_lane_width__equals_pure(lanes: int) -> None:
                 fast.delete(key)
             assert fast.root() == pure.root()
             assert fast.items() == pure.items()
+    finally:
+        cmap_kernel.use_lanes(8)
+
+
+@needs_kernel
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+def test_kernel__hashing_thousands_of_roots_together__equals_pure(lanes: int) -> None:
+    """More nodes, and longer texts, than the kernel lets wait, among changes that move nodes which wait."""
+    from sequencer._kernel import cmap_kernel  # absent where it is not built
+
+    rng = random.Random(lanes)
+    pure, fast = cmap.PureMap(), cmap.Map()
+    keys: dict[int, None] = {}
+    try:
+        cmap_kernel.use_lanes(lanes)
+        for number in range(4_000):
+            for _ in range(rng.randrange(4)):
+                key = rng.getrandbits(9) << rng.choice([0, 60, 240])
+                if key in keys and rng.random() < 0.6:
+                    del keys[key]
+                    pure.delete(key)
+                    fast.delete(key)
+                elif rng.random() < 0.5:
+                    keys[key] = None
+                    words = rng.randbytes(rng.choice([0, 64, 135, 136, 137, 384, 2_200]))
+                    pure.put_words(key, words)
+                    fast.put_words(key, words)
+                else:
+                    keys[key] = None
+                    pure.put(key, number)
+                    fast.put(key, number)
+            assert fast.mark() == pure.mark()
+            if rng.random() < 0.001:
+                assert fast.roots() == pure.roots()
+        assert fast.roots() == pure.roots()
+        assert fast.roots() == []
+        huge = bytes(range(256)) * 5_000
+        pure.put_words(1, huge)
+        fast.put_words(1, huge)
+        assert fast.items() == pure.items()
+        assert fast.root() == pure.root()
     finally:
         cmap_kernel.use_lanes(8)
 

@@ -11,6 +11,7 @@ from sequencer.protocol import exposure
 
 try:
     from sequencer._kernel import exposure_kernel
+    from sequencer._kernel.exposure_kernel import Vector
 except ImportError:
     pytest.skip("the C kernel is not built, or is hidden", allow_module_level=True)
 
@@ -20,7 +21,7 @@ def vector(most: int) -> st.SearchStrategy[list[int]]:
 
 
 def vectors() -> st.SearchStrategy[list[int]]:
-    edge = st.sampled_from([0, 1, -1, 2**59 - 1, -(2**59), 2**63 - 1, -(2**63), 2**80])
+    edge = st.sampled_from([0, 1, -1, 2**59 - 1, -(2**59), 2**63 - 1, -(2**63), 2**80, -(2**127)])
     edges = st.lists(edge, min_size=c.SCENARIOS, max_size=c.SCENARIOS)
     return st.one_of(vector(10), vector(2**40), vector(2**59), vector(2**75), edges)
 
@@ -32,14 +33,22 @@ NUMBERS = st.one_of(
 
 @given(sums=vectors(), row=vectors(), lots=NUMBERS)
 def test_plus__of_any_numbers__equals_pure(sums: list[int], row: list[int], lots: int) -> None:
-    assert exposure_kernel.plus(sums, tuple(row), lots) == exposure.plus(sums, tuple(row), lots)
+    expected = exposure.plus(sums, tuple(row), lots)
+    try:
+        found = exposure_kernel.plus(Vector(sums), tuple(row), lots)
+    except OverflowError:
+        assert max(map(abs, (*row, lots))) >= 2**63 or max(map(abs, expected)) >= 2**127
+    else:
+        assert list(found) == expected
+        assert found == Vector(list(expected))
+        assert found != Vector([expected[0] + 1, *expected[1:]])
 
 
 @given(net=vectors(), longs=vectors(), first=NUMBERS, last=NUMBERS, value=NUMBERS)
 def test_lowest__of_any_numbers__equals_pure_or_is_left_to_it(
     net: list[int], longs: list[int], first: int, last: int, value: int
 ) -> None:
-    found = exposure_kernel.lowest(net, longs, first, last, value)
+    found = exposure_kernel.lowest(Vector(net), Vector(longs), first, last, value)
     if max(map(abs, (*net, *longs, first, last, value))) < 2**59:
         assert found == exposure.lowest(net, longs, first, last, value)
     else:
@@ -59,27 +68,41 @@ def test_lowest__of_convex_longs__equals_pure(seed: int) -> None:
             longs.append(longs[-1] + slope)
         longs = [*longs, 0] * 2
         net = [value + rng.randrange(-size, size) // 3 for value in longs]
-        args = net, longs, slopes[0], slopes[7], rng.randrange(4 * size)
-        found = exposure_kernel.lowest(*args)
-        assert found == exposure.lowest(*args)
+        args = slopes[0], slopes[7], rng.randrange(4 * size)
+        found = exposure_kernel.lowest(Vector(net), Vector(longs), *args)
+        assert found == exposure.lowest(net, longs, *args)
         crossed += found < min(0, *net)
     assert crossed > 100
+
+
+@given(row=vectors())
+def test_gain__of_a_row__equals_pure(row: list[int]) -> None:
+    if max(map(abs, row)) < 2**63:
+        assert exposure_kernel.gain(tuple(row)) == exposure.gain(tuple(row))
+
+
+NONE = Vector([0] * c.SCENARIOS)
 
 
 @pytest.mark.parametrize(
     ("name", "args"),
     [
         ("plus", ()),
-        ("plus", ([1], (1, 2), 1)),
-        ("plus", ((1,), [1], 1)),
-        ("plus", (["a"], ("b",), 1)),
-        ("plus", ([1], (1,), 1.5)),
-        ("lowest", ([0] * 16, [0] * 15, 0, 0, 0)),
-        ("lowest", ([0] * 16, [None] * 16, 0, 0, 0)),
-        ("lowest", ([0] * 16, [0] * 16, 0, 0)),
-        ("lowest", ([0] * 16, [0] * 16, 0, "1", 0)),
+        ("plus", (NONE, (1, 2), 1)),
+        ("plus", ([0] * 16, (1,) * 16, 1)),
+        ("plus", (NONE, ("b",) * 16, 1)),
+        ("plus", (NONE, (1,) * 16, 1.5)),
+        ("lowest", (NONE, [0] * 16, 0, 0, 0)),
+        ("lowest", (NONE, NONE, 0, 0)),
+        ("lowest", (NONE, NONE, 0, "1", 0)),
+        ("gain", ([1],)),
+        ("gain", ((2**63,),)),
+        ("Vector", ()),
+        ("Vector", ([0] * 15,)),
+        ("Vector", ([0.5] * 16,)),
+        ("Vector", ([2**127] * 16,)),
     ],
 )
 def test_kernel__called_with_anything_else__raises(name: str, args: tuple[object, ...]) -> None:
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError, OverflowError)):
         getattr(exposure_kernel, name)(*args)
