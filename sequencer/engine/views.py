@@ -3,6 +3,7 @@
 Prices and cash in USD, quantities in contracts. Times in seconds since 1970.
 """
 
+import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from sequencer.wire.near import Near
 TRADES_KEPT: Final = 10_000
 DEPTH_MAX: Final = 100
 PAGE_MAX: Final = 1_000  # orders or instruments of one answer
+_ADDRESS: Final = re.compile("[0-9a-f]{40}")
 _json: Final = msgspec.json.Encoder().encode
 
 
@@ -91,7 +93,7 @@ class Views:
         self.redone: Callable[[int], Redone | None] = lambda _seq: None
         self.acknowledged_as: Callable[[int], int] = lambda place: place
         self._names: dict[int, str] = {}
-        self._owners: dict[str, int] = {}
+        self._owners: dict[bytes, int] = {}
         self._owners_seen = 0
         self._listed: list[tuple[int, int]] = []  # expiry, number
         self._near_names, self._near_of = Near(()), (0, 0)
@@ -176,17 +178,18 @@ class Views:
             return asked, self.state.accounts[asked]
         raise QueryError(
             "account",
-            f"must be an account's number; the highest is {max(self.state.accounts, default=0)}",
+            f"must be an account's number; the highest is {self.state.highest_account}",
             asked,
         )
 
     def _number_of(self, owner: str) -> int | None:
-        """The first account of an owner (hex). Accounts are only ever added: each is looked at once."""
+        """The first account of an owner (hex). Accounts are only ever added, at the end: each is looked at once."""
         accounts, owners = self.state.accounts, self._owners
-        for number, account in islice(accounts.items(), self._owners_seen, None):
-            owners.setdefault(account.owner.hex(), number)
+        added = list(islice(reversed(accounts.items()), len(accounts) - self._owners_seen))
+        for number, account in reversed(added):
+            owners.setdefault(account.owner, number)
         self._owners_seen = len(accounts)
-        return owners.get(owner)
+        return owners.get(bytes.fromhex(owner)) if _ADDRESS.fullmatch(owner) else None
 
     def account(self, params: dict[str, Any]) -> dict[str, Any]:
         """Cash, margin, positions, nonces and session keys of an account."""
@@ -269,11 +272,8 @@ class Views:
         }
 
     def _resting(self, seq: int) -> Order | None:
-        for held in self.state.orders_of.values():
-            order = held.get(seq)
-            if order is not None and self._is_alive(order):
-                return order
-        return None
+        order = self.state.orders.get(seq)
+        return order if order is not None and self._is_alive(order) else None
 
     def _is_alive(self, order: Order) -> bool:
         """Whether it can still trade. A dead one that SWEEP has not taken out yet is shown to nobody."""

@@ -7,7 +7,7 @@ reserve fails. An index says where to look; `orders.is_dead` decides, and SWEEP 
 """
 
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Final
 
@@ -21,35 +21,52 @@ from sequencer.protocol.state import Changes, State, instrument_expiry_time
 
 LOOKED_AT: Final = 16  # entries that turn out to be out of date, for each that may be proposed
 CLEAN_MIN: Final = 1_024  # entries that a heap may have without being cleaned
+CLEANED_AT_PUSH: Final = 4
 _NUMBER: Final = (1 << c.TYPE_SHIFT) - 1
 
 OrderKey = tuple[int, int, int, int]  # instrument, side, price, seq
 
 
 class _Heap:
-    """Resting orders by a bound, the least first. Those that are gone leave when as many more have come."""
+    """Resting orders by a bound, the least first. Those that are gone leave when as many more have come.
 
-    __slots__ = ("_entries", "_room", "_state")
+    A few at each push: a million at once would take seconds. Meanwhile the entries stand in two heaps.
+    """
+
+    __slots__ = ("_cleaned", "_entries", "_old", "_room", "_state")
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._entries: list[tuple[int, OrderKey]] = []
+        self._old: list[tuple[int, OrderKey]] = []  # still to be cleaned
+        self._cleaned: dict[tuple[int, OrderKey], None] = {}  # of them, what has gone over to `_entries`
         self._room = CLEAN_MIN
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) + len(self._old)
 
     def push(self, bound: int, key: OrderKey) -> None:
         heappush(self._entries, (bound, key))
-        if len(self._entries) >= self._room:
-            rest = dict.fromkeys(one for one in self._entries if self._state.find_order(*one[1]) is not None)
-            self._entries = list(rest)
-            heapify(self._entries)
+        if self._old:
+            self._clean()
+        elif len(self._entries) >= self._room:
+            self._old, self._entries = self._entries, []
+
+    def _clean(self) -> None:
+        for _ in range(min(CLEANED_AT_PUSH, len(self._old))):
+            one = self._old.pop()  # the last of a heap's list: what is left is a heap
+            if one not in self._cleaned and self._state.find_order(*one[1]) is not None:
+                self._cleaned[one] = None
+                heappush(self._entries, one)
+        if not self._old:
+            self._cleaned = {}
             self._room = max(CLEAN_MIN, 2 * len(self._entries))
 
     def pop(self, bound: int) -> OrderKey | None:
         """The least, if it is at or below `bound`."""
-        return heappop(self._entries)[1] if self._entries and self._entries[0][0] <= bound else None
+        old, entries = self._old, self._entries
+        heap = old if old and (not entries or old[0] < entries[0]) else entries
+        return heappop(heap)[1] if heap and heap[0][0] <= bound else None
 
 
 class _Reducing:

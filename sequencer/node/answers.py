@@ -164,7 +164,7 @@ class Answers:
         accounts = self._driver.engine.state.accounts
         account = accounts.get(number) if isinstance(number, int) else None
         if account is None or not isinstance(number, int):
-            highest = max(accounts, default=0)
+            highest = self._driver.engine.state.highest_account
             raise QueryError("account", f"must be an account's number; the highest is {highest}", number)
         if not isinstance(nonce, int) or not 0 <= nonce < U32_MAX:
             raise QueryError("nonce", f"must be an integer from 0 to {U32_MAX - 1}", nonce)

@@ -64,9 +64,11 @@ class State:
         "epoch",
         "expiries",
         "globals",
+        "highest_account",
         "holders",
         "instruments",
         "map",
+        "orders",
         "orders_of",
         "pages",
         "params",
@@ -83,6 +85,7 @@ class State:
         self.map = Map()
         self.globals = Global()
         self.accounts: dict[int, Account] = {}
+        self.highest_account = 0
         self.holders: dict[
             int, Account
         ] = {}  # whom LIQUIDATE may concern: positions, debts, orders beyond their cash
@@ -93,6 +96,7 @@ class State:
         self.expiries: dict[int, Expiry] = {}
         self.instruments: dict[int, int] = {}  # terms key (below the type) -> instrument
         self.books: dict[int, Book] = {}
+        self.orders: dict[int, Order] = {}  # by seq: those that rest, dead ones too
         self.orders_of: dict[int, dict[int, Order]] = {}  # account -> seq -> resting order, dead ones too
         self.changes: tuple[Changes, ...] = ()  # one for each reader
         self.undo: Undo | None = None  # while a plan is open
@@ -118,6 +122,7 @@ class State:
     def put_account(self, number: int, account: Account) -> None:
         """Puts `account` in the place of what stood there."""
         self.accounts[number] = account
+        self.highest_account = max(self.highest_account, number)
         self._touched[c.KEY_ACCOUNT | number] = account
         if account.positions or account.cash < account.reserved:
             self.holders[number] = account
@@ -181,13 +186,14 @@ class State:
         held = self.orders_of.get(order.account)
         if held is None:
             held = self.orders_of[order.account] = {}
-        held[order.seq] = order
+        held[order.seq] = self.orders[order.seq] = order
 
     def remove_order(self, order: Order) -> None:
         """Takes `order` out of its book and out of the map."""
         self.books[order.instrument].remove(order)
         held = self.orders_of[order.account]
         held.pop(order.seq, None)
+        self.orders.pop(order.seq, None)
         if not held:
             del self.orders_of[order.account]
         self.map.delete(order_key(order.instrument, order.side, order.price, order.seq))
@@ -338,6 +344,7 @@ class State:
                     raise ValueError("state: GLOBAL has bits that no field holds")
             elif kind == c.KEY_ACCOUNT:
                 account = state.accounts[number] = Account.from_words(words)
+                state.highest_account = max(state.highest_account, number)
                 if account.positions or account.cash < account.reserved:
                     state.holders[number] = account
             elif kind == c.KEY_PAGE:

@@ -22,7 +22,7 @@ def _unknown_account(case: Case) -> Why:
         if values[name] == values["account"]:
             text = f"{name}: must be another account than the one that signs, got {values[name]} itself."
             return Why(text, name, "another account", values[name])
-    number, last = values[name], max(case.state.accounts, default=0)
+    number, last = values[name], case.state.highest_account
     text = (
         f"No account {number} yet: deposit first. An owner's first deposit on L1 opens one, after its confirmations"
         " (`fairstrike deposit AMOUNT`; on a development chain `fairstrike faucet`)."

@@ -15,6 +15,7 @@ from sequencer.log.interface import Redone
 from sequencer.protocol import codec, margin
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
+from sequencer.protocol.entries import Account
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.params import Params
 
@@ -307,6 +308,41 @@ def test_events__of_a_trade__reach_the_public_and_both_sides(desk):
     assert {account for _, account, _ in desk.events if account} == {MAKER, TAKER}
     assert [one.price for one in desk.views.recent_trades({})] == ["200.00"]
     assert desk.views.recent_trades({"instrument": PUT_NAME}) == []
+
+
+class Unread(dict):
+    """Of a state that is too large to be read through for an answer."""
+
+    def __iter__(self):
+        raise AssertionError("read through")
+
+    keys = values = items = __iter__
+
+
+def test_look_ups__by_number_or_owner__read_through_nothing(desk):
+    seq = desk.ack(desk.place(MAKER, c.SELL, 20_000, 10_000))["seq"]
+    state = desk.engine.state
+    desk.views.account({"owner": owner(MAKER).hex()})
+    accounts = state.accounts
+    state.accounts, state.orders_of = Unread(accounts), Unread(state.orders_of)
+    assert desk.views.order_by_seq({"seq": seq})["status"] == "rests"
+    with pytest.raises(QueryError, match="sequence number"):
+        desk.views.order_by_seq({"seq": seq + 1})
+    with pytest.raises(QueryError, match="the highest is 2,"):
+        desk.views.account({"account": 99})
+    state.accounts = Recent(accounts)
+    late = Account(b"\x07" * 20)
+    state.put_account(9, late)
+    state.put_account(12, Account(late.owner))
+    assert desk.views.account({"owner": late.owner.hex()})["account"] == 9
+    assert desk.views.account({"owner": owner(TAKER).hex()})["account"] == TAKER
+
+
+class Recent(dict):
+    """Of a state of which only the newest two accounts may be looked at to find an owner."""
+
+    def items(self):
+        return list(super().items())[-2:]
 
 
 def test_status__of_the_state__is_joined_by_the_process(desk):

@@ -3,8 +3,11 @@
 import sys
 from collections import Counter
 from pathlib import Path
+from random import Random
 
-from sequencer.keeper.dead import CLEAN_MIN, DeadOrders
+import pytest
+
+from sequencer.keeper.dead import CLEAN_MIN, CLEANED_AT_PUSH, DeadOrders, OrderKey, _Heap
 from sequencer.keeper.keeper import Keeper
 from sequencer.protocol import constants as c
 from sequencer.protocol import margin
@@ -44,6 +47,48 @@ def test_orders__that_were_cancelled__leave_the_index_before_their_time() -> Non
     assert all(len(heap) <= 2 * CLEAN_MIN for heap in orders._needs.values())
     found = orders.dead(state.globals.time + 60, 2_000)
     assert len(found) == 20 * CLEAN_MIN // 64
+
+
+class Book:
+    """What is there of orders, and how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.resting: dict[OrderKey, None] = {}
+        self.looks = 0
+
+    def find_order(self, *key: int) -> object:
+        self.looks += 1
+        return True if key in self.resting else None
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_heap__after_any_pushes_and_pops__gives_the_least_and_cleans_a_few_at_a_time(seed: int) -> None:
+    rng = Random(seed)
+    book = Book()
+    heap = _Heap(book)  # type: ignore[arg-type]  # all that it asks of a state
+    entries: Counter[tuple[int, OrderKey]] = Counter()
+    longest = 0
+    for step in range(16 * CLEAN_MIN):
+        action = rng.random()
+        if action < 0.65:
+            key = (1, 0, rng.randrange(5_000), step % 5_000)
+            bound = rng.randrange(10**6)
+            book.resting[key] = None
+            before = book.looks
+            heap.push(bound, key)
+            assert book.looks - before <= CLEANED_AT_PUSH
+            entries[bound, key] += 1
+        elif action < 0.99 and book.resting:
+            del book.resting[next(iter(book.resting))]
+        else:
+            bound = rng.randrange(60_000)
+            while (found := heap.pop(bound)) is not None:
+                known = [one for one in entries if one[1] == found and one[0] <= bound]
+                assert known
+                entries -= Counter(known[:1])
+            assert not [one for one in entries if one[0] <= bound and one[1] in book.resting]
+        longest = max(longest, len(heap))
+    assert longest < 3 * max(CLEAN_MIN, len(book.resting)) + CLEAN_MIN
 
 
 def test_dead_orders__come_in_parts_and_none_keeps_the_other_kind_back() -> None:

@@ -63,6 +63,7 @@ class Watched:
         assert twin.root() == exchange.state.root() == naive_root(exchange.state)
         exchange.auditor.check(exchange.state)
         check_exit(exchange.state)
+        check_indexes(exchange.state)
         assert Global.from_words(before[c.KEY_GLOBAL]).seq + 1 == exchange.state.globals.seq
         check_work(before, after, raw, out)
         if out.reason is not Reason.OK:
@@ -70,6 +71,19 @@ class Watched:
         if raw and raw[0] in (Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.FORCED_ORDER, Kind.CONTINUE):
             check_priority(before, out)
         return out
+
+
+def check_indexes(state: State) -> None:
+    """What is looked up by number is what stands in books and accounts."""
+    resting = {
+        order.seq: order
+        for book in state.books.values()
+        for side in (c.BUY, c.SELL)
+        for order in book.orders(side)
+    }
+    assert state.orders == resting
+    assert {seq: one for held in state.orders_of.values() for seq, one in held.items()} == resting
+    assert state.highest_account == max(state.accounts, default=0)
 
 
 def check_exit(state: State) -> None:
