@@ -44,7 +44,13 @@ $(STAMP): requirements.lock pyproject.toml setup.py $(KERNEL)
 	$(BIN)/python -m pip install --quiet --no-input --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check
 	@$(BIN)/python -c 'import importlib.util as u; print("C kernel:", "built" if u.find_spec("sequencer._kernel.cmap_kernel") else "not built (no compiler?); pure Python serves")'
+	@$(BIN)/python -m sequencer._compiled
 	@touch $@
+
+.PHONY: compiled
+compiled: $(STAMP) ## the transition compiled anew after an edit of sequencer/protocol (half a minute); optional
+	$(BIN)/python setup.py --quiet build_ext --inplace >/dev/null
+	@$(BIN)/python -m sequencer._compiled
 
 .PHONY: demo
 demo: setup ## the whole exchange on the embedded chain: deposit, trade, batch, claim
@@ -107,5 +113,5 @@ wheels: ## the wheel in a fresh environment of each Python 3.11 to 3.13 that is 
 .PHONY: clean
 clean: ## remove builds and caches; .venv and var/ stay
 	rm -rf build dist .build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
-	rm -f sequencer/_kernel/*.so $(STAMP)
+	rm -f sequencer/_kernel/*.so sequencer/_compiled/*.so $(STAMP)
 	find sequencer scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -55,6 +55,7 @@ ROOMS: Final = {
     LOOSE: "amounts, clock, errors, checksums, configuration",
     "protocol": "the transition: pure, integers only",
     "_kernel": "the map, hashes, signers and sums over scenarios in C, optional",
+    "_compiled": "the transition compiled, optional",
 }
 LOOSE_FILES: Final = frozenset(
     {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the wheel and installs it, from wheels alone, into a fresh environment of each Python 3.11 to 3.13 that is here;
-# there it starts the embedded chain and deploys the exchange. Says which Python is missing, and which package has no wheel.
+# there it starts the embedded chain and deploys the exchange. Says which Python is missing, which package has no wheel,
+# and whether the transition is compiled in it; for the first Python also with a wheel built where no compiler works.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scratch=$(mktemp -d)
@@ -15,13 +16,14 @@ interpreter() {
     return 1
 }
 
-failed=
-for version in 3.11 3.12 3.13; do
-    python=$(interpreter "$version") || { echo "Python $version: not here"; continue; }
-    "$python" -m venv "$scratch/$version"
-    bin=$scratch/$version/bin
-    "$bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$scratch/$version" . &&
-        "$bin/python" -m pip install --quiet --only-binary=:all: "$scratch/$version"/fairstrike-*.whl &&
+# check VERSION PYTHON CC: the wheel that `CC` builds, in an environment of its own.
+check() {
+    local home=$scratch/$1-${3##*/} bin status
+    "$2" -m venv "$home"
+    bin=$home/bin
+    rm -rf build/lib.*
+    CC=$3 "$bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$home" . &&
+        "$bin/python" -m pip install --quiet --only-binary=:all: "$home"/fairstrike-*.whl &&
         (cd "$scratch" && "$bin/fairstrike" --help >/dev/null && "$bin/python" - <<'PYTHON') &&
 from sequencer.l1 import chains
 from sequencer.l1.deploy import DeployConfig, deploy
@@ -30,7 +32,18 @@ with chains.start("pyevm") as chain:
     made = deploy(chain.rpc, chain.signer(0), DeployConfig(b"\x01" * 32, chain.signer(1).address, 3600, 3600))
     made.check(chain.rpc)
 PYTHON
-        echo "Python $version: installed from wheels, the exchange deploys" ||
-        { echo "Python $version: failed"; failed=yes; }
+        status=$(cd "$scratch" && "$bin/python" -m sequencer._compiled) ||
+        { echo "Python $1: failed"; failed=yes; return; }
+    echo "Python $1: installed from wheels, the exchange deploys; $status"
+    if [ "$3" != false ] && [ "$status" != "transition: compiled" ]; then failed=yes; fi
+}
+
+failed=
+without=yes # still to be checked
+compiler=$(command -v cc || command -v gcc || echo false)
+for version in 3.11 3.12 3.13; do
+    python=$(interpreter "$version") || { echo "Python $version: not here"; continue; }
+    check "$version" "$python" "$compiler"
+    [ -n "$without" ] && check "$version" "$python" false && without=
 done
 [ -z "$failed" ]

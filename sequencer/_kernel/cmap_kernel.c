@@ -731,7 +731,11 @@ static int word_of(PyObject *number, uint8_t *word)
         PyErr_Clear(); /* _PyLong_NumBits may overflow */
         return 0;
     }
+#if PY_VERSION_HEX >= 0x030D0000
+    return _PyLong_AsByteArray((PyLongObject *)number, word, 32, 0, 0, 1) ? -1 : 1;
+#else
     return _PyLong_AsByteArray((PyLongObject *)number, word, 32, 0, 0) ? -1 : 1;
+#endif
 }
 
 static int arguments(const char *name, Py_ssize_t got, Py_ssize_t wanted)

@@ -20,6 +20,7 @@ from typing import Any
 
 import uvloop
 
+from sequencer import _compiled
 from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.engine.engine import Engine, Submission
 from sequencer.genesis import genesis_state
@@ -167,6 +168,7 @@ class BenchReport:
     ticks: int = 0
     outstanding: int = 0
     kernel: bool = False
+    transition: str = ""  # compiled, or pure Python and why
     cpu_us_per_order: dict[str, float] = field(default_factory=dict)
     sequencer_threads_us_per_order: dict[str, float] = field(default_factory=dict)
     by_accounts: list[dict[str, float]] = field(default_factory=list)
@@ -415,7 +417,7 @@ def run_bench(config: BenchConfig, progress: Progress) -> BenchReport:
     """Runs both parts. Raises BenchFailed when an order was refused."""
     from sequencer.protocol.cmap import Map, PureMap
 
-    report = BenchReport(kernel=Map is not PureMap)
+    report = BenchReport(kernel=Map is not PureMap, transition=_compiled.status())
     report.ecrecover_per_s = round(ecrecover_per_s(), 1)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `fairstrike node` runs it
         runner.run(end_to_end(config, report, progress))

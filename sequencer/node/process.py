@@ -23,6 +23,7 @@ from pathlib import Path
 import click
 import uvloop
 
+from sequencer import _compiled
 from sequencer.api import admission
 from sequencer.clock import Clock, L1Clock, ManualClock
 from sequencer.config import with_config
@@ -146,6 +147,7 @@ async def _lead(config: NodeConfig, stop: asyncio.Event) -> None:
                 "seq": service.state.globals.seq,
                 "log_end": service.log.end,
                 "replayed": service.replayed,
+                "transition": _compiled.status(),
             }
         )
     )

@@ -7,7 +7,7 @@ A record is 31 x k bytes: the kind, the fields big-endian without gaps, zero pad
 
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from sequencer.protocol import constants as c
 from sequencer.protocol import order_text
@@ -255,7 +255,7 @@ class Record:
 
     __slots__ = ("fields", "kind", "raw", "signer")
 
-    def __init__(self, raw: bytes, kind: int, fields: tuple[int, ...], signer: bytes | None) -> None:
+    def __init__(self, raw: bytes, kind: int, fields: tuple[Any, ...], signer: bytes | None) -> None:
         self.raw = raw
         self.kind = kind
         self.fields = fields
@@ -291,7 +291,7 @@ def decode(raw: bytes, domain: bytes, signer: bytes | None = None) -> Record | R
             return Reason.MALFORMED
         body = values[1:-1]
         signer = None
-    return Record(raw, layout.kind, layout.merge(body), signer)  # type: ignore[arg-type]  # addresses are the one bytes field
+    return Record(raw, layout.kind, layout.merge(body), signer)
 
 
 def well_formed(raw: bytes) -> Reason:
@@ -324,8 +324,9 @@ def encode(kind: Kind, signature: bytes | None = None, /, **fields: int | bytes)
     names = [name for name, _ in layout.fields]
     if sorted(names) != sorted(fields):
         raise TypeError(f"{kind.name} takes {names}, got {sorted(fields)}")
+    given: dict[str, Any] = {**fields}  # of any type, whatever the signature says
     for name, of_type in layout.fields:
-        check_field(name, of_type, fields[name])
+        check_field(name, of_type, given[name])
     if signature is not None and len(signature) != c.SIGNATURE_BYTES:
         raise ValueError(f"signature must be {c.SIGNATURE_BYTES} bytes")
     if signature is not None and not layout.signed:
@@ -337,7 +338,7 @@ def encode(kind: Kind, signature: bytes | None = None, /, **fields: int | bytes)
     return layout.struct.pack(int(kind), *body, *tail)
 
 
-def check_field(name: str, of_type: str, value: int | bytes) -> None:
+def check_field(name: str, of_type: str, value: object) -> None:
     """Raises ValueError naming the field and its limit when `value` does not fit the solidity type."""
     if of_type == "address":
         if not isinstance(value, bytes) or len(value) != 20:

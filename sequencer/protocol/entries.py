@@ -263,8 +263,7 @@ class Account:
 
     def clone(self) -> "Account":
         """A copy to plan on; the original stays untouched."""
-        twin = Account.__new__(Account)
-        twin.owner = self.owner
+        twin = Account(self.owner)
         twin.cash = self.cash
         twin.reserved = self.reserved
         twin.orders = self.orders

@@ -84,7 +84,15 @@ class Exposure:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Exposure):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__ if name != "risk")
+        return (
+            self.net == other.net
+            and self.longs == other.longs
+            and (self.lots, self.long_value, self.puts, self.calls)
+            == (other.lots, other.long_value, other.puts, other.calls)
+            and (self.gross, self.sides) == (other.gross, other.sides)
+            and (self.index_low, self.index_high) == (other.index_low, other.index_high)
+            and (self.oldest, self.newest) == (other.oldest, other.newest)
+        )
 
     __hash__ = None  # type: ignore[assignment]  # it changes while it is built
 
@@ -120,7 +128,7 @@ class Exposure:
         self, page: Marked, instrument: int, held: int, delta: int, mate: int, mate_held: int
     ) -> "Exposure":
         """The exposure after `delta` lots of an instrument; `mate`: the row of the other type, if that is held."""
-        twin = Exposure.__new__(Exposure)
+        twin = Exposure()
         twin.net, twin.longs, twin.lots = self.net, self.longs, self.lots
         twin.long_value, twin.puts, twin.calls = self.long_value, self.puts, self.calls
         twin.gross, twin.sides, twin.risk = self.gross, self.sides, None

@@ -6,6 +6,7 @@ Every record goes through `apply`, which lets the auditor look at the whole stat
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -330,10 +331,10 @@ def outline(out: Outcome) -> tuple[object, ...]:
     return (
         out.seq,
         out.reason,
-        [tuple(getattr(fill, name) for name in fill.__slots__) for fill in out.fills],
-        None if out.rested is None else _order(out.rested),
-        [_order(order) for order in out.removed],
-        None if out.amended is None else _order(out.amended),
+        [values_of(fill) for fill in out.fills],
+        None if out.rested is None else values_of(out.rested),
+        [values_of(order) for order in out.removed],
+        None if out.amended is None else values_of(out.amended),
         out.pending,
         out.fee,
         out.amount,
@@ -341,5 +342,16 @@ def outline(out: Outcome) -> tuple[object, ...]:
     )
 
 
-def _order(order: object) -> tuple[object, ...]:
-    return tuple(getattr(order, name) for name in order.__slots__)
+def values_of(one: object) -> tuple[object, ...]:
+    """The attributes of an object of the transition, by name: compiled classes have no slots."""
+    names = one.__slots__ if hasattr(one, "__slots__") else one.__mypyc_attrs__
+    return tuple(getattr(one, name) for name in sorted(names))
+
+
+def run_pure(test: str) -> None:
+    """Runs a test (`file::name`) in a process without compiled code."""
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", test]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | {"FAIRSTRIKE_PURE": "1"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
