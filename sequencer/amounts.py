@@ -1,6 +1,15 @@
-"""Amounts as exact decimal strings, in the units that people use."""
+"""Amounts as exact decimal strings, in the units that people use.
+
+Prices and sizes come again and again: those of late are remembered.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+_REMEMBERED: Final = 16_384
 
 
+@lru_cache(_REMEMBERED)
 def usd(ticks: int) -> str:
     """A price in ticks of 0.01 USD."""
     return f"{'-' if ticks < 0 else ''}{abs(ticks) // 100}.{abs(ticks) % 100:02d}"
@@ -8,9 +17,12 @@ def usd(ticks: int) -> str:
 
 def cash(amount: int) -> str:
     """An amount in 1e-6 USD."""
-    return f"{'-' if amount < 0 else ''}{abs(amount) // 1_000_000}.{abs(amount) % 1_000_000:06d}"
+    if amount < 0:
+        return f"-{-amount // 1_000_000}.{-amount % 1_000_000:06d}"
+    return f"{amount // 1_000_000}.{amount % 1_000_000:06d}"
 
 
+@lru_cache(_REMEMBERED)
 def contracts(lots: int) -> str:
     """A quantity in lots of 0.0001 contract."""
     return f"{'-' if lots < 0 else ''}{abs(lots) // 10_000}.{abs(lots) % 10_000:04d}"

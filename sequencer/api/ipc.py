@@ -19,6 +19,7 @@ from sequencer.api import admission
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 ITEMS_BYTES_MAX: Final = 4 * 1024 * 1024  # a list of items longer than this is sent as several frames
+HIGH_WATER_BYTES: Final = 1024 * 1024  # unread by the peer, from where on it counts as slow: 8,000 records
 BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024  # unread by the peer
 QUERY_BYTES_MAX: Final = 16 * 1024 * 1024  # unread by a gateway, beyond which its queries are refused
 EVENT_BYTES_MAX: Final = 32 * 1024 * 1024  # unread by a gateway, beyond which it hears of no event
@@ -235,6 +236,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         if self._on_made is not None:
             self._on_made(self)
 

@@ -51,6 +51,11 @@ class Basis:
         return earned
 
     def average_e6(self) -> int:
-        """Open cost of one contract, 1e-6 USD, half up; 0 of no position."""
-        lots = abs(self.lots)
-        return (2 * abs(self.cost) * PRICE_E6 + lots) // (2 * lots) if lots else 0
+        """See `average_e6`."""
+        return average_e6(self.lots, self.cost)
+
+
+def average_e6(lots: int, cost: int) -> int:
+    """Open cost of one contract of a position, 1e-6 USD, half up; 0 of no position."""
+    held = abs(lots)
+    return (2 * abs(cost) * PRICE_E6 + held) // (2 * held) if held else 0

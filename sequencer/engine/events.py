@@ -4,11 +4,12 @@ Amounts as in views.py, which answers what is asked.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from sequencer.amounts import cash, contracts, usd
+from sequencer.engine.basis import average_e6
 from sequencer.engine.engine import CONTINUE, Result
 from sequencer.engine.views import Trade, Views
 from sequencer.log.interface import Redone
@@ -30,42 +31,37 @@ class Events:
 
     def ack(self, result: Result, tick: int) -> bytes:
         """JSON of an accepted submission: sequence number, tick, fills, what rests."""
-        first = result.outcomes[0]
-        fills = [fill for outcome in result.outcomes for fill in outcome.fills]
-        rested = next((outcome.rested for outcome in result.outcomes if outcome.rested), None)
-        amended = first.amended
+        outcomes = result.outcomes
+        first, amended = outcomes[0], outcomes[0].amended
+        rested = first.rested
+        if len(outcomes) > 1 and rested is None:
+            rested = next((one.rested for one in outcomes if one.rested), None)
         if amended is not None and amended not in first.removed:
             rested = amended  # less of it, in its place
-        if not fills and rested is not None and not first.removed and amended is None:
-            # the commonest ack, without a dict
-            return b'{"seq":%d,"tick":%d,"fee":"%b","fills":[],"order":%b}' % (
-                first.seq,
-                tick,
-                cash(first.fee).encode(),
-                self._rested(rested),
-            )
-        body: dict[str, Any] = {
-            "seq": first.seq,
-            "tick": tick,
-            "fee": cash(first.fee),
-            "fills": [
-                self.own_fill(own)
-                for outcome in result.outcomes
-                for own in self._own.get(outcome.seq, ())
-                if own.is_taker
-            ],
-            "order": self._views.order(rested) if rested else None,
-        }
+        made = [
+            self.own_fill(own)
+            for outcome in outcomes
+            if outcome.fills
+            for own in self._own.get(outcome.seq, ())
+            if own.is_taker
+        ]
+        body = b'{"seq":%d,"tick":%d,"fee":"%b","fills":[%b],"order":%b' % (
+            first.seq,
+            tick,
+            cash(first.fee).encode(),
+            b",".join(made),
+            b"null" if rested is None else self._rested(rested),
+        )
         if first.amount:
-            body["amount"] = cash(first.amount)
+            body += b',"amount":"%b"' % cash(first.amount).encode()
         if first.number or first.amount:
-            body["number"] = first.number
+            body += b',"number":%d' % first.number
         if amended is not None:
-            body["amended"] = amended.seq
-        removed = [one.seq for outcome in result.outcomes for one in outcome.removed]
+            body += b',"amended":%d' % amended.seq
+        removed = [one.seq for outcome in outcomes if outcome.removed for one in outcome.removed]
         if removed:
-            body["removed"] = removed
-        return _json(body)
+            body += b',"removed":' + _json(removed)
+        return body + b"}"
 
     def _rested(self, order: Order) -> bytes:
         return (
@@ -83,7 +79,7 @@ class Events:
                 b"true" if order.flags & c.FLAG_POST_ONLY else b"false",
                 b"true" if order.flags & c.FLAG_REDUCE_ONLY else b"false",
                 b"cancel_taker" if order.flags & c.FLAG_STP_TAKER else b"cancel_resting",
-                _json(self._views.ledger.label(order.seq) or None),
+                _label(self._views.ledger.label(order.seq)),
             )
         )
 
@@ -103,31 +99,58 @@ class Events:
         for account in self._views.ledger.ended:
             self._views.levels.account_ended(account)
 
-    def own_fill(self, own: OwnFill) -> dict[str, Any]:
-        """A trade as one of its sides sees it."""
-        return {
-            "trade": own.key >> 1,
-            "instrument": self._views.name(own.instrument),
-            "number": own.instrument,
-            "side": "sell" if own.side else "buy",
-            "role": "taker" if own.is_taker else "maker",
-            "price": usd(own.price),
-            "quantity": contracts(own.lots),
-            "fee": cash(own.fee),
-            "order_id": own.order,
-            "seq": own.order_seq,
-            "label": own.label or None,
-            "time": own.time,
-            "mark": usd(own.mark),
-            "index": usd(own.index),
-            "position": contracts(own.position),
-            "average_price": cash(own.average_e6),
-            "realised_pnl": cash(own.realised),
-            "maker_seq": own.maker_seq,
-            "taker_seq": own.taker_seq,
-            "maker_fee": cash(own.maker_fee),
-            "taker_fee": cash(own.taker_fee),
-        }
+    def own_fill(self, own: OwnFill) -> bytes:
+        """JSON of a trade as one of its sides sees it."""
+        fill, row = own.fill, own.row
+        (
+            key,
+            _,
+            _,
+            instrument,
+            order,
+            seq,
+            label,
+            side,
+            price,
+            lots,
+            fee,
+            held,
+            cost,
+            earned,
+            _,
+            _,
+            time,
+            _,
+            _,
+        ) = row
+        return (
+            b'{"trade":%d,"instrument":"%b","number":%d,"side":"%b","role":"%b","price":"%b","quantity":"%b",'
+            b'"fee":"%b","order_id":%d,"seq":%d,"label":%b,"time":%d,"mark":"%b","index":"%b","position":"%b",'
+            b'"average_price":"%b","realised_pnl":"%b","maker_seq":%d,"taker_seq":%d,"maker_fee":"%b","taker_fee":"%b"}'
+            % (
+                key >> 1,
+                self._views.name(instrument).encode(),
+                instrument,
+                b"sell" if side else b"buy",
+                b"taker" if own.is_taker else b"maker",
+                usd(price).encode(),
+                contracts(lots).encode(),
+                cash(fee).encode(),
+                order,
+                seq,
+                _label(label),
+                time,
+                usd(fill.mark).encode(),
+                usd(fill.index).encode(),
+                contracts(held).encode(),
+                cash(average_e6(held, cost)).encode(),
+                cash(earned).encode(),
+                fill.maker_seq,
+                fill.taker_seq,
+                cash(fill.maker_fee).encode(),
+                cash(fill.taker_fee).encode(),
+            )
+        )
 
     def _trade(self, fill: Fill, time: int) -> Trade:
         return Trade(
@@ -162,9 +185,9 @@ class Events:
                     if all_trades or is_heard(channel):
                         out.append((channel, 0, _json(trade)))
                     changed[fill.instrument] = None
-                for own in self._own.get(outcome.seq, ()):
+                for own in self._own.get(outcome.seq, ()) if outcome.fills else ():
                     if is_heard(channel := f"account.{own.account}"):
-                        out.append((channel, own.account, _json({"fill": self.own_fill(own)})))
+                        out.append((channel, own.account, b'{"fill":' + self.own_fill(own) + b"}"))
                 rested = outcome.rested
                 if outcome.amended is not None and outcome.amended not in outcome.removed:
                     rested = outcome.amended  # less of it, in its place
@@ -215,3 +238,7 @@ class Events:
         underlying, day, number = raw[1], int.from_bytes(raw[2:4], "big"), raw[4]
         first = underlying << 28 | day << 12 | number << 5
         return [first + row for row in range(len(self._views.state.pages[first >> 5].terms))]
+
+
+def _label(label: str) -> bytes:
+    return _json(label) if label else b"null"

@@ -31,6 +31,8 @@ from sequencer.wire.rows import (
 _IDLE: Final = frozenset(
     {Kind.TICK, Kind.FEED, Kind.SURFACE, Kind.RISK, Kind.LIST, Kind.FIX, Kind.SET_SIGNER}
 )
+# Plain numbers: rows are written out by what handles enums slowly.
+_TRADE, _FILLED, _NONE = int(TradeKind.TRADE), int(State.FILLED), int(Why.NONE)
 _ORDERS: Final = frozenset({Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.FORCED_ORDER, Kind.AMEND})
 
 
@@ -203,8 +205,9 @@ class Ledger:
         if handler is not None:
             handler(kind, fields, out, label)
         fills: list[OwnFill] = []
-        for place, fill in enumerate(out.fills):
-            fills += self._filled(fill, place)
+        if out.fills:
+            for place, fill in enumerate(out.fills):
+                fills += self._filled(fill, place)
         for gone in out.removed:
             if gone is not self._moved_on:  # it goes on under another number
                 self._removed(gone, kind)
@@ -253,8 +256,9 @@ class Ledger:
         self._spend(account, out.fee)
         if label:
             self._keep(seq, Kept(seq, label))
-        head: list[int | str] = [seq, account, nonce, label, instrument, flags, price, lots, expires]
-        self._batch.orders.append([*head, self._time, out.fee, self._touch(account).cash])
+        cash = self._touch(account).cash
+        row = [seq, account, nonce, label, instrument, flags, price, lots, expires, self._time, out.fee, cash]
+        self._batch.orders.append(row)
         self._taker = _Taker(seq, account, flags, lots, lots, price)
 
     def _amended(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
@@ -282,7 +286,8 @@ class Ledger:
 
     def _go_on(self, taker: "_Taker", out: Outcome) -> None:
         """What has become of an order on its way: it rests, ends, or waits for the next record."""
-        taker.left -= sum(fill.quantity for fill in out.fills)
+        for fill in out.fills:
+            taker.left -= fill.quantity
         if out.pending:
             return
         self._taker = None
@@ -296,18 +301,18 @@ class Ledger:
                 self._amend(1, taker.account, number, [*change, -1, 0])
             return
         self._leave(taker.seq)
-        state, why = State.FILLED, Why.NONE
+        state, why = _FILLED, _NONE
         if taker.left:
-            state, why = State.CANCELLED, Why.LIMIT
+            state, why = int(State.CANCELLED), int(Why.LIMIT)
             if taker.flags & c.FLAG_REDUCE_ONLY:
-                why = Why.REDUCE_ONLY
+                why = int(Why.REDUCE_ONLY)
             elif taker.flags >> c.FLAG_TIF_SHIFT & 3:
-                why = Why.IOC
+                why = int(Why.IOC)
             elif taker.flags & c.FLAG_STP_TAKER:
-                why = Why.SELF_TRADE
+                why = int(Why.SELF_TRADE)
         self._close(number, state, why)
 
-    def _close(self, number: int, state: State, why: Why) -> None:
+    def _close(self, number: int, state: int, why: int) -> None:
         self._batch.closes.append([number, state, why, self._time, self._seq])
 
     def _removed(self, order: Order, kind: int) -> None:
@@ -358,78 +363,77 @@ class Ledger:
     # --- trades -------------------------------------------------------------------------------------
 
     def _filled(self, fill: Fill, place: int) -> tuple[OwnFill, OwnFill]:
-        maker = self._side(fill, place, is_taker=False)
-        taker = self._side(fill, place, is_taker=True)
+        maker = self._side(fill, place, False)
+        taker = self._side(fill, place, True)
         if not fill.maker_left:
-            self._close(maker.order, State.FILLED, Why.NONE)
+            kept = self.kept.get(fill.maker_seq)
+            self._close(fill.maker_seq if kept is None else kept.id, _FILLED, _NONE)
             self._leave(fill.maker_seq)
         return maker, taker
 
     def _side(self, fill: Fill, place: int, is_taker: bool) -> OwnFill:
-        account = fill.taker if is_taker else fill.maker
-        seq = fill.taker_seq if is_taker else fill.maker_seq
-        own = OwnFill(
-            trade_key(self._seq, place, is_taker), TradeKind.TRADE, account, fill.instrument, self._time
-        )
-        own.order = own.order_seq = seq
+        if is_taker:
+            account, seq, side, fee = fill.taker, fill.taker_seq, fill.side, fill.taker_fee
+        else:
+            account, seq, side, fee = fill.maker, fill.maker_seq, 1 - fill.side, fill.maker_fee
         kept = self.kept.get(seq)
-        if kept is not None:
-            own.order, own.label = kept.id, kept.label
-        own.side = fill.side if is_taker else 1 - fill.side
-        own.price, own.lots, own.is_taker = fill.maker_price, fill.quantity, is_taker
-        own.fee = fill.taker_fee if is_taker else fill.maker_fee
-        own.mark, own.index = fill.mark, fill.index
-        own.maker_seq, own.taker_seq = fill.maker_seq, fill.taker_seq
-        own.maker_fee, own.taker_fee = fill.maker_fee, fill.taker_fee
-        self._book(own)
-        self._spend(account, own.fee)
-        return own
+        order, label = (seq, "") if kept is None else (kept.id, kept.label)
+        instrument, lots, price = fill.instrument, fill.quantity, fill.maker_price
+        total, basis, earned = self._book(account, instrument, -lots if side else lots, price)
+        if fee:
+            total.cash -= fee
+            total.fees += fee
+        key = trade_key(self._seq, place, is_taker)
+        row: list[int | str] = [key, _TRADE, account, instrument, order, seq, label, side, price, lots, fee]
+        row += (basis.lots, basis.cost, earned, basis.realised, total.cash, self._time, fill.mark, fill.index)
+        self._batch.trades.append(row)
+        return OwnFill(row, is_taker, fill)
 
-    def _book(self, own: OwnFill) -> None:
-        """Moves a position and its account's cash by one side of a trade, and makes its row."""
-        account, instrument = own.account, own.instrument
-        held = self.positions.setdefault(account, {})
+    def _book(self, account: int, instrument: int, lots: int, price: int) -> tuple[Totals, Basis, int]:
+        """Moves a position by `lots` (negative: sold), and its account's cash; the two, and what that has earned."""
+        held = self.positions.get(account)
+        if held is None:
+            held = self.positions[account] = {}
         basis = held.get(instrument)
         if basis is None:
             basis = held[instrument] = Basis()
-        batch = self._batch
-        if (account, instrument) not in batch.touched_positions:
-            batch.touched_positions[account, instrument] = (basis.lots, basis.cost, basis.realised)
-        lots = -own.lots if own.side else own.lots
-        own.realised = basis.trade(lots, own.price)
-        own.position, own.cost = basis.lots, basis.cost
-        own.realised_position, own.average_e6 = basis.realised, basis.average_e6()
+        touched, at = self._batch.touched_positions, (account, instrument)
+        if at not in touched:
+            touched[at] = (basis.lots, basis.cost, basis.realised)
+        earned = basis.trade(lots, price)
         if basis.lots == 0:
             del held[instrument]
         total = self._touch(account)
-        total.cash -= lots * own.price
-        total.realised += own.realised
-        of_order: list[int | str] = [
-            own.order,
-            own.order_seq,
-            own.label,
-            own.side,
-            own.price,
-            own.lots,
-            own.fee,
-        ]
-        after = [own.position, own.cost, own.realised, own.realised_position]
-        at = [total.cash - own.fee, own.time, own.mark, own.index]
-        batch.trades.append([own.key, own.kind, account, instrument, *of_order, *after, *at])
+        total.cash -= lots * price
+        total.realised += earned
+        return total, basis, earned
 
     def _moved(
         self, account: int, kind: TradeKind, moved: Sequence[tuple[int, int, int]], sign: int, at: int
     ) -> int:
         """Positions that leave (`sign` -1) or come at a price without an order; what that has earned."""
-        earned = 0
+        sum_earned = 0
         for place, (instrument, lots, price) in enumerate(moved):
-            own = OwnFill(trade_key(self._seq, at + place, sign > 0), kind, account, instrument, self._time)
-            own.is_taker = sign > 0
-            own.side = c.SELL if lots * sign < 0 else c.BUY
-            own.lots, own.price, own.mark = abs(lots), price, price
-            self._book(own)
-            earned += own.realised
-        return earned
+            total, basis, earned = self._book(account, instrument, sign * lots, price)
+            key = trade_key(self._seq, at + place, sign > 0)
+            side = c.SELL if lots * sign < 0 else c.BUY
+            row: list[int | str] = [
+                key,
+                int(kind),
+                account,
+                instrument,
+                -1,
+                -1,
+                "",
+                side,
+                price,
+                abs(lots),
+                0,
+            ]
+            row += (basis.lots, basis.cost, earned, basis.realised, total.cash, self._time, price, 0)
+            self._batch.trades.append(row)
+            sum_earned += earned
+        return sum_earned
 
     def _settled(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
         del kind, label
@@ -459,7 +463,8 @@ class Ledger:
     # --- cash ---------------------------------------------------------------------------------------
 
     def _touch(self, account: int) -> Totals:
-        touched, total = self._batch.touched_accounts, self.totals.get(account)
+        total = self.totals.get(account)
+        touched = self._batch.touched_accounts
         if account not in touched:
             touched[account] = None if total is None else total.values()
         if total is None:

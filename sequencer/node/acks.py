@@ -19,7 +19,7 @@ from sequencer.rollup.vouched import Claim
 from sequencer.wire.labels import LABEL_LIMIT, checked_label
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every order, and that costs twice as much
 class Reply:
     """Where the answer to a submission goes."""
 

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import logging
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,6 +55,7 @@ from sequencer.rollup.withdrawals import Withdrawals
 from sequencer.wire.rows import Batch as HistoryBatch
 
 SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
+SWITCH_S = 0.0005  # Python gives the lock to another thread after so long, at the latest
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +213,9 @@ class Service:
         # What was recovered stays; the collector need not look at it again, nor after every few hundred records.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 20, 100)
+        gc.set_threshold(10_000, 40, 100)  # a look at so many young objects is 2 to 3 ms
+        # The log's thread comes back from the disk while a tick is applied; acknowledgements wait for it.
+        sys.setswitchinterval(SWITCH_S)
         await self.ipc.start(socket_path)
         if self.worker is not None:
             self.worker.start()

@@ -160,20 +160,24 @@ class Driver:
 
         What waits at the end still gets its tick, and returning says that all of it is durable and acknowledged.
         """
-        wait_s = self.config.tick_ms / 1000
         while not self._ending:
             if not len(self.intake) and not self._system:
                 self._arrived.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), idle_s)
-            if len(self.intake) < self.config.tick_records:
-                await asyncio.sleep(wait_s)
-            else:
-                await asyncio.sleep(0)
+            await asyncio.sleep(self._collects_s())
             await self.tick()
         while len(self.intake):
             await self.tick()
         await self.flush()
+
+    def _collects_s(self) -> float:
+        """Seconds to go on collecting: what has come while the tick before was applied has waited that long already."""
+        oldest_ns = self.intake.oldest_ns
+        if len(self.intake) >= self.config.tick_records:
+            return 0.0
+        waited_s = 0.0 if oldest_ns is None else (self.clock.monotonic_ns() - oldest_ns) * 1e-9
+        return max(0.0, self.config.tick_ms / 1000 - waited_s)
 
     def end(self) -> None:
         """Lets `run` come to its end. What is offered from now on may find no tick."""

@@ -56,6 +56,12 @@ class Intake:
         """Submissions waiting."""
         return len(self._waiting) + len(self._put_off)
 
+    @property
+    def oldest_ns(self) -> int | None:
+        """When the one that has waited longest came; None when none waits."""
+        waiting = self._put_off or self._waiting
+        return waiting[0].arrived_ns if waiting else None
+
     def offer(self, submission: Submission) -> int:
         """0 when queued; else QUEUE_FULL or RATE_LIMITED, and then it is not.
 

@@ -31,7 +31,7 @@ STOP_S: Final = 5.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every order, and that costs twice as much
 class Claim:
     """Record `seq`, the signer that was named for it, and who named it."""
 

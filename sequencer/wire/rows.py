@@ -1,9 +1,9 @@
 """What the ledger hands to the store: rows of a tick as plain lists, in the order of the tables' columns."""
 
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
-from sequencer.protocol import constants as c
+from sequencer.protocol.outcome import Fill
 
 ROWS_MAX: Final = 200  # of a page
 ROWS: Final = 50  # where none are asked for
@@ -83,49 +83,21 @@ class Kept:
 
 
 class OwnFill:
-    """One side of a trade. Prices in ticks, quantities in lots (`position` signed), money in 1e-6 USD."""
+    """One side of a trade: its row (tables.py, `trades`), and the trade. Prices in ticks, quantities in lots (the
+    position's signed), money in 1e-6 USD.
+    """
 
-    __slots__ = (
-        "account",
-        "average_e6",
-        "cost",
-        "fee",
-        "index",
-        "instrument",
-        "is_taker",
-        "key",
-        "kind",
-        "label",
-        "lots",
-        "maker_fee",
-        "maker_seq",
-        "mark",
-        "order",
-        "order_seq",
-        "position",
-        "price",
-        "realised",
-        "realised_position",
-        "side",
-        "taker_fee",
-        "taker_seq",
-        "time",
-    )
+    __slots__ = ("fill", "is_taker", "row")
 
-    def __init__(self, key: int, kind: TradeKind, account: int, instrument: int, time: int) -> None:
-        self.key = key
-        self.kind = kind
-        self.account = account
-        self.instrument = instrument
-        self.time = time
-        self.order = self.order_seq = -1
-        self.label = ""
-        self.side = c.BUY
-        self.price = self.lots = self.fee = self.mark = self.index = 0
-        self.is_taker = False
-        self.position = self.cost = self.realised = self.realised_position = self.average_e6 = 0
-        self.maker_seq = self.taker_seq = -1
-        self.maker_fee = self.taker_fee = 0
+    def __init__(self, row: list[Any], is_taker: bool, fill: Fill) -> None:
+        self.row = row
+        self.is_taker = is_taker
+        self.fill = fill
+
+    @property
+    def account(self) -> int:
+        """Whose side it is."""
+        return self.fill.taker if self.is_taker else self.fill.maker
 
 
 class Batch:

@@ -61,6 +61,10 @@ class _Transport(asyncio.Transport):
         self.closed = False
         self.written = []
         self.unsent = 0
+        self.high = None
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        self.high = high
 
     def is_closing(self):
         return self.closed
@@ -132,6 +136,17 @@ def test_messages_of_one_turn__leave_as_one_write():
             assert connection.send(message)
         await asyncio.sleep(0)
         assert transport.written == [b"".join(map(encode_frame, messages))]
+
+    run(scenario())
+
+
+def test_peer__counts_as_slow_from_as_much_as_a_busy_tick_leaves_unread_on():
+    async def scenario():
+        transport = _Transport()
+        Connection(lambda *_: None).connection_made(transport)
+        record = encode_frame(Submit([(2**32, bytes(93), bytes(20), "")]))
+        # At 20,000 records a second a tick may take a third of a second, and none is refused for it.
+        assert 20_000 // 3 * len(record) < transport.high < ipc.BUFFER_BYTES_MAX
 
     run(scenario())
 

@@ -369,3 +369,29 @@ def test_message__that_waits_for_marks__is_forgotten_with_the_state_that_it_wait
         assert rig.ticks == []
 
     play(body)
+
+
+def test_collecting__counts_from_the_first_arrival_also_while_a_tick_is_applied() -> None:
+    async def test(rig: Rig) -> None:
+        rig.driver.config = DriverConfig(tick_ms=200.0, tick_records=3)
+        now_ns = rig.clock.monotonic_ns
+        assert rig.driver._collects_s() == 0.2  # what wakes it is no submission
+
+        def offer(waited_s: float) -> None:
+            one = rig.little.orders(1)[0]
+            one.arrived_ns = now_ns() - int(waited_s * 1e9)
+            assert not rig.driver.offer(one)
+
+        offer(0.15)
+        assert 0.0 < rig.driver._collects_s() <= 0.05
+        offer(0.0)  # the first counts
+        assert 0.0 < rig.driver._collects_s() <= 0.05
+        offer(0.0)  # and a tick that is full does not wait
+        assert rig.driver._collects_s() == 0.0
+        rig.intake.take(2)
+        assert 0.15 < rig.driver._collects_s() <= 0.2
+        rig.intake.take(1)
+        offer(0.3)
+        assert rig.driver._collects_s() == 0.0
+
+    play(test)
