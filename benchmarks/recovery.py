@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sequencer.development import FEEDS, devnet_params, feed_key
-from sequencer.engine.engine import Engine, Submission, is_signed, replay
+from sequencer.engine.engine import Engine, Submission, replay
+from sequencer.engine.signed import is_signed
 from sequencer.engine.snapshots import recover, save
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.history.history import History

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
+from sequencer.engine.signed import is_signed, signers_of
 from sequencer.log.interface import Entry, LoggedSegment
 from sequencer.protocol import batch, codec, forced, plans
 from sequencer.protocol import constants as c
@@ -27,7 +28,6 @@ _FLAGS_AT = 9  # of all three
 _INBOX = frozenset(bytes([kind]) for kind in c.INBOX_KINDS)
 _REPORTS = frozenset({_FEED, _SURFACE})
 _FEED_AT = 2  # of both
-_SIGNED = frozenset(bytes([kind]) for kind, layout in codec.LAYOUTS.items() if layout.signed)
 # Of FOK and post-only orders that do not hold, what a tick may execute: nobody pays for it, and all others wait for it.
 UNDONE_MAX = 2 * c.PLAN_RECORDS_MAX
 # What a submission cannot be, whoever vouches for it: what only L1 says, and a tick inside the tick.
@@ -330,11 +330,6 @@ def _label(submission: Submission) -> tuple[int, int, str]:
     )
 
 
-def is_signed(raw: bytes) -> bool:
-    """Whether a record is of a kind that somebody signs."""
-    return raw[:1] in _SIGNED
-
-
 def replay(
     state: State,
     entry: Entry,
@@ -350,10 +345,10 @@ def replay(
     """
     if state.globals.seq != entry.first_seq:
         raise ReplayError(f"log goes on at seq {entry.first_seq}, the state stands at {state.globals.seq}")
-    recovers = not (is_verified and entry.holds)
+    named = None if is_verified and entry.holds else signers_of(list(entry.raws()), state.domain)
     for _, records, work in entry.segments:
         for raw in records:
-            out = apply(state, raw, None if recovers else _entitled(state, raw))
+            out = apply(state, raw, _entitled(state, raw) if named is None else next(named))
             if observe is not None:
                 observe(raw, out)
         if state.globals.work != work:
@@ -367,7 +362,7 @@ def _entitled(state: State, raw: bytes) -> bytes | None:
     if raw[:1] in _REPORTS:
         keys = state.params.feed_keys
         return keys[raw[_FEED_AT]] if len(raw) > _FEED_AT and raw[_FEED_AT] < len(keys) else None
-    if raw[:1] in _SIGNED:
+    if is_signed(raw):
         account = state.account(int.from_bytes(raw[1:5], "big"))
         return None if account is None else account.owner
     return None

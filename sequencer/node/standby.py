@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sequencer.engine.engine import ReplayError, is_signed
+from sequencer.engine.engine import ReplayError
+from sequencer.engine.signed import is_signed
 from sequencer.engine.snapshots import recover, save
 from sequencer.engine.views import QueryError
 from sequencer.genesis import genesis_root, genesis_state

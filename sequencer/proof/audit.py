@@ -4,10 +4,11 @@ An `Audit` owns the state that the right batches so far give, takes the next one
 place that can be proved wrong: a `Fault`. It knows nothing of the sequencer's but what was posted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sequencer.engine.signed import signers_of
 from sequencer.l1.follower import PostedBatch
 from sequencer.log.interface import LoggedSegment
 from sequencer.protocol import batch as batches
@@ -104,8 +105,9 @@ class Audit:
         self._inbox, self.segments = None, []
         record = 0
         segments = batches.decode(batch.payload, batch.segments)
+        named = signers_of([raw for segment in segments for raw in segment.records], state.domain)
         for number, segment in enumerate(segments):
-            found = self._segment(batch, number, segment, record)
+            found = self._segment(batch, number, segment, record, named)
             if found is not None:
                 return found
             record += len(segment.records)
@@ -128,26 +130,36 @@ class Audit:
 
     def advance(self, batch: PostedBatch, segments: int | None = None) -> None:
         """Applies the records of a batch, or of its first `segments`, and judges nothing."""
-        for segment in batches.decode(batch.payload, batch.segments)[:segments]:
-            for raw in segment.records:
-                apply(self.state, raw)
+        taken = batches.decode(batch.payload, batch.segments)[:segments]
+        raws = [raw for segment in taken for raw in segment.records]
+        for raw, signer in zip(raws, signers_of(raws, self.state.domain), strict=True):
+            apply(self.state, raw, signer)
 
     def _segment(
-        self, batch: PostedBatch, number: int, segment: batches.Segment, first_record: int
+        self,
+        batch: PostedBatch,
+        number: int,
+        segment: batches.Segment,
+        first_record: int,
+        named: Iterator[bytes | None],
     ) -> Fault | None:
         state = self.state
-        told: list[str] = []
+        outs: list[Outcome] = []
         for place, raw in enumerate(segment.records, start=first_record):
             if raw[0] in c.INBOX_KINDS and self._inbox is None and (wrong := self._wrong_message(raw)):
                 # Whether it can be proved wrong shows at the end, in the running hash.
                 self._inbox = (number, place, wrong)
-            out = apply(state, raw)
+            out = apply(state, raw, next(named))
             self._observe(raw, out)
-            told.append(name_of(raw) + ("" if out.reason is Reason.OK else f" refused {out.reason.name}"))
+            outs.append(out)
         root = state.root()
         if root[: c.ELEMENT_BYTES] == segment.root:
             self.segments.append((root, list(segment.records), state.globals.work))
             return None
+        told = [
+            name_of(raw) + ("" if out.reason is Reason.OK else f" refused {out.reason.name}")
+            for raw, out in zip(segment.records, outs, strict=True)
+        ]
         why = f"the root is not what the records give ({', '.join(told)})"
         return Fault(batch.batch_id, number, FaultKind.ROOT, first_record, root, segment.root, why)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sequencer.engine.engine import CONTINUE, ReplayError, is_signed, replay
+from sequencer.engine.engine import CONTINUE, ReplayError, replay
+from sequencer.engine.signed import is_signed
 from sequencer.engine.snapshots import discard, newest
 from sequencer.l1.follower import RolledBack
 from sequencer.log.interface import Entry, LoggedSegment, Redone

@@ -10,7 +10,8 @@ import pytest
 import zstandard
 
 from sequencer.engine import snapshots
-from sequencer.engine.engine import ReplayError, is_signed, replay
+from sequencer.engine.engine import ReplayError, replay
+from sequencer.engine.signed import is_signed
 from sequencer.engine.snapshots import Aside, load, recover, save
 from sequencer.local.bench import key_of, owner_of
 from sequencer.log.sqlite import SqliteLog
