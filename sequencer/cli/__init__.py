@@ -14,6 +14,7 @@ _COMMANDS = {
     "replay": "sequencer.cli.operate:replay",
     "watch": "sequencer.cli.watch:watch",
     "check": "sequencer.cli.check:check",
+    "compact": "sequencer.cli.compact:compact",
     "bench": "sequencer.cli.operate:bench",
     "init": "sequencer.cli.init:init",
     "node": "sequencer.node.process:main",

@@ -191,20 +191,29 @@ def _from(db: sqlite3.Connection, offset: int) -> tuple[list[tuple[int, bytes, b
     return rows, None
 
 
-def put_pack(db: sqlite3.Connection) -> int:
-    """Packs the oldest ticks, up to PACK_BYTES of them, in one transaction; bytes of their bodies, 0: there are none.
+def first_tick(db: sqlite3.Connection, end: int) -> int | None:
+    """Offset of the oldest tick before `end` that is in no pack."""
+    row = db.execute("SELECT MIN(offset) FROM ticks WHERE offset < ?", (end,)).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def put_pack(db: sqlite3.Connection, end: int = 2**62) -> int:
+    """Packs the oldest ticks before offset `end`, up to PACK_BYTES of them, in one transaction; bytes of their bodies,
+    0: there are none.
 
     Raises LogError when their chain is broken, sqlite3.Error.
     """
     rows: list[tuple[int, bytes, bytes]] = []
     size = 0
-    for offset, chained, body in db.execute("SELECT offset, hash, body FROM ticks ORDER BY offset"):
+    oldest = db.execute("SELECT offset, hash, body FROM ticks WHERE offset < ? ORDER BY offset", (end,))
+    for offset, chained, body in oldest:
         rows.append((offset, chained, body))
         size += len(body)
         if size >= PACK_BYTES:
             break
     if not rows:
         return 0
+    oldest.close()
     first, end = rows[0][0], rows[-1][0] + 1
     previous = hash_before(db, first)
     for offset, chained, body in rows:

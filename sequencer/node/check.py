@@ -18,6 +18,7 @@ from sequencer.checksums import FROM_COPY, damaged, guarded
 from sequencer.engine import snapshots
 from sequencer.l1.txstore import REMEDY as TX_REMEDY
 from sequencer.log.interface import LogError
+from sequencer.log.packs import LogArchived
 from sequencer.log.sqlite import LogReader
 from sequencer.rollup.batcher import compare
 
@@ -92,6 +93,7 @@ def check_folder(folder: Path, progress: Progress = lambda *_: None, whole_log: 
     if (
         {"log.sqlite", "batches.sqlite"} <= by_name.keys()
         and not by_name["log.sqlite"].findings
+        and not by_name["log.sqlite"].note
         and whole_log
     ):
         with contextlib.suppress(sqlite3.DatabaseError):  # found above
@@ -171,6 +173,8 @@ def _check_chain(
                 progress("log.sqlite, chain", offset + 1, end)
                 rest(time.monotonic() - begun)
                 begun = time.monotonic()
+    except LogArchived as error:
+        one.note = f"{error.reason}; from there on it was not compared"
     except LogError as error:
         one.found(error.reason, FROM_COPY)
 

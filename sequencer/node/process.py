@@ -39,6 +39,7 @@ from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.log.interface import LogError
 from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedSource
+from sequencer.node import archiver
 from sequencer.node.folder import FolderHeld, only_process
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
@@ -344,6 +345,14 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     show_default=True,
     help=f"how long ended orders, trades and cash are kept; 0 for ever, else at least {histories.DAYS_MIN}",
 )
+@click.option(
+    "--archive-after",
+    "archive_after_s",
+    type=COUNT_OR_NONE,
+    default=archiver.AFTER_S,
+    show_default=True,
+    help="seconds after its challenge window that a batch's records stay in log.sqlite, then in archive/; 0 for ever",
+)
 @click.option("--rebond", is_flag=True, help="after a roll-back, make up the bond with this key")
 @click.option("--standby", is_flag=True, help="follow while another leads; take over when it is silent")
 @click.option("--hand-over", is_flag=True, help="post what there is, let the next member lead, and end")
@@ -377,6 +386,7 @@ def main(
     batch_bytes: int | None,
     snapshot_ticks: int,
     history_days: int,
+    archive_after_s: int,
     rebond: bool,
     standby: bool,
     hand_over: bool,
@@ -412,6 +422,7 @@ def main(
                 batch_payload_bytes=batch_bytes,
                 snapshot_ticks=snapshot_ticks,
                 history_days=history_days,
+                archive_after_s=archive_after_s,
                 gateway_users=admission.trusted_users(gateway_users),
                 children=children,
             )

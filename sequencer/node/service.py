@@ -34,6 +34,7 @@ from sequencer.log.sqlite import SqliteLog
 from sequencer.market.feeds import FeedSource
 from sequencer.node.acks import Acks, TickOutput, claims
 from sequencer.node.answers import Answers
+from sequencer.node.archiver import Archiver
 from sequencer.node.check import Scrub
 from sequencer.node.gate import Gate
 from sequencer.node.inbox import Inbox
@@ -156,6 +157,14 @@ class Service:
             self.acks.take, self.answers.ask, health=self.gate.health, users=config.gateway_users
         )
         self._scrub = Scrub(config.folder)
+        self._archiver: Archiver | None = None
+        if config.deployment is not None and config.archive_after_s:
+            self._archiver = Archiver(
+                config.folder,
+                config.deployment.challenge_window_s + config.archive_after_s,
+                lambda: self.pace.last_posted,
+                lambda: self.state.globals.time,
+            )
         self.status = Status(
             *(self.clock, self.driver, self.views, self.keeper, self.history, self.batcher, self.recovery),
             *(self.vouched, self._scrub, self.pace, self.roll_backs, self.gate),
@@ -220,6 +229,8 @@ class Service:
         if self.worker is not None:
             self.worker.start()
         self._scrub.start()
+        if self._archiver is not None:
+            self._archiver.start()
         if run:
             task = asyncio.create_task(self.driver.run())
             task.add_done_callback(self._on_driver_end)
@@ -247,6 +258,8 @@ class Service:
         if self.worker is not None:
             await self.worker.stop()
         await asyncio.to_thread(self._scrub.stop)
+        if self._archiver is not None:
+            await asyncio.to_thread(self._archiver.stop)
         await asyncio.to_thread(self.vouched.stop)
         self.driver.close()
         self.batcher.close()

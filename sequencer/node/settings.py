@@ -6,6 +6,7 @@ from pathlib import Path
 from sequencer.history import history as histories
 from sequencer.keeper.keeper import KeeperConfig
 from sequencer.l1.deploy import Deployment
+from sequencer.node import archiver
 from sequencer.protocol.params import Params
 from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
@@ -21,6 +22,7 @@ class ServiceConfig:
     `idle_interval_s`: between batches while the log holds nothing but prices and marks; `takeover_s` may ask for more.
     `gateway_users`: whose processes are gateways (api/admission.py); None: this user's and root's.
     `history_days`: how long ended orders, trades and cash are kept in the history; 0: for ever.
+    `archive_after_s`: how long after its challenge window a batch's records stay in the log's own file; 0: for ever.
     `work_lag_s`: when more work waits for L1 than it takes in that time, new risk is refused (docs/OPERATIONS.md).
     `children`: starts the process that talks to L1.
     `chain_id` and `verifying_contract`: what records are signed under without a deployment.
@@ -40,6 +42,7 @@ class ServiceConfig:
     snapshot_ticks: int = 5_000
     work_lag_s: int = 600
     history_days: int = histories.DAYS
+    archive_after_s: int = archiver.AFTER_S
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
     gateway_users: frozenset[int] | None = None
