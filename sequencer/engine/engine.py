@@ -5,7 +5,7 @@ number nor a byte on L1; what stays is logged, and only then acknowledged. No cl
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -30,6 +30,7 @@ _REPORTS = frozenset({_FEED, _SURFACE})
 _FEED_AT = 2  # of both
 # Of FOK and post-only orders that do not hold, what a tick may execute: nobody pays for it, and all others wait for it.
 UNDONE_MAX = 2 * c.PLAN_RECORDS_MAX
+CONTINUES_MAX = 128  # records of one order between pauses: some milliseconds
 # What a submission cannot be, whoever vouches for it: what only L1 says, and a tick inside the tick.
 _SYSTEM_ALONE = _INBOX | {bytes([Kind.TICK]), bytes([Kind.CONTINUE])}
 
@@ -107,6 +108,22 @@ class Engine:
 
         One in which nothing held is left out as a whole, unless `is_kept`: then its TICK stays.
         """
+        steps = self.steps(time, system, submissions, is_kept)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                tick: Tick = end.value
+                return tick
+
+    def steps(
+        self, time: int, system: list[bytes], submissions: list[Submission], is_kept: bool = False
+    ) -> Generator[None, None, Tick]:
+        """As `run`, but an order of many records pauses after each CONTINUES_MAX of them.
+
+        Nobody else's record can come in between (the transition lets only CONTINUE follow); what can go on are the
+        acknowledgements of the ticks before, queries, and the queue. Whoever gives up at a pause needs another state.
+        """
         state = self.state
         state.map.roots()  # none that a tick has left which did not end
         first_seq = state.globals.seq
@@ -116,6 +133,8 @@ class Engine:
         time = max(time, state.globals.time)
         taken_over: list[Result] = []
         while state.globals.taker is not None:  # of the last batch of a leader that is gone
+            if len(taken_over) % CONTINUES_MAX == CONTINUES_MAX - 1:
+                yield
             taken_over.append(Result(Submission(CONTINUE, None), [self._try(CONTINUE, None)]))
             if taken_over[-1].outcomes[-1].failed:  # one order, and nothing of it has happened
                 taken_over = [
@@ -140,14 +159,15 @@ class Engine:
                     continue
             system_results.append(result)
             kept += _is_kept(raw, result.outcomes[0])
-            self._continue(result)
+            yield from self._continue(result)
         submissions.sort(key=_class)
         before_takers = bisect_right(submissions, c.CLASS_CANCEL, key=_class)
-        results = self._submit_all(submissions[:before_takers])
+        results: list[Result] = []
+        yield from self._submit_all(submissions[:before_takers], results)
         for raw in self.sweeps(time):  # what has died in this tick must not stand in a taker's way
             system_results.append(Result(Submission(raw, None), [self._try(raw, None)]))
             kept += system_results[-1].reason is Reason.OK
-        results += self._submit_all(submissions[before_takers:])
+        yield from self._submit_all(submissions[before_takers:], results)
         kept += sum(result.reason is Reason.OK for result in results)
         labels = [
             _label(one.submission) for one in results if one.submission.label and one.reason is Reason.OK
@@ -163,9 +183,14 @@ class Engine:
         entry = Entry(first_seq, time, state.root(), segments, labels, holds=True)
         return Tick(number, entry, results, system_results, waiting, put_off=self._put_off)
 
-    def _submit_all(self, submissions: list[Submission]) -> list[Result]:
-        results = (self._submit(one) for one in submissions)
-        return [result for result in results if result is not None]
+    def _submit_all(self, submissions: list[Submission], results: list[Result]) -> Iterator[None]:
+        for one in submissions:
+            result = self._submit(one)
+            if result is None:
+                continue
+            results.append(result)
+            if result.outcomes[-1].pending:
+                yield from self._continue(result)
 
     def _submit(self, submission: Submission) -> Result | None:
         if submission.raw[:1] in _SYSTEM_ALONE:
@@ -174,9 +199,7 @@ class Engine:
         if raw[:1] in _ORDERS and len(raw) > _FLAGS_AT and plans.is_atomic(raw[_FLAGS_AT]):
             return self._submit_atomic(submission)
         result = Result(submission, [self._try(raw, submission.signer)])
-        if result.reason is Reason.OK:
-            self._continue(result)
-        else:
+        if result.reason is not Reason.OK:
             self._explain(result, result.reason)
         return result
 
@@ -217,7 +240,8 @@ class Engine:
         is_put_off = of_account >= c.PLAN_RECORDS_MAX or of_all >= UNDONE_MAX
         can_fill = not is_put_off and self._can_fill()
         if can_fill:
-            self._continue(result)
+            while result.outcomes[-1].pending:  # at most PLAN_RECORDS_MAX
+                result.outcomes.append(self._try(CONTINUE, None))
             if not result.outcomes[-1].failed:
                 return result
         else:
@@ -268,8 +292,10 @@ class Engine:
         is_surface = raw[:1] == _SURFACE and int.from_bytes(raw[1:2] + raw[3:5], "big") in self.state.expiries
         return class_of(raw), 0 if raw[:1] == _FEED else 1 if is_surface else 2
 
-    def _continue(self, result: Result) -> None:
+    def _continue(self, result: Result) -> Iterator[None]:
         while result.outcomes[-1].pending:
+            if len(result.outcomes) % CONTINUES_MAX == 0:
+                yield
             result.outcomes.append(self._try(CONTINUE, None))
 
     def _try(self, raw: bytes, signer: bytes | None) -> Outcome:

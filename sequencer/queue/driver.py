@@ -48,6 +48,7 @@ class Metrics:
     apply_s_total: float = 0.0
     append_s_total: float = 0.0
     log_errors: int = 0
+    pauses: int = 0  # of ticks, for what waits while an order of many records is executed
     last_error: str = field(default="")
     clock_error: str = field(default="")  # why no tick begins
 
@@ -220,7 +221,11 @@ class Driver:
                 return
             generation = self._generation
             began = self.clock.monotonic_ns()
-            tick = self.engine.run(now_s, system, submissions, beats)
+            tick = await self._apply(now_s, system, submissions, beats)
+            if tick is None:
+                await self._settle()
+                self.on_refused(submissions, self.metrics.last_error)
+                return
             self._held = tick.waiting
             took_s = (self.clock.monotonic_ns() - began) * 1e-9
             for result in tick.results:
@@ -239,6 +244,23 @@ class Driver:
                 self.on_refused(submissions, self.metrics.last_error)
                 return
             self._append = asyncio.create_task(self._make_durable(tick, submissions))
+
+    async def _apply(
+        self, now_s: int, system: list[bytes], submissions: list[Submission], beats: bool
+    ) -> Tick | None:
+        """The tick, with a turn of the event loop at each pause of a long order. None: its state is gone meanwhile."""
+        generation = self._generation
+        steps = self.engine.steps(now_s, system, submissions, beats)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                tick: Tick = end.value
+                return tick
+            self.metrics.pauses += 1
+            await asyncio.sleep(0)
+            if generation != self._generation:  # the log has refused the tick before
+                return None
 
     async def _do_quiet_work(self) -> None:
         for one in self._quiet:

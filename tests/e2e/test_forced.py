@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,11 +137,11 @@ class Withholder(Engine):
 
     withholds = False
 
-    def run(
+    def steps(
         self, time: int, system: list[bytes], submissions: list[Submission], is_kept: bool = False
-    ) -> Tick:
+    ) -> Generator[None, None, Tick]:
         kept = [raw for raw in system if not self.withholds or raw[0] != Kind.RISK]
-        return super().run(time, kept, submissions, is_kept)
+        return super().steps(time, kept, submissions, is_kept)
 
     def _mark(self, raw: bytes) -> list[Result]:
         return [] if self.withholds else super()._mark(raw)

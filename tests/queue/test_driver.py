@@ -3,12 +3,12 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import pytest
 
 from sequencer.clock import ManualClock
-from sequencer.engine.engine import Engine, Submission, Tick, replay
+from sequencer.engine.engine import CONTINUES_MAX, Engine, Submission, Tick, replay
 from sequencer.log.interface import Entry, LogError, LogLost
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -207,6 +207,87 @@ def test_log_error__loses_its_tick_and_the_one_applied_behind_it_and_no_other(lo
         assert rig.told()[-2:] == lost
         assert rig.recovered().root() == rig.engine.state.root()
         assert rig.driver.metrics.last_error == ""
+
+    play(body)
+
+
+MAKERS = 9 * CONTINUES_MAX  # an order that meets them has two pauses
+
+
+def with_makers(rig: Rig) -> Submission:
+    """Many small orders rest; an order that takes them all."""
+    little = rig.little
+    for start in range(0, MAKERS, 96):
+        little.run([little.rest(one % 3, c.SELL, MID, 1) for one in range(start, min(start + 96, MAKERS))])
+    rig.log.entries = list(little.entries)
+    rig.clock.set(little.now)
+    return little.place(3, c.BUY, MID, MAKERS)
+
+
+def test_order_of_many_records__lets_others_have_their_turns__and_is_told_whole() -> None:
+    async def body(rig: Rig) -> None:
+        big, cancel = with_makers(rig), rig.little.rest(0, c.BUY, MID - 10)
+        rig.log.gate.clear()
+        before = rig.offer(rig.little.rest(1, c.BUY, MID - 11))
+        await rig.driver.tick()  # its append is under way
+        rig.offer(big)
+        rig.log.gate.set()
+        told_meanwhile: list[list[Submission]] = []
+
+        async def others() -> None:
+            while True:
+                await asyncio.sleep(0)
+                if rig.engine.state.globals.taker is not None:
+                    break
+            rig.offer(cancel)
+            while rig.engine.state.globals.taker is not None:
+                told_meanwhile.append(rig.told())
+                await asyncio.sleep(0.005)
+
+        await asyncio.gather(others(), rig.driver.tick())
+        assert rig.driver.metrics.pauses == MAKERS // 3 // CONTINUES_MAX - 1 == 2
+        assert told_meanwhile  # somebody has had a turn while the order was on its way
+        assert len(rig.intake) == 1
+        await rig.driver.tick()
+        await rig.driver.flush()
+        assert rig.told() == [before, big, cancel]
+        outcomes = rig.ticks[1].results[0].outcomes
+        assert (len(outcomes), sum(len(one.fills) for one in outcomes)) == (MAKERS // 3, MAKERS)
+        assert rig.recovered().root() == rig.engine.state.root()
+
+    play(body)
+
+
+def test_log_error__while_an_order_of_many_records_pauses__gives_the_tick_up() -> None:
+    async def body(rig: Rig) -> None:
+        big = with_makers(rig)
+        rig.log.errors = [LogError("disk is full")]
+        rig.log.gate.clear()
+        lost = rig.offer(rig.little.rest(1, c.BUY, MID - 11))
+        await rig.driver.tick()
+        rig.offer(big)
+        root = rig.recovered().root()
+
+        whole = rig.engine.steps
+
+        def steps(*args: object) -> Generator[None, None, Tick]:
+            inner = whole(*args)  # type: ignore[arg-type]
+            next(inner)
+            rig.log.gate.set()
+            while not rig.lost:
+                yield
+            return (yield from inner)
+
+        rig.engine.steps = steps  # type: ignore[method-assign, assignment]
+        await rig.driver.tick()
+        rig.engine.steps = whole  # type: ignore[method-assign]
+        assert [some for some, _ in rig.lost + rig.refused] == [[lost], [big]]
+        assert rig.engine.state.root() == root
+        rig.offer(big)
+        await rig.driver.tick()
+        await rig.driver.flush()
+        assert rig.told() == [big]
+        assert rig.recovered().root() == rig.engine.state.root()
 
     play(body)
 
