@@ -4,16 +4,16 @@ Codes of a JSON-RPC error object are `Code`; a refusal by the exchange is 2000 +
 
     FairstrikeError
     ├── ConnectionFailed        no connection; nothing was sent (url, reason)
-    ├── OutcomeUnknown          sent, and no answer came: ask before sending again (what, reason)
+    ├── OutcomeUnknown          sent without an answer: query the outcome before sending again (what, reason)
     └── RpcFailed               the exchange answered with an error (code, message, data; of it: field, limit, got,
         │                       need, there, where the answer has them)
         ├── BadRequest          the request itself is wrong
         │   ├── InvalidParams   ... in one field
         │   └── AccessDenied    ... for somebody else's history
-        ├── Busy                nothing was accepted; the same request may go later
-        │   ├── NotReady        ... because the sequencer is away
-        │   └── NotLeader       ... because another sequencer leads: ask that one
-        └── Refused             a well-formed record that the rules do not allow now (reason)
+        ├── Busy                nothing was accepted; the same request may be sent later
+        │   ├── NotReady        ... because the sequencer is unavailable
+        │   └── NotLeader       ... because another sequencer leads: send it there
+        └── Refused             a well-formed record that the rules refuse now (reason)
             ├── NonceRefused    NONCE_USED, NONCE_WINDOW
             └── MarginRefused   MARGIN
 """
@@ -63,15 +63,15 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.MALFORMED: "The record's length, its padding or a field does not fit its kind: see the table of records.",
     Reason.UNKNOWN_KIND: "The first byte of the record names no kind that this exchange knows.",
     Reason.CLASS_ORDER: "The record came after one of a later class in the same tick; send it again for the next tick.",
-    Reason.TAKER_PENDING: "An order is still on its way through the book; send the record again for the next tick.",
+    Reason.TAKER_PENDING: "An order is still matching; send the record again for the next tick.",
     Reason.NO_TAKER: "No order waits for a CONTINUE.",
-    Reason.TIME_BACKWARDS: "The tick's time lies before the last one's.",
+    Reason.TIME_BACKWARDS: "The tick's time is before the previous tick's.",
     Reason.UNKNOWN_ACCOUNT: "No such account: an owner's first deposit on L1 opens it, after its confirmations.",
     Reason.BAD_SIGNATURE: "The signer is neither the account's owner nor one of its session keys; check the key, the "
     "chain id and the verifying contract that were signed.",
     Reason.SIGNER_EXPIRED: "The session key has expired; the owner can renew it with set_signer.",
     Reason.EXPIRED: "The record's `expires` has passed; sign it again with a later one, or 0 for none.",
-    Reason.NONCE_USED: "This nonce has been used; every record takes a fresh one.",
+    Reason.NONCE_USED: "This nonce has been used; every record needs a new one.",
     Reason.NONCE_WINDOW: f"The nonce is used (below the account's floor), or {NONCE_WINDOW} or more above the floor.",
     Reason.UNKNOWN_INSTRUMENT: "No such instrument is listed.",
     Reason.INSTRUMENT_EXPIRED: "The instrument has expired.",
@@ -79,29 +79,29 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.PRICE: "The price must be at least one tick, 0.01 USD.",
     Reason.FLAGS: "The flags contradict each other: post-only goes with GTC alone, and unused bits are zero."
     " Those of an amendment must be the order's own.",
-    Reason.FEE_ABOVE_MAX: "The sequencing fee stands above the order's fee_max; raise it, or wait for the backlog.",
-    Reason.RESTRICTED: "Only cancels, reduce-only orders, liquidations and withdrawals are taken now.",
-    Reason.HALTED: "No order is taken now; trading resumes on a fresh, calm index.",
-    Reason.RISK_STALE: "The marks that this needs are too old; try again once they are refreshed.",
-    Reason.MARGIN: "The account's free margin does not carry this.",
+    Reason.FEE_ABOVE_MAX: "The sequencing fee is above the order's fee_max; raise it, or wait until the backlog falls.",
+    Reason.RESTRICTED: "Only cancels, reduce-only orders, liquidations and withdrawals are accepted now.",
+    Reason.HALTED: "No order is accepted now; trading resumes on a fresh, calm index.",
+    Reason.RISK_STALE: "The marks for this record are too old; try again once they are refreshed.",
+    Reason.MARGIN: "The account's free margin is insufficient.",
     Reason.POST_ONLY_CROSSES: "The post-only order would have traded at once.",
-    Reason.FOK_UNFILLED: "The fill-or-kill order could not be filled whole: it meets at most"
+    Reason.FOK_UNFILLED: "The fill-or-kill order cannot be filled completely: it matches at most"
     f" {STEPS_MAX * PLAN_RECORDS_MAX} resting orders.",
     Reason.REDUCE_ONLY: "There is no position that this reduce-only order would reduce.",
-    Reason.POSITION_LIMIT: f"An account holds at most {POSITIONS_MAX} positions, in {PAGES_MAX} pages, each bounded.",
+    Reason.POSITION_LIMIT: f"An account holds at most {POSITIONS_MAX} positions in {PAGES_MAX} pages, each bounded.",
     Reason.SELF_TRADE: "The order met an order of its own account.",
     Reason.UNKNOWN_ORDER: "No such order rests: it has traded, was cancelled, has expired, or its key is wrong.",
     Reason.NOT_OWNER_OF_ORDER: "The order belongs to another account.",
-    Reason.ORDER_DEAD: "The order is dead: cancelled with all others, past its time, of an expired instrument, or with"
-    " nothing left to reduce; it can only be cancelled.",
+    Reason.ORDER_DEAD: "The order is dead: cancelled by cancel-all, expired, of an expired instrument, or with nothing"
+    " left to reduce; it can only be cancelled.",
     Reason.ORDER_ALIVE: "The order is alive; only dead ones can be swept.",
     Reason.TERMS: "The strike or type that the order was signed with is not its instrument's.",
-    Reason.AMOUNT: "The amount is zero or beyond what can be held.",
+    Reason.AMOUNT: "The amount is zero or too large.",
     Reason.POOL: "The accounts' pool cannot pay this out now.",
     Reason.SIGNERS_FULL: f"The account has {SIGNERS_MAX} session keys already; remove one first (scope 0).",
     Reason.SCOPE: "The session key may not sign this, or the scope asked for cannot be granted.",
     Reason.UNKNOWN_FEED: "The report is not signed by a feed of this exchange, or its underlying is unknown.",
-    Reason.FEED_TIME: "The report is not newer than the feed's last one, or lies ahead of the exchange's time.",
+    Reason.FEED_TIME: "The report is not newer than the feed's last one, or is ahead of the exchange's time.",
     Reason.SURFACE: "The surface's parameters or forward are out of range, or arbitrage.",
     Reason.NO_INDEX: "The underlying has no fresh index.",
     Reason.NO_SURFACE: "Too few feeds have a fresh surface of the expiry.",
@@ -109,7 +109,7 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.LISTING_RULE: "The listing rule does not allow this expiry or strike.",
     Reason.EXPIRY_FULL: "The expiry has no room for another instrument.",
     Reason.NOT_EXPIRED: "The expiry has not been reached.",
-    Reason.NO_SNAPSHOT: "The index snapshots that the settlement price rests on are missing.",
+    Reason.NO_SNAPSHOT: "The index snapshots for the settlement price are missing.",
     Reason.ALREADY_SETTLED: "The settlement price is fixed already.",
     Reason.NOT_SETTLED: "The settlement price is not fixed yet.",
     Reason.NOTHING_TO_SETTLE: "The account has no position of this expiry.",
@@ -121,16 +121,16 @@ REFUSALS: Final[dict[Reason, str]] = {
     Reason.CASH_MAX: "The slice costs more than cash_max now.",
     Reason.NOTHING_TO_COLLECT: "The treasury is empty.",
     Reason.INBOX_ACCOUNT: "A deposit to account 0 credits nobody.",
-    Reason.RISK_DUE: "The marks that this message needs are too old and can be refreshed; it waits for them.",
+    Reason.RISK_DUE: "The marks for this message are too old; it waits until they are refreshed.",
 }
-"""Reason -> a sentence for people that says what to do about it, where something can be done."""
+"""Reason -> a sentence with the remedy, where there is one."""
 
 
 SHOWN_CHARACTERS_MAX: Final = 80
 
 
 def shown(value: object) -> object:
-    """`value` short enough to be repeated to the one who sent it."""
+    """`value`, shortened for the error message."""
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int):
@@ -140,7 +140,7 @@ def shown(value: object) -> object:
 
 
 def wrong(field: str, limit: str, got: object, hint: str = "") -> str:
-    """The one form in which a wrong value is told: `field: must be limit, got "value"; hint`."""
+    """Message of a wrong value: `field: must be limit, got "value"; hint`."""
     text = f"{field}: must be {limit}, got {msgspec.json.encode(shown(got)).decode()}"
     return f"{text}; {hint}" if hint else text
 
@@ -151,7 +151,7 @@ def error_body(code: int, message: str, **data: object) -> bytes:
 
 
 def refusal(reason: Reason, **details: object) -> bytes:
-    """The error object of a record that was a no-op for `reason`; `details` go beside it into `data`."""
+    """Error object of a record refused for `reason`; `details` are added to `data`."""
     return error_body(REFUSAL_BASE + reason, REFUSALS[reason], reason=reason.name, **details)
 
 
@@ -174,7 +174,7 @@ class ConnectionFailed(FairstrikeError):
 class OutcomeUnknown(FairstrikeError):
     """The request went out and no answer came back; it may or may not have been applied.
 
-    Of a record that a Trader has sent: its account, nonce and bytes, by which `Trader.outcome` asks what became of it.
+    Of a record that a Trader has sent: its account, nonce and bytes, with which `Trader.outcome` queries the outcome.
     """
 
     what: str
@@ -223,12 +223,12 @@ class RpcFailed(FairstrikeError):
 
     @property
     def need(self) -> Decimal | None:
-        """What was needed, USD or contracts (`data["unit"]`); None where nothing was short."""
+        """What was needed, USD or contracts (`data["unit"]`); None without a shortfall."""
         return _decimal(self.data.get("need"))
 
     @property
     def there(self) -> Decimal | None:
-        """What was there instead."""
+        """What was available."""
         return _decimal(self.data.get("there"))
 
 
@@ -237,18 +237,18 @@ class BadRequest(RpcFailed):
 
 
 class InvalidParams(BadRequest, ValueError):
-    """One field does not fit; `field`, `limit` and `got` say which, what it must be, what it was.
+    """One field is wrong: `field`, its `limit`, and the value given, `got`.
 
-    The SDK raises it by itself for what a gateway would refuse.
+    The SDK raises it itself for values that a gateway would refuse.
     """
 
 
 class AccessDenied(BadRequest):
-    """The history is another account's, or was signed for with another key."""
+    """The history belongs to another account, or the signature is another key's."""
 
 
 def invalid_params(field: str, limit: str, got: object, hint: str = "") -> InvalidParams:
-    """What a gateway would answer to a wrong value, without asking it."""
+    """The error with which a gateway would answer a wrong value."""
     data = {"field": field, "limit": limit, "got": shown(got)}
     return InvalidParams(int(Code.INVALID_PARAMS), wrong(field, limit, got, hint), data)
 
@@ -258,15 +258,15 @@ class Busy(RpcFailed):
 
 
 class NotReady(Busy):
-    """The sequencer is away."""
+    """The sequencer is unavailable."""
 
 
 class NotLeader(Busy):
-    """Another sequencer leads; nothing was accepted here, and the leader takes it."""
+    """Another sequencer leads; nothing was accepted here: send the request to the leader."""
 
 
 class Refused(RpcFailed):
-    """A well-formed record that the rules do not allow now."""
+    """A well-formed record that the rules refuse in the present state."""
 
     @property
     def reason(self) -> Reason:
@@ -278,7 +278,7 @@ class NonceRefused(Refused):
 
 
 class MarginRefused(Refused):
-    """The account's free margin does not carry the record."""
+    """The account's free margin is insufficient."""
 
 
 _BY_CODE: Final[dict[int, type[RpcFailed]]] = {

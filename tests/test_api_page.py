@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sequencer.errors import REFUSAL_BASE, Code
 from sequencer.protocol.constants import Reason
-from sequencer.refusals import TOLD
+from sequencer.refusals import EXPLAINERS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "API.md"
 IN_THE_TICK = {Reason.CLASS_ORDER, Reason.TAKER_PENDING}
@@ -25,7 +25,7 @@ def test_codes__are_listed_once_each() -> None:
 
 def test_reasons__that_a_clients_record_can_meet__are_listed_once_with_their_codes() -> None:
     listed = [(int(code), name) for code, name in re.findall(r"\| (\d+) \| ([A-Z_]+) (?=\|)", errors())]
-    assert sorted(listed) == sorted((REFUSAL_BASE + one, one.name) for one in {*TOLD, *IN_THE_TICK})
+    assert sorted(listed) == sorted((REFUSAL_BASE + one, one.name) for one in {*EXPLAINERS, *IN_THE_TICK})
 
 
 def test_example_of_a_refusal__has_the_code_of_its_reason() -> None:

@@ -117,7 +117,7 @@ def test_init__writes_every_option_of_every_command_and_nothing_over() -> None:
                 assert f"\n{key} = " in part or f"\n# {key} = " in part, (table, key)
     again = runner.invoke(main, ["init"])
     assert again.exit_code == 1
-    assert "is there already" in again.output
+    assert "exists already" in again.output
     assert runner.invoke(main, ["init", "--force"]).exit_code == 0
 
 
@@ -134,7 +134,7 @@ def test_keygen__makes_keystores_that_nobody_else_reads_and_what_params_take() -
         assert json.loads(path.read_text())["address"].lower() in address.lower()
     again = runner.invoke(main, ["feed", "keygen", "--count", "2"], env={"FAIRSTRIKE_PASSWORD": "x"})
     assert again.exit_code == 1
-    assert "a feed's key is not written over" in again.output
+    assert "a feed key is never overwritten" in again.output
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
-from sequencer.refusals import TOLD, why
+from sequencer.refusals import EXPLAINERS, explanation
 from sequencer.sdk.client import Client
 from sequencer.wire.jsonrpc import CLIENT_KINDS
 
@@ -298,7 +298,7 @@ TABLE = {
         lambda w: w.placed(expires=NOW - 5),
         *("expires", NOW - 5, [f"({NOW - 5})", f"2024-10-03 18:00:00 UTC ({NOW})", "Sign it again"]),
     ),
-    Reason.NONCE_USED: (_used_nonce, "nonce", 7, ["used: 7", "lowest that is free is 0"]),
+    Reason.NONCE_USED: (_used_nonce, "nonce", 7, ["used: 7", "lowest free one is 0"]),
     Reason.NONCE_WINDOW: (lambda w: w.placed(nonce=300), "nonce", 300, ["from 0 to 255", "got 300"]),
     Reason.SIGNERS_FULL: (
         _full_of_keys,
@@ -325,7 +325,7 @@ TABLE = {
     Reason.FLAGS: (_other_flags, "flags", "sell, GTC, reduce-only", ["must be the order's own: sell, GTC;"]),
     Reason.FEE_ABOVE_MAX: (
         lambda w: w.placed(fee_max=0),
-        *("fee_max", "0.000000", ["0.0001 USD is asked", "0.00 USD is offered"]),
+        *("fee_max", "0.000000", ["0.0001 USD is required", "0.00 USD is offered"]),
     ),
     Reason.RESTRICTED: (
         _after(5_400_000),
@@ -333,7 +333,7 @@ TABLE = {
         "RESTRICTED",
         ["until a fresh, calm index after 2024-10-03"],
     ),
-    Reason.HALTED: (_after(6_500_000), "queue_state", "HALTED", ["No order is taken now", "2024-10-03"]),
+    Reason.HALTED: (_after(6_500_000), "queue_state", "HALTED", ["No order is accepted now", "2024-10-03"]),
     Reason.RISK_STALE: (
         _old_marks,
         "marks",
@@ -345,7 +345,7 @@ TABLE = {
         _too_large_for_the_book,
         "quantity",
         "0.0500",
-        ["0.0500 contracts", "0.0100 stand"],
+        ["0.0500 contracts", "orders have 0.0100"],
     ),
     Reason.REDUCE_ONLY: (
         lambda w: w.placed(flags=1 | REDUCE_ONLY),
@@ -366,10 +366,10 @@ TABLE = {
         ["number 999", "sell of " + NAMES[0], "2000.00"],
     ),
     Reason.NOT_OWNER_OF_ORDER: (_others_order, "account", TAKER, ["is account 1's, got 2"]),
-    Reason.ORDER_DEAD: (_dead_order, "seq", None, ["its time was up at 2024-10-03 18:00:05 UTC"]),
+    Reason.ORDER_DEAD: (_dead_order, "seq", None, ["it expired at 2024-10-03 18:00:05 UTC"]),
     Reason.MARGIN: (
         lambda w: w.placed(POOR, quantity=10**6),
-        *("quantity", None, ["it needs", "10.00 USD is there", "Deposit"]),
+        *("quantity", None, ["it needs", "10.00 USD is available", "Deposit"]),
     ),
     Reason.AMOUNT: (
         lambda w: w.record(Kind.WITHDRAW, MAKER, amount=0),
@@ -392,9 +392,9 @@ TABLE = {
 
 
 def test_every_reason__is_told_or_is_the_systems_own():
-    assert set(TOLD) == set(TABLE)
-    assert set(TOLD) | OF_THE_SYSTEM == set(Reason) == set(REFUSALS)
-    assert not set(TOLD) & OF_THE_SYSTEM
+    assert set(EXPLAINERS) == set(TABLE)
+    assert set(EXPLAINERS) | OF_THE_SYSTEM == set(Reason) == set(REFUSALS)
+    assert not set(EXPLAINERS) & OF_THE_SYSTEM
 
 
 @pytest.mark.parametrize("reason", TABLE, ids=lambda one: one.name)
@@ -516,7 +516,7 @@ def test_any_refused_record__has_words__and_they_change_nothing(seed, caplog):
 
     def explain(state, raw, signer, reason, out):
         before = state.root(), state.globals.words()
-        found = why(state, raw, signer, reason, out)
+        found = explanation(state, raw, signer, reason, out)
         assert (state.root(), state.globals.words()) == before
         told.append((reason, found))
 

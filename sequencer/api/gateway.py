@@ -81,7 +81,7 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
     "--sequencer-user",
     "sequencer_users",
     multiple=True,
-    help="User that the sequencer runs as, if not this one; the socket of any other is refused.",
+    help="User of the sequencer, if not this one; a socket of any other user is refused.",
 )
 @click.option("--public", is_flag=True, help="Allow --listen beyond this machine.")
 @click.option(

@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
                 raise
             what = " ".join(str(error).split()) or "no more is known"
             raise click.ClickException(
-                f"{type(error).__name__}: {what} (nobody has foreseen this; {DEBUG_VARIABLE}=1 shows where)"
+                f"{type(error).__name__}: {what} (unexpected error; {DEBUG_VARIABLE}=1 shows the traceback)"
             ) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:

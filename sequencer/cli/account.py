@@ -26,7 +26,7 @@ ADDRESS_HEX_DIGITS: Final = 40
 
 @click.command()
 @click.argument("account", type=click.IntRange(0, 2**32 - 1), required=False)
-@click.option("--owner", type=ETH_ADDRESS, help="address of its owner, instead of the number")
+@click.option("--owner", type=ETH_ADDRESS, help="the owner's address, instead of the number")
 @with_key
 @with_api
 def account(
@@ -37,7 +37,7 @@ def account(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Cash, margin and positions of an account: by number, by owner, or of one's own key."""
+    """Show cash, margin and positions of an account: by number, by owner, or of your own key."""
     result = _account(account, owner, api, keystore, devnet_key)
     if as_json:
         write_json("-", result)
@@ -51,7 +51,7 @@ def account(
 
 @click.command()
 @click.argument("account", type=click.IntRange(0, 2**32 - 1), required=False)
-@click.option("--owner", type=ETH_ADDRESS, help="address of its owner, instead of the number")
+@click.option("--owner", type=ETH_ADDRESS, help="the owner's address, instead of the number")
 @with_key
 @with_api
 def positions(
@@ -62,7 +62,7 @@ def positions(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Positions of an account with cost, profit and loss, greeks: by number, by owner, or of one's own key."""
+    """Show positions of an account with cost, profit and loss, greeks: by number, by owner, or of your own key."""
     params = _whose(account, owner, keystore, devnet_key)
     print_result("positions", ask(api, "positions", **params), as_json)
 
@@ -116,7 +116,7 @@ ADDRESS: Final = Address()
 
 @click.group()
 def signer() -> None:
-    """Session keys: they trade or withdraw for an account until they expire; only its owner grants them."""
+    """Manage session keys, which trade or withdraw for an account until they expire; only its owner grants them."""
 
 
 @signer.command()
@@ -129,7 +129,7 @@ def signer() -> None:
     help="what the key may sign",
 )
 @click.option(
-    "--for", "lasts_s", type=Duration(), default="1d", show_default=True, help="how long: 8h, 30d, ..."
+    "--for", "lasts_s", type=Duration(), default="1d", show_default=True, help="duration: 8h, 30d, ..."
 )
 @with_keystore
 @with_api
@@ -142,7 +142,7 @@ def grant(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Let the key of ADDRESS act for the account; an address that has a grant gets the new one instead."""
+    """Let the key of ADDRESS act for the account; replaces an existing grant of that address."""
     expires = min(int(time.time()) + lasts_s, 2**32 - 1)
     key = key_of(keystore, devnet_key)
     result = trade(api, key, lambda trader: trader.set_signer(address, SCOPES[scope], expires))
@@ -155,7 +155,7 @@ def grant(
 @with_keystore
 @with_api
 def revoke(address: bytes, api: str, as_json: bool, keystore: Path | None, devnet_key: int | None) -> None:
-    """Take away what ADDRESS may sign, at once."""
+    """Revoke the grant of ADDRESS, at once."""
     key = key_of(keystore, devnet_key)
     granted = {one["address"] for one in ask(api, "account", owner=address_of_key(key))["signers"]}
     name = "0x" + address.hex()
@@ -169,7 +169,7 @@ def revoke(address: bytes, api: str, as_json: bool, keystore: Path | None, devne
 @with_key
 @with_api
 def list_signers(api: str, as_json: bool, keystore: Path | None, devnet_key: int | None) -> None:
-    """The account's session keys."""
+    """List the account's session keys."""
     found = ask(api, "account", **account_params(lambda: key_of(keystore, devnet_key)))["signers"]
     names = {number: name for name, number in SCOPES.items()}
     rows = [one | {"scope": names.get(one["scope"], one["scope"])} for one in found]

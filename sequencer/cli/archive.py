@@ -16,7 +16,7 @@ def with_archive(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--archive",
         type=click.Path(path_type=Path),
-        help="folder of a `fairstrike watch`, of anybody: blobs that the beacon node may have no more",
+        help="folder of any `fairstrike watch`, for blobs that the beacon node has dropped",
     )(command)
 
 

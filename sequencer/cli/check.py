@@ -17,7 +17,7 @@ DAMAGED_STATUS = 2
 def check(folder: Path, json_target: str | None) -> None:
     """Compare every row, log entry and snapshot of a sequencer's, standby's or watcher's FOLDER with its checksum.
 
-    Changes nothing, and may be run beside whoever uses the folder. Exit status 2: something is damaged.
+    Changes nothing; the folder may be in use. Exit status 2: something is damaged.
     """
     from sequencer.node.check import as_json, check_folder
 

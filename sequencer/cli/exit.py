@@ -18,7 +18,7 @@ LINES_SHOWN = 50  # of the statement, to people; JSON has them all
 @click.option("--step", type=click.Choice(STEPS), default="all", show_default=True)
 @click.option("--all", "everybody", is_flag=True, help="for every account: payouts always go to the owners")
 @click.option("--freeze", "freezes", is_flag=True, help="freeze the rollup first, unless it is frozen")
-@click.option("--dry-run", is_flag=True, help="say what would be sent, send nothing; needs no key with --all")
+@click.option("--dry-run", is_flag=True, help="print the transactions, send nothing; needs no key with --all")
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
 )
@@ -41,8 +41,8 @@ def exit_command(
 ) -> None:
     """Exit a frozen exchange: positions are closed at the last proven marks, and accounts are paid out.
 
-    Rebuilds the last final state from L1 alone, does what can be done, and says who has got what, what is still to
-    come, and when. Run it again at any time: it goes on where things stand.
+    Rebuilds the last final state from L1 alone, runs every step that is possible, and prints the payments made, and
+    what is still due and when. It can be run again at any time, and continues from there.
     """
     from sequencer.clock import utc
     from sequencer.engine.engine import ReplayError

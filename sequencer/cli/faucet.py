@@ -34,9 +34,15 @@ CREDIT_WAIT_S: Final = 120.0
 @click.command()
 @click.argument("address", type=ADDRESS, required=False)
 @click.option("--amount", type=CASH, default="10000", show_default=True, help="test dollars")
-@click.option("--ether", type=ETHER, default="1", show_default=True, help="for gas; none if it has as much")
 @click.option(
-    "--new", "new_file", type=click.Path(path_type=Path), help="make a key and keep it in this keystore"
+    "--ether",
+    type=ETHER,
+    default="1",
+    show_default=True,
+    help="ether for gas; none if the key already has as much",
+)
+@click.option(
+    "--new", "new_file", type=click.Path(path_type=Path), help="create a key and store it in this keystore"
 )
 @on_l1
 @with_keystore
@@ -55,8 +61,8 @@ def faucet(
 ) -> None:
     """Get gas and test dollars on a development chain.
 
-    With a key (of the options or the environment; none: a fresh one is made, and shown unless --new keeps it) the
-    dollars are deposited and the account is ready to trade. With ADDRESS they go to that wallet.
+    With a key (from the options or the environment; without one a new key is created, and printed unless --new
+    stores it) the dollars are deposited and the account is ready to trade. With ADDRESS they go to that wallet.
     """
     from sequencer.wire.jsonrpc import CASH_DECIMALS, to_units
 
@@ -79,7 +85,7 @@ def faucet(
     print_result("given", result, as_json)
     if after is None:
         raise fail(
-            f"the deposit is on L1, and {api} has not credited it in {CREDIT_WAIT_S:.0f} s: look at `account`"
+            f"the deposit is on L1, and {api} has not credited it in {CREDIT_WAIT_S:.0f} s: check `account`"
         )
 
 
@@ -89,7 +95,7 @@ def _key(
     """The key to use, and what to tell of one that was made."""
     if new_file is not None:
         if keystore is not None or devnet_key is not None:
-            raise fail("--new makes a key: give it without --keystore and --devnet-key")
+            raise fail("--new creates a key: use it without --keystore and --devnet-key")
         return _new(new_file), {"keystore": str(new_file)}
     named = keystore is not None or devnet_key is not None
     if named or os.environ.get(KEY_VARIABLE) or os.environ.get(KEYSTORE_VARIABLE):
@@ -123,7 +129,7 @@ def check_devnet(chain_id: int) -> None:
     """Raises a ClickException on a chain that may have value: its keys and tokens are nobody's to give."""
     if chain_id not in DEVNET_CHAINS:
         known = ", ".join(f"{number}: {who}" for number, who in DEVNET_CHAINS.items())
-        raise fail(f"chain {chain_id} is no development chain ({known}): there is no faucet")
+        raise fail(f"chain {chain_id} is not a development chain ({known}): the faucet is unavailable")
 
 
 def _give(deployment: Path, l1_url: str | None, owner: str, wei: int, units: int) -> None:

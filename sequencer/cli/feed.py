@@ -26,28 +26,28 @@ def feed() -> None:
 
 
 @feed.command()
-@click.option("--count", type=click.IntRange(1, 5), default=3, show_default=True, help="how many feeds")
+@click.option("--count", type=click.IntRange(1, 5), default=3, show_default=True, help="number of feeds")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("var/feeds"),
     show_default=True,
-    help="where feed-0.json, feed-1.json … go",
+    help="folder for feed-0.json, feed-1.json …",
 )
 @click.option(
     "--json", "json_target", help="write the addresses as an object to a file (- for standard output)"
 )
 def keygen(count: int, folder: Path, json_target: str | None) -> None:
-    """Make keys of feeds, each in a keystore file of its own, and print what PARAMS needs of them.
+    """Create feed keys, each in its own keystore file, and print their addresses for PARAMS.
 
-    All get one password (FAIRSTRIKE_PASSWORD, else asked for). Nothing is written over.
+    All use one password (FAIRSTRIKE_PASSWORD, else a prompt). Existing files are not overwritten.
     """
     from eth_account import Account
 
     paths = [folder / f"feed-{number}.json" for number in range(count)]
     there = [path for path in paths if path.exists()]
     if there:
-        raise fail(f"{there[0]} is there already: a feed's key is not written over; give another --folder")
+        raise fail(f"{there[0]} exists already, and a feed key is never overwritten: give another --folder")
     secret_word = password("password of the key files", confirms=True)
     addresses = []
     try:
@@ -82,7 +82,7 @@ def keygen(count: int, folder: Path, json_target: str | None) -> None:
     help=f"key file  [default: {KEY_VARIABLE} in the environment]",
 )
 @click.option(
-    "--devnet-feed", type=click.IntRange(0, 2), help="sign with the well-known key of this feed of a devnet"
+    "--devnet-feed", type=click.IntRange(0, 2), help="sign with the well-known devnet key of this feed"
 )
 @click.option(
     "--list",
@@ -94,7 +94,7 @@ def keygen(count: int, folder: Path, json_target: str | None) -> None:
     "--listen", type=HOST_PORT, help="HOST:PORT  [default: 127.0.0.1, port 9650 + the feed's number]"
 )
 @click.option(
-    "--public", is_flag=True, help="allow --listen beyond this machine; TLS is a reverse proxy's work"
+    "--public", is_flag=True, help="allow --listen beyond this machine; use a reverse proxy for TLS"
 )
 def run(
     source: str,
@@ -170,7 +170,7 @@ def _key(keystore: Path | None, devnet_feed: int | None) -> tuple[bytes, bytes]:
             secret = b"-"
         if not secret:
             raise fail(
-                f"no key: give --keystore FILE (`fairstrike feed keygen` makes it), or set {KEY_VARIABLE}"
+                f"no key: give --keystore FILE (`fairstrike feed keygen` creates it), or set {KEY_VARIABLE}"
             )
     try:
         return secret, address_of(public_key_of(secret))
@@ -184,7 +184,7 @@ def source_of(source: str, list_path: Path | None) -> FeedSource:
 
     if source == "none" or source.startswith("signed:"):
         raise fail(
-            f"--source {source}: a feed signs what is not signed: file:PATH, http(s)://…, deribit:URL, flat:USD"
+            f"--source {source}: a feed signs unsigned reports: file:PATH, http(s)://…, deribit:URL, flat:USD"
         )
     try:
         return named_source(source, listing(list_path))

@@ -73,7 +73,7 @@ def withdraw(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Force a withdrawal of AMOUNT USD, or of `all` that is free when it is taken."""
+    """Force a withdrawal of AMOUNT USD, or of `all` that is free at that time."""
     units = 0 if amount == "all" else to_units(amount, CASH_DECIMALS)
     key = key_of(keystore, devnet_key)
     _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_withdraw(units))
@@ -104,7 +104,7 @@ def cancel_all(
     default=API,
     show_default=True,
     envvar="FAIRSTRIKE_API",
-    help="any gateway; asked only for an instrument's number",
+    help="any gateway; used only to look up an instrument's number",
 )
 @on_l1
 @with_keystore
@@ -164,7 +164,7 @@ def liquidate(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Force the liquidation of ACCOUNT, which may be anybody's: its auction starts or ends, its hole is measured."""
+    """Force the liquidation of any ACCOUNT: its auction starts or ends, its hole is measured."""
     key = key_of(keystore, devnet_key)
     _send("forced", key, deployment, l1_url, as_json, lambda wallet: wallet.force_liquidate(account))
 

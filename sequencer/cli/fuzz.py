@@ -18,7 +18,7 @@ def _module(name: str) -> Any:
     """A generator's module. Raises ClickException where there is no checkout or no test extra."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "tests" / "differential" / "fuzz.py").exists():
-        raise fail("fuzz needs a checkout of the project: its records are drawn by code in tests/")
+        raise fail("fuzz needs a checkout of the project: code in tests/ generates its records")
     sys.path.insert(0, str(root))
     try:
         return importlib.import_module(name)
@@ -29,10 +29,18 @@ def _module(name: str) -> Any:
 
 
 @click.command()
-@click.option("--records", default=10_000, show_default=True, type=click.IntRange(1), help="for the twins")
-@click.option("--economy", is_flag=True, help="coalitions against the market's rules, in Python alone")
+@click.option(
+    "--records",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="number of records to compare",
+)
+@click.option("--economy", is_flag=True, help="test the market's rules against coalitions, in Python alone")
 @click.option("--steps", default=200_000, show_default=True, type=click.IntRange(1), help="with --economy")
-@click.option("--episode", type=click.IntRange(0), help="with --economy: this one of the seed alone")
+@click.option(
+    "--episode", type=click.IntRange(0), help="with --economy: replay this episode of the seed only"
+)
 @click.option("--seed", type=SEED, default=1, show_default=True)
 @click.option(
     "--json", "json_target", help="write the result as one object to a file (- for standard output)"
@@ -40,9 +48,9 @@ def _module(name: str) -> Any:
 def fuzz(
     records: int, economy: bool, steps: int, episode: int | None, seed: int, json_target: str | None
 ) -> None:
-    """Python against the verifiers' bytecode: valid, invalid and hostile records, and wrong witnesses.
+    """Compare Python with the verifiers' bytecode: valid, invalid and hostile records, and wrong witnesses.
 
-    With --economy: accounts of one owner, lying feeds and an omitting sequencer against honest people.
+    With --economy: accounts of one owner, lying feeds and an omitting sequencer play against honest parties.
     """
     if economy:
         _economy(steps, seed, episode, json_target)

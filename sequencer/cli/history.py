@@ -53,16 +53,16 @@ def _seconds(text: str) -> int:
 def with_page(command: Callable[..., None]) -> Callable[..., None]:
     """Options of a command that shows pages of the own history, its key's and the gateway's among them."""
     for option in (
-        click.option("--since", type=Moment(), help="from this time on: 2026-11-29, 2026-11-29T08:00 (UTC)"),
-        click.option("--until", type=Moment(), help="up to this time, its second included"),
+        click.option("--since", type=Moment(), help="since this time: 2026-11-29, 2026-11-29T08:00 (UTC)"),
+        click.option("--until", type=Moment(), help="until this time, inclusive"),
         click.option(
             *("--limit", "limit"),
             type=click.IntRange(1, 100_000),
             default=ROWS,
             show_default=True,
-            help="rows, the newest first",
+            help="rows, newest first",
         ),
-        click.option("--cursor", help="go on behind the page that ended with this `next`"),
+        click.option("--cursor", help="continue after the page that ended with this `next`"),
     ):
         command = option(command)
     return with_key(with_api(command))
@@ -107,12 +107,14 @@ def _for_people(names: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command("history")
-@click.option("--instrument", type=INSTRUMENT, help="only those of this option")
+@click.option("--instrument", type=INSTRUMENT, help="only this instrument")
 @click.option(
-    "--order", "order_id", type=click.IntRange(0, 2**40 - 1), help="this order, by any number it has had"
+    "--order", "order_id", type=click.IntRange(0, 2**40 - 1), help="only this order, by any number it has had"
 )
-@click.option("--label", type=LABEL, help="only those of this label")
-@click.option("--state", type=click.Choice([one.name.lower() for one in State]), help="only those in it")
+@click.option("--label", type=LABEL, help="only this label")
+@click.option(
+    "--state", type=click.Choice([one.name.lower() for one in State]), help="only orders in this state"
+)
 @with_page
 def order_history(
     instrument: str | None,
@@ -125,15 +127,15 @@ def order_history(
     devnet_key: int | None,
     **page: Any,
 ) -> None:
-    """The account's orders, with those that have traded, were cancelled or have expired, and why."""
+    """Show the account's orders, including filled, cancelled and expired ones, and the reason."""
     of = {"instrument": instrument, "order_id": order_id, "label": label, "state": state}
     shows("order_history", "orders", page, api, as_json, key_of(keystore, devnet_key), **of)
 
 
 @click.command()
-@click.option("--instrument", type=INSTRUMENT, help="only those of this option")
-@click.option("--order", "order_id", type=click.IntRange(0, 2**40 - 1), help="of this order alone")
-@click.option("--label", type=LABEL, help="only those of this label")
+@click.option("--instrument", type=INSTRUMENT, help="only this instrument")
+@click.option("--order", "order_id", type=click.IntRange(0, 2**40 - 1), help="only this order")
+@click.option("--label", type=LABEL, help="only this label")
 @with_page
 def fills(
     instrument: str | None,
@@ -145,13 +147,13 @@ def fills(
     devnet_key: int | None,
     **page: Any,
 ) -> None:
-    """The account's own trades: side, role, fee, position after each, what it earned."""
+    """Show the account's trades: side, role, fee, position afterwards, realised profit."""
     of = {"instrument": instrument, "order_id": order_id, "label": label}
     shows("trade_history", "fills", page, api, as_json, key_of(keystore, devnet_key), **of)
 
 
 @click.command()
-@click.option("--instrument", type=INSTRUMENT, help="only those of this option")
+@click.option("--instrument", type=INSTRUMENT, help="only this instrument")
 @with_page
 def settlements(
     instrument: str | None,
@@ -161,7 +163,7 @@ def settlements(
     devnet_key: int | None,
     **page: Any,
 ) -> None:
-    """The account's positions that were settled, at which price, and what they earned."""
+    """Show the account's settled positions, with price and profit."""
     key = key_of(keystore, devnet_key)
     shows("settlement_history", "settlements", page, api, as_json, key, instrument=instrument)
 
@@ -177,5 +179,5 @@ def statement(
     devnet_key: int | None,
     **page: Any,
 ) -> None:
-    """Every change of the account's cash, with the balance after it."""
+    """Show every change of the account's cash, with the balance afterwards."""
     shows("transaction_log", "statement", page, api, as_json, key_of(keystore, devnet_key), kind=kind)

@@ -38,27 +38,28 @@ HEAD: Final = """\
     help="JSON-RPC URL of the chain",
 )
 @click.option(
-    "--deployment", default="var/deployment.json", show_default=True, help="what `deploy` has written"
+    "--deployment",
+    default="var/deployment.json",
+    show_default=True,
+    help="deployment file, written by `deploy`",
 )
-@click.option(
-    "--folder", default="var/node", show_default=True, help="of the sequencer: its log and all it must keep"
-)
+@click.option("--folder", default="var/node", show_default=True, help="the sequencer's data folder")
 @click.option(
     "--socket",
     "socket_path",
     type=SOCKET,
-    help="between sequencer and gateways  [default: sequencer.sock in --folder]",
+    help="socket between sequencer and gateways  [default: sequencer.sock in --folder]",
 )
 @click.option(
     "--feed",
     "feeds",
     multiple=True,
-    help="where prices come from; once for each feed  [default: three feed processes on this machine]",
+    help="source of prices; once for each feed  [default: three feed processes on this machine]",
 )
 @click.option(
     "--list", "list_path", help="JSON list: names of options to list  [default: options.json beside FILE]"
 )
-@click.option("--force", is_flag=True, help="write over a file that is there")
+@click.option("--force", is_flag=True, help="overwrite an existing file")
 def init(
     path: Path,
     l1_url: str,
@@ -73,7 +74,7 @@ def init(
     from sequencer.market.signed import PORT
 
     if path.exists() and not force:
-        raise fail(f"{path} is there already: --force writes over it")
+        raise fail(f"{path} exists already: --force overwrites it")
     socket_path = socket_path or f"{folder}/sequencer.sock"
     given: dict[str, dict[str, Any]] = {
         "node": {

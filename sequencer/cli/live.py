@@ -23,9 +23,11 @@ def with_watch(command: Callable[..., None]) -> Callable[..., None]:
         "--updates",
         type=click.IntRange(0),
         default=0,
-        help="with --watch: end after this many; 0: with Ctrl-C",
+        help="with --watch: end after this many updates; 0: until Ctrl-C",
     )(command)
-    return click.option("--watch", is_flag=True, help="go on, live; with --json one event a line")(command)
+    return click.option("--watch", is_flag=True, help="show live updates; with --json one event a line")(
+        command
+    )
 
 
 def watch(

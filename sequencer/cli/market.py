@@ -57,7 +57,9 @@ def ticker(instrument: str, watch: bool, updates: int, api: str, as_json: bool) 
 
 @click.command()
 @click.argument("instrument", type=INSTRUMENT)
-@click.option("--depth", type=click.IntRange(1, 100), default=10, show_default=True, help="levels a side")
+@click.option(
+    "--depth", type=click.IntRange(1, 100), default=10, show_default=True, help="price levels per side"
+)
 @with_watch
 @with_api
 def book(instrument: str, depth: int, watch: bool, updates: int, api: str, as_json: bool) -> None:

@@ -94,6 +94,6 @@ def claim(
 def transfer(
     to: int, amount: str, api: str, as_json: bool, keystore: Path | None, devnet_key: int | None
 ) -> None:
-    """Move AMOUNT USD to account TO, at once; only the owner's key may."""
+    """Transfer AMOUNT USD to account TO, at once; needs the owner's key."""
     result = trade(api, key_of(keystore, devnet_key), lambda trader: trader.transfer(to, amount))
     print_result("transfer", {"to": to, "amount": amount} | result, as_json)

@@ -27,14 +27,14 @@ def with_data(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Choice(["calldata", "blob"]),
         default="calldata",
         show_default=True,
-        help="where batches lie; blobs need a chain that has them: anvil",
+        help="where batches are posted; blobs need a chain that supports them: anvil",
     )(command)
 
 
 def check_data(chain: str, data: str) -> None:
     """Refuses blobs on a chain that serves none."""
     if data == "blob" and chain in ("pyevm", "hardhat"):
-        raise fail(f"{chain} serves no blobs: take anvil")
+        raise fail(f"{chain} does not support blobs: use anvil")
 
 
 @click.command()
@@ -44,19 +44,19 @@ def check_data(chain: str, data: str) -> None:
     type=click.Path(path_type=Path),
     default=Path("var"),
     show_default=True,
-    help="data of the sequencer",
+    help="the sequencer's data folder",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
     default=9545,
     show_default=True,
-    help="of the API, on 127.0.0.1; 0: a free one",
+    help="port of the API on 127.0.0.1; 0: a free one",
 )
 @click.option(
     "--l1-port",
     type=click.IntRange(0, 65_535),
-    help=f"of the chain, on 127.0.0.1; 0: a free one  [default: {L1_PORT}, or a free one with --port 0]",
+    help=f"port of the chain on 127.0.0.1; 0: a free one  [default: {L1_PORT}, or a free one with --port 0]",
 )
 @click.option(
     "--feed",
@@ -79,7 +79,7 @@ def up(
 ) -> None:
     """Run chain, contracts, sequencer, gateway, feeds and keeper on this machine until Ctrl-C.
 
-    Lists options on BTC and ETH, and says what to type into a wallet to see the chain.
+    Lists options on BTC and ETH and prints the wallet settings for the chain.
     """
     from sequencer.l1.errors import L1Error
     from sequencer.local.up import UpError, run_up
@@ -114,9 +114,9 @@ def up(
 @click.option(
     "--tape",
     type=click.Path(path_type=Path),
-    help="folder with deribit-trades-2022-01-01/ and btc-perp-1min/; without it a seeded generator stands in",
+    help="folder with deribit-trades-2022-01-01/ and btc-perp-1min/; default: a seeded generator",
 )
-@click.option("--seed", type=SEED, default=1, show_default=True, help="of the generator")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="seed of the generator")
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
@@ -130,7 +130,7 @@ def up(
 )
 @click.option(
     "--lie",
-    help="run with this lie of the sequencer, which a watcher must find; `list` names them, `all` runs them all",
+    help="run with this lie of the sequencer, which a watcher must find; `list` lists the lies, `all` runs them all",
 )
 @click.option(
     "--exit",
@@ -143,7 +143,7 @@ def up(
     type=click.IntRange(0, ATTEMPTS_MAX),
     default=0,
     show_default=True,
-    help="at the end, let a watcher check every batch, and challenge right ones this many times; all must fail",
+    help="at the end, let a watcher check every batch, and challenge correct batches this many times; all must fail",
 )
 def demo(
     chain: str,
@@ -160,7 +160,7 @@ def demo(
     check_data(chain, data)
     if exits:
         if lie is not None or tape is not None:
-            raise fail("--exit is a story of its own: it goes with neither --lie nor --tape")
+            raise fail("--exit cannot be combined with --lie or --tape")
         _exit(chain, json_target, data)
         return
     if lie is not None:
@@ -208,7 +208,7 @@ def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str |
         click.echo("\n".join(LIES))
         return
     if name != "all" and name not in LIES:
-        raise fail(f"no lie {name!r}: `fairstrike demo --lie list` names them all")
+        raise fail(f"no lie {name!r}: `fairstrike demo --lie list` lists them")
     if name == "all":
         _all_lies(chain, tape, seed, json_target, data)
         return
@@ -287,7 +287,7 @@ def _exit(chain: str, json_target: str | None, data: str) -> None:
         show("checks", {name: "held" if held else "DID NOT HOLD" for name, held in checks.items()})
     if not drill.report.held:
         failed = [name for name, held in drill.report.checks.items() if not held]
-        raise fail("checks that did not hold: " + ", ".join(failed))
+        raise fail("failed checks: " + ", ".join(failed))
 
 
 @click.command()
@@ -352,9 +352,7 @@ def replay(
 
 @click.command()
 @click.option("--orders", type=COUNT, default=60_000, show_default=True, help="orders to send over WebSocket")
-@click.option(
-    "--outstanding", type=COUNT, default=768, show_default=True, help="orders that await their ack at a time"
-)
+@click.option("--outstanding", type=COUNT, default=768, show_default=True, help="orders in flight")
 @click.option(
     "--offered",
     type=COUNT_OR_NONE,
@@ -367,7 +365,7 @@ def replay(
     type=COUNT_OR_NONE,
     default=1_000_000,
     show_default=True,
-    help="largest state of the engine table; 0 leaves it out",
+    help="accounts of the largest engine state measured; 0: none",
 )
 @click.option("--post", "posts", is_flag=True, help="post the batches to the embedded chain meanwhile")
 @click.option(

@@ -22,7 +22,7 @@ COLUMNS: Final = ("bid", "ask", "mark", "mark_iv", "delta")
 @click.command()
 @click.argument("underlying", required=False)
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
-@click.option("--expiry", help="only this one: as in the names, 26DEC26, or a date, 2026-12-26")
+@click.option("--expiry", help="only this expiry: 26DEC26, or 2026-12-26")
 @with_watch
 @with_api
 def chain(
@@ -34,7 +34,7 @@ def chain(
     api: str,
     as_json: bool,
 ) -> None:
-    """The option chain of UNDERLYING (all without it), a table an expiry: bid, ask, mark by strike."""
+    """Show the option chain of UNDERLYING (default: all), one table per expiry: bid, ask, mark by strike."""
     if underlying in MOVED:
         command = " ".join((underlying, *rest))
         raise fail(f"the development chain is `fairstrike devchain {command}` now; chain shows the options")

@@ -53,7 +53,7 @@ def key_of(keystore: Path | None, devnet_key: int | None) -> bytes:
         return _from_keystore(keystore)
     raise fail(
         f"no key: give --keystore FILE, --devnet-key N, or set {KEY_VARIABLE} or {KEYSTORE_VARIABLE} "
-        "(`fairstrike faucet` makes one on a development chain)"
+        "(`fairstrike faucet` creates one on a development chain)"
     )
 
 
@@ -128,7 +128,7 @@ def with_key(command: Callable[..., None]) -> Callable[..., None]:
         envvar="FAIRSTRIKE_ACCOUNT",
         expose_value=False,
         callback=_keep_account,
-        help="account that the key acts for, where it is a session key",
+        help="account of a session key",
     )(command)
     return with_keystore(command)
 
@@ -314,7 +314,7 @@ def journalled(rpc: Any, signer: Any, at: Any) -> Any:
     try:
         journal = Journal(path)
     except (OSError, msgspec.MsgspecError) as error:
-        raise fail(f"{path}: what was sent before cannot be read, and is not sent over: {error}") from error
+        raise fail(f"{path}: earlier transactions cannot be read, and are not sent again: {error}") from error
     return Wallet(rpc, signer, at, journal, on_resumed=lambda text: click.echo(text, err=True))
 
 

@@ -31,10 +31,10 @@ class _Ask(msgspec.Struct, forbid_unknown_fields=True):
 @click.option("--forward", help="USD, e.g. 46219.79")
 @click.option("--strike", help="USD")
 @click.option("--iv", help="a fraction a year, e.g. 0.6748, or 67.48%")
-@click.option("--price", "premium", help="USD, instead of --iv: the implied volatility is found")
+@click.option("--price", "premium", help="USD, instead of --iv: compute the implied volatility")
 @click.option("--expires-in", type=click.IntRange(0, 2**32 - 1), help="seconds")
 @click.option("--underlying", type=click.Choice(UNDERLYINGS), default="BTC", show_default=True)
-@click.option("--any", "is_any", is_flag=True, help="price what the exchange could not list, too")
+@click.option("--any", "is_any", is_flag=True, help="also price options that the exchange could not list")
 @click.option("--batch", type=click.File("rb"), help="JSON lines of these fields (- for standard input)")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
 def price(
@@ -49,15 +49,15 @@ def price(
     batch: BinaryIO | None,
     as_json: bool,
 ) -> None:
-    """Mark, greeks and the 16 scenarios of one option, in USD per contract; or its implied volatility.
+    """Compute mark, greeks and the 16 scenarios of one option, in USD per contract; or its implied volatility.
 
-    Refused is what the exchange could not list: a strike off its grid or too far away, an expiry beyond what is
-    listed. --any prices it all the same.
+    Refuses an option that the exchange could not list: a strike off its grid or too far away, an expiry too far ahead.
+    --any prices it anyway.
 
     With --batch FILE each line is an object such as {"type":"call","forward":"46219.79","strike":"48000",
-    "iv":"0.6748","expires_in":115180}, with "price" instead of "iv" for the implied volatility, and if you like
-    "underlying", "any" and an "id" that comes back. Each answer is a line, in order; of a line that cannot be priced
-    {"line":3,"error":"..."}, and the status is 1 in the end.
+    "iv":"0.6748","expires_in":115180}, with "price" instead of "iv" for the implied volatility; optional:
+    "underlying", "any", and an "id" that the answer repeats. One answer a line, in order; for a line that cannot be
+    priced {"line":3,"error":"..."}, and the exit status is 1.
     """
     if batch is not None:
         if not _batch(batch, is_any):
@@ -147,14 +147,14 @@ def _batch(lines: Iterable[bytes], is_any: bool) -> bool:
 @click.argument("file", type=click.File("rb"))
 @click.option("--json", "as_json", is_flag=True, help="one JSON object on standard output")
 def margin(file: BinaryIO, as_json: bool) -> None:
-    """IM, MM, greeks and scenario losses of a portfolio, and what each leg has part in them.
+    """Compute IM, MM, greeks and scenario losses of a portfolio, and each leg's part in them.
 
     FILE (- reads standard input) is JSON: {"cash": "1000.00", "index": "46219.79", "positions": [{"type": "put",
     "forward": "46219.79", "strike": "45000", "iv": "0.67", "expires_in": 86400, "quantity": "-1.5"}, ...]}. With
     both underlyings: {"index": {"BTC": "46219.79", "ETH": "3700"}, ...}, and each position has its "underlying".
 
-    Of a leg, adds_margin is what the portfolio's IM would fall by without it (negative: it hedges), alone the IM
-    that it has by itself, worst its part in the worst scenario of all.
+    For each leg, adds_margin is the fall of the portfolio's IM without it (negative: it hedges), alone its IM by
+    itself, worst its part in the portfolio's worst scenario.
     """
     from sequencer.market.portfolio import GREEKS, PortfolioError, evaluate, read_portfolio
 

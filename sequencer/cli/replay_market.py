@@ -67,10 +67,10 @@ class Moment(click.ParamType):
     type=click.Choice(["end", "start"]),
     default="end",
     show_default=True,
-    help="what a CSV bar's time is: of its end (its close counts) or of its start (its open)",
+    help="time of a CSV bar: its end (the close is used) or its start (the open is used)",
 )
-@click.option("--until", type=Moment(), help="end of the run  [default: of the bars, two weeks at most]")
-@click.option("--trades", "trades_max", type=click.IntRange(1), help="only the first ones")
+@click.option("--until", type=Moment(), help="end of the run  [default: end of the bars, two weeks at most]")
+@click.option("--trades", "trades_max", type=click.IntRange(1), help="only this many, the first ones")
 @click.option("--chain", type=CHAIN, default="pyevm", show_default=True, help=CHAIN_HELP)
 @with_data
 @click.option(
@@ -92,9 +92,9 @@ def replay_market(
     JSON lines), or CSV with its field names. BARS is CSV with the columns timestamp and close, or saved chart data of
     Deribit. scripts/record_tape.py records both.
 
-    Lists what the tape trades, matches every trade at its price, lets accounts that have sold too much meet the day's
-    index, liquidates who falls, settles what expires before the bars end, withdraws, claims on L1, and rebuilds the
-    state from L1 alone. The status is 1 when a check does not hold.
+    Lists the tape's instruments, matches every trade at its price, liquidates accounts that sold too much as the index
+    moves, settles expiries before the end of the bars, withdraws, claims on L1, and rebuilds the state from L1 alone.
+    The exit status is 1 when a check fails.
     """
     from sequencer.l1.errors import L1Error
     from sequencer.local.demo_report import DemoFailed

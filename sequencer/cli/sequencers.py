@@ -19,7 +19,7 @@ def sequencer() -> None:
 @sequencer.command()
 @on_l1
 @with_json
-@click.option("--address", type=ETH_ADDRESS, help="also show this one's bond and turn")
+@click.option("--address", type=ETH_ADDRESS, help="also show this member's bond and turn")
 def status(l1_url: str | None, deployment: Path, as_json: bool, address: str | None) -> None:
     """Show the leader, the time since its last batch, and the queue of members."""
     from sequencer.l1.deploy import Deployment
@@ -67,7 +67,7 @@ def _send(
 
 
 @sequencer.command()
-@click.option("--bond", type=click.IntRange(min=0), help="wei  [default: what is missing of the least]")
+@click.option("--bond", type=click.IntRange(min=0), help="wei  [default: the amount missing to the minimum]")
 @on_l1
 @with_keystore
 @with_json
@@ -79,7 +79,7 @@ def join(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Bond, and wait at the end of the queue; who joins an empty set leads. Then: fairstrike node --standby."""
+    """Bond and join the end of the queue; the first of an empty set leads. Then run: fairstrike node --standby."""
     _send("join", deployment, l1_url, key_of(keystore, devnet_key), as_json, bond)
 
 
@@ -101,5 +101,5 @@ def leave(
 def withdraw(
     l1_url: str | None, deployment: Path, as_json: bool, keystore: Path | None, devnet_key: int | None
 ) -> None:
-    """Take the bond back, once all that was posted is final."""
+    """Withdraw the bond, once every batch that it posted is final."""
     _send("withdraw_bond", deployment, l1_url, key_of(keystore, devnet_key), as_json)

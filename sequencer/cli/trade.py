@@ -41,17 +41,19 @@ order.add_command(order_history)
 @click.option("--tif", type=click.Choice(["GTC", "IOC", "FOK"]), default="GTC", show_default=True)
 @click.option("--post-only", is_flag=True)
 @click.option("--reduce-only", is_flag=True)
-@click.option("--expires", type=click.IntRange(0, 2**32 - 1), default=0, help="seconds since 1970; 0 never")
+@click.option("--expires", type=click.IntRange(0, 2**32 - 1), default=0, help="seconds since 1970; 0: never")
 @click.option(
     "--self-trade",
     type=click.Choice(["cancel-resting", "cancel-taker"]),
     default="cancel-resting",
     show_default=True,
-    help="which one goes when it meets an order of the same account",
+    help="which order is cancelled when it meets one of the same account",
 )
-@click.option("--fee-max", type=FEE_MAX, default="0.01", show_default=True, help="USD: of the sequencing fee")
-@click.option("--label", type=LABEL, help="what you call it: 1 to 8 letters, digits or . _ : / # @ + = -")
-@click.option("--words", is_flag=True, help="sign it as the sentence that a wallet shows")
+@click.option(
+    "--fee-max", type=FEE_MAX, default="0.01", show_default=True, help="maximum sequencing fee, USD"
+)
+@click.option("--label", type=LABEL, help="your name for it: 1 to 8 letters, digits or . _ : / # @ + = -")
+@click.option("--words", is_flag=True, help="sign the order as the sentence that a wallet shows")
 @with_key
 @with_api
 def place(
@@ -96,7 +98,7 @@ def place(
 
 
 @order.command("list")
-@click.option("--label", type=LABEL, help="only those of this label")
+@click.option("--label", type=LABEL, help="only this label")
 @with_key
 @with_api
 def list_orders(
@@ -125,7 +127,7 @@ def cancel(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Cancel one order, named as its ack names it: INSTRUMENT SIDE PRICE SEQ."""
+    """Cancel one order by its key from the ack: INSTRUMENT SIDE PRICE SEQ."""
     from sequencer.protocol.constants import Kind
     from sequencer.wire.jsonrpc import PRICE_DECIMALS, to_units
 
@@ -152,8 +154,8 @@ def cancel(
 
 @order.command()
 @click.argument("seq", type=click.IntRange(0, 2**40 - 1))
-@click.option("--quantity", type=QUANTITY, help="its new total, what has traded of it included")
-@click.option("--price", type=PRICE, help="its new price")
+@click.option("--quantity", type=QUANTITY, help="new total, including what has traded")
+@click.option("--price", type=PRICE, help="new price")
 @with_key
 @with_api
 def amend(
@@ -165,10 +167,10 @@ def amend(
     keystore: Path | None,
     devnet_key: int | None,
 ) -> None:
-    """Give the resting order SEQ another total or price.
+    """Change the total or price of the resting order SEQ.
 
-    Less at the same price keeps its place in the queue; more, or another price, goes to the queue's end under a new
-    number. When that is refused, the order stays as it was.
+    A smaller total at the same price keeps the order's place in the queue; a larger one, or another price, moves it
+    to the end under a new number. If that is refused, the order stays unchanged.
     """
     if quantity is None and price is None:
         raise click.UsageError("nothing to amend: give --quantity, --price, or both")

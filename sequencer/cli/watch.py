@@ -45,11 +45,13 @@ WRONG = 2  # exit status of --once when a batch is wrong
     type=click.IntRange(1),
     default=3_600,
     show_default=True,
-    help="seconds that an inbox message may wait before it is an alarm",
+    help="seconds an inbox message may wait before it raises an alarm",
 )
-@click.option("--poll", "poll_s", type=PAUSE_S, default=1.0, show_default=True, help="seconds between looks")
 @click.option(
-    "--once", is_flag=True, help="look once, print the status, and end: 0 when all is right, else 2"
+    "--poll", "poll_s", type=PAUSE_S, default=1.0, show_default=True, help="seconds between polls of L1"
+)
+@click.option(
+    "--once", is_flag=True, help="check once, print the status, and end: status 0 when all is correct, else 2"
 )
 def watch(
     l1_url: str | None,

@@ -1,1 +1,1 @@
-"""Who did what: orders, trades and cash of every account, derived from the log, kept beside it."""
+"""Orders, trades and cash of every account, derived from the log and kept beside it."""

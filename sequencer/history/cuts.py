@@ -8,7 +8,7 @@ from sequencer.wire.rows import PLACES, MoveKind, amend_key
 
 
 class _Lost(Exception):
-    """What stood before cannot be told from the rows that are left."""
+    """The earlier values cannot be derived from the remaining rows."""
 
 
 _BROUGHT: Final = ", ".join(
@@ -32,9 +32,10 @@ SELECT account, SUM(cash), SUM(net), SUM(realised), SUM(fees), SUM(covered) FROM
 
 
 def cut(store: Store, seq: int, offset: int, log_hash: bytes, epoch: int) -> None:
-    """Takes back what records from `seq` on have done: then the log's entries before `offset` are in.
+    """Removes the effects of records from `seq` on; afterwards the log's entries before `offset` are in.
 
-    What it cannot take back it forgets as a whole. Raises sqlite3.Error, and then all is as it was.
+    If the rows do not suffice, everything is deleted, to be rebuilt. Raises sqlite3.Error, and then nothing has
+    changed.
     """
     try:
         with store.transaction():
@@ -97,9 +98,9 @@ DELETE FROM trades WHERE key IN (
 
 
 def prune(store: Store, seq: int, rows_max: int) -> bool:
-    """Lets some of what is older than record `seq` go; whether more of it waits. Raises sqlite3.Error.
+    """Deletes some rows older than record `seq`; returns whether more of them remain. Raises sqlite3.Error.
 
-    An order goes once it has ended before `seq`, and with it its trades; sums and open positions stay.
+    An order is deleted once it has ended before `seq`, with its trades; sums and open positions stay.
     """
     at = (store.next_seq, store.offset, store.log_hash, store.epoch, max(store.pruned_seq, seq))
     with store.transaction():
@@ -112,7 +113,7 @@ def prune(store: Store, seq: int, rows_max: int) -> bool:
 
 
 def _prune(db: sqlite3.Connection, seq: int, rows_max: int) -> int:
-    """How many rows have gone, of each table at most `rows_max`."""
+    """Deletes rows, at most `rows_max` of each table; returns their number."""
     at = {"seq": seq, "trade": seq * PLACES, "most": rows_max}
     ended = [(row[0],) for row in db.execute(_ENDED, at)]
     db.executemany("DELETE FROM amends WHERE id = ?", ended)

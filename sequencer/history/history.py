@@ -1,9 +1,8 @@
-"""The history of a sequencer: what the ledger makes of durable ticks goes to the store on a thread of its own, and
-where there is much of it through a process of its own (beside.py).
+"""The history of a sequencer: writes the ledger's rows of durable ticks to the store, on a thread of its own, and many
+rows at once in a process of its own (beside.py).
 
-Nothing here holds a tick up, and nothing that goes wrong here does: rows wait and are tried again, `error` says why,
-and what was given up is made from the log at the next start. A question is answered behind all that was durable when it
-was asked.
+Nothing here delays a tick, and no error here does: rows wait and are retried, `error` has the reason, and rows given
+up are rebuilt from the log at the next start. A query is answered after everything that was durable before it.
 """
 
 import asyncio
@@ -59,9 +58,10 @@ logger = logging.getLogger(__name__)
 
 
 class History:
-    """`ledger` is a tick ahead of the log at times, the store behind it. Not to be used by two processes.
+    """The ledger and its store.
 
-    `days`: rows older than that are let go, 0: none are. Raises ValueError.
+    `ledger` may be a tick ahead of the log, the store behind it. For one process only. `days`: rows older than that are
+    deleted, 0: none are. Raises ValueError.
     """
 
     def __init__(self, path: Path, treasury_account: int, days: int = DAYS) -> None:
@@ -91,7 +91,7 @@ class History:
 
     @property
     def behind(self) -> int:
-        """Rows that wait to be written."""
+        """Number of rows not written yet."""
         return self._offered - self._written
 
     @property
@@ -107,7 +107,7 @@ class History:
         return self._at[0]
 
     def align(self, log: SqliteLog) -> None:
-        """Before the log is replayed: takes back what it holds no more, and goes on from the store.
+        """Before the log is replayed: removes rows that it no longer holds, and continues from the store.
 
         Raises sqlite3.Error.
         """
@@ -130,7 +130,7 @@ class History:
             self.restart()
 
     def restart(self) -> None:
-        """Goes on from what is written."""
+        """Continues from the written rows."""
         with self._lock:
             self._generation += 1
             self._drop_waiting()
@@ -141,7 +141,7 @@ class History:
             self.ledger = Ledger(self.ledger.treasury_account)
 
     def take_in(self, state: State, entry: Entry, log_hash: bytes, is_verified: bool = False) -> None:
-        """Applies a log entry to `state`, which stands before it, and takes in what it does. Raises ReplayError."""
+        """Applies a log entry to `state`, which is just before it, and adds its rows. Raises ReplayError."""
         self._load(state)
         ledger, labels = self.ledger, labels_of(entry)
 
@@ -154,7 +154,7 @@ class History:
             self._write_now()
 
     def caught_up(self, state: State) -> None:
-        """All of the log is in, and gives `state`."""
+        """The whole log is in, and gives `state`."""
         self._load(state)
         self._write_now()
         self.is_whole = True
@@ -166,7 +166,7 @@ class History:
             self._is_loaded = True
 
     def write(self, batch: Batch, log_hash: bytes) -> None:
-        """What a log entry that is durable has made, at once: for who has no loop."""
+        """Writes the rows of a durable log entry at once: for callers without a loop."""
         self._keep(batch, log_hash)
         self._write_now()
 
@@ -186,7 +186,7 @@ class History:
     # --- from ticks ---------------------------------------------------------------------------------
 
     def offer(self, batch: Batch, log_hash: bytes | None) -> None:
-        """Rows of a tick that is durable, under this hash; None when the log has no entry of it."""
+        """Queues the rows of a durable tick with this hash; None when the log has no entry for it."""
         if log_hash is None or self._is_given_up:
             return
         self._keep(batch, log_hash)
@@ -228,7 +228,7 @@ class History:
         self._executor.submit(self._write, *self._take(), rows, self._generation)
 
     def _write(self, batches: list[Batch], at: tuple[int, bytes], rows: int, generation: int) -> None:
-        """On the history's thread: tries until it is in, or the disk has been full for long."""
+        """On the history's thread: retries until the rows are in, or the disk has been full for long."""
         for tries_left in reversed(range(TRIES)):
             try:
                 with self._lock:
@@ -258,7 +258,7 @@ class History:
             store.has(rows)
 
     def _prune(self) -> None:
-        """Lets some of what is too old go, now and then."""
+        """From time to time deletes some of the old rows."""
         if not self._days or self._is_given_up or time.monotonic() < self._prune_at:
             return
         more = False
@@ -275,7 +275,7 @@ class History:
     # --- questions ----------------------------------------------------------------------------------
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """`work` on the history's thread, behind all that was offered."""
+        """Runs `work` on the history's thread, after everything offered."""
         if self._waiting:
             self._flush()
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -292,7 +292,7 @@ class History:
                 raise
 
     def close(self) -> None:
-        """Writes what waits, and closes the file."""
+        """Writes the waiting rows, and closes the file."""
         if self._waiting:
             self._flush()
         self._drop_waiting()
@@ -315,7 +315,7 @@ def _key_of(raw: bytes) -> bytes:
 
 
 def labels_of(entry: Entry) -> dict[bytes, str]:
-    """Labels of a tick's orders by account and nonce, as the records have them."""
+    """Labels of a tick's orders by account and nonce."""
     return {
         account.to_bytes(4, "big") + nonce.to_bytes(4, "big"): label for account, nonce, label in entry.labels
     }

@@ -1,6 +1,6 @@
-"""Pages of the history: questions of the API to rows of the store, every row compared with its checksum first.
+"""Pages of the history: API queries to rows of the store; every row's checksum is verified first.
 
-Keys grow with the records, so that a page goes on where the one before it ended whatever is added meanwhile.
+Keys grow with the records, so the next page continues where the previous ended, whatever is added meanwhile.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,13 +26,13 @@ Row = list[Any]
 
 
 def seq_of(store: Store, time: int) -> int | None:
-    """The first record at `time` or later; None: there is none."""
+    """The first record at `time` or later; None if there is none."""
     row = store.db.execute("SELECT seq FROM times WHERE time >= ? ORDER BY time LIMIT 1", (time,)).fetchone()
     return None if row is None else int(row[0])
 
 
 class Span:
-    """The records that a page is about, newest first: from `first` to before `end`, and before `cursor`."""
+    """The records of a page, newest first: from `first` to before `end`, and before `cursor`."""
 
     def __init__(self, store: Store, params: dict[str, Any]) -> None:
         self.limit: int = params.get("limit", ROWS)
@@ -47,20 +47,20 @@ class Span:
 
 
 class Where:
-    """Conditions of a query, all of which hold."""
+    """Conditions of a query, combined by AND."""
 
     def __init__(self, account: int) -> None:
         self.parts = ["account = ?"]
         self.values: list[Any] = [account]
 
     def add(self, part: str, value: object) -> None:
-        """One more, unless `value` is None."""
+        """Adds a condition, unless `value` is None."""
         if value is not None:
             self.parts.append(part)
             self.values.append(value)
 
     def rows(self, store: Store, table: str, key: str, low: int, high: int, limit: int) -> list[Row]:
-        """The rows with low <= key < high, the newest first."""
+        """The rows with low <= key < high, newest first."""
         query = (
             f"SELECT * FROM {table} WHERE {' AND '.join(self.parts)} AND {key} >= ? AND {key} < ? "  # noqa: S608  # our own names
             f"ORDER BY {key} DESC LIMIT ?"
@@ -69,7 +69,7 @@ class Where:
 
 
 def page(found: Sequence[tuple[int, Row]], limit: int, show: Callable[[Row], object]) -> dict[str, Any]:
-    """The first of `found` (key, row) that fit into a page, and whether there is more."""
+    """The first of `found` (key, row) that fit into a page, and whether there are more."""
     rows: list[msgspec.Raw] = []
     size = 0
     for _, row in found[:limit]:
@@ -85,7 +85,7 @@ def page(found: Sequence[tuple[int, Row]], limit: int, show: Callable[[Row], obj
 
 
 def first_number(store: Store, asked: int | None) -> int | None:
-    """The number that an order was placed with, by any number that it has had."""
+    """The number with which an order was placed, by any number that it has had."""
     if asked is None:
         return None
     row = store.db.execute("SELECT id FROM amends WHERE seq_after = ? LIMIT 1", (asked,)).fetchone()
@@ -198,7 +198,7 @@ def _amendment(row: Row) -> dict[str, Any]:
 
 
 def trades(store: Store, params: dict[str, Any], names: Names) -> dict[str, Any]:
-    """Sides of trades, and positions that a bid has moved."""
+    """Sides of trades, and positions moved by a bid."""
     where = Where(params["account"])
     where.add("instrument = ?", params.get("instrument"))
     where.add("label = ?", params.get("label"))
@@ -208,7 +208,7 @@ def trades(store: Store, params: dict[str, Any], names: Names) -> dict[str, Any]
 
 
 def settlements(store: Store, params: dict[str, Any], names: Names) -> dict[str, Any]:
-    """Positions that were settled."""
+    """Settled positions."""
     where = Where(params["account"])
     where.add("instrument = ?", params.get("instrument"))
     where.parts.append(f"kind = {int(TradeKind.SETTLEMENT)}")

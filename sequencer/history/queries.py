@@ -36,11 +36,11 @@ class HistoryQueries:
 
     @staticmethod
     def has(method: str) -> bool:
-        """Whether it is one of the history's."""
+        """Whether it is a method of the history."""
         return method in METHODS
 
     def ask(self, method: str, params: dict[str, Any], views: Views, send: Send) -> None:
-        """Has a query answered. Raises QueryError for what is wrong with it."""
+        """Answers a query. Raises QueryError for a wrong one."""
         if len(self._asked) >= ASKED_MAX:
             body = errors.error_body(
                 errors.Code.QUEUE_FULL,
@@ -91,7 +91,7 @@ class HistoryQueries:
         send(ok, body)
 
     def _signer(self, account: int, expires: int, signature: bytes) -> bytes | None:
-        """Address of who has signed, on the history's thread."""
+        """Address of the signer, recovered on the history's thread."""
         key = (account, expires, signature)
         known = self._signers
         if key not in known:
@@ -129,7 +129,7 @@ def _denied(account: int) -> bytes:
 
 
 def _name(views: Views, instrument: int) -> str:
-    """Its name; its number where a roll-back has taken the listing back."""
+    """The instrument's name; its number where a roll-back has removed the listing."""
     try:
         return views.name(instrument)
     except (KeyError, IndexError):

@@ -1,8 +1,8 @@
-"""The history in an SQLite file beside the log: rows of orders, trades and cash, positions and totals as they stand.
+"""The history in an SQLite file beside the log: orders, trades and cash, present positions and totals.
 
-Everything here follows from the log, so it is written without an fsync of its own: what a crash has lost is made again
-from `offset` on. Rows are added, replaced as a whole, or deleted, never changed, so that each has one checksum, made
-where it is made.
+Everything here follows from the log, so it is written without an fsync of its own: rows lost in a crash are rebuilt
+from `offset` on. Rows are added, replaced as a whole, or deleted, never changed, so each has one checksum, computed
+where the row is built.
 """
 
 import sqlite3
@@ -30,11 +30,11 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class HistoryDamaged(Exception):
-    """A row is not what was written: the history is made again from the log at the next start."""
+    """A row is damaged: the next start rebuilds the history from the log."""
 
 
 class Store:
-    """One file, one writer; not to be used by two threads at once."""
+    """One file, one writer; not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ class Store:
                 pass
 
     def put_meta(self, next_seq: int, offset: int, log_hash: str, epoch: int, pruned_seq: int) -> None:
-        """Where the file stands, within a transaction; the attributes follow it (`stands_at`)."""
+        """Stores the file's position, within a transaction; the attributes follow it (`stands_at`)."""
         tables.put_meta(self.db, next_seq, offset, log_hash, epoch, pruned_seq)
 
     def stands_at(self, next_seq: int, offset: int, log_hash: str, epoch: int, pruned_seq: int) -> None:
@@ -91,26 +91,26 @@ class Store:
         return tables.transaction(self.db)
 
     def checked(self, table: str, query: str, values: Sequence[Any] = ()) -> "Iterator[list[Any]]":
-        """Whole rows of `table`, their checksums compared and left out. Raises HistoryDamaged."""
+        """Whole rows of `table`, checksums verified and removed. Raises HistoryDamaged."""
         for *row, checksum in self.db.execute(query, values):
             if row_sum(table, *row) != checksum:
                 raise HistoryDamaged(f"table {table}, row {row[0]}")
             yield row
 
     def condemn(self) -> None:
-        """A row was found damaged: has the file made again at the next start."""
+        """A row is damaged: the next start rebuilds the file."""
         with suppress(sqlite3.Error):
             self.db.execute("UPDATE meta SET damaged = 1")
 
     def clear(self) -> None:
-        """Forgets everything: it will be made again."""
+        """Deletes everything, to be rebuilt."""
         self.db.close()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         self._open()
 
     def load(self, ledger: Ledger, state: State) -> None:
-        """Sets a new ledger to where this file stands; `state` stands there, too. Raises HistoryDamaged."""
+        """Sets a new ledger to this file's position, at which `state` is. Raises HistoryDamaged."""
         db = self.db
         for account, instrument, lots, cost, realised in self.checked("positions", "SELECT * FROM positions"):
             ledger.positions.setdefault(account, {})[instrument] = Basis(lots, cost, realised)
@@ -137,7 +137,10 @@ class Store:
         return tables.rows_of(batches, self.next_seq, offset, log_hash, epoch)
 
     def write(self, rows: Rows) -> None:
-        """Adds rows in one transaction. Raises sqlite3.Error, and then nothing is in."""
+        """Adds rows in one transaction; log entries before `offset` are in, the last of which has `log_hash`.
+
+        Raises sqlite3.Error, and then nothing is in.
+        """
         with self.transaction():
             tables.add(self.db, rows, self.pruned_seq)
         self.has(rows)
@@ -147,7 +150,7 @@ class Store:
         self.stands_at(rows.next_seq, rows.offset, rows.log_hash, rows.epoch, self.pruned_seq)
 
     def put_positions(self, rows: Iterable[Sequence[int]]) -> None:
-        """Positions as they are now; those without lots go."""
+        """Stores the present positions; those without lots are deleted."""
         tables.put_positions(self.db, rows)
 
     def close(self) -> None:

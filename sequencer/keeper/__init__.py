@@ -1,1 +1,1 @@
-"""What the system itself proposes: marks, settlements, liquidations, sweeps."""
+"""Records that the system proposes itself: marks, settlements, liquidations, sweeps."""

@@ -19,8 +19,8 @@ from sequencer.protocol.matching import reducible
 from sequencer.protocol.orders import is_dead
 from sequencer.protocol.state import Changes, State, instrument_expiry_time
 
-LOOKED_AT: Final = 16  # entries that turn out to be out of date, for each that may be proposed
-CLEAN_MIN: Final = 1_024  # entries that a heap may have without being cleaned
+LOOKED_AT: Final = 16  # outdated entries to skip, for each proposal
+CLEAN_MIN: Final = 1_024  # entries of a heap that is not cleaned
 CLEANED_AT_PUSH: Final = 4
 _NUMBER: Final = (1 << c.TYPE_SHIFT) - 1
 
@@ -28,9 +28,8 @@ OrderKey = tuple[int, int, int, int]  # instrument, side, price, seq
 
 
 class _Heap:
-    """Resting orders by a bound, the least first. Those that are gone leave when as many more have come.
-
-    A few at each push: a million at once would take seconds. Meanwhile the entries stand in two heaps.
+    """Resting orders by a bound, the least first. Orders that have left are dropped once as many others have come,
+    a few at each push: a million at once would take seconds. Meanwhile the entries are in two heaps.
     """
 
     __slots__ = ("_cleaned", "_entries", "_old", "_room", "_state")
@@ -63,20 +62,20 @@ class _Heap:
             self._room = max(CLEAN_MIN, 2 * len(self._entries))
 
     def pop(self, bound: int) -> OrderKey | None:
-        """The least, if it is at or below `bound`."""
+        """Removes the least, if it is at or below `bound`."""
         old, entries = self._old, self._entries
         heap = old if old and (not entries or old[0] < entries[0]) else entries
         return heappop(heap)[1] if heap and heap[0][0] <= bound else None
 
 
 class _Reducing:
-    """The reduce-only orders of one account. Those that are gone leave when as many more have come."""
+    """The reduce-only orders of one account. Orders that have left are dropped once as many others have come."""
 
     __slots__ = ("_room", "count", "groups", "idle", "was_covered")
 
     def __init__(self) -> None:
         self.groups: dict[tuple[int, int], dict[int, Order]] = {}  # (instrument, side) -> seq -> order
-        self.idle: dict[tuple[int, int], None] = {}  # groups that had nothing to reduce at the last look
+        self.idle: dict[tuple[int, int], None] = {}  # groups with nothing to reduce at the last check
         self.was_covered = True
         self.count = 0
         self._room = 64
@@ -96,19 +95,19 @@ class _Reducing:
 
 
 class DeadOrders:
-    """Of one state, from the changes of its own that it reads."""
+    """Index of one state, updated from the state's changes."""
 
     def __init__(self, state: State, changes: Changes) -> None:
         self._state = state
         self._changes = changes
-        self._found: dict[OrderKey, None] = {}  # dead when they were looked at, and not yet swept
+        self._found: dict[OrderKey, None] = {}  # found dead, not yet swept
         self._known: dict[int, None] = {}  # instruments that have ever had an order
         self._expiring: list[tuple[int, int]] = []  # (time, instrument)
         self._expired: dict[int, None] = {}
         self._timed = _Heap(state)
-        self._floors: dict[int, int] = {}  # account -> its order floor at the last look
+        self._floors: dict[int, int] = {}  # account -> its order floor at the last check
         self._reducing: dict[int, _Reducing] = {}
-        self._ended: dict[tuple[int, ...], list[Order]] = {}  # what a change may have ended together
+        self._ended: dict[tuple[int, ...], list[Order]] = {}  # orders that one change may have ended
         self._needs: dict[int, _Heap] = {}  # instrument -> sells, by what mark and risk must stay below
         self._marks: dict[int, _Heap] = {}  # likewise, reduce-only ones of covered accounts, by mark
         self._moved: dict[int, None] = {}  # instruments whose heaps may have been reached
@@ -119,7 +118,7 @@ class DeadOrders:
             self._account_changed(number, state.accounts[number])
 
     def update(self) -> None:
-        """Takes in what has changed in the state."""
+        """Reads the changes of the state."""
         self._state.flush_entries()
         changes = self._changes.take()
         for order in changes.orders:
@@ -134,7 +133,10 @@ class DeadOrders:
                         self._moved[instrument] = None
 
     def dead(self, now_s: int, count: int) -> list[OrderKey]:
-        """Up to `count` at `now_s`, the state's time or later. Each kind has its share: none keeps another back."""
+        """Up to `count` dead orders at `now_s`, the state's time or later.
+
+        Each cause has its share, so none blocks another.
+        """
         while self._expiring and self._expiring[0][0] <= now_s:
             instrument = heappop(self._expiring)[1]
             self._expired[instrument] = None
@@ -162,7 +164,7 @@ class DeadOrders:
                 self._found[key] = None
 
     def _is_dead(self, key: OrderKey, now_s: int) -> bool:
-        """Whether it rests, is dead, and does not go with its book. One that lives is watched on."""
+        """Whether the order rests, is dead, and is not removed with its book. A live one stays in the index."""
         order = self._state.find_order(*key)
         if order is None or key[0] in self._expired:
             return False
@@ -223,7 +225,7 @@ class DeadOrders:
                 reducing.idle[place] = None
                 self._ended[(number, *place)] = list(orders.values())
         is_covered = margin.is_covered(account)
-        if reducing.was_covered and not is_covered:  # its sells are backed by what mark and risk come to, now
+        if reducing.was_covered and not is_covered:  # its sells are now backed by mark and risk
             for place, orders in reducing.groups.items():
                 if place[1] == c.SELL:
                     self._ended[(number, *place)] = list(orders.values())
@@ -232,7 +234,7 @@ class DeadOrders:
     # --- where to look ----------------------------------------------------------------------------
 
     def _unbacked(self, _now_s: int) -> OrderKey | None:
-        """A sell that the marks have reached. Looks at all heaps of a page that was marked anew, once."""
+        """A sell that the marks have reached. Checks all heaps of a newly marked page once."""
         state = self._state
         while self._moved:
             instrument = next(iter(self._moved))

@@ -1,8 +1,7 @@
-"""What the keeper would otherwise have to search for: pages to mark, expiries to fix and to settle. Dead orders:
-`keeper_dead`.
+"""Indexes for the keeper: pages to mark, expiries to fix and to settle. Dead orders: `dead.py`.
 
-All of it is kept beside the state, made when the keeper gets one, and brought up to date by `State.changes` before a
-pass: the work is that of what has changed. Nothing here decides what is true; a record that should not be is refused.
+They are kept beside the state, built when the keeper gets one, and updated from `State.changes` before a pass: the cost
+follows the changes. They are hints only; an invalid record is refused.
 """
 
 from collections.abc import Iterator
@@ -20,9 +19,9 @@ _NUMBER: Final = (1 << c.TYPE_SHIFT) - 1
 
 
 class PagesDue:
-    """Pages whose marks are to be made anew: after a time, a move of the index, an expiry, or a listing.
+    """Pages to be marked: after a time, a move of the index, an expiry, or a listing.
 
-    They come in waves: with one that has become due all that are `apart_s` older than it would be, because an account
+    Pages are marked in waves: with a page that is due all that are `apart_s` older than it would be, because an account
     can only use pages that were marked together (protocol/freshness.py).
     """
 
@@ -32,7 +31,7 @@ class PagesDue:
         self._oldest: list[tuple[int, int]] = []  # (time of the marks, page)
         self._move_ppm = move_ppm
         self._refresh_s = refresh_s
-        self._due: dict[int, int] = {}  # page -> how often it has been proposed
+        self._due: dict[int, int] = {}  # page -> number of proposals
         self._made: dict[int, tuple[int, int]] = {}  # page -> time and index of its marks
         self._times: list[tuple[int, int, int]] = []  # (due from then on, page, time of the marks)
         self._above: dict[
@@ -79,7 +78,7 @@ class PagesDue:
                     self._due.setdefault(page_id, 0)
         held = looks.by_page
         over = [one for one in self._due if one not in held and now_s >= expiry_time(one >> 7 & 0xFFFF)]
-        for page_id in over:  # nobody will ever ask for its marks
+        for page_id in over:  # its marks are never needed
             del self._due[page_id]
         out = nsmallest(count, self._due, key=lambda one: (self._due[one], one not in held))
         for page_id in out:
@@ -92,7 +91,7 @@ class PagesDue:
 
 
 class Expiries:
-    """Those that wait for their price, and those that have it and still have holders."""
+    """Expiries that wait for their settlement price, and settled ones that still have holders."""
 
     def __init__(self) -> None:
         self.unfixed: dict[int, None] = {}  # past their time
@@ -110,7 +109,7 @@ class Expiries:
         self._known[key] = None
 
     def advance(self, now_s: int) -> None:
-        """Moves what has expired to `unfixed`; what no snapshot can be left of is given up."""
+        """Moves expired days to `unfixed`; those whose snapshots are lost are dropped."""
         while self._ahead and self._ahead[0][0] <= now_s:
             _, key = heappop(self._ahead)
             if key not in self._settled:
@@ -136,7 +135,7 @@ class Expiries:
 
 
 class Index:
-    """All of it for one state."""
+    """All indexes of one state."""
 
     def __init__(self, state: State, risk_move_ppm: int, risk_refresh_s: int) -> None:
         self.state = state
@@ -155,7 +154,7 @@ class Index:
             self._changed(c.KEY_UNDERLYING | number, underlying)
 
     def update(self) -> None:
-        """Takes in what has changed in the state."""
+        """Reads the changes of the state."""
         self.state.flush_entries()
         for key, entry in self._changes.take().entries.items():
             self._changed(key, entry)

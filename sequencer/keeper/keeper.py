@@ -1,8 +1,8 @@
 """The keeper proposes time-driven system records; the transition decides whether each is valid.
 
 Reports of the feeds, listings, risk arrays, settlement prices; then liquidations, settlements, dead orders. Each kind
-has its own bound in a pass, so that none can crowd out another; what is left goes on in the next. Nothing is searched
-for: `keeper_index` and `keeper_looks` say where there is something to do.
+has its own limit per pass, so none can crowd out another; the rest follows in the next pass. Nothing is searched for:
+`index.py` and `looks.py` find the work.
 """
 
 import logging
@@ -59,7 +59,10 @@ class KeeperConfig:
 
 @dataclass(slots=True)
 class Keeper:
-    """Looks at one state. `wanted`: options to list; `feed_keys`: the private keys of the feeds that run here."""
+    """The keeper of one state.
+
+    `wanted`: options to list; `feed_keys`: private keys of the feeds that sign in this process.
+    """
 
     state: State
     sources: list[FeedSource] = field(default_factory=list)
@@ -71,20 +74,20 @@ class Keeper:
     index: Index = field(init=False)
     _surfaces_wait: dict[tuple[int, int, int], News] = field(default_factory=dict)  # underlying, day, feed
     _risk_work: tuple[int, int] = (0, 0)  # units that RISK may still cost, and as of when
-    _swept: tuple[int, int] = (0, 0)  # the second of the last sweeps, and how many it has had
+    _swept: tuple[int, int] = (0, 0)  # second of the last sweeps, and their number in it
 
     def __post_init__(self) -> None:
-        """Makes the indexes of `state`."""
+        """Builds the indexes of `state`."""
         self.adopt(self.state)
 
     def adopt(self, state: State) -> None:
-        """Looks at `state` from now on."""
+        """Continues with `state`."""
         self.state = state
         self.index = Index(state, self.config.risk_move_ppm, self.config.risk_refresh_s)
 
     @property
     def feed_error(self) -> str:
-        """What is wrong with the sources that fail now; empty when none does."""
+        """Errors of the sources that fail now; empty when none does."""
         return "; ".join(self.feed_errors[number] for number in sorted(self.feed_errors))
 
     def pass_one(self, now_s: int) -> list[bytes]:
@@ -96,7 +99,7 @@ class Keeper:
                 self.feed_errors.pop(number, None)
             except FeedError as error:  # a feed that fails is silent; the index goes stale by rule
                 self.feed_errors[number] = str(error)
-            except Exception as error:  # whatever a source does, the exchange goes on
+            except Exception as error:  # a source must never stop the exchange
                 logger.exception("feed source %d", number)
                 self.feed_errors[number] = f"{type(error).__name__}: {error}"
         out: list[bytes] = []
@@ -129,7 +132,7 @@ class Keeper:
         return out
 
     def pass_two(self, now_s: int) -> list[bytes]:
-        """Liquidations, settlements and dead orders, by the marks that now stand."""
+        """Liquidations, settlements and dead orders, at the present marks."""
         index, config = self.index, self.config
         index.update()
         index.looks.look(now_s, config.looks_max)
@@ -142,7 +145,7 @@ class Keeper:
         return out + self.sweeps(now_s)
 
     def sweeps(self, now_s: int) -> list[bytes]:
-        """Dead orders, as the state stands at `now_s`: for every tick, before anybody can meet them."""
+        """SWEEPs of dead orders at `now_s`: for every tick, before a taker can meet them."""
         if now_s != self._swept[0]:
             self._swept = now_s, 0
         orders, (_, swept) = self.index.orders, self._swept
@@ -155,13 +158,13 @@ class Keeper:
         ]
 
     def bids(self, now_s: int) -> list[Submission]:
-        """Bids of the liquidator for the portfolios that are on auction, the most under-margined first."""
+        """Bids of the liquidator for portfolios on auction, the most under-margined first."""
         if self.liquidator is None:
             return []
         return self.liquidator.bids(self.state, self._under_auction(), now_s)
 
     def _signed(self, news: Iterable[News]) -> list[bytes]:
-        """Records of reports: as their feed has signed them, else signed with every key that is here."""
+        """Records of reports: as signed by their feed, else signed with every local key."""
         listed = list(news)
         out = [one.raw for one in listed if isinstance(one, SignedReport)]
         bare = [one for one in listed if not isinstance(one, SignedReport)]
@@ -178,7 +181,7 @@ class Keeper:
             and expiry_time(day) > now_s + c.TWAP_S
         ]
         ready = [one for one in self.wanted if state.underlyings[one[0]].index][: self.config.listings_max]
-        if len(ready) < len(self.wanted):  # what is refused must not stand before the rest for ever
+        if len(ready) < len(self.wanted):  # refused proposals must not block the rest
             taken = set(ready)
             self.wanted = [one for one in self.wanted if one not in taken] + ready
         return [
@@ -203,7 +206,7 @@ class Keeper:
             number: moved.get(number, underlying.index) for number, underlying in state.underlyings.items()
         }
         pages = dict.fromkeys(self.index.pages.due(now_s, indexes, self.index.looks, count))
-        for key, listings in opening.items():  # pages that listings of this very tick open, or go on with
+        for key, listings in opening.items():  # pages that this tick's listings open or continue
             row = state.expiries[key].listed if key in state.expiries else 0
             for number in range(row >> 5, (row + listings - 1 >> 5) + 1):
                 pages[key << 7 | number] = None

@@ -1,7 +1,7 @@
-"""The liquidator: bids in auctions with the accounts of whoever runs it, the house's last resort included.
+"""The liquidator: bids in auctions with its operator's accounts, as the house's last resort, too.
 
-It has several accounts, because one that is full (positions, pages, margin) can take nothing more. Of each portfolio
-the first of them that can takes what it can hold. What it would get is computed by the transition's own rule.
+It has several accounts, because a full one (positions, pages, margin) cannot take more. The first account that can bid
+takes what it can hold of a portfolio; the result is computed by the transition's own rule.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +28,8 @@ class Bidder:
 @dataclass(slots=True)
 class Liquidator:
     """Bids `fraction` of 256 of a solvent account, as soon as the clock allows `discount_min_ppm` or all that its
-    equity bears; an insolvent one it takes whole at its marks, where nobody is paid for coming; `bids_max` a pass.
+    equity allows. It takes an insolvent account whole at its marks, for which nobody is paid. At most `bids_max` a
+    pass.
     """
 
     bidders: Sequence[Bidder]
@@ -37,9 +38,9 @@ class Liquidator:
     bids_max: int = 64
 
     def bids(self, state: State, auctions: Iterable[tuple[int, Account]], now_s: int) -> list[Submission]:
-        """Bids for the portfolios on auction, in the order in which they are given, one each."""
+        """Bids for the portfolios on auction, in the given order, one each."""
         out: list[Submission] = []
-        planned: dict[int, Account] = {}  # the bidders' accounts as the bids before will leave them
+        planned: dict[int, Account] = {}  # the bidders' accounts after the earlier bids
         for number, target in auctions:
             if len(out) == self.bids_max:
                 break
@@ -66,7 +67,7 @@ class Liquidator:
     def _bid(
         self, state: State, planned: dict[int, Account], bidder: Bidder, number: int, target: Account
     ) -> bytes | None:
-        """The largest bid that the bidder's account can make for what is left of the portfolio, if any."""
+        """The largest bid that the bidder's account can make for the rest of the portfolio, if any."""
         account = planned.get(bidder.account) or state.accounts.get(bidder.account)
         if account is None or account.auction_start or bidder.account == number:
             return None
@@ -96,11 +97,11 @@ class Liquidator:
         return None
 
     def _fractions(self, state: State, target: Account) -> Iterator[int]:
-        """From the largest on, each a quarter of the one before."""
+        """Fractions from the largest on, each a quarter of the previous."""
         insolvent = margin.cautious(state, target)[0] <= 0
         fraction = 256 if insolvent else min(self.fraction, state.params.auction_fraction_max)
         while fraction:
             yield fraction
             fraction //= 4
-        if not insolvent:  # where a part rounds so that the rest is riskier, and the time for parts is over
+        if not insolvent:  # where a rounded part leaves more risk, once parts are no longer required
             yield 256

@@ -1,13 +1,14 @@
 """Accounts that the keeper must check: those whose margin may have failed since their last check.
 
-What an account is above its maintenance margin falls by at most `lots x how far the rows of its pages have moved`
-(`row_move`). So a look notes, for each page held, how far that page may move before the account must be looked at
-again; a page that is marked anew advances by its greatest move and gives up the accounts whose limit it has passed.
-An account that is below its margin is therefore always under `short` or waiting for a look: tests/keeper/test_looks.py.
+The excess of an account over its maintenance margin falls by at most `lots x how far the rows of its pages have moved`
+(`row_move`). So a check (a look) stores, for each page held, how far that page may move before the account must be
+checked again; a page that is marked anew advances by its greatest move and returns the accounts whose limit it has
+passed. An account below its margin is therefore always in `short` or waiting for a check: tests/keeper/test_looks.py.
 
-Looks are counted, not timed. The waiting accounts are taken by what they may cost others, largest first, in steps of
-four times: filling a step takes as many accounts of that size, each with its margin. An eighth of the looks goes round
-all accounts in turn, so that each is seen after at most `8 x accounts / looks` passes, whatever waits before it.
+Checks are counted, not timed. Waiting accounts are checked by what they may cost others, largest first, in size classes
+that grow by a factor of four: filling a class takes as many accounts of that size, each with its margin. An eighth of
+the checks goes round all accounts in turn, so that each is checked after at most `8 x accounts / looks` passes,
+whatever waits before it.
 """
 
 from collections import deque
@@ -22,18 +23,18 @@ from sequencer.protocol.entries import Account, Page, Row
 from sequencer.protocol.state import State
 
 ITSELF: Final = 0  # in the place of a page, for accounts that have changed; no page has number 0
-FOREVER: Final = 1 << 80  # a move that no account bears: a page that goes stale or is fresh again
-LOOK_COST: Final = 8  # of a look, in entries of a heap that turn out to be out of date
-RING_PART: Final = 8  # one look of so many goes round
+FOREVER: Final = 1 << 80  # a move beyond any account's limit: a page goes stale or is fresh again
+LOOK_COST: Final = 8  # cost of a check, in outdated heap entries
+RING_PART: Final = 8  # one check of so many goes round all accounts
 ROUNDING: Final = 8  # at most, of IM's parts of two underlyings and of MM together, 1e-6 USD
 SHARD_BITS: Final = 12  # accounts of one heap: what cleaning one may take at once
 
 Far = list[tuple[int, int, int]]  # (index at which a page's marks are old, page, index of the marks)
-Heap = list[tuple[int, int, int]]  # (how far the page may get, account, version)
+Heap = list[tuple[int, int, int]]  # (limit of the page's move, account, version)
 
 
 class Holder:
-    """What is kept of an account that has positions, or owes, or has orders beyond its cash."""
+    """Data of an account that has positions, or owes, or has orders beyond its cash."""
 
     __slots__ = ("is_gone", "number", "pages", "size", "version")
 
@@ -69,10 +70,10 @@ class Looks:
             int, dict[int, Heap]
         ] = {}  # page -> size << 20 | shard of the account's number -> heap
         self._room: dict[tuple[int, int], int] = {}  # of a heap: entries that may come before it is cleaned
-        self._hot: dict[int, None] = {}  # pages that have moved, or have not been worked off
+        self._hot: dict[int, None] = {}  # pages that have moved, or are not processed yet
         self._far: dict[
             int, dict[int, None]
-        ] = {}  # underlying -> pages from which the index has gone too far
+        ] = {}  # underlying -> pages that the index has left too far behind
         self._far_at: dict[
             int, tuple[Far, Far]
         ] = {}  # underlying -> heaps for an index that rises, and that falls
@@ -80,18 +81,18 @@ class Looks:
         self._stale: dict[int, None] = {}
 
     def __len__(self) -> int:
-        """Accounts that are watched."""
+        """Number of accounts watched."""
         return len(self._holders)
 
     @property
     def is_behind(self) -> bool:
-        """Whether somebody waits for a look."""
+        """Whether accounts wait for a check."""
         return bool(self._hot)
 
     # --- changes ----------------------------------------------------------------------------------
 
     def account_changed(self, number: int, account: Account) -> None:
-        """It is looked at in the next pass."""
+        """The account is checked in the next pass."""
         holder = self._holders.get(number)
         if not account.positions and account.cash >= account.reserved and not account.auction_start:
             if holder is not None:
@@ -116,7 +117,7 @@ class Looks:
         self._hot[ITSELF] = None
 
     def page_changed(self, page_id: int, page: Page) -> None:
-        """Its holders come nearer to their next look by how far it has moved."""
+        """Its holders come nearer to their next check by the distance that it moved."""
         before = self._rows.get(page_id)
         self._rows[page_id] = (page.index, page.forward, page.time, page.rows[: page.marked])
         if before is None or (before[0], before[2]) != (page.index, page.time):
@@ -136,7 +137,7 @@ class Looks:
         self._move(page_id, FOREVER if was_old else move)
 
     def index_changed(self, underlying: int, index: int) -> None:
-        """Marks that it leaves too far behind count as old, and those that it comes back to no longer do."""
+        """Marks that the index leaves too far behind count as old; marks that it returns to no longer do."""
         far = self._far.setdefault(underlying, {})
         for page_id in list(far):
             marked_at, _, time, _ = self._rows[page_id]
@@ -190,7 +191,9 @@ class Looks:
         holder.pages = pages
 
     def _size(self, account: Account) -> int:
-        """What it may cost others, as a power of 4: nobody is large without margin or a debt of that size."""
+        """What the account may cost others, as a power of 4: without margin, or a debt of that size, no account is
+        large.
+        """
         pages = self.state.pages
         at_risk = account.reserved + max(0, -account.cash)
         for instrument, lots in account.positions.items():
@@ -201,7 +204,7 @@ class Looks:
     # --- looks ------------------------------------------------------------------------------------
 
     def look(self, now_s: int, looks_max: int) -> int:
-        """Looks at up to `looks_max` accounts, those that must be and some in turn; how many."""
+        """Checks up to `looks_max` accounts, the waiting ones and some in turn; returns their number."""
         while self._stale_at and self._stale_at[0][0] <= now_s:
             due, page_id = heappop(self._stale_at)
             if self._rows[page_id][2] + self.state.params.risk_age_max_s + 1 == due:
@@ -237,7 +240,7 @@ class Looks:
         return looks
 
     def _waiting(self) -> list[tuple[int, int]]:
-        """(key, page) of the heaps that have somebody who waits, largest size first."""
+        """(key, page) of the heaps with waiting accounts, largest size first."""
         return sorted(
             (
                 (key, page_id)
@@ -249,7 +252,7 @@ class Looks:
         )
 
     def _look(self, holder: Holder) -> None:
-        """Values an account, and notes how far its pages may move until the next time."""
+        """Values an account, and stores how far its pages may move until the next check."""
         holder.version += 1
         account = self.state.accounts[holder.number]
         holder.size = self._size(account)
@@ -268,7 +271,7 @@ class Looks:
         heappush(heap, (limit, holder.number, holder.version))
         place = (page_id, key)
         self._room[place] = room = self._room.get(place, 16) - 1
-        if room <= 0:  # as many have come as had been left: those that are out of date go
+        if room <= 0:  # the heap has doubled: outdated entries are removed
             heap[:] = [one for one in heap if self._is_current(one)]
             heapify(heap)
             self._room[place] = len(heap) + 16
@@ -277,7 +280,7 @@ class Looks:
         holder = self._holders.get(entry[1])
         return holder is not None and holder.version == entry[2]
 
-    # --- what they have found ---------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------
 
     def some_auctions(self, count: int) -> list[int]:
         """Accounts under auction, up to `count`: half of them the largest, the others in turn."""

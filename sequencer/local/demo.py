@@ -113,7 +113,7 @@ class Demo:
         if failed:
             honesty = self.report.honesty
             told = f"; {honesty.why}" if honesty is not None and not honesty.held else ""
-            raise DemoFailed("checks that did not hold: " + ", ".join(failed) + told)
+            raise DemoFailed("failed checks: " + ", ".join(failed) + told)
         return self.report
 
     # --- setting up -------------------------------------------------------------------------------

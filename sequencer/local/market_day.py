@@ -144,7 +144,7 @@ class TapeDay(Demo):
         self.report.seconds = round(time.monotonic() - began, 3)
         failed = [name for name, held in self.report.checks.items() if not held]
         if failed:
-            raise DemoFailed("checks that did not hold: " + ", ".join(failed))
+            raise DemoFailed("failed checks: " + ", ".join(failed))
         return self.report
 
     # --- setting up -------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""The operator's processes: the leader, the standby, and what they refuse to do."""
+"""The operator's processes: the leader, the standby, and the checks under which they refuse orders."""

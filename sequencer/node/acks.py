@@ -1,4 +1,4 @@
-"""From a gateway's submission to its acknowledgement: refused at once, or answered when its tick is durable."""
+"""Acknowledgements: a submission is refused at once, or answered when its tick is durable."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from sequencer.wire.labels import LABEL_LIMIT, checked_label
 
 @dataclass(slots=True)  # not frozen: one is made for every order, and that costs twice as much
 class Reply:
-    """Where the answer to a submission goes."""
+    """Receives the answer to a submission."""
 
     connection: Connection
     rid: int
@@ -29,7 +29,7 @@ class Reply:
 
 @dataclass(slots=True)
 class TickOutput:
-    """What is to be said of a tick once it is durable."""
+    """Acknowledgements, refusals and events of a tick, sent once it is durable."""
 
     replies: dict[Connection, list[tuple[int, bool, bytes]]]
     events: list[tuple[str, int, bytes]]
@@ -37,7 +37,7 @@ class TickOutput:
 
 
 class Acks:
-    """Takes records from gateways, and answers each once: refused now, or when its tick is durable."""
+    """Takes records from gateways, and answers each once: refused at once, or when its tick is durable."""
 
     def __init__(
         self,
@@ -82,7 +82,9 @@ class Acks:
             connection.send_acks(refused)
 
     def _stranger(self, raw: bytes, signer: bytes) -> Reason:
-        """Why a signer may not speak for the account or feed that the record names, before it takes anybody's room."""
+        """Why a signer may not act for the account or feed that the record names; checked before the record takes queue
+        space.
+        """
         state = self._driver.engine.state
         if raw[0] in (Kind.FEED, Kind.SURFACE):
             return Reason.OK if signer in state.params.feed_keys else Reason.UNKNOWN_FEED
@@ -94,8 +96,8 @@ class Acks:
         return Reason.BAD_SIGNATURE
 
     def made(self, tick: Tick, is_heard: Callable[[str], bool]) -> TickOutput:
-        """Acknowledgements, refusals and events of a tick, while the state is as the tick left it: by the time that it
-        is durable the next may be applied already.
+        """Acknowledgements, refusals and events of a tick, built from the state just after it: when the tick is
+        durable, the next one may be applied already.
         """
         self._events.observe(tick.system + tick.results)
         replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
@@ -115,7 +117,7 @@ class Acks:
         return TickOutput(replies, events, len(tick.results) - len(accepted))
 
     def send(self, tick: Tick, output: TickOutput) -> None:
-        """Acknowledges and refuses what is in a durable tick."""
+        """Acknowledges and refuses the records of a durable tick."""
         for connection, items in output.replies.items():
             connection.send_acks(items)
         for result in tick.results:
@@ -124,33 +126,33 @@ class Acks:
                 reply.set_result(result)
         self._driver.metrics.refused += output.refused
 
-    # --- what finds no tick -----------------------------------------------------------------------
+    # --- refusals without a tick ------------------------------------------------------------------
 
     def depose(self, why: str, error: Exception) -> None:
-        """Another sequencer leads: refuses what waits."""
+        """Another sequencer leads: refuses the waiting submissions."""
         body = errors.error_body(errors.Code.NOT_LEADER, f"Not accepted: {why}.")
         _refuse(self._driver.intake.take(len(self._driver.intake)), body, error)
 
     def on_stopped(self, submissions: list[Submission], why: str) -> None:
-        """There is no time to execute them at."""
+        """Refuses submissions: the clock gives no time for a tick."""
         body = errors.error_body(errors.Code.NOT_READY, f"Not accepted: {why}; send again later.")
         _refuse(submissions, body, RuntimeError(why))
 
     def on_overdrawn(self, submissions: list[Submission]) -> None:
-        """FOK and post-only orders of accounts that have had too many executed for nothing."""
+        """Refuses FOK and post-only orders of accounts that had too many undone."""
         what = "too many of the account's FOK and post-only orders over several records have failed"
         body = errors.error_body(errors.Code.RATE_LIMITED, f"Not accepted: {what}; send again later.")
         _refuse(submissions, body, RuntimeError(what))
 
     def on_refused(self, submissions: list[Submission], reason: str) -> None:
-        """The log takes nothing: so nothing is executed."""
+        """Refuses submissions while the log accepts no writes."""
         why = f"Not accepted: the log is unavailable ({reason}); send again later."
         body = errors.error_body(errors.Code.NOT_READY, why, reason=reason)
         _refuse(submissions, body, RuntimeError(reason))
 
 
 def claims(tick: Tick) -> list[Claim]:
-    """The records of a durable tick whose signers somebody has named, with the gateway's connection."""
+    """A durable tick's records whose signers a gateway named, with that gateway's connection."""
     return [
         Claim(
             result.outcomes[0].seq,
@@ -172,7 +174,7 @@ def _may_have_label(raw: bytes, label: str) -> bool:
 
 
 def _refuse(submissions: list[Submission], body: bytes, error: Exception) -> None:
-    """Answers what found no tick."""
+    """Answers submissions that no tick has taken."""
     for submission in submissions:
         reply = submission.reply
         if isinstance(reply, Reply):

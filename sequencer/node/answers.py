@@ -1,4 +1,4 @@
-"""Answers to gateways' queries, each held until what it rests on is durable."""
+"""Answers to gateways' queries, each held until the state that it shows is durable."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from sequencer.queue.driver import Driver
 from sequencer.queue.outcomes import Outcomes
 from sequencer.rollup.withdrawals import Withdrawals
 
-HELD_BYTES_MAX = 64 * 1024 * 1024  # of answers that wait for the log
-HELD_BYTES_EACH = 1_024  # and for what goes with one
+HELD_BYTES_MAX = 64 * 1024 * 1024  # of waiting answers
+HELD_BYTES_EACH = 1_024  # overhead of an answer
 
 
 def system_info(
     at: Deployment | None, domain: bytes, chain_id: int = 0, contract: bytes = b""
 ) -> dict[str, Any]:
-    """What records are signed under, and where the money is; `chain_id` and `contract` count without a deployment."""
+    """Domain of signatures and addresses of the contracts; `chain_id` and `contract` apply without a deployment."""
     return {
         "chain_id": at.chain_id if at else chain_id,
         "verifying_contract": at.rollup.lower() if at else "0x" + contract.hex(),
@@ -38,7 +38,7 @@ def system_info(
 
 @dataclass(frozen=True, slots=True)
 class _PendingAnswer:
-    """A query, and its answer, which rests on `applied` ticks."""
+    """A query and its answer, which depends on `applied` ticks."""
 
     applied: int
     connection: Connection
@@ -48,9 +48,10 @@ class _PendingAnswer:
 
 
 class Answers:
-    """Answers queries about the state, once all that the answer rests on is durable: a crash must not make it untrue.
+    """Answers queries about the state, each once the ticks that it depends on are durable, so that no crash invalidates
+    it.
 
-    `held_bytes`: of the answers that wait, at most HELD_BYTES_MAX.
+    `held_bytes`: bytes of waiting answers, at most HELD_BYTES_MAX.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Answers:
         self._held: deque[_PendingAnswer] = deque()
 
     def __len__(self) -> int:
-        """How many answers wait for the log."""
+        """Number of answers that wait for the log."""
         return len(self._held)
 
     def ask(self, connection: Connection, rid: int, method: str, params: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ class Answers:
         self._held.append(_PendingAnswer(self._driver.applied, connection, query, ok, body))
 
     def _ask_history(self, connection: Connection, rid: int, method: str, params: dict[str, Any]) -> None:
-        """What it answers is durable: only what is in the log is in the history."""
+        """Answers are durable at once: the history holds only what is in the log."""
         try:
             self.history.ask(
                 method, params, self._views, lambda ok, body: connection.send_answer(rid, ok, body)
@@ -115,7 +116,7 @@ class Answers:
             return False, error.body()
 
     def release(self) -> None:
-        """Sends the answers that rest on nothing but what is durable."""
+        """Sends the answers that depend on durable ticks only."""
         held = self._held
         while held and held[0].applied <= self._driver.settled:
             one = held.popleft()
@@ -123,14 +124,14 @@ class Answers:
             one.connection.send_answer(one.query.rid, one.ok, one.body)
 
     def give_up(self) -> list[tuple[Connection, Query]]:
-        """Forgets the answers that wait, and returns what they were to: the state that they rest on is lost."""
+        """Drops the waiting answers and returns their queries: the state that they depend on is lost."""
         held, self._held, self.held_bytes = self._held, deque(), 0
         return [(one.connection, one.query) for one in held]
 
-    # --- what is answered -------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------
 
     def answer(self, method: str, params: dict[str, Any]) -> Any:
-        """Answer to a query by the state as it is, durable or not. Raises QueryError."""
+        """Answer to a query from the present state, durable or not. Raises QueryError."""
         if method == "system_info":
             return system_info(self._config.deployment, self._domain, *self._config.signed_under)
         if method == "withdrawal":

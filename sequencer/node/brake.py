@@ -1,11 +1,11 @@
-"""When the sequencer acknowledges nothing: what it acknowledges is bounded by what it has proved able to post.
+"""Limits how many records the sequencer acknowledges ahead of L1, by what it has proved able to post.
 
-An acknowledgement that does not come to L1 is a lie. So orders are refused
+A record that was acknowledged and never reaches L1 is a broken promise. So orders are refused
 
-* until L1 has said once that this sequencer leads, and when it has not said so for half of `takeover_s`: another may
-  have joined and taken over meanwhile, whoever was in the set before;
-* when the key cannot pay for what waits and a batch more;
-* when something has waited for half of `takeover_s` and L1 has taken no batch in that time, for whatever reason.
+* until L1 has confirmed once that this sequencer leads, and when it has not confirmed it for half of `takeover_s`:
+  another member may have joined and taken over meanwhile, whatever the set was before;
+* when the key cannot pay for the waiting batches and one more;
+* when a record has waited for half of `takeover_s` while L1 accepted no batch, for whatever reason.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,11 @@ SHARE: Final = 0.5  # of takeover_s
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What L1 has shown. `unseen_s`: since it last said that this sequencer leads, None: never. `unproved_s`: for how
-    long something waits while L1 has taken no batch. `balance_wei` of the key, None: not read; `needed_wei`: what
-    waits, and a batch more, may cost. `problem`: what is known to keep it from L1.
+    """What L1 has confirmed.
+
+    `unseen_s`: seconds since it last confirmed that this sequencer leads, None: never. `unproved_s`: seconds that a
+    record has waited while L1 accepted no batch. `balance_wei` of the key, None: not read; `needed_wei`: possible cost
+    of the waiting batches and one more. `problem`: known obstacle to posting.
     """
 
     takeover_s: int

@@ -1,7 +1,7 @@
-"""Whether a folder holds what was written to it: every row, every link of the log's chain, every snapshot.
+"""Verifies a folder: every row, every link of the log's hash chain, every snapshot.
 
-Of a sequencer, a standby or a watcher, also while one runs. Nothing is changed here: what can be made again is made
-again by whoever opens the store (batches and proofs from the log, an archive from L1), and `remedy` says so.
+The folder may be a sequencer's, a standby's or a watcher's, also while it runs. Nothing is changed here: whoever opens
+the store rebuilds what can be rebuilt (batches and proofs from the log, an archive from L1), and `remedy` says so.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from sequencer.log.packs import LogArchived
 from sequencer.log.sqlite import LogReader
 from sequencer.rollup.batcher import compare
 
-FINDINGS_MAX: Final = 100  # of a store; one is enough to know that it is damaged
-SHARE: Final = 0.1  # of a core that a look beside a running sequencer takes
+FINDINGS_MAX: Final = 100  # per store; one already shows damage
+SHARE: Final = 0.1  # of a core, beside a running sequencer
 REMEDIES: Final = {
     "batches": "start the node: it makes the row again from the log",
     "proofs": "start the node: it makes the proof again",
@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not what was written, and what to do about it."""
+    """A damaged row, entry or snapshot, and the remedy."""
 
     what: str
     remedy: str
@@ -52,7 +52,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Checked:
-    """One file. `rows`: that were looked at. `note`: why it could not be looked at as a whole."""
+    """Result of one file. `rows`: number checked. `note`: why the file could not be checked as a whole."""
 
     store: str
     rows: int = 0
@@ -60,7 +60,7 @@ class Checked:
     note: str = ""
 
     def found(self, what: str, remedy: str) -> None:
-        """Keeps a finding, up to FINDINGS_MAX."""
+        """Stores a finding, up to FINDINGS_MAX."""
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(Finding(what, remedy))
 
@@ -115,7 +115,7 @@ def check_folder(folder: Path, progress: Progress = lambda *_: None, whole_log: 
 
 
 def as_json(folder: Path, checked: list[Checked]) -> dict[str, Any]:
-    """As one object."""
+    """The result as one object."""
     return {
         "folder": str(folder),
         "ok": not any(one.findings for one in checked),
@@ -156,7 +156,7 @@ def _check_chain(
     progress: Progress,
     rest: Callable[[float], None] = lambda _took_s: None,
 ) -> None:
-    """The log's own chain: each body under its hash, each entry where the one before it ended."""
+    """The log's hash chain: each body under its hash, each entry at the end of the previous one."""
     log = LogReader(db)
     end, seq, records = log.end, 0, 0
     begun = time.monotonic()
@@ -180,7 +180,7 @@ def _check_chain(
 
 
 def _check_history(folder: Path, one: Checked) -> None:
-    """Where it stands is an entry of the log; a roll-back that it has not followed yet is no damage."""
+    """The history ends at an entry of the log; a roll-back that it has not followed yet is no damage."""
     with (
         contextlib.closing(_open(folder / HISTORY)) as db,
         contextlib.closing(_open(folder / "log.sqlite")) as log_db,
@@ -206,7 +206,7 @@ def _check_batches(folder: Path, one: Checked, progress: Progress) -> None:
 
 
 class Scrub:
-    """Looks over the whole log beside a running sequencer, slowly, once; `error` says what it has found."""
+    """Checks the whole log once, slowly, beside a running sequencer; `error` holds what it found."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "log.sqlite"
@@ -216,11 +216,11 @@ class Scrub:
         self.rows = 0
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the check."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends it, wherever it is."""
+        """Stops it at any point."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)

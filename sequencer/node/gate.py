@@ -1,4 +1,4 @@
-"""Whether orders are taken now, and why not."""
+"""Whether orders are accepted now, and the reason if not."""
 
 from sequencer import errors
 from sequencer.node.pace import Pace
@@ -9,7 +9,7 @@ STOPPING = "the sequencer is stopping"
 
 
 class Gate:
-    """Says whether orders are taken. `deposed`: why another sequencer's word counts now; `is_stopping`: for good."""
+    """Decides whether orders are accepted. `deposed`: why another sequencer leads now; `is_stopping`: for good."""
 
     def __init__(self, driver: Driver, pace: Pace, roll_backs: RollBacks) -> None:
         self.deposed = ""
@@ -19,7 +19,7 @@ class Gate:
         self._roll_backs = roll_backs
 
     def closed(self) -> tuple[errors.Code, str] | None:
-        """Why no order is taken now, for clients and for /health; None: orders are taken."""
+        """Why no order is accepted now, for clients and for /health; None: orders are accepted."""
         if self.deposed:
             return errors.Code.NOT_LEADER, self.deposed
         if self.is_stopping:
@@ -29,7 +29,7 @@ class Gate:
         return None
 
     def refusal(self) -> bytes | None:
-        """The error that answers a record now; None: it is taken."""
+        """The error with which a record is refused now; None: it is accepted."""
         closed = self.closed()
         if closed is None:
             return None
@@ -38,14 +38,12 @@ class Gate:
         return errors.error_body(kind, f"Not accepted: {why}{again}.", reason=why)
 
     def health(self) -> tuple[bool, str]:
-        """Whether orders are taken, and why not."""
+        """Whether orders are accepted, and why not."""
         closed = self.closed()
         if closed is None and self._metrics.last_error:
             return False, f"the log is unavailable: {self._metrics.last_error}"
         return closed is None, closed[1] if closed else ""
 
     def refuses(self) -> str:
-        """What the operator has to know: why orders are refused, but for an end or a roll-back, which end by
-        themselves.
-        """
+        """Why orders are refused, for the operator; empty during a stop or a roll-back, which end by themselves."""
         return self.deposed or self._pace.unproved() or self._metrics.clock_error

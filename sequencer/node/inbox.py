@@ -1,4 +1,4 @@
-"""L1's messages on their way into the log: each once and in order, however often the L1 process brings it."""
+"""Inbox messages from L1 to the log: each once and in order, however often the L1 process delivers them."""
 
 from sequencer.engine.engine import Tick
 from sequencer.l1.follower import InboxMessage
@@ -9,7 +9,7 @@ from sequencer.queue.driver import Driver
 
 
 class Inbox:
-    """Queues messages as system records, and knows how many are durable."""
+    """Queues messages as system records and counts the durable ones."""
 
     def __init__(self, driver: Driver, state: State) -> None:
         self._driver = driver
@@ -18,17 +18,17 @@ class Inbox:
         self.adopt(state)
 
     def adopt(self, state: State) -> None:
-        """Goes on after the messages in `state`, which is durable: what was queued beyond it is gone."""
+        """Continues after the messages in `state`, which is durable; messages queued beyond it are dropped."""
         g = state.globals
         self._durable = (g.inbox_count, g.inbox_hash)
         self._next = g.inbox_count
 
     def position(self) -> tuple[int, bytes]:
-        """How many messages the log holds, and their running hash."""
+        """Number of messages in the log, and their running hash."""
         return self._durable
 
     def queue(self, messages: list[InboxMessage]) -> None:
-        """Each message once and in order, however often it is brought."""
+        """Queues each message once and in order, however often it is delivered."""
         fresh = []
         for message in messages:
             if message.index == self._next:

@@ -1,4 +1,4 @@
-"""When batches, heartbeats and snapshots are due, and how far what is acknowledged may be ahead of L1."""
+"""When batches, heartbeats and snapshots are due, and how far acknowledgements may be ahead of L1."""
 
 from sequencer.clock import Clock
 from sequencer.engine.engine import Tick
@@ -15,13 +15,13 @@ from sequencer.rollup.vouched import BACKLOG_MAX, Vouched
 from sequencer.rollup.withdrawals import Withdrawals
 
 TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
-BATCHES_AHEAD_MAX = 4  # as many as a poster has in flight
+BATCHES_AHEAD_MAX = 4  # the poster's number in flight
 IDLE_KINDS = frozenset({Kind.FEED, Kind.SURFACE, Kind.RISK, Kind.LIST})  # nobody waits for them
 BEATS = 4  # batches in takeover_s, at least
 
 
 class Pace:
-    """Makes batches and snapshots when they are due; says how much waits for L1, and what L1 has shown.
+    """Builds batches and snapshots when they are due, and tracks the backlog and what L1 has confirmed.
 
     `worker` is None while nothing is posted. `last_posted`: the last batch that L1 is known to have.
     """
@@ -49,16 +49,16 @@ class Pace:
         self._recovery = recovery
         self._vouched = vouched
         self._in_blobs = config.in_blobs
-        self._is_asked = False  # for batches of all there is
-        self._is_waited_for = True  # by people: something of theirs is in the log and in no batch
+        self._is_asked = False  # for batches of all logged ticks
+        self._is_waited_for = True  # users' records are in the log and in no batch
         self._unbatched_bytes = 0
         self._batched_ns = self._built_ns = clock.monotonic_ns()
         self._is_beating = False
-        self._proved = (0, clock.monotonic_ns())  # the batch that L1 asks for, and when that was last new
+        self._proved = (0, clock.monotonic_ns())  # the next batch id on L1, and when it last changed
         self._work_posted = (
             0,
             batcher.cursor.work,
-        )  # the last batch that L1 is known to have, GLOBAL's after it
+        )  # GLOBAL's after the last batch that L1 is known to have
         self._snapshot_at = self._log.end - replayed
 
     def settle(self, tick: Tick) -> None:
@@ -71,7 +71,7 @@ class Pace:
     # --- batches ----------------------------------------------------------------------------------
 
     def batch_due(self) -> bool:
-        """Whether to make batches of all there is."""
+        """Whether to build batches from all logged ticks."""
         if self._recovery.is_half:
             return False
         if self._is_asked:
@@ -83,46 +83,46 @@ class Pace:
         return age_s >= interval_s or self._is_silent()
 
     def _idle_interval_s(self) -> float:
-        """Between batches in which nobody has anything to wait for: prices and marks alone."""
+        """Seconds between batches that hold prices and marks only."""
         return max(self._config.batch_interval_s, self._config.idle_interval_s)
 
     def _is_silent(self) -> bool:
-        """No batch for so long that others might come to think that there is no leader."""
+        """Whether there has been no batch for so long that the others may consider the leader silent."""
         standing = self.worker.standing if self.worker is not None else None
         if standing is None or not standing.leads:
             return False
-        if not self._is_beating:  # what the chain has waited before this start
+        if not self._is_beating:  # the silence before this start
             self._is_beating = True
             self._built_ns -= max(0, standing.head_time_s - standing.silent_since) * 10**9
         return self._clock.monotonic_ns() - self._built_ns >= standing.takeover_s * 10**9 // BEATS
 
     def heartbeat_due(self) -> bool:
-        """Whether an empty tick is needed, for a batch to be made of it."""
+        """Whether an empty tick is needed, so that a batch can be built."""
         return not self._recovery.is_half and self._is_silent() and self._batcher.waiting() == 0
 
     def batch_full(self) -> bool:
-        """Whether a batch is full of what the log holds."""
+        """Whether the logged ticks fill a batch."""
         is_full = self._unbatched_bytes >= self._batcher.payload_bytes or self._batcher.is_work_full(
             self._driver.engine.state.globals.work
         )
         return is_full and not self._recovery.is_half and not self._is_behind()
 
     def _is_behind(self) -> bool:
-        """Whether batches wait for L1: in blobs what comes then stays in the log, and fills more of one batch later."""
+        """Whether batches wait for L1: in blobs further ticks then stay in the log, to fill a larger batch later."""
         if not self._in_blobs or self.worker is None:
             return False
         stored, there = self._batcher.cursor.batch_id - 1, max(self.last_posted, self.worker.next_on_l1 - 1)
         return stored - there >= BATCHES_AHEAD_MAX
 
     def make_full_batches(self) -> None:
-        """Stores what is full as it becomes full, so that no tick waits for many batches at once."""
+        """Stores full batches as they fill, so that no tick waits for many at once."""
         while self._batcher.build(False) is not None:
             self._built_ns = self._clock.monotonic_ns()
         self._unbatched_bytes = self._batcher.left_bytes
         self._wake()
 
     def request_batches(self) -> None:
-        """Asks for batches of all there is, at the next tick."""
+        """Requests batches of all logged ticks at the next tick."""
         self._is_asked = True
 
     def make_batches(self, whatever_there_is: bool = True) -> None:
@@ -143,7 +143,7 @@ class Pace:
             self.worker.wake()
 
     def verified(self) -> None:
-        """More signatures are good: a batch may have waited for them."""
+        """More signatures are verified: a batch may have waited for them."""
         worker = self.worker
         if worker is None or not worker.unverified:
             return
@@ -151,11 +151,11 @@ class Pace:
             worker.wake()
 
     def posted(self, batches: list[Posted]) -> None:
-        """L1 has these."""
+        """L1 has these batches."""
         self.last_posted = max(self.last_posted, *(one.batch_id for one in batches))
 
     def rolled_back(self, last_batch: int, is_on_l1: bool) -> None:
-        """Everything after `last_batch` is made again; `is_on_l1`: L1 has taken it back too."""
+        """Rebuilds everything after `last_batch`; `is_on_l1`: L1 has rolled it back too."""
         self.last_posted = last_batch if is_on_l1 else min(self.last_posted, last_batch)
         self._unbatched_bytes = 0
         self._snapshot_at = self._log.end - self._config.snapshot_ticks  # those behind the batch are gone
@@ -164,19 +164,19 @@ class Pace:
     # --- snapshots --------------------------------------------------------------------------------
 
     def snapshot_due(self) -> bool:
-        """Whether to write one."""
+        """Whether a snapshot is due."""
         is_due = self._log.end - self._snapshot_at >= self._config.snapshot_ticks
         return is_due and not self.snapshots.is_busy
 
     def snapshot(self) -> None:
-        """Has a snapshot written of the state, which stands at the log's end. After one that fails comes the next."""
+        """Writes a snapshot of the state, which is at the log's end. After a failed one the next is tried."""
         self.snapshots.begin(self._driver.engine.state, self._log.end)
         self._snapshot_at = self._log.end
 
-    # --- what L1 has, and what waits for it ---------------------------------------------------------
+    # --- backlog and confirmations ------------------------------------------------------------------
 
     def proof(self) -> brake.Proof | None:
-        """What L1 has shown of what is acknowledged (see brake.py); None while nothing is posted."""
+        """What L1 has confirmed of the acknowledged records (brake.py); None while nothing is posted."""
         worker = self.worker
         if worker is None:
             return None
@@ -198,7 +198,7 @@ class Pace:
         )
 
     def unproved(self) -> str:
-        """Why nothing may be acknowledged before L1 has shown more; empty when it may."""
+        """Why nothing may be acknowledged before L1 has confirmed more; empty when it may."""
         proof = self.proof()
         return brake.why_not(proof) if proof is not None else ""
 
@@ -209,7 +209,9 @@ class Pace:
         return self._driver.engine.state.globals.work - self._work_posted[1]
 
     def pressure(self) -> int:
-        """How many times more work waits for L1 than it takes in `work_lag_s`, or more signatures for their check."""
+        """Work waiting for L1 as a multiple of L1's capacity in `work_lag_s`; likewise signatures waiting for their
+        check.
+        """
         at, backlog = self._config.deployment, self._vouched.backlog
         unchecked = backlog // BACKLOG_MAX
         self._driver.intake.signatures = backlog if unchecked else 0
@@ -220,7 +222,7 @@ class Pace:
 
 
 def is_waited_for(tick: Tick) -> bool:
-    """Whether a durable tick holds more than prices: what somebody has sent, or what closes positions."""
+    """Whether a durable tick holds more than prices: a record that a user sent, or one that closes positions."""
     for result in tick.results + tick.system:
         kind = result.submission.raw[0]
         if kind not in IDLE_KINDS and (result.reason is Reason.OK or kind in INBOX_KINDS):

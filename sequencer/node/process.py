@@ -1,15 +1,15 @@
-"""The sequencer as a process of its own, on a chain that is there already: what an operator runs.
+"""The sequencer process, on a chain where the exchange is deployed: the operator's command.
 
     FAIRSTRIKE_SEQUENCER_KEY=0x… python -m sequencer.node.process --folder /var/lib/fairstrike \
         --deployment deployment.json --l1 http://127.0.0.1:8545 --socket /run/fairstrike.sock
 
-SIGTERM and SIGINT end it in order: what waits gets its tick and its answer. After SIGKILL, or a power failure, the
-next start of the same command recovers: from the newest snapshot and the log, and posts the batches that L1 lacks.
-Exit status 1 says that it stopped by itself, and why; then too the same command is the way on.
+SIGTERM and SIGINT end it in order: waiting submissions get their tick and their answer. After SIGKILL, or a power
+failure, the next start of the same command recovers from the newest snapshot and the log, and posts the batches that L1
+lacks. Exit status 1 means that it stopped by itself, with the reason; the same command starts it again.
 
-`--standby` makes it wait while another member of the set leads (standby.py), lead when its turn has come, and wait
-again when another has taken over. Without it, a sequencer that does not lead ends. `--hand-over` posts what there is,
-lets the next member lead, and ends.
+`--standby` makes it follow while another member of the set leads (standby.py), lead when its turn has come, and follow
+again when another has taken over. Without it, a sequencer that does not lead ends. `--hand-over` posts the remaining
+batches, lets the next member lead, and ends.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """What a node is started with; all secrets are in here already. `standby`: waits while others lead."""
+    """Settings of a node, secrets included. `standby`: follows while another leads."""
 
     service: ServiceConfig
     socket: str
@@ -87,7 +87,7 @@ class NodeConfig:
 
 
 async def run(config: NodeConfig) -> None:
-    """Runs until SIGTERM or SIGINT. Raises what ended the ticking, when that ended by itself."""
+    """Runs until SIGTERM or SIGINT. Raises the error that ended the ticks, if they ended by themselves."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -106,9 +106,10 @@ async def run(config: NodeConfig) -> None:
 
 
 async def _goes_on(config: NodeConfig, stop: asyncio.Event) -> bool:
-    """Whether to lead at once: what the folder holds beyond L1 was acknowledged, and a standby would cut it off.
+    """Whether to lead at once: records of the folder that are not on L1 were acknowledged, and a standby would remove
+    them.
 
-    Waits for L1's word.
+    Waits for L1.
     """
     while not stop.is_set():
         try:
@@ -167,7 +168,7 @@ async def _lead(config: NodeConfig, stop: asyncio.Event) -> None:
 
 
 def _check_leads(config: NodeConfig) -> None:
-    """Raises Deposed when L1 says that another leads; without L1 the log's word counts until it answers."""
+    """Raises Deposed when L1 says that another leads; while L1 does not answer, the log's last state counts."""
     try:
         if not _is_leading(config):
             logger.warning("nobody leads, or the folder is behind L1: see l1_error of the status")
@@ -176,9 +177,9 @@ def _check_leads(config: NodeConfig) -> None:
 
 
 def _is_leading(config: NodeConfig) -> bool:
-    """Whether this sequencer leads and its folder holds L1's last batch, so that what it has not posted follows that.
+    """Whether this sequencer leads and its folder holds L1's last batch, so that its next batch follows that one.
 
-    Raises Deposed when another leads, deep enough to last; L1Error.
+    Raises Deposed when another leads, deep enough to be final; L1Error.
     """
     of = config.service
     assert of.deployment is not None
@@ -193,7 +194,7 @@ def _is_leading(config: NodeConfig) -> bool:
 
 
 async def _hand_over(config: NodeConfig, stop: asyncio.Event) -> None:
-    """Posts all that the log holds, takes nothing more, and lets the next member lead."""
+    """Posts everything in the log, accepts nothing more, and hands over to the next member."""
     of = config.service
     assert of.deployment is not None
     await asyncio.to_thread(_check_leads, config)
@@ -237,7 +238,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     "--folder",
     type=click.Path(path_type=Path),
     required=True,
-    help="log, snapshots, batches: all that it must not lose",
+    help="data folder: log, batches, snapshots",
 )
 @click.option("--deployment", type=click.Path(path_type=Path), required=True, help="deployment.json")
 @click.option("--l1", "l1_url", type=URL, required=True, help="JSON-RPC URL of the chain")
@@ -246,15 +247,15 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     "socket_path",
     type=SOCKET,
     required=True,
-    help=f"where gateways connect: a path, or 127.0.0.1:PORT (with {admission.LINK_SECRET})",
+    help=f"socket for gateways: a path, or 127.0.0.1:PORT (with {admission.LINK_SECRET})",
 )
 @click.option(
     "--gateway-user",
     "gateway_users",
     multiple=True,
-    help="user that gateways run as, if not this one: who may write to the socket vouches for signers",
+    help="user of the gateways, if not this one: processes that may write to the socket vouch for signers",
 )
-@click.option("--devnet", is_flag=True, help="well-known keys of development chains where none are given")
+@click.option("--devnet", is_flag=True, help="use well-known development keys where none are given")
 @click.option(
     "--keystore", type=click.Path(path_type=Path), help=f"key file (password in {PASSWORD_VARIABLE})"
 )
@@ -264,7 +265,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     type=click.Path(path_type=Path),
     help="JSON object: parameters of the deployment  [default: those in its file]",
 )
-@click.option("--feed", "feeds", multiple=True, help=f"where prices come from, once for each feed: {FEEDS}")
+@click.option("--feed", "feeds", multiple=True, help=f"source of prices, once for each feed: {FEEDS}")
 @click.option(
     "--list", "list_path", type=click.Path(path_type=Path), help="JSON list: names of options to list"
 )
@@ -273,10 +274,10 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     type=click.IntRange(0, 10_000),
     default=1,
     show_default=True,
-    help="before a deposit counts or a batch is settled",
+    help="blocks before a deposit counts or a batch is settled",
 )
 @click.option(
-    "--poll", "poll_s", type=PAUSE_S, default=0.5, show_default=True, help="seconds between looks at L1"
+    "--poll", "poll_s", type=PAUSE_S, default=0.5, show_default=True, help="seconds between polls of L1"
 )
 @click.option(
     "--max-fee",
@@ -284,7 +285,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     type=GWEI_AMOUNT,
     default=500.0,
     show_default=True,
-    help="gwei a unit of gas that a transaction may cost: with a base fee above it batches wait",
+    help="fee cap, gwei a unit of gas: above it batches wait",
 )
 @click.option(
     "--max-tip",
@@ -292,7 +293,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     type=GWEI_AMOUNT,
     default=20.0,
     show_default=True,
-    help="gwei of it that may be a tip; it follows what blocks of late have taken, whatever the node suggests",
+    help="cap of the tip, gwei a unit of gas; the tip follows recent blocks",
 )
 @click.option(
     "--max-blob-fee",
@@ -300,7 +301,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     type=GWEI_AMOUNT,
     default=500.0,
     show_default=True,
-    help="gwei a unit of blob gas",
+    help="fee cap, gwei a unit of blob gas",
 )
 @click.option(
     "--tick",
@@ -308,11 +309,16 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     type=Number(0.0, 60_000.0),
     default=5.0,
     show_default=True,
-    help="milliseconds to collect orders",
+    help="length of a tick, milliseconds",
 )
-@click.option("--tick-records", type=COUNT, default=512, show_default=True, help="orders a tick, at most")
+@click.option("--tick-records", type=COUNT, default=512, show_default=True, help="records per tick, at most")
 @click.option(
-    "--rate", "rate_per_s", type=COUNT, default=2_000, show_default=True, help="orders a second, an account"
+    "--rate",
+    "rate_per_s",
+    type=COUNT,
+    default=2_000,
+    show_default=True,
+    help="submissions per second and account",
 )
 @click.option(
     "--batch-interval",
@@ -328,7 +334,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     type=PAUSE_S,
     default=60.0,
     show_default=True,
-    help="seconds between batches of prices alone; a quarter of the deployment's takeover_s, if that is less",
+    help="seconds between batches that hold prices and marks only; a quarter of the deployment's takeover_s, if less",
 )
 @click.option(
     "--batch-bytes",
@@ -343,7 +349,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     type=COUNT_OR_NONE,
     default=histories.DAYS,
     show_default=True,
-    help=f"how long ended orders, trades and cash are kept; 0 for ever, else at least {histories.DAYS_MIN}",
+    help=f"days that ended orders, trades and cash are kept; 0: for ever, else at least {histories.DAYS_MIN}",
 )
 @click.option(
     "--archive-after",
@@ -360,7 +366,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     "--manual-clock",
     "manual_s",
     type=click.IntRange(0, 2**32 - 1),
-    help="the exchange's time stands at this second (tests)",
+    help="fix the exchange's time at this second (tests)",
 )
 def main(
     folder: Path,
@@ -392,7 +398,7 @@ def main(
     hand_over: bool,
     manual_s: int | None,
 ) -> None:
-    """Run the sequencer on a chain that the exchange is deployed on."""
+    """Run the sequencer on a chain where the exchange is deployed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         with only_process(folder) as lock, contextlib.closing(Children(held=(lock,))) as children:

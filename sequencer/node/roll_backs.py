@@ -1,7 +1,7 @@
-"""What is done about a batch that L1 has rolled back, and about a record that nobody has signed.
+"""Recovery from a batch that L1 has rolled back, and from a forged record.
 
-Both are executed again. `Recovery` (rollup/rollback.py) rewrites the stores; this says when, and what the rest of the
-process takes up.
+Both re-execute the log. `Recovery` (rollup/rollback.py) rewrites the stores; this module decides when, and updates the
+rest of the process.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ from sequencer.rollup.l1_worker import look
 from sequencer.rollup.rollback import Recovery, Report
 from sequencer.rollup.vouched import Claim
 
-FORGED_SHOWN = 16  # in the status, the last ones
+FORGED_SHOWN = 16  # the last ones, in the status
 
 logger = logging.getLogger(__name__)
 
 
 class RollBacks:
-    """Answers L1's roll-backs and forged signatures, between two ticks.
+    """Recovers from L1's roll-backs and from forged signatures, between two ticks.
 
-    `take_up(state, report)` puts the rewritten log's state in place of the process's. `report`: of the last time, since
-    the start. `forged`: records that gateways have vouched for and nobody has signed, the last ones.
+    `take_up(state, report)` replaces the process's state by that of the rewritten log. `report`: of the last recovery
+    since the start. `forged`: the last records that a gateway vouched for and nobody had signed.
     """
 
     def __init__(
@@ -62,28 +62,28 @@ class RollBacks:
 
     @property
     def why(self) -> str:
-        """Why no order is taken meanwhile; empty when orders are."""
+        """Why no order is accepted meanwhile; empty when orders are."""
         if not self.is_running and self._forged_seq is None:
             return ""
         what = "a batch was rolled back" if self._forged_seq is None else "a signature was forged"
         return f"{what}, and what came after it is executed again"
 
     def note(self, notice: Notice) -> None:
-        """L1 has rolled back."""
+        """Notes a roll-back on L1."""
         self.notice = notice
 
     def is_due(self) -> bool:
-        """Whether there is something to execute again, or to finish."""
+        """Whether a re-execution is to be run or completed."""
         return self.notice is not None or self.is_running or self._forged_seq is not None
 
     async def run(self) -> None:
-        """Executes what came after the last batch that stands once more, or after a forgery, and goes on from there."""
+        """Re-executes everything after the last remaining batch, or after a forgery, and continues from there."""
         self.is_running = True
         notice, self.notice = self.notice, None
         events = self._recovery.fresh(notice.events) if notice else []
         forged = self._forged_seq
         if (notice and events) or forged is not None:
-            await self._pace.snapshots.end()  # of what is taken back
+            await self._pace.snapshots.end()  # of what is removed
             try:
                 state, report = await asyncio.to_thread(self._execute, notice, events, forged)
             except ReplayError as error:
@@ -119,7 +119,9 @@ class RollBacks:
         return self._recovery.undo_forged(genesis, forged)
 
     def on_forged(self, claim: Claim) -> None:
-        """A gateway has vouched for what nobody has signed. It is let go, and none is believed any more."""
+        """A gateway vouched for a signature that nobody made: its connection is cut, and no gateway is believed any
+        more.
+        """
         connection = claim.source if isinstance(claim.source, Connection) else None
         who = connection.peer if connection is not None else "this process"
         kind = Kind(claim.raw[0]).name
@@ -140,7 +142,7 @@ class RollBacks:
 
 
 def changed_accounts(before: State, after: State) -> list[int]:
-    """The accounts that are not the same in both."""
+    """The accounts that differ between the two states."""
     numbers = before.accounts.keys() | after.accounts.keys()
     return sorted(number for number in numbers if _words(before, number) != _words(after, number))
 
@@ -154,8 +156,8 @@ def _words(state: State, number: int) -> object:
 
 
 def mend(config: ServiceConfig, domain: bytes, recovery: Recovery, asks_l1: bool) -> Report | None:
-    """The log is not what this code gives. When a forged signature is why, or L1 has rolled that back (asked if
-    `asks_l1`), it is put right; else None.
+    """Repairs a log that this code does not reproduce, if the reason is a forged signature, or a roll-back on L1
+    (looked up if `asks_l1`); else None.
     """
     seq = recovery.forged(genesis_state(domain, config.params))
     if seq is not None:

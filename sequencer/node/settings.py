@@ -1,4 +1,4 @@
-"""What a sequencer is started with."""
+"""Settings of a sequencer."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +50,7 @@ class ServiceConfig:
 
     @property
     def signed_under(self) -> tuple[int, bytes]:
-        """Chain and contract that records are signed for: the deployment's, if there is one."""
+        """Chain and contract of the signatures' domain: the deployment's, if there is one."""
         if (at := self.deployment) is None:
             return self.chain_id, self.verifying_contract
         return at.chain_id, bytes.fromhex(at.rollup.removeprefix("0x"))

@@ -1,8 +1,8 @@
 """Standby sequencer: follows L1, re-executes every batch, takes over when the leader stops posting.
 
-Its folder is at any time that of a sequencer which stands where L1 does: log, batches, proofs and snapshots are written
-as a leader writes them, one log entry a batch. So to lead is to start the service on it; and what is left in the folder
-of a leader of before, beyond what L1 has, is cut off (kept as evidence in the log's table `rolled_back`).
+Its folder always equals that of a sequencer at L1's state: it writes log, batches, proofs and snapshots as a leader
+does, one log entry per batch. To lead, it starts the service on that folder. Records of a former leader's folder that
+are not on L1 are removed (the log's table `rolled_back` keeps them as evidence).
 """
 
 import contextlib
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Wrong:
-    """A batch that does not hold, as L1 had it."""
+    """A wrong batch, as L1 had it."""
 
     header_hash: bytes
     fault: Fault
@@ -80,10 +80,10 @@ class StandbyConfig:
 
 
 class Standby:
-    """One member of the set while others lead. `step` looks once; its caller has the loop and the waiting.
+    """One member of the set while others lead.
 
-    `message` says what it is doing, or what keeps it from taking over. Raises ReplayError or LogError at the start when
-    the folder holds what this code does not give.
+    `step` follows L1 once; its caller has the loop and the waiting. `message` says what the standby does, or what keeps
+    it from taking over. Raises ReplayError or LogError at the start when this code does not reproduce the folder.
     """
 
     def __init__(self, config: StandbyConfig, rpc: Rpc, signer: Signer) -> None:
@@ -119,13 +119,13 @@ class Standby:
 
     @property
     def state(self) -> State:
-        """The state after the last batch that was found right."""
+        """The state after the last batch found correct."""
         return self._run.state
 
     def step(self) -> bool:
-        """Follows L1 as far as it is deep enough; True once this sequencer leads and has all that was posted.
+        """Follows L1 up to the confirmed depth; True once this sequencer leads and has executed every posted batch.
 
-        Raises LogLost; whatever else goes wrong is in `message`, and tried again.
+        Raises LogLost; any other error is shown in `message`, and the step is tried again.
         """
         try:
             safe = self._rpc.block_number() - max(self.config.confirmations, 1) + 1
@@ -147,18 +147,18 @@ class Standby:
         except (L1Error, LogError, sqlite3.Error, OSError) as error:
             if isinstance(error, LogError):  # the state is ahead of it
                 self._run = self._recovered()
-            if isinstance(error, ReorgTooDeep):  # what it remembers of the inbox is of another chain
+            if isinstance(error, ReorgTooDeep):  # its inbox messages are of another chain
                 self._follower = self._new_follower()
                 self._facts.forget()
             if str(error) != self.message:
-                # What cannot be read does not pass by itself: somebody has to hear of it.
+                # An unreadable batch does not pass by itself: the operator has to know.
                 level = logging.ERROR if isinstance(error, FollowerError) else logging.WARNING
                 logger.log(level, "standby: %s", error)
             self.message = str(error)
         return False
 
     def close(self) -> None:
-        """Closes the folder's files; a snapshot spares the next start the replay."""
+        """Closes the folder's files; a snapshot saves the next start the replay."""
         if self._unsaved:
             with contextlib.suppress(OSError):
                 save(self._snapshots, self.state, self.log.end)
@@ -169,7 +169,7 @@ class Standby:
         self.log.close()
 
     def _recovered(self) -> Execution:
-        """On the state that the folder holds."""
+        """Starts from the state in the folder."""
         history = self.history
         self._holds = True  # every signed record of the batch that is executed
 
@@ -182,7 +182,7 @@ class Standby:
 
         try:
             state = recovered()
-        except ReplayError:  # it has led, and a gateway has deceived it
+        except ReplayError:  # it has led, and a gateway sent it a forgery
             seq = self._recovery.forged(genesis())
             if seq is None:
                 raise
@@ -210,7 +210,7 @@ class Standby:
     # --- following --------------------------------------------------------------------------------
 
     def _walk_back(self) -> None:
-        """Forgets that blocks were read which are not in the chain any more: batches may stand there now."""
+        """Forgets read blocks that are no longer in the chain: others may be there now."""
         while self._read_to:
             number, block_hash = self._read_to[-1]
             block = self._rpc.block(number)
@@ -219,7 +219,7 @@ class Standby:
             self._read_to.pop()
 
     def _take_back(self, on_l1: int, safe: int) -> None:
-        """Cuts off what L1 does not have, or has taken back; a batch that was wrong and is another now is looked at."""
+        """Removes batches that L1 does not have, or has rolled back; a replaced wrong batch is checked again."""
         wrong = self._wrong
         if wrong is not None:
             batch_id = wrong.fault.batch_id
@@ -246,7 +246,7 @@ class Standby:
             logger.warning("%d records from batch %d on are not on L1: they are cut off", lost, batch_id)
 
     def _follow(self, on_l1: int, safe: int) -> None:
-        """Executes the batches up to block `safe`, up to the first that is wrong; `on_l1`: the id that comes next."""
+        """Executes the batches up to block `safe`, up to the first wrong one; `on_l1`: the next id on L1."""
         if self._wrong is not None:
             return
         self._messages = self._follower.messages_after(0)
@@ -255,7 +255,7 @@ class Standby:
         for one in self._follower.batches(first, safe, self.batcher.cursor.batch_id):
             batch_id = self.batcher.cursor.batch_id
             if one.batch_id != batch_id or len(self._messages) < one.inbox_count:
-                return  # the chain has changed under the query, or logs are still to come: the next step looks again
+                return  # the chain has changed during the query, or logs are still missing: the next step retries
             fault = self._run.execute(one, batch_id)
             if fault is not None:
                 logger.critical("standby: %s: nothing is built on it", fault)
@@ -270,7 +270,7 @@ class Standby:
             self._read_to.clear()
 
     def _keep(self, one: PostedBatch, segments: list[LoggedSegment]) -> None:
-        """The log first: what it holds beyond the batches is cut off at the next start, and follows again."""
+        """Writes the log first: entries beyond the stored batches are removed at the next start, and followed again."""
         end = self.log.end
         entry = Entry(one.first_seq, one.time_s, one.post_root, segments, [], end + 1, self._holds)
         self._holds = True
@@ -288,14 +288,14 @@ class Standby:
             self._unsaved, self._work_saved = 0, self.state.globals.work
 
     def _on_l1(self, batch_id: int, tag: int) -> tuple[bytes, bytes]:
-        """Header hash and post-root of a batch that L1 has."""
+        """Header hash and post-root of a batch on L1."""
         header_hash, post_root, _ = ROLLUP.read(self._rpc, self._at.rollup, "batch", batch_id, tag=tag)
         return bytes(header_hash), bytes(post_root)
 
     # --- taking over ------------------------------------------------------------------------------
 
     def _wait(self, now: Standing, is_level: bool) -> str:
-        """Takes over if it is time; what to say."""
+        """Takes over when it is time; returns the message."""
         where = f"batch {self.batcher.cursor.batch_id - 1}"
         if self._wrong is not None:
             fault = self._wrong.fault
@@ -313,7 +313,7 @@ class Standby:
         return self._take_over(now)
 
     def _take_over(self, now: Standing) -> str:
-        """Sends the transaction, once for as long as it is on its way; a batch that comes before makes it fail."""
+        """Sends the transaction, once while it is pending; a batch that comes first makes it fail."""
         name = f"take-over-{now.epoch}"
         while True:
             known = self._manager.get(f"{name}-{self._attempt}")
@@ -323,7 +323,7 @@ class Standby:
         if known is None:
             logger.warning("standby: silent since %d: taking over from %s", now.silent_since, now.leader)
             data = SEQUENCERS.encode("take_over")
-            # What this one has posted when it led is of no effect: stuck, it must not stand before this.
+            # Batches that it sent as leader have no effect now: a stuck one must not block this transaction.
             self._manager.send_over(
                 *(f"{name}-{self._attempt}", self._at.sequencers, data, 0, CALL_GAS),
                 lambda intent_id: intent_id.startswith("batch-"),

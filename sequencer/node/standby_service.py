@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class StandbyService:
-    """A standby behind a socket. Queries wait for the end of a step, as only then the state is whole."""
+    """A standby behind a socket. Queries wait for the end of a step, since the state is consistent only then."""
 
     def __init__(
         self,
@@ -48,7 +48,10 @@ class StandbyService:
         self._is_busy = False
 
     async def run(self, socket_path: str, stop: asyncio.Event) -> bool:
-        """Until this sequencer leads (True), or `stop` is set. Raises LogLost, ReplayError, OSError of the socket."""
+        """Runs until this sequencer leads (True), or `stop` is set.
+
+        Raises LogLost, ReplayError, OSError of the socket.
+        """
         await self._ipc.start(socket_path)
         self._heads.start()
         ended = asyncio.create_task(self._end_with(stop))

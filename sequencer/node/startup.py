@@ -1,4 +1,4 @@
-"""From options, files and the environment to what a node is started with: keys, deployment, feeds."""
+"""Builds a node's keys, deployment and feeds from options, files and the environment."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ OLD_PASSWORD_VARIABLE = "FAIRSTRIKE_KEYSTORE_PASSWORD"  # noqa: S105  # as it wa
 PASSWORD_VARIABLE = "FAIRSTRIKE_PASSWORD"  # noqa: S105  # the name of a variable
 FEED_KEYS_VARIABLE = "FAIRSTRIKE_FEED_KEYS"
 FEEDS = (
-    "signed:URL (a `fairstrike feed run`), or what this process signs itself, with the keys in "
+    "signed:URL (a `fairstrike feed run`), or, signed by this process with the keys in "
     f"{FEED_KEYS_VARIABLE}: file:PATH (JSON lines), http(s)://…, deribit:URL, flat:USD (drills)"
 )
 
@@ -37,11 +37,14 @@ logger = logging.getLogger(__name__)
 
 
 class NodeError(Exception):
-    """It cannot start: the message says what is wrong with which option, variable or file."""
+    """The node cannot start: the message names the option, variable or file, and the fault."""
 
 
 def check_stores(folder: Path) -> None:
-    """Before anything acts on them. What the stores' openers make again is let pass. Raises NodeError."""
+    """Checks the stores before anything uses them.
+
+    Damage that opening a store repairs is no error. Raises NodeError.
+    """
     if not any(folder.glob("*.sqlite")):
         return
     for one in check_folder(folder, whole_log=False):
@@ -52,7 +55,7 @@ def check_stores(folder: Path) -> None:
 
 
 def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
-    """The bonded key: of the keystore file, else of the environment, else, on a devnet, the first well-known one."""
+    """The bonded key: from the keystore file, else the environment, else, on a devnet, the first well-known one."""
     from sequencer.l1.wallet import key_from_environment, key_from_keystore, key_of_devnet
 
     try:
@@ -73,9 +76,9 @@ def sequencer_key(keystore: Path | None, devnet: bool) -> Signer:
 
 
 def feed_keys(devnet: bool, params: Params) -> list[bytes]:
-    """Private keys of the feeds that sign in this process, in PARAMS' order: of the environment, else a devnet's.
+    """Private keys of the feeds that sign in this process, in PARAMS' order: from the environment, else a devnet's.
 
-    Raises NodeError where a key's form is wrong, or it is not the one that PARAMS has at that place.
+    Raises NodeError for a malformed key, or one that differs from PARAMS at its position.
     """
     given = os.environ.get(FEED_KEYS_VARIABLE)
     if given is None:
@@ -139,7 +142,7 @@ def feed_sources(
 def checked_deployment(
     path: Path, l1_url: str, params_path: Path | None, devnet: bool
 ) -> tuple[Deployment, Params]:
-    """The deployment and its parameters, if it was made for them. L1 is asked when it answers."""
+    """The deployment and its parameters, if they belong together. L1 is also asked, if it answers."""
     try:
         deployment = Deployment.load(path)
         with contextlib.closing(Rpc(l1_url, attempts=1)) as rpc, contextlib.suppress(RpcUnavailable):

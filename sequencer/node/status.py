@@ -19,7 +19,7 @@ from sequencer.rollup.vouched import Vouched
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Reads the parts of a sequencer."""
+    """Collects the status from the parts of a sequencer."""
 
     clock: Clock
     driver: Driver
@@ -87,7 +87,7 @@ class Status:
         }
 
     def _now_s(self) -> int:
-        """The time that ages are told against: the exchange's last where there is none that can be trusted."""
+        """The time against which ages are shown: the last of the exchange where there is no trusted clock."""
         try:
             return self.clock.now_s()
         except ClockStopped:

@@ -1,1 +1,1 @@
-"""Whoever trusts nobody: the state rebuilt from L1, checked, challenged, left."""
+"""Verification without trust: rebuilds the state from L1, checks it, challenges it, exits."""

@@ -1,4 +1,4 @@
-"""What a watcher has found that an operator or a trader should look at."""
+"""Alarms of a watcher, for its operator and for traders."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """Something that an operator or a trader should look at. `at_s`: the watcher's clock."""
+    """A condition for an operator or a trader. `at_s`: the watcher's clock."""
 
     at_s: int
     what: str

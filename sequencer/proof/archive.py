@@ -1,8 +1,8 @@
-"""What a watcher keeps of L1: every batch with its payload, and every roll-back, in the chain's order, in one file.
+"""A watcher's archive of L1: every batch with its payload, and every roll-back, in the chain's order, in one file.
 
-The batches that stand are a fold over that journal: a posted batch comes on top, a roll-back takes the newest away.
-When the chain is reorganised the journal's end is cut off and read again. Each row has a checksum: of one that is not
-what was written, and what comes after it, nothing is believed before L1 has been asked again (`mend`).
+The current batches follow from that journal: a posted batch is added, a roll-back removes the newest. After a
+reorganisation the journal's end is cut off and read again. Each row has a checksum: a damaged row, and those after it,
+are not used before they have been read from L1 again (`mend`).
 """
 
 import logging
@@ -23,7 +23,7 @@ ARCHIVE_FILE: Final = "archive.sqlite"
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """A roll-back as L1 has it: batches from `first_id` on are no more."""
+    """A roll-back on L1: removes the batches from `first_id` on."""
 
     first_id: int
     block_number: int
@@ -32,7 +32,7 @@ class RolledBack:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the journal. Of a roll-back `batch_id` is the first that is no more; the last three say nothing."""
+    """A row of the journal. For a roll-back `batch_id` is the first removed batch; the last three fields are unused."""
 
     number: int
     batch_id: int
@@ -50,9 +50,9 @@ REMEDY: Final = "the watcher reads it from L1 again"
 
 
 class Archive:
-    """One SQLite file. Its rows without their payloads are in memory, too.
+    """One SQLite file. Its rows without their payloads are also in memory.
 
-    `rows` end before the first that is damaged; `damaged`: the numbers of those. Raises StoreDamaged when the file
+    `rows` end before the first damaged row; `damaged`: the numbers of damaged rows. Raises StoreDamaged when the file
     cannot be read at all.
     """
 
@@ -85,7 +85,7 @@ class Archive:
         self._mend_cursor()
 
     def _load(self) -> None:
-        """The rows that can be believed."""
+        """The undamaged rows."""
         first = min(self.damaged, default=2**62)
         query = f"SELECT {_COLUMNS} FROM journal WHERE number < ? ORDER BY number"  # noqa: S608  # a constant
         self.rows = [
@@ -94,7 +94,7 @@ class Archive:
         ]
 
     def _mend_cursor(self) -> None:
-        """What is damaged of the few values: read on from the last row, bound anew."""
+        """Resets damaged values: reading continues from the last row, and the archive is bound anew."""
         for row in list(damaged(self._db, "about", guarded(self._db)["about"])):
             logger.error("%s, table about, row %d is damaged: it is made again", ARCHIVE_FILE, row)
             self._db.execute("DELETE FROM about WHERE rowid = ?", (row,))
@@ -104,7 +104,7 @@ class Archive:
             self.rewind(len(self.rows))
 
     def bind(self, name: str) -> None:
-        """Says whose archive this is. Raises ValueError when it is another's."""
+        """Binds the archive to a deployment. Raises ValueError when it is another's."""
         known = self.get("deployment")
         if known is None:
             self.put(deployment=name)
@@ -112,18 +112,18 @@ class Archive:
             raise ValueError(f"the folder's archive is of {known}, not of {name}")
 
     def get(self, name: str) -> Any:
-        """A kept value, or None."""
+        """A stored value, or None."""
         row = self._db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
     def put(self, **values: object) -> None:
-        """Keeps values, all of them or none."""
+        """Stores values, all of them or none."""
         self._db.execute("BEGIN")
         self._db.executemany("INSERT OR REPLACE INTO about (name, value) VALUES (?, ?)", values.items())
         self._db.execute("COMMIT")
 
     def add(self, event: PostedBatch | RolledBack, log_index: int) -> None:
-        """The next event of the chain; one that is known already is left out."""
+        """Adds the next event of the chain; a known one is skipped."""
         key = (event.block_hash, log_index)
         if self._db.execute("SELECT 1 FROM journal WHERE block_hash = ? AND log_index = ?", key).fetchone():
             return
@@ -144,7 +144,7 @@ class Archive:
         return row
 
     def rewind(self, count: int) -> None:
-        """Says that all of L1 has been read up to the block of the last of the first `count` rows."""
+        """Notes that L1 has been read up to the block of the last of the first `count` rows only."""
         if count:
             last = self.rows[count - 1]
             self.put(cursor_number=last.block_number, cursor_hash=last.block_hash)
@@ -152,9 +152,9 @@ class Archive:
             self._db.execute("DELETE FROM about WHERE name IN ('cursor_number', 'cursor_hash')")
 
     def gap(self) -> tuple[int, int, list[int]] | None:
-        """Where L1 is to be asked again: first block, last block, the rows' numbers; None when all is sound.
+        """Range of L1 to read again: first block, last block, the row numbers; None when nothing is damaged.
 
-        The first run of damaged rows: between the last sound row before them and the first after, or the cursor.
+        It covers the first run of damaged rows: between the last sound row before and the first after, or the cursor.
         """
         if not self.damaged:
             return None
@@ -167,9 +167,9 @@ class Archive:
         return (self.rows[-1].block_number if self.rows else 0), int(last or 0), run
 
     def mend(self, numbers: list[int], events: list[tuple[PostedBatch | RolledBack, int]]) -> bool:
-        """Puts what L1 has into the place of damaged rows, given all events of their blocks; False if it has no such.
+        """Replaces damaged rows by the events of their blocks, all of which are given; False if one has none.
 
-        Then they are gone, and all that came after them.
+        Then these rows and all later ones are deleted.
         """
         marks = ",".join("?" * len(numbers))
         known = set(
@@ -195,13 +195,13 @@ class Archive:
         return is_whole
 
     def cut(self, count: int) -> None:
-        """Forgets all rows but the first `count`: their blocks are gone."""
+        """Deletes all rows but the first `count`: their blocks are no longer in the chain."""
         for row in self.rows[count:]:
             self._db.execute("DELETE FROM journal WHERE number = ?", (row.number,))
         del self.rows[count:]
 
     def standing(self) -> list[Row]:
-        """Rows of the batches that stand, in order."""
+        """Rows of the current batches, in order."""
         out: list[Row] = []
         for row in self.rows:
             if not row.is_rollback:
@@ -212,7 +212,7 @@ class Archive:
         return out
 
     def batch(self, row: Row) -> PostedBatch:
-        """The batch of a row, with its payload. Raises StoreDamaged when it is not what was written: see `mend`."""
+        """The batch of a row, with its payload. Raises StoreDamaged when it is damaged: see `mend`."""
         found = self._db.execute(
             f"SELECT {_WHOLE}, checksum FROM journal WHERE number = ?",  # noqa: S608  # a constant
             (row.number,),
@@ -224,7 +224,7 @@ class Archive:
         return self._decode(found[-2])
 
     def size_bytes(self) -> int:
-        """Of the file and what is not yet written back to it."""
+        """Size of the file and its write-ahead log."""
         return sum(path.stat().st_size for path in (self._path, Path(f"{self._path}-wal")) if path.exists())
 
     def close(self) -> None:
@@ -233,10 +233,10 @@ class Archive:
 
 
 class KeptBlobs:
-    """The blobs in a watcher's archive, for who comes when beacon nodes have them no more (`Follower.kept`).
+    """Blobs in a watcher's archive, for when beacon nodes have dropped them (`Follower.kept`).
 
-    `folder` is that of a `fairstrike watch`, of anybody: what it gives is compared with L1's hashes. It is only read,
-    and may be in use. Raises ValueError when there is no archive in it.
+    `folder` is that of any `fairstrike watch`: its blobs are compared with L1's hashes. It is only read, and may be in
+    use. Raises ValueError when there is no archive in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -254,7 +254,7 @@ class KeptBlobs:
         self._decode = msgspec.msgpack.Decoder(PostedBatch).decode
 
     def __call__(self, batch_id: int, hashes: tuple[bytes, ...]) -> tuple[bytes, ...] | None:
-        """The blobs of these versioned hashes, None where they are not kept, or cannot be read."""
+        """The blobs of these versioned hashes; None for those that are not stored, or cannot be read."""
         for number in self._numbers.get(batch_id, ()):
             try:
                 row = self._db.execute("SELECT body FROM journal WHERE number = ?", (number,)).fetchone()

@@ -1,7 +1,7 @@
-"""What a batch on L1 must be, checked record by record: the watcher's judgement, without its network.
+"""Checks a batch of L1 record by record: the watcher's judgement, without its network.
 
-An `Audit` owns the state that the right batches so far give, takes the next one as L1 holds it, and says the first
-place that can be proved wrong: a `Fault`. It knows nothing of the sequencer's but what was posted.
+An `Audit` owns the state after the correct batches so far, takes the next batch as posted on L1, and returns the first
+provable error: a `Fault`. It uses only posted data, nothing of the sequencer's.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 
-MESSAGES_AHEAD = 256  # how far ahead a skipped message is looked for, to name it
+MESSAGES_AHEAD = 256  # messages searched ahead to name a skipped one
 
 
 class FaultKind(StrEnum):
-    """What is wrong with a batch."""
+    """Kinds of faults of a batch."""
 
     ORDER = "order"  # not the next batch: its id or its first sequence number
     BOUNDS = (
@@ -31,13 +31,13 @@ class FaultKind(StrEnum):
     RECORD = "record"  # a record that is cut off by its segment's end
     WEIGHT = "weight"  # a segment too heavy to be executed in one transaction
     ROOT = "root"  # a segment's root is not what its records give
-    POST_ROOT = "post_root"  # the last 8 bits of it, which stand in the header alone
+    POST_ROOT = "post_root"  # its last 8 bits, which only the header has
     INBOX = "inbox"  # an inbox record that is not L1's next message
     RECORDS = "records"  # the header's number of records
     TIME = "time"  # the header's time
     INBOX_COUNT = "inbox_count"  # the header's number of inbox messages
-    WORK = "work"  # the header's count of work: more may have been let in than was paid for
-    LATE = "late"  # posted when an inbox message that no batch had taken was long past its deadline
+    WORK = "work"  # the header's work: a false one exceeds the budget
+    LATE = "late"  # posted long after the deadline of an inbox message that no batch had taken
 
 
 FORM_KINDS = frozenset({FaultKind.BOUNDS, FaultKind.RECORD, FaultKind.WEIGHT})
@@ -46,9 +46,11 @@ SEGMENT_KINDS = frozenset({FaultKind.ROOT, FaultKind.POST_ROOT})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A wrong batch, and where. `segment` and `record` count inside the batch; `record` is the first of the segment
-    unless one record alone is wrong. A claimed root has 31 bytes where it stands in a payload. `message`: index of the
-    inbox message that the batch was too late for.
+    """A wrong batch and the place of the fault.
+
+    `segment` and `record` count inside the batch; `record` is the first of the segment unless a single record is wrong.
+    A claimed root has 31 bytes where it is in a payload. `message`: index of the inbox message for which the batch was
+    too late.
     """
 
     batch_id: int
@@ -65,10 +67,11 @@ class Fault:
 
 
 class Audit:
-    """Checks batches in order. `message(i)`: record of inbox message i as L1 has it, None beyond its end.
+    """Checks batches in order.
 
-    `segments`: of the batch that was checked last, as (root after it, all 32 bytes; records; GLOBAL's work after it).
-    `observe` hears what each record did, of wrong batches too.
+    `message(i)`: record of inbox message i on L1, None beyond its end. `segments`: of the last batch checked, as (root
+    after it, all 32 bytes; records; GLOBAL's work after it). `observe` is called with each record's outcome, of wrong
+    batches too.
     """
 
     def __init__(
@@ -84,9 +87,9 @@ class Audit:
         self._inbox: tuple[int, int, str] | None = None  # segment, record, what is wrong
 
     def check(self, batch: PostedBatch, batch_id: int, inbox_hash: bytes) -> Fault | None:
-        """Applies a batch. `batch_id`: the one that is next; `inbox_hash`: the Inbox's after `batch.inbox_count`.
+        """Applies a batch. `batch_id`: the next id; `inbox_hash`: the Inbox's after `batch.inbox_count`.
 
-        After a fault the state stands inside the batch and is of no more use.
+        After a fault the state is inside the batch and unusable.
         """
         state = self.state
         first_seq = state.globals.seq
@@ -147,7 +150,7 @@ class Audit:
         outs: list[Outcome] = []
         for place, raw in enumerate(segment.records, start=first_record):
             if raw[0] in c.INBOX_KINDS and self._inbox is None and (wrong := self._wrong_message(raw)):
-                # Whether it can be proved wrong shows at the end, in the running hash.
+                # The running hash at the end shows whether it can be proved wrong.
                 self._inbox = (number, place, wrong)
             out = apply(state, raw, next(named))
             self._observe(raw, out)
@@ -181,7 +184,7 @@ class Audit:
 
 
 def check_form(batch: PostedBatch, root: bytes) -> Fault | None:
-    """The first segment whose bounds, records or weight no honest sequencer makes. `root`: before the batch."""
+    """The first segment whose bounds, records or weight no honest sequencer posts. `root`: before the batch."""
     tables = -(-batch.segments // batches.OFFSETS_PER_ELEMENT)
     first = (batch.segments + tables) * c.ELEMENT_BYTES
     area = batch.payload[first:]

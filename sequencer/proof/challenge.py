@@ -34,14 +34,14 @@ HEADER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """`call`: calldata of a check. `challenge_id`: what the commitment is about."""
+    """`call`: calldata of a check. `challenge_id`: the id that the commitment contains."""
 
     batch_id: int
     challenge_id: bytes
     call: bytes
 
     def commitment(self, challenger: str, salt: bytes) -> bytes:
-        """What `Arbiter.commit` takes. `salt`: 32 bytes that nobody can guess."""
+        """Argument of `Arbiter.commit`. `salt`: 32 bytes that nobody can guess."""
         return keccak(
             eth_abi_coder.encode(["address", "bytes32", "bytes32"], [challenger, self.challenge_id, salt])
         )
@@ -53,7 +53,7 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where the tables of a payload put a segment's records: elements of the record area, and how many that has."""
+    """A segment's range in the payload: elements of the record area, and their total number."""
 
     start: int
     end: int
@@ -61,7 +61,7 @@ class Bounds:
 
     @property
     def are_open(self) -> bool:
-        """Whether a data source shows the records: there are some, inside the payload, and not too many."""
+        """Whether a data source opens the records: there are some, inside the payload, and not too many."""
         return self.start < self.end <= self.area and self.end - self.start <= SEGMENT_ELEMENTS_MAX
 
 
@@ -72,7 +72,7 @@ def arbiter() -> Contract:
 
 
 def bounds(payload: bytes, segments: int, index: int) -> Bounds:
-    """Bounds of segment `index`; nothing about them is checked."""
+    """Bounds of segment `index`, unchecked."""
 
     def end_of(segment: int) -> int:
         element, place = divmod(segment, batches.OFFSETS_PER_ELEMENT)
@@ -108,19 +108,19 @@ def is_malformed(payload: bytes, segments: int, index: int) -> bool:
 
 
 def segment_proof(payload: bytes, segments: int, index: int) -> bytes:
-    """What `DataSourceCalldata` needs to show segment `index`."""
+    """Proof of segment `index` for `DataSourceCalldata`."""
     elements = _elements(payload, segments, index)
     return chunk_proof(payload, list(dict.fromkeys(element // CHUNK_ELEMENTS for element in elements)))
 
 
 def blob_proof(posted: PostedBatch, index: int) -> bytes:
-    """What `DataSourceBlob` needs to show segment `index`."""
+    """Proof of segment `index` for `DataSourceBlob`."""
     elements = _elements(posted.payload, posted.segments, index)
     return blobs.element_proof(posted.blobs(), dict.fromkeys(elements), posted.blob_hashes)
 
 
 def _elements(payload: bytes, segments: int, index: int) -> list[int]:
-    """What a data source opens of segment `index`, in its order; an element of offsets may stand twice."""
+    """Elements that a data source opens for segment `index`, in its order; an element of offsets may appear twice."""
     where = bounds(payload, segments, index)
     tables = _tables(segments)
     elements = [index - 1] if index else []
@@ -134,20 +134,20 @@ def _elements(payload: bytes, segments: int, index: int) -> list[int]:
 
 
 def proof(posted: PostedBatch, index: int) -> bytes:
-    """What the deployment's data source needs to show segment `index`."""
+    """Proof of segment `index` for the deployment's data source."""
     if posted.blob_hashes:
         return blob_proof(posted, index)
     return segment_proof(posted.payload, posted.segments, index)
 
 
 def message(witness: Witness) -> bytes:
-    """Calldata of a verifier about one record."""
+    """Calldata of a verifier for one record."""
     head = witness.pre_root + len(witness.record).to_bytes(32, "big")
     return APPLY + head + witness.record.ljust(RECORD_BYTES_MAX, b"\0") + witness.data()
 
 
 def challenge_segment(posted: PostedBatch, index: int, tracer: Tracer) -> Challenge:
-    """Executes segment `index` again. `tracer` stands where the segment begins, and is left where its records lead."""
+    """Re-executes segment `index`. `tracer` is at the start of the segment, and is left at its end."""
     pre_root = tracer.root()
     messages = segment_witness(posted, index, tracer)
     return challenge_by(posted, "check_segment", index, index, pre_root, proof(posted, index), messages)
@@ -163,7 +163,7 @@ def segment_witness(posted: PostedBatch, index: int, tracer: Tracer) -> bytes:
 
 
 def challenge_form(posted: PostedBatch, index: int) -> Challenge:
-    """Shows the bounds and the weight of segment `index`."""
+    """Proves bounds and weight of segment `index`."""
     return challenge_by(posted, "check_form", index, index, proof(posted, index))
 
 
@@ -177,12 +177,12 @@ def challenge_header(posted: PostedBatch, state: State) -> Challenge:
 
 
 def challenge_late(posted: PostedBatch, message: int) -> Challenge:
-    """Compares when the batch was posted with the deadline of inbox message `message`; all messages share one id."""
+    """Compares the batch's time of posting with the deadline of inbox message `message`; all messages share one id."""
     return challenge_by(posted, "check_late", 0, message)
 
 
 def challenge_by(posted: PostedBatch, check: str, index: int, *arguments: object) -> Challenge:
-    """A challenge by `check`; `index` as its id takes it, `arguments` those after the header."""
+    """A challenge by `check`; `index` as in its id, `arguments` those after the header."""
     header = posted.header()
     function = arbiter().function(check)
     header_hash = keccak(eth_abi_coder.encode([HEADER], [header]))

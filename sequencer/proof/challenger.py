@@ -1,10 +1,10 @@
 """Files challenges: from a fault to a commitment, the challenge and its reward, each sent once by the txmgr.
 
-A check is tried with `eth_call` before anything is sent, so that one that would fail costs nothing. The salt of a
-commitment is derived from the key: who restarts goes on with the same one. Whether it stands is asked of L1, since
-anybody can copy it out of the pool and be the first to send it; and who is the first with a copy of the challenge
-leaves a third of the reward to the older commitment. Rewards are collected once neither a contest nor the challenge of
-an earlier batch can move them.
+A check is simulated with `eth_call` before anything is sent, so a challenge that would fail costs nothing. The salt of
+a commitment is derived from the key, so a restart continues with the same one. L1 tells whether the commitment exists,
+since anybody can copy it out of the pool and send it first; a copied challenge that is mined first leaves a third of
+the reward to the older commitment. Rewards are collected once neither a contest nor the challenge of an earlier batch
+can move them.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,13 @@ COMMIT_GAS: Final = 100_000
 COLLECT_GAS: Final = 150_000
 CHALLENGE_GAS_MAX: Final = 16_000_000  # below the transaction's cap of 2^24
 TRIES_MAX: Final = 8
-COLLECT, COLLECT_CONTEST = "collect", "collect_contest"  # of who has revealed; of the oldest commitment
+COLLECT, COLLECT_CONTEST = "collect", "collect_contest"  # the revealer's; the oldest commitment's
 NO_REWARD: Final = "arbiter: no such reward"
 
 
 @dataclass(frozen=True, slots=True)
 class Challenged:
-    """Where a challenge stands. `state`: committed, filed, won or failed (`why`). `gas`: of the challenge alone."""
+    """State of a challenge: committed, filed, won or failed (`why`). `gas`: of the challenge alone."""
 
     batch_id: int
     state: str
@@ -71,7 +71,7 @@ class Challenger:
         self._manager.close()
 
     def challenge(self, fault: Fault, batch: PostedBatch, state: Callable[[], State]) -> Challenged:
-        """The next step of the challenge of `batch`, if it is time for one. `state` builds what `state_for` says."""
+        """Runs the next step of the challenge of `batch`, if it is due. `state` builds the state of `state_for`."""
         self._manager.poll()
         name = f"{batch.header_hash.hex()[:16]}-{batch.block_number}"
         made = self._made.get(name)
@@ -84,7 +84,7 @@ class Challenger:
         return Challenged(batch.batch_id, "failed", why=f"{TRIES_MAX} challenges were mined and failed")
 
     def tend(self) -> None:
-        """Collects rewards that nobody else can get any more."""
+        """Collects rewards that nobody else can claim any more."""
         self._manager.poll()
         head = self._rpc.block_number()
         for (number, function), block in list(self._rewards.items()):
@@ -101,7 +101,7 @@ class Challenger:
             del self._rewards[number, function]
 
     def _step(self, name: str, made: Challenge) -> Challenged | None:
-        """What is to be done, or has become, of one try; None when it has failed for good."""
+        """The next step or the result of one attempt; None when it has failed for good."""
         salt = self._salt(made)
         filed = self._manager.get(f"challenge-{name}")
         if filed is None:
@@ -128,12 +128,12 @@ class Challenger:
         return Challenged(made.batch_id, state, filed.gas_used or 0, size, filed.tx_hash or "")
 
     def _stands(self, commitment: bytes) -> bool:
-        """Whether L1 has the commitment, and a challenge sent now would not come too late for it."""
+        """Whether L1 has the commitment, and a challenge sent now would be in time for it."""
         committed_at = int(arbiter().read(self._rpc, self._at.arbiter, "committed_at", commitment))
         return committed_at > 0 and self._rpc.block_number() < committed_at + self._reveal_blocks
 
     def _contest(self, made: Challenge, salt: bytes) -> Challenged | None:
-        """After a challenge that failed: takes a third from who has made the same one on a younger commitment."""
+        """After a failed challenge: takes a third from an equal challenge on a younger commitment."""
         event = arbiter().event("Challenged")
         batch = "0x" + made.batch_id.to_bytes(32, "big").hex()
         query = {"address": self._at.arbiter, "topics": [event.topic, batch]}
@@ -168,7 +168,7 @@ class Challenger:
         return None
 
     def _refusal(self, made: Challenge) -> str:
-        """Why the Arbiter would not find fraud now; empty when it does."""
+        """Why the Arbiter would find no fraud now; empty when it would."""
         try:
             answer = self._rpc.eth_call(self._at.arbiter, made.call, "latest", self._signer.address)
         except RpcReverted as error:
@@ -176,7 +176,7 @@ class Challenger:
         return "" if any(answer[:32]) else "the Arbiter finds no fraud"
 
     def _gas(self, made: Challenge) -> int:
-        """What the check is estimated to cost, a quarter more, and the roll-back."""
+        """Estimated gas of the check plus a quarter, and of the roll-back."""
         call = {"from": self._signer.address, "to": self._at.arbiter, "data": to_hex(made.call)}
         try:
             estimated = to_int(self._rpc.call("eth_estimateGas", call))
@@ -198,7 +198,7 @@ class Challenger:
                     self._rewards[number, COLLECT] = to_int(log["blockNumber"])
 
     def _known_rewards(self) -> dict[tuple[int, str], int]:
-        """Rewards of earlier runs: number and what collects it, to block."""
+        """Rewards of earlier runs: number and collecting function, to block."""
         address = "0x" + self._signer.address[2:].lower().rjust(64, "0")
         found: dict[tuple[int, str], int] = {}
         for name, function in (("Challenged", COLLECT), ("Contested", COLLECT_CONTEST)):

@@ -1,7 +1,7 @@
-"""Executes batches from L1, with every check that there is: the one place for all who follow or rebuild.
+"""Executes batches from L1, with every check: the one place for everything that follows L1 or rebuilds the state.
 
-The watcher challenges what this finds, a standby builds nothing on it, `replay` and `exit` say it. What L1 says of the
-inbox and of the hour that a batch was posted at comes from `Facts`.
+The watcher challenges a fault found here, a standby does not build on it, `replay` and `exit` report it. `Facts`
+supplies what L1 states of the inbox and of the time at which a batch was posted.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from sequencer.protocol.state import State
 
 
 class Facts(Protocol):
-    """What a batch is judged by and does not say itself."""
+    """Facts about a batch that are not in the batch itself."""
 
     def message(self, index: int) -> bytes | None:
         """Record of inbox message `index`, None beyond the end."""
@@ -36,7 +36,7 @@ class Facts(Protocol):
 
 
 class HeaderFacts:
-    """Without L1: the header's word for the inbox's hash, which Rollup has compared when it took the batch."""
+    """Without L1: the header's inbox hash, which Rollup has compared when the batch was posted."""
 
     def message(self, index: int) -> bytes | None:
         """See Facts."""
@@ -54,7 +54,7 @@ class HeaderFacts:
 
 
 class L1Facts:
-    """By L1's word. `messages()`: all that the caller has read of the inbox, from the first on. Raises L1Error."""
+    """From L1. `messages()`: all inbox messages that the caller has read, from the first on. Raises L1Error."""
 
     def __init__(self, rpc: Rpc, at: Deployment, messages: Callable[[], Sequence[InboxMessage]]) -> None:
         self._rpc = rpc
@@ -93,12 +93,12 @@ class L1Facts:
         return Fault(batch.batch_id, 0, FaultKind.LATE, 0, root, batch.post_root, why, late.index)
 
     def forget(self) -> None:
-        """L1's past has changed: what it said of the inbox is asked for again."""
+        """L1 has reorganised: facts about the inbox are requested again."""
         self._hash_at = self._deadlines = None
 
 
 class Execution:
-    """Owns the state that the right batches so far give."""
+    """Owns the state after the correct batches so far."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Execution:
 
     @property
     def segments(self) -> list[LoggedSegment]:
-        """Those of the last batch that was right, with whole roots."""
+        """Segments of the last correct batch, with whole roots."""
         return self._audit.segments
 
     def late(self, batch: PostedBatch) -> Fault | None:
@@ -124,14 +124,14 @@ class Execution:
         return self.facts.late(batch, self.state.globals.inbox_count, self.state.root())
 
     def execute(self, batch: PostedBatch, batch_id: int) -> Fault | None:
-        """Applies a batch, the one that `batch_id` is next for; what is wrong with it. Raises L1Error before that."""
+        """Applies the batch with the next id, `batch_id`; returns its fault. Raises L1Error before that."""
         late, inbox_hash = self.late(batch), self.facts.inbox_hash(batch)
         return self._audit.check(batch, batch_id, inbox_hash) or late
 
     def is_led_to(self, batch: PostedBatch, fault: Fault) -> bool:
-        """Whether the records give the batch's post-root although something is wrong with it; applies them if so.
+        """Whether the records give the batch's post-root despite a fault; applies them if so.
 
-        For a batch that is final all the same: what L1 holds for right is what everybody is paid by.
+        For a final batch: everybody is paid by what L1 accepts.
         """
         if fault.kind is FaultKind.ORDER:
             return False
@@ -143,5 +143,5 @@ class Execution:
         return self.state.root() == batch.post_root
 
     def advance(self, batch: PostedBatch, segments: int | None = None) -> None:
-        """Applies the records of a batch that was found right, or of its first `segments`, and judges nothing."""
+        """Applies the records of a batch found correct, or of its first `segments`, without checks."""
         self._audit.advance(batch, segments)

@@ -1,7 +1,7 @@
-"""Leaving a frozen exchange: proofs for `Exit.vy` out of the last final state, and what they come to.
+"""Exit from a frozen exchange: proofs for `Exit.vy` from the last final state, and the resulting payouts.
 
-Nothing here needs an operator. The state is rebuilt from L1 data alone; whoever has it can prove every account, and the
-money goes to the owners whoever sends the proofs. Amounts are 1e-6 USD, prices ticks.
+No operator is needed. The state is rebuilt from L1 data alone; anybody who has it can prove every account, and payouts
+go to the owners whoever sends the proofs. Amounts are 1e-6 USD, prices ticks.
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ from sequencer.protocol.state import State, expiry_time
 
 
 class Proofs:
-    """Witnesses under the root of `state`, as bytes: what each function of `Exit` reads, in its order.
+    """Witnesses under the root of `state`, as bytes: the words that each function of `Exit` reads, in order.
 
-    A state in which a plan is open is taken back to where it began, as `Exit.begin` does.
+    A state with an open plan is taken back to the start of the plan, as in `Exit.begin`.
     """
 
     def __init__(self, state: State) -> None:
@@ -31,7 +31,7 @@ class Proofs:
             self.root = state.root()
 
     def begin(self) -> tuple[int, bytes]:
-        """How many accounts there are, and the witness that shows it."""
+        """Number of accounts, and its witness."""
         last = len(self.state.accounts)
         witness = self._before_open + self._open()
         if last:
@@ -39,7 +39,7 @@ class Proofs:
         return last, witness + self._absent(c.KEY_ACCOUNT | (last + 1))
 
     def declare(self, number: int) -> bytes:
-        """The account and its pages."""
+        """Witness of an account and its pages."""
         account = self.state.accounts[number]
         out = self._leaf(c.KEY_ACCOUNT | number, account.words())
         for page_id in sorted({instrument >> 5 for instrument in account.positions}):
@@ -47,7 +47,7 @@ class Proofs:
         return out
 
     def fix(self, key: int) -> bytes:
-        """The expiry `underlying << 16 | day`; the underlying too, unless the expiry is settled."""
+        """Witness of the expiry `underlying << 16 | day`; of the underlying too, unless the expiry is settled."""
         expiry = self.state.expiries[key]
         out = self._leaf(c.KEY_EXPIRY | key, expiry.words())
         if not expiry.settled:
@@ -87,12 +87,12 @@ def _words(words: Iterable[int]) -> bytes:
 
 
 def has_passed(state: State, key: int) -> bool:
-    """Whether the expiry `underlying << 16 | day` had passed at the state's time: it has a price, and no marks."""
+    """Whether the expiry `underlying << 16 | day` had passed at the state's time: it then has a price, and no marks."""
     return expiry_time(key & 0xFFFF) <= state.globals.time
 
 
 def expiry_price(state: State, key: int) -> int:
-    """Price of an expiry that has passed: as FIX has settled it, as FIX would by its snapshots, or the index."""
+    """Price of a passed expiry: the settlement price, else the one FIX would set from snapshots, else the index."""
     expiry = state.expiries[key]
     if expiry.settled:
         return expiry.settlement
@@ -105,7 +105,7 @@ def expiry_price(state: State, key: int) -> int:
 
 
 def closing_price(state: State, instrument: int) -> int:
-    """At what positions of an instrument are closed: its mark, or intrinsic value once its expiry has passed."""
+    """Price at which positions of an instrument are closed: its mark, or intrinsic value after its expiry."""
     page, row = state.pages[instrument >> 5], instrument & 31
     if not has_passed(state, instrument >> 12):
         return page.rows[row][0]
@@ -114,20 +114,20 @@ def closing_price(state: State, instrument: int) -> int:
 
 
 def closing_value(state: State, account: Account) -> int:
-    """What an account comes to with its positions closed; may be negative. All accounts' sum to pool + deficit."""
+    """Value of an account with its positions closed; may be negative. All values sum to pool + deficit."""
     return account.cash + sum(
         lots * closing_price(state, instrument) for instrument, lots in account.positions.items()
     )
 
 
 def passed_expiries(state: State) -> list[int]:
-    """Expiries (underlying << 16 | day) that have passed and of which anybody holds positions, ascending."""
+    """Passed expiries (underlying << 16 | day) with open positions, ascending."""
     held = {instrument >> 12 for one in state.accounts.values() for instrument in one.positions}
     return sorted(key for key in held if has_passed(state, key))
 
 
 def marks_age_s(state: State) -> int:
-    """Age of the oldest marks at which a freeze would close somebody's positions, seconds; 0: it would close none."""
+    """Age in seconds of the oldest marks at which a freeze would close positions; 0: it would close none."""
     held = {instrument >> 5 for one in state.holders.values() for instrument in one.positions}
     times = [state.pages[page_id].time for page_id in held if not has_passed(state, page_id >> 7)]
     return state.globals.time - min(times, default=state.globals.time)

@@ -1,4 +1,4 @@
-"""From L1 to the watcher's archive: the events of confirmed blocks, kept equal to the chain."""
+"""Reads L1 into the watcher's archive: the events of confirmed blocks, kept equal to the chain."""
 
 import logging
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from sequencer.proof.reader import Reader, Unread
 
 
 class L1Reading:
-    """Reads what is new. `head`: number and time of L1's newest block; `unread`: the first batch that stands and cannot
-    be read; `messages`: the inbox's; `facts`: what an execution asks of L1.
+    """Reads new events. `head`: number and time of L1's newest block; `unread`: the first current batch that cannot be
+    read; `messages`: the inbox's; `facts`: L1's facts for an execution.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class L1Reading:
         self._reader = Reader(rpc, deployment, confirmations, kept)
 
     def mend(self) -> None:
-        """What is damaged in the archive is read from L1 again, before anything is concluded from it."""
+        """Reads damaged rows of the archive from L1 again, before they are used."""
         while (gap := self._archive.gap()) is not None:
             first, last, numbers = gap
             events: list[tuple[PostedBatch | RolledBack, int]] = []
             for begin in range(max(first, self._deployment.deploy_block), last + 1, BLOCKS_PER_QUERY):
                 for event, index in self._reader.events(begin, min(begin + BLOCKS_PER_QUERY - 1, last)):
-                    if isinstance(event, Unread):  # it would take what is sound behind it along
+                    if isinstance(event, Unread):  # it would delete sound rows after it, too
                         what = f"rows {numbers[0]} to {numbers[-1]} are damaged, and batch {event.batch.batch_id}"
                         raise StoreDamaged(ARCHIVE_FILE, f"{what} cannot be read again", event.why)
                     events.append((event, index))
@@ -66,7 +66,7 @@ class L1Reading:
             )
 
     def walk_back(self) -> None:
-        """Cuts the journal back to what is still in the chain."""
+        """Cuts the journal back to the blocks that are still in the chain."""
         number = self._archive.get("cursor_number")
         if number is None or self._is_canonical(number, self._archive.get("cursor_hash")):
             return
@@ -87,7 +87,7 @@ class L1Reading:
         self._archive.put(cursor_number=back, cursor_hash=block["hash"] if block else "")
 
     def _is_behind(self, number: int) -> bool:
-        """Whether L1 only lacks blocks up to `number`: nothing that was read stands otherwise in what it has."""
+        """Whether L1 only lacks blocks up to `number`, and contradicts nothing that was read."""
         head = self.rpc.block("latest")
         if head is None or to_int(head["number"]) >= number:
             return False
@@ -121,14 +121,14 @@ class L1Reading:
                 or not self._is_canonical(last, end["hash"])
                 or (known is not None and not self._is_canonical(first - 1, known))
             ):
-                return  # the chain has changed under the query: the next look walks back
+                return  # the chain has changed during the query: the next pass walks back
             for event, index in events:
                 if not isinstance(event, Unread):
                     self._archive.add(event, index)
                 elif not self._reader.is_gone(event, safe):
                     unread = event
                     break
-            if unread is not None:  # from its block on everything is read again at the next look
+            if unread is not None:  # the next pass reads everything from its block on again
                 last = unread.batch.block_number - 1
                 end = self.rpc.block(last)
                 if end is None:

@@ -1,7 +1,7 @@
-"""Leaves a frozen exchange: rebuilds the last final state from L1 data alone and sends what `Exit` and `Vault` ask for.
+"""Runs the exit: rebuilds the last final state from L1 data alone and sends the transactions of `Exit` and `Vault`.
 
-Anybody can run it for anybody: the money goes to the owners whoever sends. Every step looks first at what L1 has of
-it, so that it can be run again at any time, by several at once, and goes on where things stand. Amounts are 1e-6 USD.
+Anybody can run it for any account: payouts go to the owners. Every step first reads what L1 already has, so it can be
+run again at any time, by several at once, and continues. Amounts are 1e-6 USD.
 """
 
 import logging
@@ -37,8 +37,10 @@ STEPS: Final = ("now", "fix", "declare", "claim")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What came of one thing: `paid` and `gas` are 0 where nothing was sent; `until_s`: before that it need not be
-    tried again, 0 where time alone does not help.
+    """Result of one step:
+
+    `paid` and `gas` are 0 where nothing was sent; `until_s`: before then no retry is needed, 0 where waiting does not
+    help.
     """
 
     step: str
@@ -50,7 +52,10 @@ class Row:
 
 
 def freeze(rpc: Rpc, at: Deployment, wallet: Wallet) -> bool:
-    """Freezes the rollup; False when it is frozen. Raises RuntimeError before anybody may, TransactionFailed."""
+    """Freezes the rollup; False when it is frozen.
+
+    Raises RuntimeError when a freeze is not possible yet, TransactionFailed.
+    """
     if inbox.frozen_at(rpc, at):
         return False
     freezable_at_s = inbox.freezable_at(rpc, at)
@@ -104,7 +109,7 @@ def exit_state(
 
 
 class Leaving:
-    """The steps out. `wallet` sends; None: a dry run, which says what would be sent. `rows` hold the results."""
+    """The steps of the exit. `wallet` sends; None: a dry run, which lists the transactions. `rows` hold the results."""
 
     def __init__(
         self,
@@ -140,7 +145,7 @@ class Leaving:
             self.claim(accounts)
 
     def begin(self) -> None:
-        """Pins the exit state, unless somebody has. Raises RuntimeError when it is not the one that L1 has pinned."""
+        """Pins the exit state, unless it is pinned. Raises RuntimeError when L1 has pinned another one."""
         pinned = self._ask("root")
         if pinned == bytes(32):
             accounts, witness = self.proofs.begin()
@@ -149,7 +154,7 @@ class Leaving:
             raise RuntimeError("the exit state on L1 is another one than its batches lead to")
 
     def money(self, accounts: Iterable[int]) -> None:
-        """Withdrawals and deposits on their way, of these accounts' owners."""
+        """Unclaimed withdrawals and unprocessed deposits of these accounts' owners."""
         owners = {"0x" + self.state.accounts[n].owner.hex() for n in accounts if n in self.state.accounts}
         batch_id = int(ROLLUP.read(self._rpc, self._at.rollup, "exit_batch"))
         for n in range(self.state.globals.withdrawals):
@@ -160,11 +165,11 @@ class Leaving:
                 self._transact("withdrawal", what, self._at.vault, data, amount)
 
     def refunds(self, owners: set[str] | None = None) -> None:
-        """Deposits that the exit state has not taken; `owners` (lower case) None: of everybody."""
+        """Deposits that the exit state does not include; `owners` (lower case) None: of everybody."""
         for message in self.not_taken():
             record = codec.decode(message.record, b"")
             if isinstance(record, Reason) or record.kind != Kind.DEPOSIT:
-                # What was forced bears no money: its fee went to nobody, and what it asked for is moot.
+                # Forced messages carry no money: nobody received the fee, and the request is void.
                 if owners is None:
                     kind = Kind(message.record[0]).name
                     self._row(
@@ -182,13 +187,13 @@ class Leaving:
                 self._send("refund", what, "refund", message.index, message.record, expected=amount)
 
     def not_taken(self) -> list[InboxMessage]:
-        """Inbox messages that the exit state has not taken, deposits and others, in their order."""
+        """Inbox messages that the exit state does not include, deposits and others, in order."""
         g = self.state.globals
         follower = Follower(self._rpc, self._at.inbox, self._at.rollup, self._at.deploy_block, 0)
         return follower.messages_after(g.inbox_count, g.inbox_hash)
 
     def fix(self) -> None:
-        """The prices of all expiries that had passed in the exit state and are held."""
+        """Prices of all expiries that had passed in the exit state and have open positions."""
         for key in passed_expiries(self.state):
             underlying, day = key >> 16, key & 0xFFFF
             if self._ask("price", underlying, day)[0]:
@@ -197,7 +202,7 @@ class Leaving:
                 self._send("fix", expiry_name(key), "fix", underlying, day, self.proofs.fix(key))
 
     def declare(self, accounts: Iterable[int]) -> None:
-        """What each account comes to. Those below zero go first: until they are declared their losses are not known."""
+        """Declares the value of each account. Those below zero go first: their losses are unknown until then."""
         values = {
             number: closing_value(self.state, self.state.accounts[number]) for number in self._known(accounts)
         }
@@ -209,7 +214,7 @@ class Leaving:
                 self._send("declare", what, "declare", number, self.proofs.declare(number))
 
     def claim(self, accounts: Iterable[int]) -> None:
-        """Each account's share, or the part that can be had; the treasury's when its owner is among them."""
+        """Claims each account's share, or the part paid so far; the treasury's when its owner is among them."""
         numbers = list(self._known(accounts))
         missing = self.undeclared()
         hold_until, until = self.begun()
@@ -243,12 +248,12 @@ class Leaving:
         return self._exit.read(self._rpc, self._at.exit, name, *arguments)
 
     def account(self, number: int) -> dict[str, Any]:
-        """What `Exit` knows of an account: claim, paid in part, set_aside, is_declared, is_done."""
+        """An account's record in `Exit`: claim, paid in part, set_aside, is_declared, is_done."""
         names = ("claim", "paid", "set_aside", "is_declared", "is_done")
         return dict(zip(names, self._ask("account", number), strict=True))
 
     def undeclared(self) -> int:
-        """How many accounts the payouts still wait for."""
+        """Number of accounts for which the payouts still wait."""
         return 0 if self._ask("is_open") else len(self.state.accounts) - int(self._ask("declared"))
 
     def begun(self) -> tuple[int, int]:
@@ -256,7 +261,7 @@ class Leaving:
         return int(self._ask("hold_until")), int(self._ask("declare_until"))
 
     def house_left(self) -> int | None:
-        """What the treasury's owner has to come; None before the payouts are open."""
+        """Amount still due to the treasury's owner; None before the payouts are open."""
         return int(self._ask("house_left")) if self._ask("is_open") else None
 
     def is_claimed(self, number: int) -> bool:
@@ -282,7 +287,7 @@ class Leaving:
         self._transact(step, what, self._at.exit, self._exit.encode(name, *arguments), expected)
 
     def _transact(self, step: str, what: str, to: str, data: bytes, expected: int) -> None:
-        """Sends, and notes what came of it; what L1 refuses is noted with its reason."""
+        """Sends a transaction and stores the result; a refusal of L1 with its reason."""
         if self._wallet is None:
             row = Row(step, what, "would be sent", expected)
         else:
@@ -298,7 +303,7 @@ class Leaving:
         self._row(row)
 
     def _paid(self, logs: list[dict[str, Any]]) -> int:
-        """What the vault paid in a transaction."""
+        """Amount that the vault paid in a transaction."""
         events = {event.topic: event for event in map(self._vault.event, ("PaidExit", "Claimed"))}
         return sum(
             int(events[log["topics"][0]].decode(log)["amount"]) for log in logs if log["topics"][0] in events

@@ -1,6 +1,6 @@
-"""What a watcher reads of the Rollup: its events in the chain's order, batches with their payloads.
+"""Reads the Rollup for a watcher: its events in the chain's order, batches with their payloads.
 
-A batch whose payload cannot be read, for whatever reason, is no end of the reading: it comes as `Unread`.
+A batch whose payload cannot be read, for whatever reason, does not stop the reader: it is returned as `Unread`.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from sequencer.proof.archive import RolledBack
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A batch without its payload: what the event says of it, and why there is no more."""
+    """A batch without its payload: its event, and why it cannot be read."""
 
     batch: PostedBatch
     why: str
 
 
 class Reader(Follower):
-    """The follower, and the events of the Rollup, roll-backs among them."""
+    """The follower, plus all events of the Rollup, roll-backs included."""
 
     def __init__(self, rpc: Rpc, at: Deployment, confirmations: int, kept: Kept | None) -> None:
         super().__init__(rpc, at.inbox, at.rollup, at.deploy_block, confirmations, kept=kept)

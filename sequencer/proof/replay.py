@@ -1,6 +1,6 @@
-"""Rebuilds the exchange from L1 data alone: posted payloads and nothing of the sequencer's.
+"""Rebuilds the exchange from L1 data alone: posted payloads, nothing of the sequencer's.
 
-Every batch goes through all of the watcher's checks (`execution.py`).
+Every batch passes all of the watcher's checks (`execution.py`).
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ from sequencer.protocol.state import State
 
 @dataclass(slots=True)
 class Replayed:
-    """What L1 gave: the state, and how much of it there was."""
+    """Result of a replay: the state, and how much L1 data it came from."""
 
     state: State
     batches: int = 0

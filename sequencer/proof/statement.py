@@ -1,4 +1,4 @@
-"""Who has got what out of a frozen exchange, and what is still to come: by L1's own word, whoever sent it there.
+"""Payments out of a frozen exchange, and amounts still due, as L1 records them, whoever sent the transactions.
 
 Amounts are 1e-6 USD.
 """
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(slots=True)
 class Statement:
-    """All owners, accounts first. `vault`: what it still holds. `is_over`: nobody has anything to come."""
+    """All owners, accounts first. `vault`: its remaining balance. `is_over`: nothing is due to anybody."""
 
     lines: list[Line]
     frozen_at: int
@@ -68,7 +68,7 @@ class Statement:
 
 
 def statement(rpc: Rpc, at: Deployment, leaving: Leaving) -> Statement:
-    """Reads the events since the freeze, and what `Exit` knows of each account."""
+    """Reads the events since the freeze, and each account's record in `Exit`."""
     state = leaving.state
     lines = {
         "0x" + account.owner.hex(): Line(number, "0x" + account.owner.hex())
@@ -115,7 +115,7 @@ def _payments(rpc: Rpc, at: Deployment) -> Iterator[tuple[str, str, int]]:
 
 
 def _on_their_way(leaving: Leaving) -> Iterator[tuple[str, int]]:
-    """(owner, amount) of withdrawals that are not claimed and of deposits that are not refunded."""
+    """(owner, amount) of unclaimed withdrawals and of deposits not refunded."""
     state = leaving.state
     for number in range(state.globals.withdrawals):
         value = state.map.get(c.KEY_WITHDRAWAL | number) or 0
@@ -134,7 +134,7 @@ def _on_their_way(leaving: Leaving) -> Iterator[tuple[str, int]]:
 
 
 def _accounts_to_come(leaving: Leaving, lines: list[Line]) -> None:
-    """What accounts have to come out of their cash and positions, and the treasury's owner with its own."""
+    """Amounts due to accounts for cash and positions, and to the treasury's owner."""
     state = leaving.state
     undeclared, claims = leaving.undeclared(), 0
     hold_until_s, until_s = leaving.begun()

@@ -1,6 +1,6 @@
-"""A watcher's status for people and programs: a page, JSON, metrics, on loopback.
+"""A watcher's status: a page, JSON and metrics, on loopback.
 
-The page needs nothing from elsewhere, runs no script, and loads itself anew; whatever it shows is escaped.
+The page loads nothing from other servers, runs no script, and reloads itself; everything it shows is escaped.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from sequencer import pages
 from sequencer.clock import utc
 
 REFRESH_S: Final = 5
-STALE_S: Final = 60  # a status that is older is no news of the present
+STALE_S: Final = 60  # age at which a status is stale
 LISTS: Final = ("alarms", "batches", "challenges", "roll_backs")
 PATHS: Final = "/, /status.json, /metrics or /health\n"
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -32,7 +32,7 @@ def summary(status: Status) -> Status:
 
 
 def serve(status: Callable[[], Status], port: int) -> contextlib.AbstractContextManager[int]:
-    """Serves what `status()` gives on 127.0.0.1, on a thread of its own; the port."""
+    """Serves `status()` on 127.0.0.1, on its own thread; returns the port."""
 
     def answer(path: str) -> tuple[int, str, str]:
         now_s, known = int(time.time()), status()
@@ -50,16 +50,16 @@ def serve(status: Callable[[], Status], port: int) -> contextlib.AbstractContext
     return pages.serve(answer, "127.0.0.1", port, "status", {"Content-Security-Policy": POLICY})
 
 
-# --- what it says ---------------------------------------------------------------------------------
+# --- content --------------------------------------------------------------------------------------
 
 
 def is_stale(status: Status, now_s: int) -> bool:
-    """Whether the watcher has not had an answer from L1 for long."""
+    """Whether L1 has not answered the watcher for long."""
     return now_s - int(status["looked_at"]) > STALE_S
 
 
 def headline(status: Status, now_s: int) -> str:
-    """The status in a line."""
+    """The status in one line."""
     fault = status["fault"]
     if fault:
         return f"batch {fault['batch']} is WRONG"
@@ -140,7 +140,7 @@ ul{padding-left:1.2em}footer{margin-top:2em;color:#888}
 
 
 def page(status: Status, now_s: int) -> str:
-    """The status as a page that loads itself anew."""
+    """The status as a page that reloads itself."""
     fault, error = status["fault"], status["error"]
     is_bad = bool(fault or error or status["late"] or is_stale(status, now_s))
     tone = "bad" if is_bad else "care" if status["frozen_at"] or status["lag_batches"] else "good"

@@ -1,8 +1,8 @@
-"""The watcher: recomputes every root of what l1_reading.py keeps, says what is wrong, and challenges it.
+"""The watcher: recomputes the root of every batch that l1_reading.py stores, reports a wrong one, and challenges it.
 
-It needs nothing of the sequencer's. Its folder holds an archive of the payloads and snapshots of its own, so that a
-restart goes on where it stood; with an empty folder it starts from genesis. A batch counts once its block is
-`confirmations` deep; a deeper reorganisation and a roll-back take the state back to the last batch that still stands.
+It needs nothing of the sequencer's. Its folder holds an archive of the payloads and its own snapshots, from which a
+restart continues; with an empty folder it starts from genesis. A batch counts once its block is `confirmations` deep; a
+deeper reorganisation or a roll-back takes the state back to the last remaining batch.
 """
 
 import logging
@@ -39,7 +39,7 @@ from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 
 MARKS_LOOK_S = 60  # of the exchange's time between two looks at the ages of all marks
-BATCHES_SHOWN = 30  # the newest, each by itself; of the others only how many
+BATCHES_SHOWN = 30  # the newest, one each; of the others only the number
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ class WatchConfig:
 
 
 class Watcher:
-    """One deployment, watched. `step` looks once, `run` until it is told to stop; `status` is for all to read.
+    """Watches one deployment. `step` runs one pass, `run` until stopped; `status` may be read at any time.
 
-    `kept`: where blobs are asked for before the beacon node.
+    `kept`: asked for blobs before the beacon node.
     """
 
     def __init__(
@@ -125,14 +125,15 @@ class Watcher:
 
     @property
     def batches(self) -> int:
-        """How many batches were found right."""
+        """Number of batches found correct."""
         return len(self._done)
 
     # --- the loop ---------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event) -> None:
-        """Looks at each new head, every `poll_s` where the node tells of none, until `stop`. What L1 does not answer is
-        tried again.
+        """Runs a pass at each new head, or every `poll_s` without events, until `stop`.
+
+        Retries when L1 does not answer.
         """
         self.l1.heads.start()
         try:
@@ -143,9 +144,9 @@ class Watcher:
             self.l1.heads.stop()
 
     def look(self) -> bool:
-        """`step`, with what goes wrong shown instead of raised; False then, and when a batch cannot be read.
+        """Runs `step`, and shows errors instead of raising them; False then, and when a batch cannot be read.
 
-        Whatever a node answers must not end the watching. Raises ReplayError: the folder is not what it was.
+        No answer of a node may end the watching. Raises ReplayError: the folder's content has changed.
         """
         try:
             self.step()
@@ -165,7 +166,7 @@ class Watcher:
         return not self.error
 
     def step(self) -> None:
-        """One look: reads what is new and confirmed, checks it, challenges what is wrong."""
+        """One pass: reads new confirmed events, checks the batches, challenges a wrong one."""
         self.l1.mend()
         self.l1.walk_back()
         self.l1.read()
@@ -181,7 +182,7 @@ class Watcher:
         self._publish()
 
     def close(self) -> None:
-        """Leaves a snapshot for the next start."""
+        """Writes a snapshot for the next start."""
         self._snapshot()
         self._archive.close()
         if self._challenger is not None:
@@ -190,7 +191,7 @@ class Watcher:
     # --- the state --------------------------------------------------------------------------------
 
     def _sync(self) -> None:
-        """Takes the state to the batches that stand, up to the first that is wrong."""
+        """Takes the state to the current batches, up to the first wrong one."""
         standing = self._archive.standing()
         common = 0
         for ours, theirs in zip(self._done, standing, strict=False):
@@ -210,7 +211,7 @@ class Watcher:
             self.fault = self._fault_row = None
         for row in standing[common:]:
             if len(self.l1.messages) < row.inbox_count:
-                return  # logs that are still to come
+                return  # logs are still missing
             if not self._check(row):
                 return
             self.progress("batches", len(self._done), len(standing))
@@ -218,7 +219,7 @@ class Watcher:
                 self._snapshot()
 
     def _check(self, row: Row) -> bool:
-        """Checks the next batch; after a fault the state is taken back to the last right one."""
+        """Checks the next batch; after a fault the state is taken back to the last correct one."""
         batch = self._archive.batch(row)
         batch_id = len(self._done) + 1
         fault = self._run.execute(batch, batch_id)
@@ -235,11 +236,11 @@ class Watcher:
         self.fault, self._fault_row, self.challenged = fault, row, None
         self._alarms.once(f"fault {row.number}", f"WRONG: {fault}")
         self._rewind(self._done)
-        self._snapshot()  # what a challenge needs is built from here
+        self._snapshot()  # challenges are built from here
         return False
 
     def _restore(self, rows: list[Row]) -> int:
-        """Takes the state of the newest snapshot that one of `rows` ends with, else genesis; how many rows it holds."""
+        """Loads the newest snapshot at the end of one of `rows`, else genesis; returns the number of rows in it."""
         state, count = genesis_state(self._domain, self._params), 0
         for path in sorted(self._snapshots.glob("state-*.zst"), reverse=True):
             try:
@@ -255,7 +256,7 @@ class Watcher:
         return count
 
     def _rewind(self, rows: list[Row]) -> None:
-        """Builds the state after `rows`, which were found right, anew."""
+        """Rebuilds the state after `rows`, which were found correct."""
         count = self._restore(rows)
         for done, row in enumerate(rows[count:], start=count + 1):
             self._run.advance(self._archive.batch(row))
@@ -267,7 +268,7 @@ class Watcher:
             )
 
     def state_for(self, fault: Fault) -> State:
-        """What a challenge shows: the state where the fault's segment begins; of a header, that after the batch."""
+        """State for a challenge: at the start of the fault's segment; for a header, after the batch."""
         assert self._fault_row is not None
         copy = State.from_preimages(self._domain, iter(list(self.state.preimages())))
         if fault.kind not in FORM_KINDS:
@@ -291,10 +292,10 @@ class Watcher:
             now = time.monotonic()
             self._snapshot_not_before_s = now + self.config.snapshot_rest * (now - begun)
 
-    # --- what to say ------------------------------------------------------------------------------
+    # --- status and alarms ------------------------------------------------------------------------
 
     def _challenge(self, challenger: Challenger) -> None:
-        """The next step against the wrong batch; of one that stands no more, only what became of our challenge."""
+        """The next step against the wrong batch; for one that was rolled back, only the result of our challenge."""
         if self.fault is not None and self._fault_row is not None:
             of = self.fault
             self._against = (of, self._archive.batch(self._fault_row), lambda: self.state_for(of))
@@ -318,7 +319,7 @@ class Watcher:
         )
 
     def _check_unread(self) -> None:
-        """Says that a batch cannot be read. Nothing in it can be shown then, but that it was posted too late."""
+        """Reports that a batch cannot be read. It can then be challenged only for being posted too late."""
         unread = self.l1.unread
         if unread is None:
             return
@@ -334,7 +335,7 @@ class Watcher:
             self._against = (late, batch, lambda: self.state)
 
     def _check_late(self) -> None:
-        """The inbox message that has waited longest, when it has waited too long."""
+        """Raises the alarm for the inbox message that has waited longest, if it has waited too long."""
         self._late = None
         index = self.state.globals.inbox_count
         if index >= len(self.l1.messages):
@@ -351,7 +352,7 @@ class Watcher:
             )
 
     def _look_around(self) -> None:
-        """What is only shown: whether the rollup is frozen, and when the newest batches were posted."""
+        """Reads values that are only shown: whether the rollup is frozen, and when the newest batches were posted."""
         self._frozen_at = int(ROLLUP.read(self.l1.rpc, self.deployment.rollup, "frozen_at"))
         times = {}
         for _, row in shown(self._archive.standing()):
@@ -364,13 +365,13 @@ class Watcher:
         self._looked_at = int(time.time())
 
     def _look_at_marks(self) -> None:
-        """Now and then: it goes over all positions."""
+        """From time to time: this reads all positions."""
         time_s = self.state.globals.time
         if not self._marks_seen_at <= time_s < self._marks_seen_at + MARKS_LOOK_S:
             self._marks_seen_at, self._marks_age_s = time_s, marks_age_s(self.state)
 
     def _publish(self) -> None:
-        """A new `status`; the old one stays as it was for whoever reads it."""
+        """Publishes a new `status`; readers keep the old one."""
         self._look_at_marks()
         g = self.state.globals
         standing = self._archive.standing()
@@ -416,7 +417,7 @@ class Watcher:
         }
 
     def _verdict(self, number: int, row: Row) -> dict[str, Any]:
-        """What is known of the batch that stands `number`th (1 is the first)."""
+        """Verdict on the `number`th current batch (1 is the first)."""
         verdict = "wrong" if row == self._fault_row else "not checked"
         if number <= len(self._done):
             verdict = "right"
@@ -433,7 +434,7 @@ class Watcher:
 
 
 def shown(standing: list[Row]) -> list[tuple[int, Row]]:
-    """The newest batches that stand with their places, newest first."""
+    """The newest current batches with their places, newest first."""
     return list(enumerate(standing, start=1))[: -BATCHES_SHOWN - 1 : -1]
 
 

@@ -39,7 +39,7 @@ Entry = Account | Page | Underlying | Expiry
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """What re-executes one record: roots before and after, the words, and what Python makes of the record."""
+    """Witness of one record: roots before and after, the words, and Python's outcome."""
 
     pre_root: bytes
     record: bytes
@@ -53,7 +53,7 @@ class Witness:
 
 
 class Tracer(State):
-    """A State that notes how the transition reads and writes. Make it with `Tracer.of(state)`."""
+    """A State that notes reads and writes of the transition. Create it with `Tracer.of(state)`."""
 
     def __init__(self, domain: bytes, params: Params, underlyings: tuple[int, ...] = (0,)) -> None:
         super().__init__(domain, params, underlyings)
@@ -65,7 +65,7 @@ class Tracer(State):
 
     @classmethod
     def of(cls, state: State) -> "Tracer":
-        """A tracer that stands where `state` stands."""
+        """A tracer at the state's position."""
         leaves: Iterator[tuple[int, bytes]] = iter(list(state.preimages()))
         one = cls.from_preimages(state.domain, leaves)
         assert isinstance(one, Tracer)
@@ -73,11 +73,11 @@ class Tracer(State):
         return one
 
     def stand(self) -> None:
-        """Begins the shadow where the state stands."""
+        """Starts the shadow at the state's position."""
         self._shadow = Map.build(sorted(self.map.items()))
 
     def witness(self, raw: bytes, signer: bytes | None = None) -> Witness:
-        """Applies `raw` and gives its witness."""
+        """Applies `raw` and returns its witness."""
         pre_root = self.root()
         before = self.globals.words()
         self._events, self._seen, self._planned = [], {}, {}
@@ -149,7 +149,7 @@ class Tracer(State):
     def find_order(self, instrument: int, side: int, price: int, seq: int) -> Order | None:
         """Noted."""
         order = super().find_order(instrument, side, price, seq)
-        if side > c.SELL:  # a key that no order can have needs no proof
+        if side > c.SELL:  # an impossible key needs no proof
             return None
         value = None if order is None else order_value(order)
         self._events.append(("inline", order_key(instrument, side, price, seq), value))
@@ -227,11 +227,11 @@ def _key(order: Order) -> int:
 
 
 class _Builder:
-    """Replays notes on the map where the record began, and leaves it where the record ends."""
+    """Replays notes on the map at the start of the record, and leaves it at its end."""
 
     def __init__(self, shadow: Map, global_words: bytes, params_words: bytes) -> None:
         self._map = shadow
-        self._undo: list[tuple[int, int | None]] = []  # key and what stood there
+        self._undo: list[tuple[int, int | None]] = []  # key and previous value
         self._out: list[int] = []
         self._global_words = global_words
         self._params_words = params_words

@@ -1,8 +1,8 @@
-"""The loop: collect, apply, log, acknowledge. One tick after the other; its fsync overlaps the next one's collecting.
+"""The loop: collect, apply, log, acknowledge. Ticks follow one another; a tick's fsync overlaps collecting the next.
 
-Nothing is acknowledged before its tick is durable. When the log refuses, what waited on it is refused too, and the
-state is taken back to what the log holds. When the log is lost to this process (LogLost), nothing is answered any
-more: `run` ends with the error, and only a new start can say what is durable.
+Nothing is acknowledged before its tick is durable. When an append fails, the records that waited for it are refused
+too, and the state is restored to that of the log. When this process has lost the log (LogLost), nothing is answered any
+more: `run` ends with the error, and only a restart can determine what is durable.
 """
 
 import asyncio
@@ -21,8 +21,8 @@ from sequencer.log.interface import Log, LogError, LogLost
 from sequencer.queue.intake import Intake
 
 QUIET_RETRY_S = 1.0
-PLACE_NS = 1_000_000_000  # between looks whether the log's file is where it was
-ROOM_BYTES = 65_536  # beside the tick that was refused, before the next is tried
+PLACE_NS = 1_000_000_000  # between checks of the log file's place
+ROOM_BYTES = 65_536  # beyond the refused tick, before the next is tried
 
 logger = logging.getLogger(__name__)
 
@@ -114,23 +114,22 @@ class Driver:
         self._quiet: list[_QuietWork] = []
         self._ending = False
         self._looked_ns = 0
-        self._wanting_bytes = 0  # the log has refused a tick, and was not seen to take anything since
+        self._wanting_bytes = 0  # an append has failed, and none has succeeded since
         self._beats: Callable[[], bool] = lambda: False
 
     def collect_from(self, source: Callable[[int], list[bytes]]) -> None:
-        """Asks `source(now_s)` for system records before each tick."""
+        """Requests system records from `source(now_s)` before each tick."""
         self._collectors.append(source)
 
     def beat_when(self, is_due: Callable[[], bool]) -> None:
-        """Keeps a tick without anything in it when `is_due`."""
+        """Logs an empty tick when `is_due`."""
         self._beats = is_due
 
     def when_quiet(self, is_due: Callable[[], bool], work: Callable[[], Awaitable[None] | None]) -> None:
-        """Runs `work` between ticks, when it is due, with the state and the durable log at the same place.
+        """Runs `work` between ticks when it is due, with state and durable log at the same position.
 
-        No tick begins before it has ended, awaited if need be.
-
-        It is put off, not fatal, when there is no room for what it writes.
+        No tick begins before it has ended, awaited if need be. It is postponed, not fatal, when the disk has no room
+        for it.
         """
         self._quiet.append(_QuietWork(is_due, work))
 
@@ -142,24 +141,24 @@ class Driver:
         return code
 
     def offer_system(self, records: list[bytes]) -> None:
-        """Queues system records for the next tick's head."""
+        """Queues system records for the head of the next tick."""
         self._system += records
         if records:
             self._arrived.set()
 
     @property
     def waiting_messages(self) -> int:
-        """Messages of L1 that wait for marks which nobody can renew yet."""
+        """Number of inbox messages that wait for marks which nobody can renew yet."""
         return len(self._held)
 
     def drop_system(self) -> None:
-        """Forgets queued system records: the state that they were meant for is gone."""
+        """Drops queued system records: the state for which they were made is gone."""
         self._system, self._held = [], []
 
     async def run(self, idle_s: float = 0.25) -> None:
-        """Ticks until `end`: tick_ms after something has arrived, and each `idle_s` for the keeper.
+        """Ticks until `end`: tick_ms after an arrival, and each `idle_s` for the keeper.
 
-        What waits at the end still gets its tick, and returning says that all of it is durable and acknowledged.
+        Submissions that wait at the end still get their tick; on return all of it is durable and acknowledged.
         """
         while not self._ending:
             if not len(self.intake) and not self._system:
@@ -181,15 +180,15 @@ class Driver:
         return max(0.0, self.config.tick_ms / 1000 - waited_s)
 
     def end(self) -> None:
-        """Lets `run` come to its end. What is offered from now on may find no tick."""
+        """Ends `run`. Submissions from now on may get no tick."""
         self._ending = True
         self._arrived.set()
 
     async def tick(self) -> None:
-        """One tick with what waits, if anything does."""
+        """Runs one tick with the waiting submissions, if any."""
         async with self._one_at_a_time:
             if self._append is not None and self._append.done():
-                await self._settle()  # to learn at once that the log is lost
+                await self._settle()  # detects a lost log at once
             await self._do_quiet_work()
             try:
                 now_s = self.clock.now_s()
@@ -206,7 +205,7 @@ class Driver:
             if self._wanting_bytes:
                 await (
                     self._settle()
-                )  # the state may still be on its way back: nothing is executed on the lost one
+                )  # the state may still be being restored: nothing is executed on the lost one
                 if not await self._has_room():
                     self.on_refused(self.intake.take(len(self.intake)), self.metrics.last_error)
                     return
@@ -240,7 +239,7 @@ class Driver:
             self.applied += 1
             self.on_applied(tick)
             await self._settle()
-            if generation != self._generation:  # the tick before was lost, and this one stood on it
+            if generation != self._generation:  # the previous tick was lost, and this one depends on it
                 self.on_refused(submissions, self.metrics.last_error)
                 return
             self._append = asyncio.create_task(self._make_durable(tick, submissions))
@@ -272,25 +271,25 @@ class Driver:
                 waiting = one.work()
                 if waiting is not None:
                     await waiting
-            except (OSError, sqlite3.Error) as error:  # a full disk: the log's word counts, this can wait
+            except (OSError, sqlite3.Error) as error:  # a full disk: only the log matters, this can wait
                 one.not_before_ns = now_ns + int(QUIET_RETRY_S * 1e9)
                 self.metrics.last_error = str(error)
                 logger.error("put off: %s", error)
 
     async def flush(self) -> None:
-        """Returns when all that was applied is durable and acknowledged."""
+        """Returns when everything applied is durable and acknowledged."""
         async with self._one_at_a_time:
             await self._settle()
 
     def _look_at_place(self) -> None:
-        """Raises LogLost when the log's file was taken away, also from one who writes nothing."""
+        """Raises LogLost when the log's file was moved, also without a write."""
         now_ns = self.clock.monotonic_ns()
         if now_ns - self._looked_ns >= PLACE_NS:
             self._looked_ns = now_ns
             self.log.check_place()
 
     async def _has_room(self) -> bool:
-        """Whether the log takes something again: nothing is executed before, so that nothing has to be undone."""
+        """Whether the log accepts writes again: nothing is executed before, so that nothing has to be undone."""
         size = self._wanting_bytes + ROOM_BYTES
         try:
             await asyncio.get_running_loop().run_in_executor(self._executor, self.log.try_room, size)
@@ -329,7 +328,7 @@ class Driver:
                     "the log refuses: %s: nothing is acknowledged before it takes ticks again", error.reason
                 )
                 await self._on_lost(submissions, error.reason)
-                self.settled = self.applied  # what stood on it is gone with it
+                self.settled = self.applied  # records that depended on it are lost with it
                 return
             self._executor.submit(self.log.tidy)
             took_s = (self.clock.monotonic_ns() - began) * 1e-9

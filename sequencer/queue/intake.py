@@ -1,9 +1,9 @@
-"""Intake: the bounded queue in front of the engine. What it refuses was never accepted, and says why.
+"""Intake: the bounded queue in front of the engine. A refused submission was never accepted, and gets the reason.
 
-Limits: submissions waiting in all, submissions of one account a second (token bucket), and time in the queue: when the
-oldest has waited too long, what adds risk is refused before what takes it away. The same when more is acknowledged than
-L1 takes in the time that is allowed for it (`pressure`). What pays no fee and may come again for ever has a bucket of
-its own, in units of work: one account would else fill all that L1 takes, for nothing.
+Limits: submissions waiting in all, submissions per account and second (token bucket), and time in the queue: when the
+oldest has waited too long, orders that add risk are refused before those that reduce it. The same applies when more
+work is acknowledged than L1 takes in the allowed time (`pressure`). Records without a fee have a bucket of their own,
+in units of work: otherwise one account could use all of L1's capacity for nothing.
 """
 
 from collections import deque
@@ -18,15 +18,17 @@ from sequencer.queue.outcomes import key_of
 
 QUEUE_FULL = 1100
 RATE_LIMITED = 1101
-UNDONE_COST = 16  # a record that was executed and undone takes as long as so many refusals
+UNDONE_COST = 16  # refusals that take as long as a record executed and undone
 _UNPAID = tuple(bytes([kind]) for kind in (Kind.CANCEL_ALL, Kind.SET_SIGNER, Kind.TRANSFER, Kind.WITHDRAW))
 _ORDERS = (Kind.PLACE, Kind.AMEND, Kind.PLACE_IN_WORDS)  # flags in byte 9
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """`burst` submissions at once and `rate_per_s` after that, an account; of those that pay nothing so many that they
-    count `unpaid_work_max` units at once and `unpaid_work_per_s` after that; `sojourn_max_ns` in the queue.
+    """Limits of the intake.
+
+    Per account `burst` submissions at once and `rate_per_s` after that; of records without a fee `unpaid_work_max`
+    units of work at once and `unpaid_work_per_s` after that. `sojourn_max_ns`: time in the queue.
     """
 
     waiting_max: int = 20_000
@@ -39,18 +41,18 @@ class IntakeLimits:
 
 
 class Intake:
-    """Waiting submissions by class; `offer` at one end, `take` at the other, all on the engine's thread."""
+    """Waiting submissions by class: `offer` adds, `take` removes, both on the engine's thread."""
 
     def __init__(self, limits: IntakeLimits | None = None) -> None:
         self.limits = limits or IntakeLimits()
         self._waiting: deque[Submission] = deque()
-        self._put_off: deque[Submission] = deque()  # a tick has had them, and left them to the next
+        self._put_off: deque[Submission] = deque()  # left over by a tick, for the next
         self._buckets: dict[int, tuple[float, int]] = {}
         self._unpaid: dict[int, tuple[float, int]] = {}  # likewise, units of work
         self.refused = 0
         self.accepted = 0
-        self.pressure = 0  # how many times as much work waits for L1 as may
-        self.signatures = 0  # that wait to be checked again, if it is they that press
+        self.pressure = 0  # work waiting for L1, as a multiple of the limit
+        self.signatures = 0  # waiting to be checked again, if they cause the pressure
 
     def __len__(self) -> int:
         """Submissions waiting."""
@@ -63,9 +65,9 @@ class Intake:
         return waiting[0].arrived_ns if waiting else None
 
     def offer(self, submission: Submission) -> int:
-        """0 when queued; else QUEUE_FULL or RATE_LIMITED, and then it is not.
+        """0 when queued; else QUEUE_FULL or RATE_LIMITED, and it is not queued.
 
-        Cancels pass a queue that is full for the rest (up to twice its length) and one that is late.
+        Cancels are accepted up to twice the bound of the queue, and when the queue is late.
         """
         limits = self.limits
         of_class = submission.of_class = class_of(submission.raw)
@@ -83,7 +85,7 @@ class Intake:
         return 0
 
     def why(self, code: int, raw: bytes, now_ns: int) -> bytes:
-        """The error object of what `offer` has just refused with `code`: the limit, and when to try again."""
+        """Error object of a submission that `offer` has just refused with `code`: the limit, and when to try again."""
         limits = self.limits
         account = int.from_bytes(raw[1:5], "big")
         if code == RATE_LIMITED and raw[:1] in _UNPAID and self._tokens(account, now_ns) >= 1.0:
@@ -115,7 +117,7 @@ class Intake:
         )
 
     def _is_pressed(self, submission: Submission) -> bool:
-        """Whether L1 is too far behind for this: first for new risk, then for all but cancels, at last for all."""
+        """Whether L1 is too far behind for this record: first for new risk, then all but cancels, finally all."""
         raw = submission.raw
         if self.pressure < 2:
             return bool(self.pressure) and _adds_risk(raw)
@@ -136,24 +138,24 @@ class Intake:
                 self._unpaid.clear()
             self._unpaid[account] = (left, now_ns)
         if len(self._buckets) >= limits.accounts_max and account not in self._buckets:
-            self._buckets.clear()  # bounded: strangers' numbers must not fill the memory
+            self._buckets.clear()  # bounded: unknown account numbers must not fill the memory
         self._buckets[account] = (tokens - 1.0, now_ns)
         return True
 
     def _unpaid_of(self, account: int, now_ns: int) -> float:
-        """Units of work that the account may still ask for without paying."""
+        """Units of unpaid work that the account may still submit."""
         limits = self.limits
         units, then = self._unpaid.get(account, (float(limits.unpaid_work_max), now_ns))
         return min(limits.unpaid_work_max, units + (now_ns - then) * 1e-9 * limits.unpaid_work_per_s)
 
     def _tokens(self, account: int, now_ns: int) -> float:
-        """What the account may send now."""
+        """Number of submissions that the account may send now."""
         limits = self.limits
         tokens, then = self._buckets.get(account, (float(limits.burst), now_ns))
         return min(limits.burst, tokens + (now_ns - then) * 1e-9 * limits.rate_per_s)
 
     def holds(self, account: int, nonce: int) -> bool:
-        """Whether a record of this account with this nonce waits."""
+        """Whether a record of this account with this nonce is queued."""
         of = account.to_bytes(4, "big")
         key = of + nonce.to_bytes(4, "big")
         return any(
@@ -163,16 +165,16 @@ class Intake:
         )
 
     def charge(self, submission: Submission, records: int) -> None:
-        """Takes off its account's rate what so many records cost that were executed for nothing."""
+        """Reduces the account's rate by the records that were executed and undone."""
         account = int.from_bytes(submission.raw[1:5], "big")
         if account in self._buckets:
             tokens, then = self._buckets[account]
             self._buckets[account] = (max(tokens - records * UNDONE_COST, -float(self.limits.burst)), then)
 
     def put_off(self, submissions: list[Submission]) -> list[Submission]:
-        """Lets these wait for the next tick; those whose account has overdrawn its rate do not, and are returned.
+        """Moves these to the next tick, and returns those whose account has used up its rate.
 
-        They make nothing else late: what a tick has left out is no sign that the ticks are behind.
+        They do not count as late: being left over by a tick is no sign that ticks are behind.
         """
         overdrawn = []
         for one in submissions:
@@ -184,7 +186,7 @@ class Intake:
         return overdrawn
 
     def take(self, most: int) -> list[Submission]:
-        """The oldest submissions, at most `most`; of those that were put off no more than half while others wait."""
+        """The oldest submissions, at most `most`; of postponed ones no more than half while others wait."""
         waiting = self._waiting
         if not self._put_off and len(waiting) <= most:
             taken = list(waiting)
@@ -196,7 +198,7 @@ class Intake:
 
 
 def _adds_risk(raw: bytes) -> bool:
-    """Whether a record may be an order that opens a position; an AMEND at its order's price mostly takes from one."""
+    """Whether a record may be an order that opens a position; an AMEND at the same price mostly reduces one."""
     if len(raw) < 23 or raw[0] not in _ORDERS or raw[9] & c.FLAG_REDUCE_ONLY:
         return False
     return raw[0] != Kind.AMEND or raw[10:14] != raw[19:23]

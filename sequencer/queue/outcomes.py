@@ -16,7 +16,7 @@ _WIDTHS: Final = {"address": 20, "bool": 1}
 
 
 def _nonce_place(kind: Kind) -> int | None:
-    """Where the nonce (uint32) of a record of `kind` begins; None for kinds without account and nonce."""
+    """Offset of the nonce (uint32) in a record of `kind`; None for kinds without account and nonce."""
     fields = LAYOUTS[kind].fields
     names = [name for name, _ in fields]
     if "nonce" not in names or names[0] != "account":
@@ -35,21 +35,21 @@ def key_of(raw: bytes) -> bytes | None:
 
 
 class Outcomes:
-    """The latest applied records and their acknowledgements. After a start from the log, without the latter."""
+    """The latest applied records and their acknowledgements, which a start from the log does not restore."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
         self._by_key: dict[bytes, tuple[bytes, int, bytes | None]] = {}
 
     def load(self, entries: Iterable[Entry]) -> None:
-        """Takes over what the log holds."""
+        """Loads the records of the log."""
         self._by_key.clear()
         for entry in entries:
             for place, raw in enumerate(entry.raws()):
                 self.note(raw, entry.first_seq + place, None)
 
     def note(self, raw: bytes, seq: int, ack: bytes | None) -> None:
-        """`raw` was applied as record `seq`."""
+        """Notes that `raw` was applied as record `seq`."""
         key = key_of(raw)
         if key is None:
             return
@@ -60,7 +60,7 @@ class Outcomes:
             del held[next(iter(held))]
 
     def drop_from(self, seq: int) -> None:
-        """Records from `seq` on were never applied."""
+        """Drops records from `seq` on, which no longer count as applied."""
         while self._by_key and self._by_key[last := next(reversed(self._by_key))][1] >= seq:
             del self._by_key[last]
 

@@ -1,4 +1,4 @@
-"""What an explanation starts from, and what it says; amounts and times as people read them."""
+"""Input and result of an explanation; amounts and times formatted for people."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ SIZE: Final = "contracts"
 
 
 @dataclass(slots=True)
-class Why:
+class Explanation:
     """A refusal: `text` for people; the field at fault, its limit, what was given; `need`, `there` in `unit`."""
 
     text: str
@@ -32,7 +32,7 @@ class Why:
     more: dict[str, object] = member(default_factory=dict)
 
     def data(self) -> dict[str, object]:
-        """What stands beside code and message in the error object."""
+        """Members of the error object's `data`."""
         out: dict[str, object] = {"field": self.field, "limit": self.limit, "got": self.got}
         if self.need is not None:
             out |= {"need": self.need, "there": self.there, "unit": self.unit}
@@ -41,7 +41,7 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A refused record before the state that it has found. `needed`, `there`: as `Outcome` has them."""
+    """A refused record and the state that it met. `needed`, `there`: those of `Outcome`."""
 
     state: State
     kind: Kind
@@ -52,12 +52,12 @@ class Case:
 
     @property
     def account(self) -> Account:
-        """The account that the record names, which exists."""
+        """The record's account, which exists."""
         return self.state.accounts[self.values["account"]]
 
     @property
     def time(self) -> int:
-        """The exchange's, in seconds since 1970."""
+        """The exchange's time, seconds since 1970."""
         return self.state.globals.time
 
     @property
@@ -76,7 +76,7 @@ class Case:
         return self.state.find_order(values["instrument"], self.side, values["price"], values["seq"])
 
 
-Teller: TypeAlias = Callable[[Case], Why]
+Explainer: TypeAlias = Callable[[Case], Explanation]
 
 
 def name_of(state: State, instrument: int) -> str:
@@ -88,12 +88,12 @@ def name_of(state: State, instrument: int) -> str:
 
 
 def moment(time: int) -> str:
-    """Seconds since 1970, behind the date."""
+    """A time as date and seconds since 1970."""
     return f"{utc(time)} ({time})"
 
 
 def money(amount: int) -> str:
-    """1e-6 USD with two decimals, or as many as it needs."""
+    """1e-6 USD with two decimals, or more where needed."""
     text = cash(amount)
     return text[:-4] + text[-4:].rstrip("0")
 

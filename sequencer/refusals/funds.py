@@ -1,4 +1,4 @@
-"""What cannot be paid: margin, amounts, the pool; bids in auctions."""
+"""Refusals for margin, amounts, the pool, and bids in auctions."""
 
 from typing import Final
 
@@ -6,40 +6,44 @@ from sequencer.amounts import cash
 from sequencer.errors import REFUSALS
 from sequencer.protocol import insurance, liquidation, margin
 from sequencer.protocol.constants import Kind, Reason
-from sequencer.refusals.case import MONEY, Case, Teller, Why, moment, money
+from sequencer.refusals.case import MONEY, Case, Explainer, Explanation, moment, money
 
 
-def _margin(case: Case) -> Why:
+def _margin(case: Case) -> Explanation:
     state, values = case.state, case.values
     account = case.account
     if case.kind in (Kind.WITHDRAW, Kind.TRANSFER):
         equity, risk, _ = margin.cautious(state, account)
         need, there = values["amount"], min(account.cash, equity - risk - margin.held(state, account))
         text = (
-            f"The account's free margin does not carry this: {money(need)} USD is asked for, {money(there)} USD is free"
-            f" (of {money(account.cash)} USD in cash). Ask for less, or close positions and cancel orders first."
+            f"The account's free margin is insufficient: {money(need)} USD is requested, {money(there)} USD is free"
+            f" (of {money(account.cash)} USD in cash). Request less, or close positions and cancel orders first."
         )
-        return Why(text, "amount", f"at most {cash(there)}", cash(need), cash(need), cash(there), MONEY)
+        return Explanation(
+            text, "amount", f"at most {cash(there)}", cash(need), cash(need), cash(there), MONEY
+        )
     need, there = case.needed, case.there
     order = case.order() if case.kind == Kind.AMEND else None
     if order and values["new_price"] == order.price and values["quantity"] <= order.filled + order.quantity:
         text = (
-            f"Less of an order costs {money(need)} USD, out of cash or of the reserve that it frees; {money(there)} USD"
-            f" is there. Cancel the order, or deposit."
+            f"Reducing an order costs {money(need)} USD, from cash or from the reserve that it frees;"
+            f" {money(there)} USD is available. Cancel the order, or deposit."
         )
-        return Why(text, "quantity", f"a fee of {cash(need)} USD", cash(need), cash(need), cash(there), MONEY)
+        return Explanation(
+            text, "quantity", f"a fee of {cash(need)} USD", cash(need), cash(need), cash(there), MONEY
+        )
     if need <= there:  # more orders, or more reserved, than an account can have
-        return Why(REFUSALS[Reason.MARGIN], "quantity", "what the account can reserve", None)
+        return Explanation(REFUSALS[Reason.MARGIN], "quantity", "what the account can reserve", None)
     done = "bid for less" if case.kind == Kind.BID else "order less, or cancel orders"
     text = (
-        f"The account's free margin does not carry this: it needs {money(need)} USD, {money(there)} USD is there."
+        f"The account's free margin is insufficient: it needs {money(need)} USD, {money(there)} USD is available."
         f" Deposit {money(need - there)} USD more, or {done}."
     )
     name = "fraction" if case.kind == Kind.BID else "quantity"
-    return Why(
+    return Explanation(
         text,
         name,
-        f"what {cash(there)} USD of free margin carries",
+        f"what {cash(there)} USD of free margin allows",
         cash(need),
         cash(need),
         cash(there),
@@ -47,29 +51,29 @@ def _margin(case: Case) -> Why:
     )
 
 
-def _amount(case: Case) -> Why:
+def _amount(case: Case) -> Explanation:
     limit, got = f"at least {cash(1)} USD", cash(case.values["amount"])
-    return Why(f"amount: must be {limit}, got {got}: the amount is zero.", "amount", limit, got)
+    return Explanation(f"amount: must be {limit}, got {got}: the amount is zero.", "amount", limit, got)
 
 
-def _pool(case: Case) -> Why:
+def _pool(case: Case) -> Explanation:
     g = case.state.globals
     asked = case.values.get("amount")
     if asked is None:
         text = f"The accounts' pool cannot pay this out now: {money(g.pool)} USD is in it. Try again after deposits."
-        return Why(text, "pool", "the fees of the order at least", cash(g.pool))
+        return Explanation(text, "pool", "at least the order's fees", cash(g.pool))
     there = g.pool if insurance.shortfall(g) == 0 else min(g.pool, g.pool + min(g.fund, g.holes))
     text = (
-        f"The accounts' pool cannot pay this out now: {money(asked)} USD is asked for, {money(there)} USD is in it."
-        " Ask for less, or again after deposits."
+        f"The accounts' pool cannot pay this out now: {money(asked)} USD is requested, {money(there)} USD is in it."
+        " Request less, or try again after deposits."
     )
-    return Why(text, "amount", f"at most {cash(there)}", cash(asked), cash(asked), cash(there), MONEY)
+    return Explanation(text, "amount", f"at most {cash(there)}", cash(asked), cash(asked), cash(there), MONEY)
 
 
 # --- auctions ---------------------------------------------------------------------------------
 
 
-def _unhealthy(case: Case) -> Why:
+def _unhealthy(case: Case) -> Explanation:
     account = case.account
     equity, risk, _ = margin.cautious(case.state, account)
     text = (
@@ -77,10 +81,10 @@ def _unhealthy(case: Case) -> Why:
         f" is {money(equity)} USD, that of its initial margin, {money(risk)} USD, ends the auction: deposit"
         f" {money(max(0, risk - equity))} USD."
     )
-    return Why(
+    return Explanation(
         text,
         "account",
-        "an account that is not auctioned",
+        "an account that is not in an auction",
         case.values["account"],
         cash(risk),
         cash(equity),
@@ -94,14 +98,14 @@ def _target(case: Case) -> tuple[int, int]:
     return equity, risk
 
 
-def _healthy(case: Case) -> Why:
+def _healthy(case: Case) -> Explanation:
     equity, risk = _target(case)
     text = (
         f"The account meets its margin; it cannot be liquidated: the equity of account {case.values['target']} is"
         f" {money(equity)} USD, its initial margin {money(risk)} USD."
     )
     limit = "an account whose equity is below its initial margin"
-    return Why(
+    return Explanation(
         text,
         "target",
         limit,
@@ -110,13 +114,13 @@ def _healthy(case: Case) -> Why:
     )
 
 
-def _no_auction(case: Case) -> Why:
+def _no_auction(case: Case) -> Explanation:
     target = case.values["target"]
-    text = f"The account is not being auctioned: {target}. `account` shows `auction_start` of those that are."
-    return Why(text, "target", "an account that is auctioned", target)
+    text = f"The account is not being auctioned: {target}. `account` shows `auction_start` of accounts in an auction."
+    return Explanation(text, "target", "an account in an auction", target)
 
 
-def _fraction(case: Case) -> Why:
+def _fraction(case: Case) -> Explanation:
     state, params, got = case.state, case.state.params, case.values["fraction"]
     target = state.accounts[case.values["target"]]
     equity, _ = _target(case)
@@ -124,16 +128,20 @@ def _fraction(case: Case) -> Why:
     most = params.auction_fraction_max if by_parts else 256
     if 0 < got <= most:
         text = (
-            f"fraction: {got} of 256 would raise what margin the rest of account {case.values['target']} needs; try"
-            f" another, up to {most}."
+            f"fraction: {got} of 256 would raise the margin of the rest of account {case.values['target']}; try"
+            f" another fraction, up to {most}."
         )
-        return Why(text, "fraction", "a part that lowers the target's initial margin", got)
+        return Explanation(text, "fraction", "a part that lowers the target's initial margin", got)
     limit = f"from 1 to {most} (of 256)"
-    rest = ": more of a solvent account is sold once the auction has lasted" if by_parts else ""
-    return Why(f"fraction: must be {limit}, got {got}{rest}.", "fraction", limit, got)
+    rest = (
+        ": larger fractions of a solvent account are sold once the auction's clock has run out"
+        if by_parts
+        else ""
+    )
+    return Explanation(f"fraction: must be {limit}, got {got}{rest}.", "fraction", limit, got)
 
 
-def _cash_max(case: Case) -> Why:
+def _cash_max(case: Case) -> Explanation:
     values, state = case.values, case.state
     offered = values["cash_max"]
     target = state.accounts[values["target"]]
@@ -143,10 +151,12 @@ def _cash_max(case: Case) -> Why:
         f"The slice costs more than cash_max now: {money(pay)} USD, {money(offered)} USD is offered. Raise cash_max, or"
         " wait for the discount to grow."
     )
-    return Why(text, "cash_max", f"at least {cash(pay)}", cash(offered), cash(pay), cash(offered), MONEY)
+    return Explanation(
+        text, "cash_max", f"at least {cash(pay)}", cash(offered), cash(pay), cash(offered), MONEY
+    )
 
 
-TOLD: Final[dict[Reason, Teller]] = {
+EXPLAINERS: Final[dict[Reason, Explainer]] = {
     Reason.MARGIN: _margin,
     Reason.AMOUNT: _amount,
     Reason.POOL: _pool,

@@ -1,4 +1,4 @@
-"""Who may not: accounts, signatures, nonces, expiry of records; feeds and their reports."""
+"""Refusals for accounts, signatures, nonces and expiry of records, and for feeds' reports."""
 
 from typing import Final
 
@@ -10,27 +10,27 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Account
 from sequencer.protocol.state import expiry_time
 from sequencer.protocol.surface import Surface
-from sequencer.refusals.case import Case, Teller, Why, moment
+from sequencer.refusals.case import Case, Explainer, Explanation, moment
 
 SCOPES: Final = ("none", "trade", "withdraw", "both")
 
 
-def _unknown_account(case: Case) -> Why:
+def _unknown_account(case: Case) -> Explanation:
     values, name = case.values, "account"
     if values["account"] in case.state.accounts:
         name = "to" if case.kind == Kind.TRANSFER else "target"
         if values[name] == values["account"]:
             text = f"{name}: must be another account than the one that signs, got {values[name]} itself."
-            return Why(text, name, "another account", values[name])
+            return Explanation(text, name, "another account", values[name])
     number, last = values[name], case.state.highest_account
     text = (
         f"No account {number} yet: deposit first. An owner's first deposit on L1 opens one, after its confirmations"
         " (`fairstrike deposit AMOUNT`; on a development chain `fairstrike faucet`)."
     )
-    return Why(text, name, f"the number of an account; the highest is {last}", number)
+    return Explanation(text, name, f"the number of an account; the highest is {last}", number)
 
 
-def _bad_signature(case: Case) -> Why:
+def _bad_signature(case: Case) -> Explanation:
     account = case.account
     limit = f"by the owner {address(account.owner)}"
     if account.signers:
@@ -40,32 +40,32 @@ def _bad_signature(case: Case) -> Why:
         f"The signer is neither the owner of account {case.values['account']} nor one of its session keys: the record"
         f" must be signed {limit}, got {got}. Check the key, the chain id and the verifying contract that were signed."
     )
-    return Why(text, "signature", limit, got)
+    return Explanation(text, "signature", limit, got)
 
 
 def _session(case: Case) -> tuple[bytes, int, int]:
-    """The session key that has signed: address, scope, until when."""
+    """The session key that signed: address, scope, expiry."""
     return next(one for one in case.account.signers if one[0] == case.signer)
 
 
-def _signer_expired(case: Case) -> Why:
+def _signer_expired(case: Case) -> Explanation:
     key, _, until = _session(case)
     text = (
         f"The session key {address(key)} has expired at {moment(until)}; the exchange's time is {moment(case.time)}."
         " The owner can renew it with set_signer."
     )
-    limit = f"by a session key that is good after {case.time}"
-    return Why(text, "signature", limit, address(key), more={"expires": until, "time": case.time})
+    limit = f"by a session key valid after {case.time}"
+    return Explanation(text, "signature", limit, address(key), more={"expires": until, "time": case.time})
 
 
-def _scope(case: Case) -> Why:
+def _scope(case: Case) -> Explanation:
     values, owner = case.values, case.account.owner
     if case.kind == Kind.SET_SIGNER and case.signer == owner:
         if values["signer"] == owner:
             limit = "another key than the owner's, which may sign everything"
-            return Why(f"signer: must be {limit}, got the owner's.", "signer", limit, address(owner))
+            return Explanation(f"signer: must be {limit}, got the owner's.", "signer", limit, address(owner))
         limit = "0 none, 1 trade, 2 withdraw or 3 both"
-        return Why(f"scope: must be {limit}, got {values['scope']}.", "scope", limit, values["scope"])
+        return Explanation(f"scope: must be {limit}, got {values['scope']}.", "scope", limit, values["scope"])
     key, granted, _ = _session(case)
     limit = f"by a key with scope {'withdraw' if case.kind == Kind.WITHDRAW else 'trade'}"
     if case.kind in (Kind.SET_SIGNER, Kind.TRANSFER):
@@ -75,16 +75,18 @@ def _scope(case: Case) -> Why:
         f"The session key may not sign this: a {case.kind.name} must be signed {limit}, and {address(key)} has scope"
         f" {got}. The owner can sign it, or change the key's scope with set_signer."
     )
-    return Why(text, "signature", limit, got)
+    return Explanation(text, "signature", limit, got)
 
 
-def _expired(case: Case) -> Why:
+def _expired(case: Case) -> Explanation:
     expires = case.values["expires"]
     text = (
         f"The record's `expires` has passed: it is {moment(expires)}, the exchange's time is {moment(case.time)}."
         " Sign it again with a later one, or 0 for none."
     )
-    return Why(text, "expires", f"0 for none, or above {case.time}", expires, more={"time": case.time})
+    return Explanation(
+        text, "expires", f"0 for none, or above {case.time}", expires, more={"time": case.time}
+    )
 
 
 def _window(account: Account) -> str:
@@ -97,60 +99,60 @@ def _next_nonce(account: Account) -> int:
     return account.nonce_floor + next(free, c.NONCE_WINDOW)
 
 
-def _nonce_used(case: Case) -> Why:
+def _nonce_used(case: Case) -> Explanation:
     nonce, free = case.values["nonce"], _next_nonce(case.account)
-    text = f"This nonce has been used: {nonce}. Every record takes a fresh one; the lowest that is free is {free}."
-    return Why(text, "nonce", _window(case.account), nonce, more={"next": free})
+    text = f"This nonce has been used: {nonce}. Every record needs a new one; the lowest free one is {free}."
+    return Explanation(text, "nonce", _window(case.account), nonce, more={"next": free})
 
 
-def _nonce_window(case: Case) -> Why:
+def _nonce_window(case: Case) -> Explanation:
     values, account = case.values, case.account
     floor, nonce = account.nonce_floor, values["nonce"]
     if floor <= nonce < floor + c.NONCE_WINDOW and "nonce_floor" in values:
         limit = f"at most {c.NONCE_WINDOW} above the present floor, {floor + c.NONCE_WINDOW}"
         text = f"nonce_floor: must be {limit}, got {values['nonce_floor']}."
-        return Why(text, "nonce_floor", limit, values["nonce_floor"])
+        return Explanation(text, "nonce_floor", limit, values["nonce_floor"])
     free = _next_nonce(account)
     text = (
         f"The nonce is used (below the account's floor), or {c.NONCE_WINDOW} or more above the floor: it must be"
-        f" {_window(account)}, got {nonce}; the lowest that is free is {free}."
+        f" {_window(account)}, got {nonce}; the lowest free one is {free}."
     )
-    return Why(text, "nonce", _window(account), nonce, more={"next": free})
+    return Explanation(text, "nonce", _window(account), nonce, more={"next": free})
 
 
-def _signers_full(case: Case) -> Why:
+def _signers_full(case: Case) -> Explanation:
     held = [address(one) for one, _, _ in case.account.signers]
     text = (
         f"The account has {len(held)} session keys already, {c.SIGNERS_MAX} at most: {', '.join(held)}. Remove one"
         " first (set_signer with scope 0)."
     )
     limit = f"one of the account's {c.SIGNERS_MAX} keys, or scope 0"
-    return Why(text, "signer", limit, address(case.values["signer"]))
+    return Explanation(text, "signer", limit, address(case.values["signer"]))
 
 
 # --- feeds ------------------------------------------------------------------------------------
 
 
-def _unknown_feed(case: Case) -> Why:
+def _unknown_feed(case: Case) -> Explanation:
     values, keys = case.values, case.state.params.feed_keys
     signer = address(case.signer) if case.signer else None
     number, feed = values["underlying"], values["feed"]
     if number not in case.state.underlyings:
         limit = f"from 0 to {len(UNDERLYINGS) - 1} ({', '.join(UNDERLYINGS)})"
-        return Why(f"underlying: must be {limit}, got {number}.", "underlying", limit, number)
+        return Explanation(f"underlying: must be {limit}, got {number}.", "underlying", limit, number)
     if feed >= len(keys):
         limit = f"from 0 to {len(keys) - 1}"
         text = f"The report is not signed by a feed of this exchange: feed must be {limit}, got {feed}."
-        return Why(text, "feed", limit, feed)
+        return Explanation(text, "feed", limit, feed)
     limit = f"by feed {feed}, {address(keys[feed])}"
     text = (
         f"The report is not signed by a feed of this exchange: it must be signed {limit}, got {signer}. The feeds' keys"
-        " stand in the parameters of the deployment."
+        " are in the parameters of the deployment."
     )
-    return Why(text, "signature", limit, signer)
+    return Explanation(text, "signature", limit, signer)
 
 
-def _feed_time(case: Case) -> Why:
+def _feed_time(case: Case) -> Explanation:
     values, state = case.values, case.state
     time, source = values["time"], values["feed"]
     if case.kind == Kind.FEED:
@@ -161,33 +163,33 @@ def _feed_time(case: Case) -> Why:
         ends = expiry_time(values["day"])
         if time >= ends:
             text = f"The expiry is over: a surface's time must be below {moment(ends)}, got {moment(time)}."
-            return Why(text, "time", f"below {ends}", time)
+            return Explanation(text, "time", f"below {ends}", time)
     text = (
-        "The report is not newer than the feed's last one, or lies ahead of the exchange's time: its time must be"
+        "The report is not newer than the feed's last one, or is ahead of the exchange's time: its time must be"
         f" above {moment(last)} and at most {moment(case.time)}, got {moment(time)}."
     )
-    return Why(text, "time", f"above {last}, at most {case.time}", time)
+    return Explanation(text, "time", f"above {last}, at most {case.time}", time)
 
 
-def _surface(case: Case) -> Why:
+def _surface(case: Case) -> Explanation:
     values, params = case.values, case.state.params
     for name in ("forward", "index", "time"):
         if not values[name]:
-            return Why(f"{name}: must be above 0, got 0.", name, "above 0", 0)
+            return Explanation(f"{name}: must be above 0, got 0.", name, "above 0", 0)
     shape = Surface(*(values[name] for name in ("a", "b", "rho", "m", "sigma")))
     got = {name: values[name] for name in ("a", "b", "rho", "m", "sigma")}
     if not surface.is_valid(shape):
         text = f"The surface's parameters are out of range (docs/RISK.md): got {got}, in 1e-12."
-        return Why(text, "surface", "parameters within their ranges", got)
+        return Explanation(text, "surface", "parameters within their ranges", got)
     if not surface.is_sound(shape):
         text = f"The surface has static arbitrage (docs/RISK.md): got {got}, in 1e-12."
-        return Why(text, "surface", "free of static arbitrage", got)
+        return Explanation(text, "surface", "free of static arbitrage", got)
     limit = f"within {params.forward_range_ppm / 10_000:g} % of the index {usd(values['index'])}"
     forward = usd(values["forward"])
-    return Why(f"forward: must be {limit} USD, got {forward} USD.", "forward", limit, forward)
+    return Explanation(f"forward: must be {limit} USD, got {forward} USD.", "forward", limit, forward)
 
 
-TOLD: Final[dict[Reason, Teller]] = {
+EXPLAINERS: Final[dict[Reason, Explainer]] = {
     Reason.UNKNOWN_ACCOUNT: _unknown_account,
     Reason.BAD_SIGNATURE: _bad_signature,
     Reason.SIGNER_EXPIRED: _signer_expired,

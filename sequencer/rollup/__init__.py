@@ -1,1 +1,1 @@
-"""Between log and L1: batches made and posted, messages and roll-backs followed."""
+"""Between log and L1: builds and posts batches, follows inbox messages and roll-backs."""

@@ -1,6 +1,6 @@
 """Outbox: stored batches to post, each encoded from the log and compared with its header and its payload's hash.
 
-Used by the L1 process, with connections of its own. A wrong batch costs the bond, so it is looked at here, last.
+Used by the L1 process, with its own connections. A wrong batch costs the bond: this is the last check before posting.
 """
 
 import contextlib
@@ -14,21 +14,18 @@ from sequencer.rollup.batcher import BATCHES_FILE, read_stored
 
 
 class Outbox:
-    """Of one folder."""
+    """A folder's stored batches."""
 
     def __init__(self, folder: Path) -> None:
         self._batches = folder / BATCHES_FILE
         self._log = folder / "log.sqlite"
 
     def batches(self, first_id: int) -> Iterator[Batch]:
-        """Those that may go, from `first_id` on, in order, each made when it is asked for.
-
-        Raises StoreDamaged, LogError.
-        """
+        """The batches to post, from `first_id` on, in order, each encoded on request. Raises StoreDamaged, LogError."""
         with contextlib.closing(sqlite3.connect(self._log)) as db:
             yield from read_stored(self._batches, LogReader(db), first_id)
 
     def epoch_of(self, batch_id: int) -> int:
-        """The last roll-back that this batch can owe its content to: its transaction is named by it."""
+        """The last roll-back that may have determined the content of this batch: its transaction is named by it."""
         with contextlib.closing(sqlite3.connect(self._log)) as db:
             return epoch_of(db, batch_id)

@@ -1,8 +1,8 @@
-"""After a roll-back on L1: the state of the last batch that stands, and every later record by the honest transition.
-Likewise after a forged signature, from the batch on that would have held it.
+"""Recovery after a roll-back on L1: returns to the last remaining batch and re-executes every later record. The same
+after a forged signature, from the batch on that would have contained it.
 
-The log is the commit point. It is rewritten in one transaction, which also says that the roll-back has been answered;
-batches, withdrawal proofs and snapshots follow it, and a start finishes what a crash has left of that.
+The log is the commit point. It is rewritten in one transaction, which also marks the roll-back as answered; batches,
+withdrawal proofs and snapshots follow it, and a start completes what a crash has interrupted.
 """
 
 import logging
@@ -27,21 +27,23 @@ from sequencer.protocol.transition import apply
 from sequencer.rollup.batcher import Batcher, Cursor
 from sequencer.rollup.withdrawals import Withdrawals
 
-# A record that is a no-op wherever no order is pending: it keeps the place of one that cannot be applied.
+# A no-op wherever no order is pending: takes the place of a record that cannot be applied.
 HOLE: Final = CONTINUE
-# What an account's key signs, and is acknowledged to it.
+# Kinds that an account's key signs and that are acknowledged to it.
 TRADERS_KINDS: Final = frozenset(
     kind for kind, layout in codec.LAYOUTS.items() if layout.signed and layout.fields[0][0] == "account"
 )
 FILLS_KEPT: Final = 10_000
-# What becomes of a record whose signature is not what somebody said it was.
+# Reasons of a re-executed record whose signature was forged.
 BY_NOBODY: Final = frozenset({Reason.BAD_SIGNATURE, Reason.SCOPE, Reason.SIGNER_EXPIRED, Reason.UNKNOWN_FEED})
 
 logger = logging.getLogger(__name__)
 
 
 class WrongRollBack(ReplayError):
-    """L1 has taken back what the records give: this code and the Arbiter disagree, and posting it again is no cure."""
+    """L1 has rolled back a batch that this code reproduces: code and Arbiter disagree, and posting again would not
+    help.
+    """
 
     def __init__(self, batch_id: int) -> None:
         super().__init__(
@@ -88,7 +90,7 @@ class Reexecution:
         self.report = report
         self._inbox = inbox
         self._order = (0, 0, b"")  # the last record but CONTINUE: its number before and now
-        self._ahead = 0  # how far sequence numbers have moved on
+        self._ahead = 0  # shift of sequence numbers
         self._old_seq = 0  # of the record that is executed again
         self._segments: list[LoggedSegment] = []
         self._records: list[bytes] = []
@@ -96,7 +98,7 @@ class Reexecution:
         self._holds = True  # every signed record of the tick
 
     def entry(self, old: Entry, kept: int = 0) -> Entry:
-        """The tick as it must be. Its first `kept` segments stand in a batch that stands."""
+        """The tick as it must be. Its first `kept` segments are in a remaining batch."""
         state = self.state
         first_seq = old.first_seq if kept else state.globals.seq
         self._segments, self._holds = old.segments[:kept], True
@@ -116,7 +118,7 @@ class Reexecution:
     def _again(self, raw: bytes) -> None:
         g = self.state.globals
         if raw[0] == Kind.CONTINUE:
-            if self._ahead and g.taker is None:  # nobody has a receipt for it: the numbers are right again
+            if self._ahead and g.taker is None:  # it was acknowledged to nobody: the numbers match again
                 self._ahead -= 1
                 return
             self._put(raw)
@@ -140,14 +142,14 @@ class Reexecution:
         self.report.records += 1
 
     def _proceed(self) -> None:
-        """An order that now needs more fills than a record has gets its CONTINUEs: nothing else may come before."""
+        """Inserts CONTINUEs for an order that now needs more fills than a record has: nothing else may come before."""
         while self.state.globals.taker is not None:
             self._put(CONTINUE)
             self._ahead += 1
             self.report.inserted += 1
 
     def _put(self, raw: bytes) -> tuple[int, Reason]:
-        """Applies a record; its sequence number, and whether it holds."""
+        """Applies a record; returns its sequence number, and whether it holds."""
         weight = batch.weight(raw)
         if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
             self._close()
@@ -166,7 +168,7 @@ class Reexecution:
         if out.reason is not Reason.OK and raw[0] != Kind.CONTINUE:
             self.report.refused.append((seq, out.reason))
         self.report.fills += ((self.state.globals.time, fill) for fill in out.fills)
-        if out.failed:  # an order over several records is not what it was: it has traded nothing
+        if out.failed:  # an order over several records has changed: it has traded nothing
             old_seq, place, order = self._order
             kept = [one for one in self.report.fills if one[1].taker_seq != place]
             self.report.fills.clear()
@@ -199,11 +201,11 @@ class Recovery:
         self._batcher = batcher
         self._withdrawals = withdrawals
         last = log.rolled_back()
-        self.epoch = last.epoch if last else 0  # how many roll-backs have been answered
+        self.epoch = last.epoch if last else 0  # number of answered roll-backs
         self.is_half = last is not None and not last.is_done
 
     def fresh(self, events: Sequence[RolledBack]) -> list[RolledBack]:
-        """Those of L1's roll-backs that have not been answered."""
+        """Roll-backs of L1 that have not been answered."""
         answered = self._log.answered()
         return [one for one in events if one.key not in answered]
 
@@ -258,7 +260,7 @@ class Recovery:
         inbox: Sequence[bytes] | None,
         is_as_logged: bool,
     ) -> State:
-        """Rewrites the log from the report's batch on; the state at its end."""
+        """Rewrites the log from the report's batch on; returns the state at its end."""
         start = self._batcher.start_of(report.batch_id)
         state = self._state_at(genesis, start)
         report.first_seq = state.globals.seq
@@ -282,9 +284,11 @@ class Recovery:
         return state
 
     def cut(self, batch_id: int, events: Sequence[RolledBack]) -> int:
-        """Takes all stores back to where `batch_id` begins, for good; how many records go. Raises LogError.
+        """Takes all stores back to the start of `batch_id`, for good; returns the number of records removed. Raises
+        LogError.
 
-        For who follows others' batches: what it has had in its place is not on L1. Old ticks are kept as evidence.
+        For a follower of other members' batches: its own records in their place are not on L1. Old ticks are kept as
+        evidence.
         """
         start = self._batcher.start_of(batch_id)
         kept: list[Entry] = []
@@ -304,7 +308,7 @@ class Recovery:
         return lost
 
     def follow(self) -> None:
-        """Brings the other stores to where the log is; may be called again."""
+        """Brings the other stores to the log's position; may be called again."""
         last = self._log.rolled_back()
         if last is None or last.is_done:
             return

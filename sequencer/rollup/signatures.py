@@ -1,12 +1,11 @@
 """Recovers signers a second time, in a process of its own: `python -m sequencer.rollup.signatures DOMAIN`.
 
-A frame is a 4-byte big-endian length and that many bytes. In: msgpack, whether the question is urgent, and a list of
-(record, signer that was vouched for). Out: 4 bytes, the place of the first record that nobody with that key has signed,
-or NONE.
+A frame is a 4-byte big-endian length and that many bytes. In: msgpack, whether the request is urgent, and a list of
+(record, signer that a gateway vouched for). Out: 4 bytes, the position of the first record that its signer has not
+signed, or NONE.
 
-What is not urgent is answered by a thread of the lowest niceness: where a core has nothing else to do. A process
-without privileges may not come back from there, hence two threads. What that one has not answered for a while the other
-does.
+A thread of the lowest niceness answers requests that are not urgent, on idle cores. An unprivileged process may not
+raise its priority again, hence two threads. The other thread answers what this one has left waiting for a while.
 """
 
 import os
@@ -25,7 +24,7 @@ PREFIX_BYTES: Final = 4
 NONE: Final = 2**32 - 1
 NICENESS: Final = 5  # orders come first
 NICENESS_MAX: Final = 19
-PATIENCE_S: Final = 0.25  # with the thread that runs only where nobody else wants the core
+PATIENCE_S: Final = 0.25  # for the thread that runs on idle cores only
 _SIGNED: Final = frozenset(bytes([kind]) for kind, layout in codec.LAYOUTS.items() if layout.signed)
 
 Claims = list[tuple[bytes, bytes]]
@@ -34,7 +33,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def first_forged(claims: Sequence[tuple[bytes, bytes]], domain: bytes) -> int | None:
-    """Place of the first record whose signature does not give the signer beside it; None: all do."""
+    """Position of the first record whose signature does not give its signer; None: all do."""
     signed = [raw[:1] in _SIGNED and codec.well_formed(raw) is Reason.OK for raw, _ in claims]
     sound = claims if all(signed) else claims[: signed.index(False)]
     recovered = signers([raw for raw, _ in sound], domain)
@@ -45,7 +44,7 @@ def first_forged(claims: Sequence[tuple[bytes, bytes]], domain: bytes) -> int | 
 
 
 def encoded(claims: Claims, is_urgent: bool = False) -> bytes:
-    """The frame of a question."""
+    """The frame of a request."""
     body = _encode((is_urgent, claims))
     return len(body).to_bytes(PREFIX_BYTES, "big") + body
 

@@ -1,9 +1,9 @@
-"""What gateways have vouched for: every signature is recovered once more before L1 sees its record.
+"""Vouched signatures: every signature is recovered once more before L1 sees its record.
 
-A gateway recovers signers so that the engine need not, and whoever speaks for it could name any. A record that its
-signer has not signed would be found wrong by every watcher, and cost the bond. So each durable tick's records go, with
-the signers that were named, to a process of its own (signatures.py); nothing is posted that has not come back from
-there, and the first that is forged is told to the sequencer, which executes everything from it on again.
+A gateway recovers signers for the engine, so a faulty or compromised one could name any signer. Every watcher would
+find a record that its signer has not signed wrong, and it would cost the bond. So each durable tick's records go, with
+the named signers, to a separate process (signatures.py). Nothing is posted before that process has checked it; the
+first forged record is reported to the sequencer, which re-executes everything from it on.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import Final
 
 from sequencer.rollup import signatures
 
-CHUNK_RECORDS: Final = 64  # 3 ms of a core, which may be long in coming while a question is not urgent
+CHUNK_RECORDS: Final = 64  # 3 ms of a core; a request that is not urgent may wait long for it
 BACKLOG_MAX: Final = 50_000  # records: beyond it new risk is refused, at twice as much all but cancels
 URGENT_RECORDS: Final = (
     10_000  # beyond it they are checked beside orders; before, when a core has nothing else to do
@@ -74,7 +74,7 @@ class Vouched:
         self.seq = 0
         self.error = ""
         self.checked = 0  # claims, since the start
-        self.backlog = 0  # claims that are not back
+        self.backlog = 0  # claims not answered yet
         self._domain = domain
         self._on_forged = on_forged
         self._on_checked = on_checked
@@ -89,12 +89,12 @@ class Vouched:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that checks, if there is one."""
+        """Pid of the checking process, if there is one."""
         process = self._process
         return None if process is None else process.pid
 
     def begin(self, offset: int, seq: int) -> None:
-        """Everything before is known to be good; what is still under way does not count any more."""
+        """Everything before counts as verified; requests in progress no longer count."""
         self.offset, self.seq = offset, seq
         self._generation += 1
         self._is_forged = False
@@ -102,7 +102,7 @@ class Vouched:
         self.backlog = 0
 
     def add(self, claims: list[Claim], offset: int, seq: int) -> None:
-        """A durable tick: its claims, and where the log and the numbers go on after it."""
+        """Adds a durable tick: its claims, and the log's and records' positions after it."""
         if self._is_forged:
             return
         if not claims and not self._ticks:
@@ -120,7 +120,7 @@ class Vouched:
         self._questions.put(question)
 
     def _answered(self, question: _Question, forged: int | None) -> None:
-        """On the loop: a question is back."""
+        """On the loop: an answer has arrived."""
         if question.generation != self._generation or self._is_forged:
             return
         good = len(question.claims) if forged is None else forged
@@ -153,13 +153,13 @@ class Vouched:
                     continue
                 self.error = ""
                 assert self._loop is not None
-                with contextlib.suppress(RuntimeError):  # the loop is gone
+                with contextlib.suppress(RuntimeError):  # the loop has ended
                     self._loop.call_soon_threadsafe(self._answered, question, forged)
                 break
         self._end()
 
     def _check(self, question: _Question) -> int | None:
-        """Asks the process, which is started when there is none. Raises OSError, EOFError."""
+        """Sends a request to the process, which is started if necessary. Raises OSError, EOFError."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "sequencer.rollup.signatures", self._domain.hex()],
@@ -185,7 +185,7 @@ class Vouched:
         threading.Event().wait(RESTART_S)
 
     def _end(self) -> None:
-        """Lets the process go."""
+        """Ends the process."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -200,11 +200,11 @@ class Vouched:
             process.wait()
 
     def stop(self) -> None:
-        """Ends thread and process; what they have not checked, the next start checks by executing it."""
+        """Ends thread and process; the next start verifies the rest by executing it."""
         self._is_stopped = True
         self._questions.put(None)
         if self._thread.is_alive():
             self._thread.join(STOP_S)
-            if (process := self._process) is not None and self._thread.is_alive():  # it hangs
+            if (process := self._process) is not None and self._thread.is_alive():  # it does not respond
                 process.kill()
                 self._thread.join()

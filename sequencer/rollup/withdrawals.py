@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Withdrawals:
-    """One row a withdrawal: the batch whose post-root it is proven under, and the path."""
+    """One row per withdrawal: the batch under whose post-root it is proven, and the path."""
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -28,7 +28,7 @@ class Withdrawals:
         self._mend()
 
     def _mend(self) -> None:
-        """Deletes what is damaged and what comes after it: it is proven again, under the next batch's root."""
+        """Deletes damaged proofs and those after them: they are proven again, under the next batch's root."""
         for number in damaged(self._db, "proofs", guarded(self._db)["proofs"]):
             logger.error("withdrawals.sqlite: proof %d is damaged: it and later ones are made again", number)
             self._db.execute("DELETE FROM proofs WHERE number >= ?", (number,))
@@ -72,7 +72,7 @@ class Withdrawals:
         }
 
     def forget(self, batch_id: int) -> None:
-        """Deletes the proofs that rest on a batch or one after it."""
+        """Deletes the proofs under a batch or a later one."""
         self._db.execute("DELETE FROM proofs WHERE batch >= ?", (batch_id,))
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""For traders: signs, sends, follows; imports nothing of the server."""
+"""The SDK: signs and sends records, follows events; imports nothing of the server."""

@@ -5,9 +5,9 @@
     order = await trader.place("BTC-2JAN22-48000-C", "buy", "1500.00", "0.1")
     await trader.cancel(order)
 
-Records leave as binary frames. A lost connection is made anew, and subscriptions with it; requests that were on their
-way raise `OutcomeUnknown`, because nobody knows whether they arrived: `Trader.outcome` asks the exchange. A line that
-brings nothing, not even the answer to a ping, counts as lost. Exceptions: errors.py.
+Records are sent as binary frames. A lost connection is restored, with its subscriptions; requests in flight raise
+`OutcomeUnknown`, since they may have arrived: `Trader.outcome` queries the outcome. A connection without any data, not
+even the answer to a ping, counts as lost. Exceptions: errors.py.
 """
 
 from __future__ import annotations
@@ -86,9 +86,10 @@ class _Waiting:
 
 
 class Client:
-    """A connection to a gateway that comes back by itself. Make it with `Client.connect`.
+    """A connection to a gateway that reconnects by itself. Create it with `Client.connect`.
 
-    `ping_s`: the gateway is pinged after so long without a byte; after as long again without answer the line is dead.
+    `ping_s`: idle time before the gateway is pinged; after as long again without an answer the connection counts as
+    lost.
     """
 
     def __init__(
@@ -147,11 +148,11 @@ class Client:
             subscription.end()
 
     async def call(self, method: str, /, **params: Any) -> Any:
-        """Result of a method. Raises what errors.py draws."""
+        """Result of a method. Raises the exceptions of errors.py."""
         return await self._request(method, params)
 
     async def submit(self, record: bytes, label: str = "") -> dict[str, Any]:
-        """The ack of a signed record; `label` goes beside that of an order."""
+        """The ack of a signed record; `label` is sent beside the record of an order."""
         kind = Kind(record[0]).name if record and record[0] in c.LAYOUT else "a record"
         transport = await self._ready()
         number, answer = self._expect(kind)
@@ -160,9 +161,10 @@ class Client:
         return ack
 
     async def subscribe(self, *channels: str) -> Subscription:
-        """Events of `book.<instrument>`, `trades`, `trades.<instrument>`, `ticker.<instrument>`, `account.<number>`.
+        """Subscribes to `book.<instrument>`, `trades`, `trades.<instrument>`, `ticker.<instrument>`,
+        `account.<number>`.
 
-        Channels that cannot be had are in the subscription's `refused`; when none can, the first one's error is raised.
+        Refused channels are in the subscription's `refused`; when all are refused, the first one's error is raised.
         """
         subscription = Subscription(frozenset())
 
@@ -220,7 +222,7 @@ class Client:
     # --- inside ---------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Connects, again and again."""
+        """Reconnects until closed."""
         backoff = Backoff()
         first = True
         while True:
@@ -255,12 +257,12 @@ class Client:
         return transport
 
     def _drop(self, transport: WSTransport) -> None:
-        """Ends a connection on which subscriptions could not be made anew; `lost` hears of it."""
+        """Closes a connection on which the subscriptions could not be restored; `lost` is called."""
         transport.disconnect(False)
         self.lost(transport, "subscriptions could not be made again")
 
     async def _subscribe_again(self) -> bool:
-        """Subscribes to what was subscribed. What cannot be had any more ends, by itself. False: try again later."""
+        """Restores the subscriptions. A channel that is no longer available ends. False: try again later."""
         channels = sorted(frozenset[str]().union(*(one.channels for one in self._subscriptions)))
         for start in range(0, len(channels), CHANNELS_AT_ONCE):
             try:
@@ -277,7 +279,7 @@ class Client:
         return True
 
     async def _ask_for(self, channels: list[str]) -> dict[str, str]:
-        """Subscribes; the channels that cannot be had, and why."""
+        """Subscribes; returns the refused channels with their reasons."""
         try:
             result = await self.call("subscribe", channels=channels)
         except BadRequest as refused:  # none of them, or a gateway that refuses all for one
@@ -326,7 +328,7 @@ class Client:
         kind: WSMsgType,
         message: bytes,
     ) -> Any:
-        """Sends `message` and waits for the answer to it."""
+        """Sends `message` and waits for its answer."""
         what = self._pending[number].what
         try:
             transport.send(kind, message)

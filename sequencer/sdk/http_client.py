@@ -21,11 +21,11 @@ READ_BYTES: Final = 65_536
 
 
 class _Closed(Exception):
-    """The gateway has closed the connection without a byte of an answer."""
+    """The gateway closed the connection before any byte of an answer."""
 
 
 class _Answer:
-    """What a response consists of, as the parser reads it."""
+    """Parts of a response, as the parser reads them."""
 
     def __init__(self) -> None:
         self.body: list[bytes] = []
@@ -46,9 +46,9 @@ class _Answer:
 
 
 class HttpClient:
-    """Blocking calls over HTTP, one connection. Not for several threads at once.
+    """Blocking calls over HTTP, on one connection. Not thread-safe.
 
-    `timeout_s`: for a request as a whole, from connecting to the last byte of its answer.
+    `timeout_s`: for a whole request, from connecting to the last byte of its answer.
     """
 
     def __init__(self, url: str, timeout_s: float = 60.0, idle_s: float = IDLE_S) -> None:
@@ -80,7 +80,7 @@ class HttpClient:
             self._socket = None
 
     def call(self, method: str, /, **params: Any) -> Any:
-        """Result of a method. Raises what errors.py draws."""
+        """Result of a method. Raises the exceptions of errors.py."""
         document = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         deadline = time.monotonic() + self._timeout_s
         body = json.dumps(document).encode()
@@ -105,7 +105,7 @@ class HttpClient:
         raise error
 
     def submit(self, record: bytes, label: str = "") -> dict[str, Any]:
-        """The ack of a signed record; `label` goes beside that of an order."""
+        """The ack of a signed record; `label` is sent beside the record of an order."""
         beside = {"label": label} if label else {}
         ack: dict[str, Any] = self.call("submit", record="0x" + record.hex(), **beside)
         return ack
@@ -113,7 +113,7 @@ class HttpClient:
     # --- inside ---------------------------------------------------------------------------------
 
     def _is_kept(self) -> bool:
-        """Whether there is a connection to use again. One that is old, or has something to read, is none."""
+        """Whether the connection can be reused: not if it is old, or has unread data."""
         if self._socket is None:
             return False
         is_good = time.monotonic() - self._used_at < self._idle_s
@@ -193,6 +193,6 @@ def _left(deadline: float) -> float:
 
 
 def _error_of(answer: Any, method: str) -> FairstrikeError:
-    """The exception for what is no result."""
+    """The exception for an answer without a result."""
     failure = answer.get("error") if isinstance(answer, dict) else answer
     return from_error(failure if isinstance(failure, dict) else {"message": str(failure)}, method)

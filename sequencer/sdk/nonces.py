@@ -1,4 +1,4 @@
-"""Nonces of one account: each is handed out once; one whose fate is unknown is asked about before it is used again."""
+"""Nonces of one account: each is used once; one with an unknown outcome is queried before it is used again."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sequencer.protocol import constants as c
 
 
 class Nonces:
-    """Each nonce is handed out once; a refused record gives its nonce back.
+    """Nonces of one account: each is used once, and a refused record returns its nonce.
 
-    The lowest free one goes first, so that the floor moves on. What is in flight stays within NONCE_WINDOW of the
-    lowest nonce that is not known to be used. While some are doubtful `take` awaits `settle`, which asks the exchange
-    and calls `reset`, or raises: then so does `take`, so that nobody waits for nonces that nobody would free.
+    The lowest free nonce goes first, so that the floor advances. Nonces in flight stay within NONCE_WINDOW of the
+    lowest nonce not known to be used. While some are doubtful, `take` awaits `settle`, which queries the exchange and
+    calls `reset`, or raises: then `take` raises too, so that no caller waits for nonces that will not be freed.
     """
 
     def __init__(self, settle: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -29,18 +29,19 @@ class Nonces:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the fate of a nonce is unknown: `reset` decides it."""
+        """Whether the outcome of a nonce is unknown; `reset` decides it."""
         return bool(self._lost)
 
     @property
     def doubtful(self) -> frozenset[int]:
-        """The nonces whose fate is unknown."""
+        """The nonces with unknown outcomes."""
         return frozenset(self._lost)
 
     def reset(self, floor: int, bitmap: int, decided: Iterable[int] | None = None) -> None:
-        """Takes over what the exchange says. What is on its way stays taken; what was lost there is decided by it.
+        """Applies the exchange's answer.
 
-        `decided`: the doubtful ones of the time when it was asked (None: all); what was lost since stays doubtful.
+        Nonces in flight stay taken; doubtful ones are decided by it. `decided`: those that were doubtful when the query
+        was sent (None: all); later ones stay doubtful.
         """
         known = self._lost & set(self._lost if decided is None else decided)
         in_flight = self._taken - self._used - known
@@ -87,7 +88,7 @@ class Nonces:
         self._changed.set()
 
     def lose(self, nonce: int) -> None:
-        """Nobody knows whether the record that carried `nonce` was applied."""
+        """The outcome of the record with `nonce` is unknown."""
         self._lost.add(nonce)
         self._changed.set()  # whoever waits for a nonce asks the exchange
 

@@ -14,10 +14,10 @@ _CLOSED: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a subscription yields.
+    """An event of a subscription.
 
-    `is_gap`: events before this one may have been missed (`data` is None, or says why). `is_end`: the channel brings
-    nothing more, for the reason in `data` (its instrument is not known any more, say); the other channels go on.
+    `is_gap`: events before this one may have been missed (`data` is None, or has the reason). `is_end`: the channel
+    ends, for the reason in `data` (for example, its instrument is no longer known); the other channels continue.
     """
 
     channel: str
@@ -27,9 +27,9 @@ class Event:
 
 
 class Subscription:
-    """Events of some channels, as an async iterator. Unread, it forgets the oldest and says so by a gap.
+    """Iterates over the events of the subscribed channels.
 
-    `refused`: channels that were asked for and cannot be had, each with the reason.
+    A slow reader loses the oldest events, and gets a gap. `refused`: channels that were refused, each with the reason.
     """
 
     def __init__(self, channels: frozenset[str], kept_max: int = EVENTS_KEPT_MAX) -> None:
@@ -48,12 +48,12 @@ class Subscription:
         self._arrived.set()
 
     def end_channel(self, channel: str, why: str) -> None:
-        """Called by the client: `channel` brings nothing more."""
+        """Called by the client: `channel` has ended."""
         self.channels -= {channel}
         self.put(Event(channel, why, is_end=True))
 
     def end(self) -> None:
-        """Ends the iteration after what has arrived."""
+        """Ends the iteration after the events that have arrived."""
         self._events.append(_CLOSED)
         self._arrived.set()
 

@@ -1,4 +1,4 @@
-"""Trading with a key: nonces, records, signatures, through a `Line`, as is client.py's. Amounts are decimal strings."""
+"""Trading with a key: nonces, records, signatures, over a `Line` such as client.py's. Amounts are decimal strings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SELF_TRADES: Final = {"cancel_resting": 0, "cancel_taker": c.FLAG_STP_TAKER}
 
 
 def _read(method: str, /, **given: object) -> dict[str, Any]:
-    """Values of a method's fields in the records' units, read as a gateway reads them. Raises InvalidParams."""
+    """Values of a method's fields in the records' units, read as in a gateway. Raises InvalidParams."""
     fields = {field.name: field for field in SIGNED[method].fields}
     try:
         return {name: fields[name].value(value) for name, value in given.items()}
@@ -50,7 +50,7 @@ def _read(method: str, /, **given: object) -> dict[str, Any]:
 
 
 class Line(Protocol):
-    """What a trader needs of a connection: `Client` has it. Its calls raise what errors.py draws."""
+    """The connection that a trader needs; `Client` is one. Its calls raise the exceptions of errors.py."""
 
     async def call(self, method: str, /, **params: Any) -> Any:
         """Result of a method."""
@@ -95,9 +95,9 @@ def load_key(source: str, password: Callable[[], str] | None = None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PlacedOrder:
-    """An order that was accepted: its key, and the ack (fills, what rests, fee).
+    """An accepted order: its key, and the ack (fills, resting order, fee).
 
-    `quantity` is its total in lots, what has traded of it included; `flags` are those of PLACE.
+    `quantity` is its total in lots, including what has traded; `flags` are those of PLACE.
     """
 
     account: int
@@ -111,7 +111,7 @@ class PlacedOrder:
 
     @classmethod
     def of_row(cls, account: int, row: dict[str, Any]) -> PlacedOrder:
-        """An order as the queries `order` and `orders` show it."""
+        """An order from a row of the queries `order` and `orders`."""
         lots = [to_units(row[name], QUANTITY_DECIMALS) for name in ("quantity", "filled")]
         flags = _SIDES[row["side"]] | _SELF_TRADES[row["self_trade"]]
         flags |= c.FLAG_POST_ONLY * row["post_only"] | c.FLAG_REDUCE_ONLY * row["reduce_only"]
@@ -121,12 +121,12 @@ class PlacedOrder:
 
     @property
     def rests(self) -> bool:
-        """Whether something of it was left in the book."""
+        """Whether a part of it rests in the book."""
         return self.ack.get("order") is not None
 
 
 class Trader:
-    """One account and one key: the owner's or a session key. Make it with `Trader.open`."""
+    """One account and one key: the owner's or a session key. Create it with `Trader.open`."""
 
     def __init__(self, client: Line, key: bytes, account: int, domain: bytes) -> None:
         self.client = client
@@ -158,12 +158,12 @@ class Trader:
         return found
 
     async def refresh(self) -> None:
-        """Learns the account's nonces anew: at the start, and after an unknown outcome."""
+        """Reads the account's nonces: at the start, and after an unknown outcome."""
         async with self._asking:
             await self._ask_nonces()
 
     async def _settle_doubt(self) -> None:
-        """One asks for all who wait."""
+        """One query serves all callers that wait."""
         async with self._asking:
             if self.nonces.is_doubtful:
                 await self._ask_nonces()
@@ -214,11 +214,11 @@ class Trader:
         words: bool = False,
         label: str = "",
     ) -> PlacedOrder:
-        """Places an order. Decimals are strings; ValueError for what is none, Refused for what the rules forbid.
+        """Places an order. Decimals are strings; ValueError for malformed ones, Refused when the rules refuse it.
 
-        With `expires`, an order that is lost on its way dies for certain, and a resting one ends then. `words`: signs
-        the text that a wallet shows (31 bytes more on L1). `label`: what you call it (labels.py); many orders may have
-        the same.
+        With `expires`, an order that is lost in transit is certain to expire, and a resting one ends then. `words`:
+        signs the text that a wallet shows (31 bytes more on L1). `label`: your name for it (labels.py); several orders
+        may share one.
         """
         asked = {"side": side, "price": price, "quantity": quantity, "tif": tif, "self_trade": self_trade}
         if label:
@@ -244,7 +244,7 @@ class Trader:
         return PlacedOrder(self.number, number, _SIDES[side], ticks, ack["seq"], ack, lots, flags)
 
     async def order(self, seq: int) -> PlacedOrder:
-        """An own order that rests, by its sequence number; RequestRefused where none does."""
+        """One of your resting orders, by its sequence number; RequestRefused where none rests."""
         row = await self.client.call("order", seq=seq)
         if row.get("status") != "rests":
             raise ValueError(f"order {seq} does not rest: {row.get('message', row.get('status'))}")
@@ -259,11 +259,11 @@ class Trader:
         expires: int = 0,
         fee_max: str = "0.01",
     ) -> PlacedOrder:
-        """Another total (what has traded of it included) or price for a resting order; the order as it is then.
+        """Changes the total (including what has traded) or the price of a resting order; returns the amended order.
 
-        Less at the same price keeps the place. Else a new order takes its place at the end of the queue, with a
-        `seq` of its own, or, when it is refused (Refused), the old one stays as it was. A total that has traded
-        already ends the order. `expires` is the amendment's, not the order's.
+        A smaller total at the same price keeps the place. Otherwise a new order with its own `seq` goes to the end of
+        the queue, or, if it is refused (Refused), the old one stays unchanged. A total that has traded already ends the
+        order. `expires` is that of the amendment, not of the order.
         """
         asked = {"new_price": price, "quantity": quantity, "expires": expires, "fee_max": fee_max}
         values = _read("order_amend", **{name: value for name, value in asked.items() if value is not None})
@@ -284,7 +284,7 @@ class Trader:
         return PlacedOrder(self.number, order.instrument, order.side, ticks, seq, ack, lots, order.flags)
 
     async def cancel(self, order: PlacedOrder, expires: int = 0) -> dict[str, Any]:
-        """Takes a resting order out; Refused (UNKNOWN_ORDER) when it has gone already."""
+        """Cancels a resting order; Refused (UNKNOWN_ORDER) when it has already ended."""
         return await self.send(
             Kind.CANCEL,
             instrument=order.instrument,
@@ -295,7 +295,7 @@ class Trader:
         )
 
     async def orders(self, label: str = "") -> list[dict[str, Any]]:
-        """Orders that rest, the oldest first; with `label`, those that bear it."""
+        """Resting orders, oldest first; with `label`, those with this label."""
         asked = {"label": checked_label(label)} if label else {}
         found: list[dict[str, Any]] = await self.client.call("orders", account=self.number, **asked)
         return found
@@ -330,7 +330,7 @@ class Trader:
             asked["cursor"] = found["next"]
 
     async def _history_access(self) -> dict[str, Any]:
-        """A signature that lets this account's history be read, for an hour by the exchange's time."""
+        """A signature that allows reading this account's history, for an hour of the exchange's time."""
         if time.monotonic() >= self._access_until:
             until = time.monotonic() + ACCESS_S / 2
             now = int((await self.client.call("status"))["time"])
@@ -340,9 +340,9 @@ class Trader:
         return self._access
 
     async def cancel_label(self, label: str, expires: int = 0) -> list[int]:
-        """Cancels every resting order that bears `label`; their numbers, without those that had gone meanwhile.
+        """Cancels every resting order with `label`; returns their numbers, without those that had already ended.
 
-        Which they are is the gateway's word: labels are not signed. It can name no order of somebody else.
+        The gateway decides which orders these are, since labels are not signed; it cannot name another account's order.
         """
         gone = []
         for one in await self.orders(checked_label(label)):
@@ -357,25 +357,25 @@ class Trader:
         return gone
 
     async def cancel_all(self, nonce_floor: int = 0, expires: int = 0) -> dict[str, Any]:
-        """Every order of the account is dead from here on; no nonce below `nonce_floor` is good any more."""
+        """Cancels every order of the account; nonces below `nonce_floor` become invalid."""
         ack = await self.send(Kind.CANCEL_ALL, nonce_floor=nonce_floor, expires=expires)
         if nonce_floor:
             await self.refresh()
         return ack
 
     async def withdraw(self, amount: str, expires: int = 0) -> dict[str, Any]:
-        """Takes USD out, to the owner on L1; the ack's `number` is the withdrawal's, for its proof."""
+        """Withdraws USD to the owner on L1; the ack's `number` is that of the withdrawal, for its proof."""
         values = _read("withdraw", amount=amount, expires=expires)
         return await self.send(Kind.WITHDRAW, **values)
 
     async def transfer(self, to: int, amount: str, expires: int = 0) -> dict[str, Any]:
-        """Moves USD to another account; the owner's key only."""
+        """Transfers USD to another account; the owner's key only."""
         return await self.send(Kind.TRANSFER, **_read("transfer", to=to, amount=amount, expires=expires))
 
     async def set_signer(
         self, signer: bytes, scope: int, signer_expires: int, expires: int = 0
     ) -> dict[str, Any]:
-        """Grants a session key (scope 1 trade, 2 withdraw, 3 both) or takes it away (0); the owner's key only."""
+        """Grants a session key (scope 1 trade, 2 withdraw, 3 both) or revokes it (0); the owner's key only."""
         values = _read("set_signer", scope=scope, signer_expires=signer_expires, expires=expires)
         return await self.send(Kind.SET_SIGNER, signer=signer, **values)
 
@@ -385,9 +385,9 @@ class Trader:
         return await self.send(Kind.BID, **values)
 
     async def send(self, kind: Kind, *, label: str = "", **fields: int | bytes) -> dict[str, Any]:
-        """Signs and submits one record with a nonce of its own; a nonce that is taken already is replaced.
+        """Signs and submits one record with its own nonce; a nonce that is already used is replaced.
 
-        After an unknown outcome the next record asks for the account's nonces first.
+        After an unknown outcome the next record queries the account's nonces first.
         """
         for tries_left in reversed(range(NONCE_TRIES)):
             nonce = await self.nonces.take()

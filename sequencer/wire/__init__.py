@@ -1,1 +1,1 @@
-"""What the gateway and the SDK both know: names, fields, methods, channels."""
+"""The API's format, shared by gateway and SDK: names, fields, methods, channels."""

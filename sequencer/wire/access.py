@@ -1,6 +1,6 @@
-"""Who may read an account's history: its owner and its session keys, by a signature that is good for some time.
+"""Access to an account's history: a signature of its owner or a session key, valid for a limited time.
 
-What is signed is EIP-712 in the exchange's own domain, under a type that no record has, so that it can do nothing else:
+The signed data are EIP-712 in the exchange's domain, with a type that no record has, so they authorise nothing else:
 
     HistoryAccess(uint32 account,uint32 expires)
 """
@@ -18,18 +18,18 @@ _TYPE_HASH: Final = keccak(f"{PRIMARY_TYPE}({','.join(f'{t} {n}' for n, t in MEM
 
 
 def digest(domain: bytes, account: int, expires: int) -> bytes:
-    """What is signed: the history of `account` until `expires`, seconds since 1970."""
+    """Digest to sign for the history of `account` until `expires`, seconds since 1970."""
     told = _TYPE_HASH + account.to_bytes(32, "big") + expires.to_bytes(32, "big")
     return keccak(b"\x19\x01" + domain + keccak(told))
 
 
 def sign(domain: bytes, account: int, expires: int, key: bytes) -> bytes:
-    """Access by a private key: 64 bytes."""
+    """The access signature of a private key: 64 bytes."""
     return sign_digest(digest(domain, account, expires), key)
 
 
 def typed_data(account: int, expires: int, chain_id: int, contract: str) -> codec.TypedData:
-    """What a wallet shows and signs."""
+    """The typed data that a wallet shows and signs."""
     of_domain: dict[str, Any] = {"name": codec.DOMAIN_NAME, "version": codec.DOMAIN_VERSION}
     return codec.TypedData(
         domain={**of_domain, "chainId": chain_id, "verifyingContract": contract},

@@ -1,4 +1,4 @@
-"""How long to wait before trying again: longer after each failure, and never in step with others."""
+"""Exponential backoff with jitter."""
 
 import random
 import time
@@ -8,7 +8,7 @@ from collections.abc import Callable
 class Backoff:
     """Waits of `first_s`, twice that, ... up to `most_s`, each shortened by up to half at random.
 
-    What has worked for `steady_s` starts over from `first_s`; what fails at once goes on growing.
+    After `steady_s` without a failure waits start over from `first_s`.
     """
 
     def __init__(
@@ -26,11 +26,11 @@ class Backoff:
         self._worked_at: float | None = None
 
     def worked(self) -> None:
-        """It works now."""
+        """Notes a success."""
         self._worked_at = self._monotonic()
 
     def next_s(self) -> float:
-        """It has failed: seconds to wait."""
+        """Notes a failure; seconds to wait."""
         if self._worked_at is not None and self._monotonic() - self._worked_at >= self._steady_s:
             self._wait_s = self._first_s
         self._worked_at = None

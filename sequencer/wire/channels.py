@@ -54,7 +54,7 @@ _INSTRUMENT_LIMIT: Final = "the number or the name of an instrument that is list
 
 
 class Instruments:
-    """Names and numbers of the listed instruments, as the sequencer last told them."""
+    """Names and numbers of the listed instruments, as last received from the sequencer."""
 
     def __init__(self, listed: Iterable[tuple[str, int]] = ()) -> None:
         self.numbers = dict(listed)
@@ -76,7 +76,7 @@ class Instruments:
         return name
 
     def near(self) -> Near:
-        """What tells the listed names that are like another."""
+        """Finds similar listed names."""
         if self._near is None:
             self._near = Near(self.numbers)
         return self._near

@@ -33,7 +33,7 @@ DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _check_depth(data: bytes) -> None:
-    """Refuses what only a crash is hoped of: the decoder recurses, and libraries lift Python's recursion limit."""
+    """Refuses deeply nested documents: the decoder recurses, and libraries raise Python's recursion limit."""
     if data.count(b"[") + data.count(b"{") > BRACKETS_MAX:
         limit = f"JSON with at most {BRACKETS_MAX} opening brackets"
         got = data.count(b"[") + data.count(b"{")
@@ -75,7 +75,7 @@ def parse_request(data: bytes) -> tuple[bytes, str, msgspec.Raw]:
             raise _bad_id(number)
         id_json = _encoder.encode(number)
     else:
-        hint = "an id is required: every request is answered, notifications are not taken"
+        hint = "an id is required: every request is answered, notifications are not accepted"
         raise request_error(Code.INVALID_REQUEST, "id", _ID_LIMIT, None, hint)
     if request.jsonrpc != "2.0":
         raise request_error(Code.INVALID_REQUEST, "jsonrpc", '"2.0"', request.jsonrpc, id_json=id_json)
@@ -116,5 +116,5 @@ def parse_params(raw: msgspec.Raw) -> dict[str, Any]:
     except DECODE_ERRORS as error:
         raise _no_json(bytes(raw), error) from None
     if not isinstance(params, dict):
-        raise invalid("params", "an object: parameters go by name", params)
+        raise invalid("params", "an object: parameters are passed by name", params)
     return params

@@ -1,4 +1,4 @@
-"""Fields of a request: what each must be, decimals that are exact, and the error that says which one is not."""
+"""Fields of a request: their limits, exact decimals, and the error for a wrong value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEE_MAX_DECIMALS: Final = 4
 
 
 class RequestError(Exception):
-    """What is wrong with a request, as the error object that answers it. `id_json` when the id could be read."""
+    """A wrong request, with its error object; `id_json` when the id could be read."""
 
     def __init__(self, code: int, message: str, /, id_json: bytes = b"null", **data: object) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ def request_error(
     id_json: bytes = b"null",
     **data: object,
 ) -> RequestError:
-    """An error that one value is to blame for; `data` goes beside field, limit and got."""
+    """The error of one wrong value; `data` is added to field, limit and got."""
     message = wrong(field, limit, got, hint)
     return RequestError(code, message, id_json=id_json, field=field, limit=limit, got=shown(got), **data)
 
@@ -101,7 +101,7 @@ def _no_hint(_given: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A parameter: its limit in words, and what reads it (ValueError: it does not fit); `hint`: what to do then."""
+    """A parameter: its limit as text, its reader (ValueError: wrong value), and the `hint` of the error."""
 
     name: str
     limit: str
@@ -110,7 +110,7 @@ class Field:
     hint: Callable[[Any], str] = _no_hint
 
     def value(self, given: Any) -> Any:
-        """What `given` means; -32602 when it does not fit."""
+        """The value of `given`; RequestError -32602 when it is wrong."""
         try:
             return self.read(given)
         except ValueError:
@@ -138,7 +138,7 @@ def decimal(
         return units
 
     def hint(value: Any) -> str:
-        """The values next to one that is too fine; how to write a number."""
+        """The nearest allowed values of one with too many decimals; how to write a number."""
         if type(value) in (int, float):
             return 'write it as a string, such as "1500.00"'
         match = _FINE.fullmatch(value) if type(value) is str else None

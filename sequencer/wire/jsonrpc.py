@@ -1,7 +1,7 @@
 """Requests of the public API: methods and their params to fields and records. No network, no clock, no state.
 
 Every wrong request becomes a `RequestError` with a code of `errors.Code` and a message that names the field and its
-limit. Decimals are strings and exact; a JSON number with a fraction is refused where money or quantity is meant.
+limit. Decimals are strings and exact; a JSON number with a fraction is refused for money and quantities.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ _HISTORY: Final = (
     _integer("since", _U32, None),
     _integer("until", _U32, None),
     _integer("limit", ROWS_MAX, ROWS, low=1),
-    Field("cursor", "the `next` of the page before", _cursor, None),
+    Field("cursor", "the `next` of the previous page", _cursor, None),
 )
 _OF_ORDERS: Final = (_instrument(None), _integer("order_id", c.U40_MAX, None), _LABEL)
 
@@ -297,7 +297,7 @@ def query_params(method: str, params: dict[str, Any], listed: Instruments) -> di
     if type(values.get("instrument")) is str:
         values["instrument"] = listed.numbers.get(values["instrument"], values["instrument"])
     if method in ("account", "positions") and len(values) != 1:
-        raise invalid("account", "given, or owner, and not both", params.get("account"))
+        raise invalid("account", "given, or owner, but not both", params.get("account"))
     if "owner" in values:
         values["owner"] = "0x" + values["owner"].hex()
     return values
@@ -364,7 +364,7 @@ def check_record(raw: bytes) -> None:
     """Raises RequestError 1001 or 1002 unless these are the bytes of a record that a client may send, signed or not."""
     if raw and raw[0] in c.LAYOUT and raw[0] not in CLIENT_KINDS:
         name = Kind(raw[0]).name
-        hint = f"{name} records are made by the sequencer; clients cannot send them"
+        hint = f"{name} records are created by the sequencer; clients cannot send them"
         raise request_error(Code.NOT_A_CLIENT_RECORD, "kind", _CLIENT_KIND_NAMES, name, hint, kind=name)
     reason = codec.well_formed(raw)
     if reason is not Reason.OK:
@@ -379,8 +379,8 @@ def check_record(raw: bytes) -> None:
 
 
 def bad_signature(raw: bytes) -> RequestError:
-    """The error 1003 of a record that no key can have signed."""
-    hint = "no key can have made it (r or s is out of range, or s is in the upper half)"
+    """The error 1002 of a record whose signer cannot be recovered."""
+    hint = "no signer can be recovered (r or s is out of range, or s is in the upper half)"
     limit = "r and s of secp256k1, s in the lower half, as EIP-2098 has them"
     return request_error(Code.BAD_SIGNATURE, "signature", limit, "0x" + raw[-64:].hex(), hint)
 

@@ -1,4 +1,4 @@
-"""Labels: what a trader calls an order. They go beside the record, bound to its account and nonce, unsigned."""
+"""Labels: a trader's names of orders, sent beside the record, bound to its account and nonce, unsigned."""
 
 import re
 from typing import Final
@@ -16,10 +16,10 @@ def checked_label(text: object) -> str:
 
 
 def to_frame(label: str) -> bytes:
-    """What goes behind a record in a binary frame; nothing without a label."""
+    """The label's bytes after the record of a binary frame; empty without a label."""
     return label.encode().ljust(LABEL_BYTES, b"\0") if label else b""
 
 
 def from_frame(tail: bytes) -> str:
-    """Inverse of `to_frame`. ValueError for what is no label."""
+    """Inverse of `to_frame`. ValueError for anything else."""
     return checked_label(tail.rstrip(b"\0").decode("ascii")) if tail else ""

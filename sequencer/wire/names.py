@@ -19,7 +19,7 @@ def terms_name(underlying: int, day: int, strike_ticks: int, is_put: bool) -> st
 
 
 def expiry_name(key: int) -> str:
-    """An expiry (underlying << 16 | day) as people know it, such as BTC-2JAN22."""
+    """Name of an expiry (underlying << 16 | day), such as BTC-2JAN22."""
     return terms_name(key >> 16, key & 0xFFFF, 0, False).rsplit("-", 2)[0]
 
 

@@ -1,4 +1,4 @@
-"""Names of listed instruments that are like one that is not."""
+"""Suggests listed instruments similar to an unlisted name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME_CHARACTERS_MAX: Final = 32
 
 
 class Near:
-    """Made of all listed names once; a question then costs a few bisections, whoever asks."""
+    """Index of all listed names; a lookup takes a few bisections."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._by_class: dict[tuple[str, str], list[tuple[float, str]]] = {}  # (BTC-2JAN22, C) -> strike, name
@@ -44,7 +44,7 @@ class Near:
         return _nearest(of_class, _strike(strike), SHOWN)
 
     def hint(self, name: object) -> str:
-        """What to type instead; "" where nothing is listed."""
+        """The hint of an error; "" where nothing is listed."""
         found = self.to(name)
         return "nothing is listed now" if not found else "the nearest are " + ", ".join(found)
 

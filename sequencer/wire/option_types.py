@@ -1,4 +1,4 @@
-"""What options and arguments must be: each type refuses at once what does not fit, with limit and what was given."""
+"""Types of command-line options and arguments: each refuses a wrong value with its limit and the value given."""
 
 import math
 import urllib.parse
@@ -78,7 +78,7 @@ class IpAddress(click.ParamType):
 
 
 def is_port(text: str) -> bool:
-    """Whether it is the number of a port."""
+    """Whether it is a port number."""
     return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= PORT_MAX
 
 
@@ -97,7 +97,7 @@ class HostPort(click.ParamType):
 
 
 class SocketAddress(click.ParamType):
-    """Where sequencer and gateways meet: a path, or 127.0.0.1:PORT."""
+    """Socket between sequencer and gateways: a path, or 127.0.0.1:PORT."""
 
     name = "socket"
     characters_max = 107  # of a Unix socket's path
@@ -116,7 +116,7 @@ class SocketAddress(click.ParamType):
 
 
 class Label(click.ParamType):
-    """What an order is called."""
+    """Label of an order."""
 
     name = "label"
 

@@ -1,4 +1,4 @@
-"""Answers that come in pages: all of them, one request after the other."""
+"""Reads all pages of a paged method, one request after the other."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final

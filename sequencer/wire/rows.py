@@ -1,4 +1,4 @@
-"""What the ledger hands to the store: rows of a tick as plain lists, in the order of the tables' columns."""
+"""Rows that the ledger passes to the store: plain lists in the order of the tables' columns."""
 
 from enum import IntEnum
 from typing import Any, Final
@@ -11,7 +11,7 @@ PLACES: Final = 512  # trade rows that one record may make, both sides: a bid mo
 
 
 class State(IntEnum):
-    """Of an order, as the store has it."""
+    """State of an order in the store."""
 
     OPEN = 0
     FILLED = 1
@@ -35,7 +35,7 @@ class Why(IntEnum):
 
 
 class TradeKind(IntEnum):
-    """What has changed a position."""
+    """Kinds of a position's change."""
 
     TRADE = 0
     SETTLEMENT = 1
@@ -43,7 +43,7 @@ class TradeKind(IntEnum):
 
 
 class MoveKind(IntEnum):
-    """What has changed an account's cash, trades apart."""
+    """Kinds of a change of cash, except trades."""
 
     DEPOSIT = 0
     WITHDRAWAL = 1
@@ -150,6 +150,6 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """How many there are, those that replace others left out."""
+        """Number of rows, replacements not counted."""
         of_orders = len(self.orders) + len(self.closes) + len(self.amends) + len(self.floors)
         return of_orders + len(self.trades) + len(self.moves)

@@ -160,8 +160,12 @@ TABLE = {
     ),
     "unknown method": (of("order_plaze"), -32601, "unknown method 'order_plaze'"),
     "method of the wrong case": (of("Status"), -32601, "unknown method"),
-    "params by position": ('{"id":1,"method":"order_place","params":[1,2]}', -32602, "parameters go by name"),
-    "params null": ('{"id":1,"method":"account","params":null}', -32602, "parameters go by name"),
+    "params by position": (
+        '{"id":1,"method":"order_place","params":[1,2]}',
+        -32602,
+        "parameters are passed by name",
+    ),
+    "params null": ('{"id":1,"method":"account","params":null}', -32602, "parameters are passed by name"),
     # --- submit
     "submit without record": (of("submit"), -32602, "record: must be 0x"),
     "record not a string": (of("submit", record=7), -32602, "record: must be 0x"),
@@ -179,18 +183,18 @@ TABLE = {
     "forged TICK": (
         sent(codec.encode(Kind.TICK, time=NOW + 1)),
         1003,
-        "TICK records are made by the sequencer",
+        "TICK records are created by the sequencer",
     ),
     "forged DEPOSIT": (
         sent(codec.encode(Kind.DEPOSIT, owner=b"\x01" * 20, account=9, amount=10**9)),
         1003,
-        "DEPOSIT records are made",
+        "DEPOSIT records are created",
     ),
-    "forged CONTINUE": (sent(codec.encode(Kind.CONTINUE)), 1003, "CONTINUE records are made"),
+    "forged CONTINUE": (sent(codec.encode(Kind.CONTINUE)), 1003, "CONTINUE records are created"),
     "forged LIQUIDATE": (
         sent(codec.encode(Kind.LIQUIDATE, account=TAKER)),
         1003,
-        "LIQUIDATE records are made",
+        "LIQUIDATE records are created",
     ),
     "forged SETTLE": (
         sent(codec.encode(Kind.SETTLE, underlying=0, day=DAY, account=1)),
@@ -200,16 +204,16 @@ TABLE = {
     "forged RISK": (
         sent(codec.encode(Kind.RISK, underlying=0, day=DAY, page=0)),
         1003,
-        "RISK records are made",
+        "RISK records are created",
     ),
     # --- signatures
-    "no signature": (sent(codec.encode(Kind.PLACE, **PLACE)), 1002, "no key can have made it"),
+    "no signature": (sent(codec.encode(Kind.PLACE, **PLACE)), 1002, "no signer can be recovered"),
     "r beyond the curve": (
         sent(place()[:-64] + b"\xff" * 32 + place()[-32:]),
         1002,
-        "no key can have made it",
+        "no signer can be recovered",
     ),
-    "s in the upper half": (sent(high_s(place())), 1002, "no key can have made it"),
+    "s in the upper half": (sent(high_s(place())), 1002, "no signer can be recovered"),
     "another chain's signature": (sent(place(domain=OTHER_CHAIN)), refused(Reason.BAD_SIGNATURE), "chain id"),
     "another contract's signature": (
         sent(place(domain=OTHER_CONTRACT)),
@@ -261,13 +265,13 @@ TABLE = {
     "margin": (
         sent(place(key=KEYS[POOR], account=POOR, nonce=0, quantity=10**6)),
         refused(Reason.MARGIN),
-        "free margin does not carry",
+        "free margin is insufficient",
     ),
     "reduce-only without a position": (sent(place(flags=1 | 16)), refused(Reason.REDUCE_ONLY), "no position"),
     "fill-or-kill with nobody there": (
         sent(place(key=KEYS[TAKER], account=TAKER, nonce=0, flags=4, price=100)),
         refused(Reason.FOK_UNFILLED),
-        "filled whole",
+        "filled completely",
     ),
     "post-only that crosses": (
         sent(place(key=KEYS[TAKER], account=TAKER, nonce=0, flags=8)),
@@ -366,7 +370,7 @@ TABLE = {
     ),
     "book, no such instrument": (of("book", instrument=5), -32602, "instrument"),
     "account of nobody": (of("account"), -32602, "account: must be given, or owner"),
-    "account and owner": (of("account", account=1, owner="0x" + "11" * 20), -32602, "and not both"),
+    "account and owner": (of("account", account=1, owner="0x" + "11" * 20), -32602, "but not both"),
     "subscribe over HTTP": (of("subscribe", channels=["trades"]), -32600, "need a WebSocket"),
     "subscribe to nothing": (of("subscribe", channels=[]), -32602, "channels: must be an array of 1 to 256"),
     "subscribe to what is no channel": (
@@ -423,7 +427,7 @@ class Binary:
         Binary(b"12345678", -32600, "8 bytes of id"),
         Binary(b"12345678" + place()[:-1], 1001, "93 bytes"),
         Binary(b"12345678" + codec.encode(Kind.TICK, time=NOW), 1003, "TICK"),
-        Binary(b"12345678" + codec.encode(Kind.PLACE, **PLACE), 1002, "no key"),
+        Binary(b"12345678" + codec.encode(Kind.PLACE, **PLACE), 1002, "no signer"),
         Binary(b"12345678" + place(nonce=7), refused(Reason.NONCE_USED), "used"),
     ],
     ids=lambda case: case.message,

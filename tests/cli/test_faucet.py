@@ -8,7 +8,7 @@ from sequencer.cli.faucet import check_devnet
 
 @pytest.mark.parametrize("chain_id", [1, 10, 137, 8453, 42161, 11155111])
 def test_chain_that_may_have_value__has_no_faucet(chain_id: int) -> None:
-    with pytest.raises(ClickException, match=f"chain {chain_id} is no development chain"):
+    with pytest.raises(ClickException, match=f"chain {chain_id} is not a development chain"):
         check_devnet(chain_id)
 
 

@@ -326,14 +326,14 @@ def test_key__that_is_missing_or_locked__is_named(
     check_refused(run(arguments(words, given), API="http://127.0.0.1:1", **variables), says)
 
 
-def test_error_that_nobody_has_foreseen__is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error__is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: object) -> None:
         raise ZeroDivisionError("by\nnought")
 
     monkeypatch.setattr(ALL["status"], "callback", broken)
     result = CliRunner().invoke(main, ["status"], env={"FAIRSTRIKE_DEBUG": None})
     assert result.output == (
-        "Error: ZeroDivisionError: by nought (nobody has foreseen this; FAIRSTRIKE_DEBUG=1 shows where)\n"
+        "Error: ZeroDivisionError: by nought (unexpected error; FAIRSTRIKE_DEBUG=1 shows the traceback)\n"
     )
 
 

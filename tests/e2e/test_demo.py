@@ -255,7 +255,7 @@ def test_demo__past_the_first_expiry_on_a_development_node__all_holds_but_the_li
     one = Demo(
         DemoConfig(chain=chain, data=data, tape=data_dir, trades_max=40, until_day=DAY + 1, attempts=attempts)
     )
-    with pytest.raises(DemoFailed, match=r"^checks that did not hold: an_account_was_liquidated$"):
+    with pytest.raises(DemoFailed, match=r"^failed checks: an_account_was_liquidated$"):
         asyncio.run(one.run())  # the index falls four days later
     report = one.report
     assert (report.chain, report.data) == (chain, data)

@@ -226,7 +226,7 @@ def test_drill__a_check_that_does_not_hold__is_an_exit_status(
     target = tmp_path / "exit.json"
     result = CliRunner().invoke(main, ["demo", "--exit", "--json", str(target)])
     assert result.exit_code == 1
-    assert "checks that did not hold: positions_are_closed_at_the_last_marks" in result.output
+    assert "failed checks: positions_are_closed_at_the_last_marks" in result.output
     out = json.loads(target.read_text())
     assert (out["accounts"], out["vault_after"], out["paid"]) == (4, 0, out["vault_before"])
     assert (out["open_positions"], out["resting_orders"], out["refunded"]) == (8, 2, 577 * USD)

@@ -235,7 +235,7 @@ def test_command__tells_refused_lines_by_number_on_standard_error(tmp_path: Path
 
 def test_command__help_says_what_differs_from_the_exchange() -> None:
     shown = " ".join(CliRunner().invoke(match_command, ["--help"]).output.split())
-    assert "What differs from the exchange" in shown
+    assert "Differences from the exchange" in shown
     for word in ("owner", "self_trade", "reduce_only", "expires", "multiples of 0.01", "unknown field"):
         assert word in shown
 

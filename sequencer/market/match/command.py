@@ -282,7 +282,7 @@ class _Refusals:
 @click.argument("file", type=click.File("rb"))
 @click.option("--json", "as_json", is_flag=True, help="Write the trades as JSON lines, and nothing else.")
 @click.option(
-    "--events", is_flag=True, help="With --json: also what was refused, rests and is gone, with line numbers."
+    "--events", is_flag=True, help="With --json: also refused, resting and removed orders, with line numbers."
 )
 @click.option(
     "--exchange", is_flag=True, help="Run the exchange's state transition instead of the book alone."
@@ -302,36 +302,32 @@ def match_command(file: IO[bytes], as_json: bool, events: bool, exchange: bool) 
     Fields of place besides id, side, price, qty:
       tif          GTC (the rest stays; default), IOC (the rest is dropped),
                    FOK (all or nothing)
-      post_only    dropped if it would trade; with GTC alone
-      owner        whose order it is; without one it is a stranger's
-      self_trade   cancel_resting (default): an own order that is met is
-                   cancelled and the new one goes on; cancel_taker: the rest
-                   of the new one ends there. Nobody trades with himself
-      reduce_only  at most what the owner's position, made by the trades of
-                   this run, has to close
-      expires      seconds; the order is gone when time has come to it
+      post_only    dropped if it would trade; requires GTC
+      owner        the order's owner; each order without one has its own
+      self_trade   cancel_resting (default): cancels the owner's resting order
+                   and the new one continues; cancel_taker: the new one ends.
+                   Orders of one owner never trade with each other
+      reduce_only  limited to what closes the owner's position from this run
+      expires      seconds; the order ends when `time` reaches it
 
-    An amend to less at the same price keeps its place in the queue; another price, or more, loses it and may trade
-    as a new order does. qty is the order's total from then on, what has traded of it included: one that has traded
-    already ends the order. reduce takes `by` off what remains. `time` (seconds from any origin, never back) may
-    stand in any line. cancel, amend and reduce take an owner, too: then the order must be
-    theirs.
+    An amend to a smaller total at the same price keeps its place in the queue; a larger total or another price loses it
+    and may trade like a new order. qty is the order's new total, including what has traded: a total that has traded
+    already ends the order. reduce subtracts `by` from the remaining quantity. Every line may have a `time` (seconds
+    from any origin, never decreasing). cancel, amend and reduce may name an owner, who must own the order.
 
-    Ids are integers or strings, free again once their order is gone. Prices and quantities are exact decimals in
-    strings, above 0, with at most 12 digits before the point and 8 after it.
+    Ids are integers or strings, and may be reused once their order has ended. Prices and quantities are exact decimals
+    in strings, above 0, with at most 12 digits before the point and 8 after it.
 
-    A line that is refused (an id that is still live, an order that the rules do not allow, time that goes back) is
-    refused alone: it is named on standard error with its number. Post-only and FOK orders that fail and cancels of
-    unknown ids are counted only. A line that is no valid command, also one with an unknown field, ends the run with
-    status 2.
+    A refused line (an id that is still live, an order that the rules do not allow, a decreasing time) is reported on
+    standard error with its number, and the run continues. Failed post-only and FOK orders and cancels of unknown ids
+    are only counted. A line that is no valid command, or has an unknown field, ends the run with status 2.
 
     A trade is {"maker":1,"taker":2,"price":"100.00","qty":"0.5"}, at the maker's price, in order of execution.
 
-    What differs from the exchange: without --exchange prices and quantities are on no grid and of any size, nothing
-    is signed, there are no margins, fees or limits of positions. Everything above is as there. With --exchange each
-    line becomes records of a tick of its own, and the state transition itself decides: prices are multiples of 0.01,
-    quantities of 0.0001; owners have money enough; the clock spans 399 days; signatures alone are not checked. A
-    FOK order that would take more than 384 orders is refused there.
+    Differences from the exchange: without --exchange there is no price or quantity grid, no signature, margin, fee or
+    position limit; all other rules are the same. With --exchange each line becomes records of its own tick in the state
+    transition itself: prices are multiples of 0.01, quantities of 0.0001; owners have enough money; the clock spans 399
+    days; only signatures are not checked. A FOK order that would take more than 384 orders is refused there.
     """  # noqa: D301  # \b keeps lines as they are
     if events and not as_json:
         raise click.UsageError("--events goes with --json")
