@@ -11,6 +11,8 @@ Environment:
 import os
 import random
 import shutil
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -99,3 +101,23 @@ def data_dir() -> Path | None:
 def is_long() -> bool:
     """Whether a test that draws its own cases should draw many."""
     return IS_LONG
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs a test marked `pure` in a process without the compiled transition, if there is one here."""
+    from sequencer import _compiled
+
+    if pyfuncitem.get_closest_marker("pure") is None or _compiled.status() != "compiled":
+        return None
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=pyfuncitem.config.rootpath,
+        env=os.environ | {"FAIRSTRIKE_PURE": "transition"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True

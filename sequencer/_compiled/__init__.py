@@ -2,7 +2,8 @@
 
 The library carries the digest of the sources that it was made of in its name. It is used only while they are as they
 were: after an edit the Python sources run, until the next build (`make compiled`). `FAIRSTRIKE_PURE=1` in the
-environment hides it. Both give the same roots (scripts/compare_compiled.py).
+environment hides it, as all that is compiled; `FAIRSTRIKE_PURE=transition` hides it alone. Both give the same roots
+(scripts/compare_compiled.py).
 
     python -m sequencer._compiled       says which of the two runs, and why
 """
@@ -58,8 +59,9 @@ class Finder(MetaPathFinder):
     @cached_property
     def status(self) -> str:
         """Which one runs: "compiled", or "pure Python" and why. Decided once a process."""
-        if os.environ.get("FAIRSTRIKE_PURE") == "1":
-            return "pure Python: FAIRSTRIKE_PURE=1"
+        wanted = os.environ.get("FAIRSTRIKE_PURE")
+        if wanted in ("1", "transition"):
+            return f"pure Python: FAIRSTRIKE_PURE={wanted}"
         if self.file.exists():
             return "compiled"
         if any(HERE.glob(f"*{SUFFIX}")):

@@ -6,7 +6,6 @@ Every record goes through `apply`, which lets the auditor look at the whole stat
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -346,12 +345,3 @@ def values_of(one: object) -> tuple[object, ...]:
     """The attributes of an object of the transition, by name: compiled classes have no slots."""
     names = one.__slots__ if hasattr(one, "__slots__") else one.__mypyc_attrs__
     return tuple(getattr(one, name) for name in sorted(names))
-
-
-def run_pure(test: str) -> None:
-    """Runs a test (`file::name`) in a process without compiled code."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", test]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=os.environ | {"FAIRSTRIKE_PURE": "1"}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -2,10 +2,8 @@
 
 import math
 import random
-import sys
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from sequencer import _compiled
 from sequencer.market import quant
 from sequencer.protocol import black76, risk_array, surface
 from sequencer.protocol.black76 import PRICE_MAX, W_MAX
 from sequencer.protocol.risk_array import PNL_MAX, PNL_MIN, Shocks
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from exchange import run_pure
 
 SHOCKS = Shocks()
 MONTH = SHOCKS.vol_reference_s
@@ -240,14 +234,10 @@ for _name in ("neg", "abs"):
     setattr(Counted, f"__{_name}__", _counted(f"__{_name}__"))
 
 
+@pytest.mark.pure  # compiled code computes with integers of its own
 def test_integer_core__over_its_full_ranges__stays_below_two_to_the_127(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if (
-        _compiled.status() == "compiled"
-    ):  # it computes with its own integers; the Python that it is made of is counted
-        run_pure(f"{__file__}::test_integer_core__over_its_full_ranges__stays_below_two_to_the_127")
-        return
     for module in (black76, surface, risk_array):
         monkeypatch.setattr(module, "isqrt", lambda n: Counted(math.isqrt(n)))
     generator = random.Random(127)
