@@ -1145,6 +1145,50 @@ static PyObject *module_keccak(PyObject *module, PyObject *data)
     return PyBytes_FromStringAndSize((const char *)out, 32);
 }
 
+#define POSITIONS_MAX 255 /* an account's leaf counts them in a byte */
+
+/* The words of an account's positions, by instrument: see Account.words. */
+static PyObject *module_position_words(PyObject *module, PyObject *positions)
+{
+    (void)module;
+    if (!PyDict_CheckExact(positions))
+        return PyErr_Format(PyExc_TypeError, "a dict is wanted, not %.100s", Py_TYPE(positions)->tp_name);
+    Py_ssize_t count = PyDict_GET_SIZE(positions), place = 0, made = 0;
+    if (count > POSITIONS_MAX)
+        return PyErr_Format(PyExc_ValueError, "an account has at most %d positions, not %zd", POSITIONS_MAX, count);
+    uint64_t instruments[POSITIONS_MAX], lots[POSITIONS_MAX];
+    PyObject *key, *value;
+    while (PyDict_Next(positions, &place, &key, &value)) {
+        unsigned long long instrument = PyLong_AsUnsignedLongLong(key);
+        long long held = PyLong_AsLongLong(value);
+        if (PyErr_Occurred())
+            return NULL;
+        if (instrument >> 32) {
+            PyErr_SetString(PyExc_OverflowError, "an instrument has 32 bits");
+            return NULL;
+        }
+        Py_ssize_t at = made++;
+        for (; at > 0 && instruments[at - 1] > instrument; at--) {
+            instruments[at] = instruments[at - 1];
+            lots[at] = lots[at - 1];
+        }
+        instruments[at] = instrument;
+        lots[at] = (uint64_t)held ^ 1ull << 63; /* biased */
+    }
+    PyObject *words = PyBytes_FromStringAndSize(NULL, 32 * count);
+    if (!words)
+        return NULL;
+    uint8_t *out = (uint8_t *)PyBytes_AS_STRING(words);
+    memset(out, 0, 32 * (size_t)count);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        uint32_t instrument = __builtin_bswap32((uint32_t)instruments[i]);
+        uint64_t held = __builtin_bswap64(lots[i]);
+        memcpy(out + 32 * i + 20, &instrument, 4);
+        memcpy(out + 32 * i + 24, &held, 8);
+    }
+    return words;
+}
+
 static PyObject *module_use_lanes(PyObject *module, PyObject *number)
 {
     (void)module;
@@ -1161,6 +1205,7 @@ static PyMethodDef module_methods[] = {
     {"keccak", module_keccak, METH_O, "Keccak-256 of bytes."},
     {"signers", FAST(module_signers), METH_FASTCALL, "Address of each record's signer, or None; without the lock."},
     {"row_sums", FAST(module_row_sums), METH_FASTCALL, "Checksums of a table's rows, one behind the other."},
+    {"position_words", module_position_words, METH_O, "Words of positions: instrument -> lots, by instrument."},
     {"use_lanes", module_use_lanes, METH_O, "Hash at most this many nodes at once; returns what the machine allows."},
     {NULL, NULL, 0, NULL},
 };

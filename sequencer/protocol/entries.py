@@ -4,12 +4,19 @@ Each entry packs itself into 32-byte words (`words()`, joined) whose keccak is i
 `from_words`. The bit ranges are those of docs/PROTOCOL.md section 3.
 """
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
 from sequencer.protocol import constants as c
 from sequencer.protocol.exposure import NO_SUMS
 from sequencer.protocol.surface import Surface
+
+_in_kernel: Callable[[dict[int, int]], bytes] | None
+try:
+    from sequencer._kernel.cmap_kernel import position_words as _in_kernel
+except ImportError:  # not built, or FAIRSTRIKE_PURE=1
+    _in_kernel = None
 
 _U32: Final = c.U32_MAX
 _U40: Final = c.U40_MAX
@@ -222,6 +229,19 @@ class Global:
         return one
 
 
+def position_words(positions: dict[int, int]) -> bytes:
+    """A word each, by instrument; at most 255 of them."""
+    return b"".join(
+        [
+            _POSITION.pack(instrument, positions[instrument] + c.QUANTITY_BIAS)
+            for instrument in sorted(positions)
+        ]
+    )
+
+
+_position_words: Final = position_words if _in_kernel is None else _in_kernel
+
+
 class Account:
     """One owner's cash, positions and permissions.
 
@@ -295,14 +315,9 @@ class Account:
             self.reserved,
             self.nonce_bitmap.to_bytes(32, "big"),
         )
-        if not positions and not signers:
-            return head
-        parts = [head]
         for address, scope, expires in signers:
-            parts.append(_word(scope | expires << 8 | int.from_bytes(address, "big") << 96))
-        for instrument in sorted(positions):
-            parts.append(_POSITION.pack(instrument, positions[instrument] + c.QUANTITY_BIAS))
-        return b"".join(parts)
+            head += _word(scope | expires << 8 | int.from_bytes(address, "big") << 96)
+        return head + _position_words(positions) if positions else head
 
     @classmethod
     def from_words(cls, data: bytes) -> "Account":

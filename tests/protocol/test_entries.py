@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sequencer.protocol import constants as c
-from sequencer.protocol import margin
+from sequencer.protocol import entries, margin
 from sequencer.protocol.entries import (
     Account,
     Expiry,
@@ -152,6 +152,22 @@ def test_account__whatever_order_its_positions_came_in__has_the_same_words(
     random.shuffle(items)  # type: ignore[attr-defined]
     one.positions = dict(items)
     assert one.words() == data
+
+
+@given(st.dictionaries(uint(32), sint(64).filter(bool), max_size=255))
+def test_position_words__in_the_kernel__are_those_of_python(positions: dict[int, int]) -> None:
+    words = entries.position_words(positions)
+    assert entries._position_words(positions) == words
+    assert len(words) == 32 * len(positions)
+
+
+@pytest.mark.skipif(entries._in_kernel is None, reason="the C kernel is not built, or is hidden")
+@pytest.mark.parametrize(
+    "positions", [{2**32: 1}, {-1: 1}, {1: 2**63}, {"1": 1}, {1: None}, [1], dict.fromkeys(range(256), 1)]
+)
+def test_position_words__of_anything_else__raises(positions: object) -> None:
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        entries._position_words(positions)  # type: ignore[arg-type]
 
 
 @given(accounts())
