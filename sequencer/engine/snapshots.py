@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
@@ -234,35 +234,42 @@ def recover(
     `last_offset` is taken either, since signatures from there on have not been checked: the replay does it, and trusts
     those before.
     """
-    bounds = [] if follower is None else [follower.offset]
-    bounds += [] if last_offset is None else [last_offset]
-    state, offset = newest(folder, log, genesis, min(bounds, default=None))
+    with _uncollected():
+        bounds = [] if follower is None else [follower.offset]
+        bounds += [] if last_offset is None else [last_offset]
+        state, offset = newest(folder, log, genesis, min(bounds, default=None))
+        try:
+            return state, _replay_from(state, offset, log, follower, last_offset or 0)
+        except ReplayError as error:
+            if offset == 0:
+                raise
+            logger.warning("snapshot left out, its state does not go on as the log does: %s", error)
+        if follower is not None:
+            follower.restart()
+        return genesis, _replay_from(genesis, 0, log, follower, last_offset or 0)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: a state is built without cycles, and it would look through it again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        return state, _replay_from(state, offset, log, follower, last_offset or 0)
-    except ReplayError as error:
-        if offset == 0:
-            raise
-        logger.warning("snapshot left out, its state does not go on as the log does: %s", error)
-    if follower is not None:
-        follower.restart()
-    return genesis, _replay_from(genesis, 0, log, follower, last_offset or 0)
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _replay_from(state: State, offset: int, log: Ticks, follower: Follower | None, verified: int) -> int:
     """Applies the log from `offset` on; how many entries. Signatures of those before `verified` have been checked."""
     at = offset
-    is_collecting = gc.isenabled()
-    gc.disable()  # a replay leaves no cycles, and what it builds is looked through again and again
-    try:
-        for entry, log_hash in log.read_hashed(offset):
-            if follower is None or at < follower.offset:
-                replay(state, entry, is_verified=at < verified)
-            else:
-                follower.take_in(state, entry, log_hash, at < verified)
-            at += 1
-    finally:
-        if is_collecting:
-            gc.enable()
+    for entry, log_hash in log.read_hashed(offset):
+        if follower is None or at < follower.offset:
+            replay(state, entry, is_verified=at < verified)
+        else:
+            follower.take_in(state, entry, log_hash, at < verified)
+        at += 1
     if follower is not None:
         follower.caught_up(state)
     return at - offset

@@ -16,6 +16,7 @@ from sequencer.rollup.withdrawals import Withdrawals
 
 TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
 BATCHES_AHEAD_MAX = 4  # the poster's number in flight
+SNAPSHOT_RECORDS = 200_000  # at the latest; a start executes as many in seconds
 IDLE_KINDS = frozenset({Kind.FEED, Kind.SURFACE, Kind.RISK, Kind.LIST})  # nobody waits for them
 BEATS = 4  # batches in takeover_s, at least
 
@@ -60,11 +61,13 @@ class Pace:
             batcher.cursor.work,
         )  # GLOBAL's after the last batch that L1 is known to have
         self._snapshot_at = self._log.end - replayed
+        self._unsaved_records = 0  # since the last snapshot, or the start
 
     def settle(self, tick: Tick) -> None:
         """Counts a durable tick."""
         if tick.entry is None:
             return
+        self._unsaved_records += tick.entry.records
         self._unbatched_bytes += sum(map(len, tick.entry.raws())) + TABLE_BYTES * len(tick.entry.segments)
         self._is_waited_for = self._is_waited_for or is_waited_for(tick)
 
@@ -166,12 +169,13 @@ class Pace:
     def snapshot_due(self) -> bool:
         """Whether a snapshot is due."""
         is_due = self._log.end - self._snapshot_at >= self._config.snapshot_ticks
+        is_due = is_due or self._unsaved_records >= SNAPSHOT_RECORDS
         return is_due and not self.snapshots.is_busy
 
     def snapshot(self) -> None:
         """Writes a snapshot of the state, which is at the log's end. After a failed one the next is tried."""
         self.snapshots.begin(self._driver.engine.state, self._log.end)
-        self._snapshot_at = self._log.end
+        self._snapshot_at, self._unsaved_records = self._log.end, 0
 
     # --- backlog and confirmations ------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class ServiceConfig:
     `gateway_users`: whose processes are gateways (api/admission.py); None: this user's and root's.
     `history_days`: how long ended orders, trades and cash are kept in the history; 0: for ever.
     `archive_after_s`: how long after its challenge window a batch's records stay in the log's own file; 0: for ever.
+    `snapshot_ticks`: between two snapshots, or fewer with many records in them (`pace.SNAPSHOT_RECORDS`).
     `work_lag_s`: when more work waits for L1 than it takes in that time, new risk is refused (docs/OPERATIONS.md).
     `children`: starts the process that talks to L1.
     `chain_id` and `verifying_contract`: what records are signed under without a deployment.
