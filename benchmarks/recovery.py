@@ -139,8 +139,7 @@ class Exchange:
         while (at_seq := self.engine.state.globals.seq) < records:
             # In pieces: a million signed orders at once would be memory that is measured below.
             count = min(64_000, -(-(records - at_seq) // 64) * 64)
-            nonce = done // len(signing)
-            raws = signed_orders(count, signing, listed, self.engine.state.domain, nonce)
+            raws = signed_orders(count, signing, listed, self.engine.state.domain, done)
             for start in range(0, count, self.orders):
                 submissions = [
                     Submission(

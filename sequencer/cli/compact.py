@@ -33,14 +33,14 @@ def compact(folder: Path, l1_url: str | None, deployment: Path, json_target: str
     from sequencer.node.folder import FolderHeld, only_process
 
     log = folder / LOG_FILE
-    if not log.exists():
-        raise fail(f"{folder}: no log in it: give the folder of a sequencer or a standby")
-    before = log.stat().st_size
     try:
         with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
             at = Deployment.load(deployment)
             at.check(rpc)
             last_final = int(ROLLUP.read(rpc, at.rollup, "last_final"))
+        if not log.exists():
+            raise fail(f"{folder}: no log in it: give the folder of a sequencer or a standby")
+        before = log.stat().st_size
         with contextlib.ExitStack() as held:
             with contextlib.suppress(FolderHeld):  # beside one that runs, which none may start meanwhile
                 held.enter_context(only_process(folder))

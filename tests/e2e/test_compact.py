@@ -59,6 +59,10 @@ async def before_and_after_the_window(folder: Path) -> None:
         assert not log._db.execute("SELECT 1 FROM ticks").fetchall()
         log.close()
         assert (await compacted(devnet))["moved_packs"] == 0
+        where = ["--l1", devnet.chain.url, "--deployment", str(folder / "deployment.json")]
+        result = await asyncio.to_thread(CliRunner().invoke, main, ["compact", str(folder), *where])
+        assert result.exit_code == 1
+        assert "no log in it: give the folder of a sequencer" in result.output.replace("\n", " ")
 
 
 @pytest.mark.timeout(300)

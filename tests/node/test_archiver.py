@@ -5,9 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from sequencer.cli import main
 from sequencer.engine.snapshots import recover
 from sequencer.log import packs, sqlite
 from sequencer.log.interface import Entry
@@ -177,9 +175,3 @@ def test_archiver__beside_a_writer__moves_what_is_old_and_posted_alone(
     shutil.rmtree(folder / "archive")
     assert never.look().packs == 0
     assert not (folder / "archive").exists()
-
-
-def test_command__without_a_log__says_whose_folder_it_wants(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["compact", str(tmp_path)])
-    assert result.exit_code == 1
-    assert "no log in it: give the folder of a sequencer or a standby" in result.output.replace("\n", " ")
