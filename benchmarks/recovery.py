@@ -23,6 +23,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,7 @@ def measure(folder: Path, params: Params, domain: bytes, snapshot_ticks: int) ->
     _, result["the same, no signature checked before"] = timed(recheck)
     at = max(1, log.end - snapshot_ticks)
     before = genesis()
-    for entry in list(log.read(0))[:at]:
+    for entry in islice(log.read(0), at):
         replay(before, entry, is_verified=True)
     shutil.rmtree(folder / "snapshots", ignore_errors=True)
     path, result["write a snapshot"] = timed(partial(save, folder / "snapshots", before, at))
