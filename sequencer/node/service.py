@@ -56,6 +56,7 @@ from sequencer.rollup.withdrawals import Withdrawals
 from sequencer.wire.rows import Batch as HistoryBatch
 
 SNAPSHOT_PATIENCE_S = 5.0  # at the end, for one that is being written
+YOUNG_MAX = 2_000  # objects that the collector has not looked at, at the end of a tick
 SWITCH_S = 0.0005  # Python gives the lock to another thread after so long, at the latest
 
 logger = logging.getLogger(__name__)
@@ -222,7 +223,7 @@ class Service:
         # What was recovered stays; the collector need not look at it again, nor after every few hundred records.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(10_000, 40, 100)  # a look at so many young objects is 2 to 3 ms
+        gc.set_threshold(50_000, 10, 100)  # where no ticks are; see `_on_tick`
         # The log's thread comes back from the disk while a tick is applied; acknowledgements wait for it.
         sys.setswitchinterval(SWITCH_S)
         await self.ipc.start(socket_path)
@@ -318,6 +319,10 @@ class Service:
         if told.events:
             self.ipc.broadcast(told.events)
         self.answers.release()
+        if (
+            gc.get_count()[0] > YOUNG_MAX
+        ):  # behind the acknowledgements, and while few of a tick's objects are alive
+            asyncio.get_running_loop().call_soon(gc.collect, 0)
 
     async def _on_lost(self, submissions: list[Submission], reason: str) -> None:
         """The log did not take a tick: takes the state back to the log, and refuses what waited.
