@@ -130,6 +130,7 @@ async def _stand_by(config: NodeConfig, stop: asyncio.Event) -> bool:
     waiting = StandbyConfig(
         of.folder, of.params, of.deployment, of.l1.confirmations, of.l1.caps, history_days=of.history_days
     )
+    of.children.prepare()  # to lead without delay
     service = StandbyService(waiting, of.l1_url, config.signer, of.l1.poll_s, of.gateway_users)
     click.echo(json.dumps({"standby": config.signer.address, "socket": config.socket}))
     return await service.run(config.socket, stop)
@@ -402,8 +403,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         with only_process(folder) as lock, contextlib.closing(Children(held=(lock,))) as children:
-            if not standby:
-                children.prepare()
+            children.prepare()
             check_stores(folder)
             signer = sequencer_key(keystore, devnet)
             at, params = checked_deployment(deployment, l1_url, params_path, devnet)

@@ -185,11 +185,17 @@ class Service:
             on_posted=self.pace.posted,
             on_rolled_back=self.roll_backs.note,
             on_deposed=self._step_down,
-            on_l1_time=self.clock.see_l1,
+            on_l1_time=self._see_l1,
             on_unverified=self.pace.verified,
         )
         how = (config.l1_url, config.deployment, signer, config.folder, config.l1)
         return L1Link(*how, handlers, self.recovery.epoch, config.children)
+
+    def _see_l1(self, time_s: int, ahead_max_s: int) -> None:
+        """L1 has said its time: a clock that has stopped for want of it goes at once."""
+        self.clock.see_l1(time_s, ahead_max_s)
+        if self.driver.metrics.clock_error:
+            self.driver.wake()
 
     def _wire_driver(self) -> None:
         driver = self.driver

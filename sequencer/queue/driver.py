@@ -179,6 +179,10 @@ class Driver:
         waited_s = 0.0 if oldest_ns is None else (self.clock.monotonic_ns() - oldest_ns) * 1e-9
         return max(0.0, self.config.tick_ms / 1000 - waited_s)
 
+    def wake(self) -> None:
+        """Has `run` tick soon: the clock may go again."""
+        self._arrived.set()
+
     def end(self) -> None:
         """Ends `run`. Submissions from now on may get no tick."""
         self._ending = True
@@ -194,12 +198,16 @@ class Driver:
                 now_s = self.clock.now_s()
             except ClockStopped as error:
                 if not self.metrics.clock_error:
-                    logger.critical("the ticks stop: %s", error)
+                    is_start = not self.metrics.ticks  # L1 has a moment to say its time
+                    logger.log(logging.INFO if is_start else logging.CRITICAL, "the ticks stop: %s", error)
                 self.metrics.clock_error = str(error)
                 self.on_stopped(self.intake.take(len(self.intake)), str(error))
                 return
             if self.metrics.clock_error:
-                logger.warning("the ticks go on: the time is %d", now_s)
+                is_start = not self.metrics.ticks
+                logger.log(
+                    logging.INFO if is_start else logging.WARNING, "the ticks go on: the time is %d", now_s
+                )
                 self.metrics.clock_error = ""
             self._look_at_place()
             if self._wanting_bytes:

@@ -98,7 +98,9 @@ def serve(read_from: BinaryIO, write_to: BinaryIO) -> int:
         return ORPHANED
     if not isinstance(begin, Begin):
         raise LineBroken(f"the first command is a {type(begin).__name__}, not Begin")
-    logging.basicConfig(level=begin.log_level, handlers=[_ToSequencer(reports)])
+    handler = _ToSequencer(reports)
+    handler.setFormatter(logging.Formatter("%(message)s"))  # the rest the sequencer adds
+    logging.basicConfig(level=begin.log_level, handlers=[handler])
     worker = L1Worker(begin, reports.send)
     threading.Thread(target=_listen, args=(read_from, worker), name="commands", daemon=True).start()
     try:

@@ -12,12 +12,14 @@ import pytest
 
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.follower import InboxMessage, RolledBack
+from sequencer.l1.poster import Posted, gas_of
 from sequencer.l1.sequencers import NEVER, Standing
 from sequencer.l1.signing import Signer
 from sequencer.rollup import l1_link
 from sequencer.rollup.l1_link import Children, L1Handlers, L1Link
 from sequencer.rollup.l1_messages import (
     FRAME_BYTES_MAX,
+    MESSAGES_MAX,
     PREFIX_BYTES,
     Begin,
     InboxPart,
@@ -26,6 +28,7 @@ from sequencer.rollup.l1_messages import (
     Logged,
     Look,
     Messages,
+    Notice,
     Now,
     SetSeen,
     Undone,
@@ -102,29 +105,36 @@ class Heard:
 
     def __init__(self) -> None:
         self.messages: list[InboxMessage] = []
+        self.notices: list[Notice] = []
+        self.posted: list[Posted] = []
+        self.deposed: list[tuple[str, bool]] = []
+        self.times: list[tuple[int, int]] = []
+        self.unverified = 0
+
+    def wait_for_check(self) -> None:
+        self.unverified += 1
 
     def handlers(self) -> L1Handlers:
-        def nothing(*_: object) -> None:
-            pass
-
         return L1Handlers(
             inbox_position=lambda: (0, bytes(32)),
             verified=lambda: 0,
             on_messages=self.messages.extend,
-            on_posted=nothing,
-            on_rolled_back=nothing,
-            on_deposed=nothing,
-            on_l1_time=nothing,
-            on_unverified=nothing,
+            on_posted=self.posted.extend,
+            on_rolled_back=self.notices.append,
+            on_deposed=lambda why, is_final: self.deposed.append((why, is_final)),
+            on_l1_time=lambda time_s, ahead_s: self.times.append((time_s, ahead_s)),
+            on_unverified=self.wait_for_check,
         )
 
 
-def link_to(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch, children: Children) -> L1Link:
+def link_to(
+    program: str, folder: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard | None = None
+) -> L1Link:
     """A link whose process runs this program."""
     monkeypatch.setattr(l1_link, "COMMAND", (sys.executable, "-c", program))
     monkeypatch.setattr(l1_link, "STOP_S", 0.5)
     monkeypatch.setattr(l1_link, "RESTART_FIRST_S", 0.05)
-    return L1Link(URL, deployment(), Signer(SECRET), folder, L1Config(), Heard().handlers(), 0, children)
+    return L1Link(URL, deployment(), Signer(SECRET), folder, L1Config(), (heard or Heard()).handlers())
 
 
 async def until(condition: object, what: str) -> None:
@@ -139,7 +149,7 @@ def test_process_that_reads_nothing__costs_a_bounded_number_of_bytes_and_is_ende
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def play() -> None:
-        link = link_to("import time; time.sleep(600)", tmp_path, monkeypatch, Children())
+        link = link_to("import time; time.sleep(600)", tmp_path, monkeypatch)
         link.start()
         await until(lambda: link.pid is not None and link._line is not None, "the process")
         assert link.pid is not None
@@ -169,7 +179,7 @@ def test_process_that_ends__is_told_and_another_begins(
     program: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def play() -> None:
-        link = link_to(program, tmp_path, monkeypatch, Children())
+        link = link_to(program, tmp_path, monkeypatch)
         link.start()
         await until(lambda: link.restarts >= 2, "a second end")
         assert f"the L1 process has ended ({told}" in link.last_error
@@ -180,6 +190,51 @@ def test_process_that_ends__is_told_and_another_begins(
     assert told in caplog.text
     assert "sEcReTkEy123" not in caplog.text
     assert SECRET.hex() not in caplog.text
+
+
+REPORTS = """
+import sys
+from sequencer.l1.follower import InboxMessage
+from sequencer.l1.poster import Posted
+from sequencer.rollup.l1_messages import *
+def say(one): sys.stdout.buffer.write(frame(one)); sys.stdout.buffer.flush()
+say(L1Time(77, 5))
+say(Messages([InboxMessage(n, bytes(900), bytes(32), n, "0x") for n in range(MESSAGES_MAX)]))
+for n in range(3): say(InboxPart([bytes([n]) * 100] * MESSAGES_MAX, []))
+say(InboxPart([], [Undone("key", 2, str(10**30), 9)]))
+say(BatchesPosted([Posted(3, "0x", 8, 9)]))
+say(IsDeposed("another leads", False))
+seen = SetSeen("a", "a", 1, ("a",), str(10**20), "1", 2, 3, "4", 5)
+say(Look(1, 6, "an error", seen, 0.0, 60, 4, True, 7, 2, 1000, str(10**30), str(10**9), 3, 11, 12, 13))
+sys.stdin.buffer.read()
+"""
+
+
+def test_reports__of_every_kind_and_size__are_taken_and_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        heard = Heard()
+        link = link_to(REPORTS, tmp_path, monkeypatch, heard)
+        link.start()
+        await until(lambda: link.looks, "the last report")
+        assert heard.times == [(77, 5)]
+        assert [one.index for one in heard.messages] == list(range(MESSAGES_MAX))
+        (notice,) = heard.notices
+        assert notice.events == [RolledBack("key", 2, 10**30, 9)]
+        assert notice.inbox == [bytes([n]) * 100 for n in range(3) for _ in range(MESSAGES_MAX)]
+        assert heard.posted == [Posted(3, "0x", 8, 9)]
+        assert heard.deposed == [("another leads", False)]
+        assert heard.unverified == 1
+        assert (link.last_error, link.next_on_l1, link.hears, link.unverified) == ("an error", 4, True, 7)
+        assert (link.posted, link.gas_used, link.blob_gas_used, link.bytes_posted) == (3, 11, 12, 13)
+        assert link.standing == Standing("a", "a", 1, ("a",), 10**20, 1, 2, 3, 4, 5)
+        assert link.unseen_s() == pytest.approx(time.monotonic(), abs=5)
+        assert link.head_age_s() == pytest.approx(time.time() - 60, abs=5)
+        assert link.can_pay(500) == (10**30, 10**9 * gas_of(3, 1_500, False))
+        await link.stop()
+
+    asyncio.run(play())
 
 
 def test_child__that_was_made_ready__is_the_first_one_taken_and_holds_what_it_was_given(

@@ -2,7 +2,8 @@
 
 The rest of the arguments are the node's. The point is reached by wrapping what stands there, from here: the node knows
 nothing of it. COUNT says at which passage of the point the process ends. A point of the L1 process is reached there, in
-`python -m tests.simulation.faulty_node POINT COUNT` that the node starts in its place; it ends the node, too.
+`python -m tests.simulation.faulty_node POINT COUNT` that the node starts in its place; it ends the node, too, unless
+POINT ends with ALONE.
 """
 
 import os
@@ -101,14 +102,15 @@ POINTS_OF_L1: dict[str, tuple[Callable[[Fuse], None], int]] = {
     **{f"transaction manager: {step}": (txmgr_step(step), 2) for step in TXMGR_STEPS},
 }
 POINTS |= POINTS_OF_L1
+ALONE = ", the L1 process alone"
 
 if __name__ == "__main__":
     point, count, arguments = sys.argv[1], sys.argv[2], sys.argv[3:]
-    is_node = bool(arguments)
-    if is_node and point in POINTS_OF_L1:
+    is_node, is_alone, at = bool(arguments), point.endswith(ALONE), point.removesuffix(ALONE)
+    if is_node and at in POINTS_OF_L1:
         l1_link.COMMAND = (sys.executable, "-m", "tests.simulation.faulty_node", point, count)  # type: ignore[misc]
     else:
-        POINTS[point][0](Fuse(int(count), os.getpid() if is_node else os.getppid()))
+        POINTS[at][0](Fuse(int(count), os.getpid() if is_node or is_alone else os.getppid()))
     if is_node:
         node.main(arguments, prog_name="faulty_node")
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sequencer.local.devnet import devnet_key
+from tests.simulation.faulty_node import ALONE
 from tests.simulation.kill import posts
 from tests.simulation.test_node import refused
 from tests.simulation.test_outage import TRADERS, Orders, trading
@@ -40,9 +41,9 @@ async def gone(pid: int, within_s: float) -> None:
         await asyncio.sleep(0.01)
 
 
-async def started(world: World, folder: str) -> tuple[Node, Client, Orders, int]:
+async def started(world: World) -> tuple[Node, Client, Orders, int]:
     """A node that trades and has posted, and its L1 process."""
-    node = world.start_node(folder=world.folder / folder, socket=world.folder / f"{folder}.sock")
+    node = world.start_node()
     client = await node.connect()
     assert client is not None, world.log_tail()
     orders = await trading(world, client)
@@ -61,7 +62,7 @@ async def all_posted(client: Client) -> None:
 
 def test_l1_process__through_signals_and_death__posts_each_batch_once(world: World) -> None:
     async def play() -> None:
-        node, client, orders, pid = await started(world, "sequencer")
+        node, client, orders, pid = await started(world)
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
         assert devnet_key(0).hex().encode() not in command
         assert devnet_key(0).hex() not in world.log_tail(10**9)
@@ -120,3 +121,35 @@ def test_l1_process__through_signals_and_death__posts_each_batch_once(world: Wor
         assert set(posts(world).values()) == {1}
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("step", ["nonce stored", "after sending"])
+def test_l1_process__that_dies_between_two_writes__is_followed_by_one_that_sends_the_same(
+    tmp_path: Path, step: str
+) -> None:
+    world = World.build(tmp_path, TRADERS)
+
+    async def play() -> None:
+        node = world.start_node(fault=(f"transaction manager: {step}{ALONE}", 2))
+        client = await node.connect()
+        assert client is not None, world.log_tail()
+        orders = await trading(world, client)
+        while (await client.ask("status"))["l1_restarts"] < 2:  # each one dies at its second transaction
+            assert await orders.send(2) == [0] * 2
+            await asyncio.sleep(0.05)
+        at = (await client.ask("status"))["batches_stored"]
+        client.close()
+        assert await asyncio.to_thread(node.terminate) == 0
+
+        node = world.start_node()
+        client = await node.connect()
+        assert client is not None, world.log_tail()
+        await client.until(lambda one: one["batches_posted"] >= at > 2, PATIENCE_S, "all to be posted")
+        client.close()
+        assert await asyncio.to_thread(node.terminate) == 0
+        assert set(posts(world).values()) == {1}
+
+    try:
+        asyncio.run(play())
+    finally:
+        world.stop()

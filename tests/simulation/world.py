@@ -279,8 +279,8 @@ class Client:
     async def l1_seen(self) -> dict[str, Any]:
         """The status, once the sequencer has looked at L1 as it is now, and been through with it."""
         before = await self.ask("status")
-        wanted = before["l1_looks"] + 2  # the first may have begun before
-        return await self.until(lambda one: one["l1_looks"] >= wanted, 60, "two looks at L1")
+        wanted = before["l1_looks"] + 3  # two may have begun before, of which one is not reported yet
+        return await self.until(lambda one: one["l1_looks"] >= wanted, 60, "three looks at L1")
 
     async def answer(self, timeout_s: float = 60.0) -> tuple[bytes, bool, dict[str, Any]]:
         """The next answer to a submission."""
