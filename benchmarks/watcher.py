@@ -98,6 +98,8 @@ def posted(state: State, segments: list[list[bytes]]) -> PostedBatch:
         inbox_count=g.inbox_count,
         inbox_hash=g.inbox_hash,
         work=g.work,
+        tick=g.tick,
+        ticks=sum(batches.ticks_in(records) for records in segments),
         payload=payload,
         block_number=1,
         block_hash="",
@@ -195,9 +197,10 @@ def kinds(
                 continue
             state.epoch += 1  # as a RISK would
             payload = batches.encode([Segment(bytes(32), scene.records)])
+            ticks = batches.ticks_in(scene.records)
             before = state.globals.work
             begun = time.process_time()
-            (segment,) = batches.decode(payload, 1)
+            (segment,) = batches.decode(payload, 1, ticks)
             for raw in segment.records:
                 told = apply(state, raw)
             state.root()

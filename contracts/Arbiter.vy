@@ -43,6 +43,7 @@ struct End:
     posted_at: uint256
     rolled_back_at: uint256
     work: uint256
+    tick: uint256
 
 
 interface IRollup:
@@ -63,7 +64,12 @@ interface IInbox:
 
 interface IDataSource:
     def segment(
-        data_root: bytes32, elements: uint256, segments: uint256, index: uint256, proof: Bytes[batch.PROOF_BYTES_MAX]
+        data_root: bytes32,
+        elements: uint256,
+        segments: uint256,
+        ticks: uint256,
+        index: uint256,
+        proof: Bytes[batch.PROOF_BYTES_MAX],
     ) -> batch.Segment: view
 
 
@@ -94,19 +100,19 @@ KEY_GLOBAL: constant(uint256) = 0
 HEAD_BYTES: constant(uint256) = 196  # of a message to a verifier, before the witness words
 
 CHECK_SEGMENT: constant(bytes4) = method_id(
-    "check_segment((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256,bytes32,bytes,bytes)",
+    "check_segment((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256,uint256,uint256),uint256,bytes32,bytes,bytes)",
     output_type=bytes4,
 )
 CHECK_FORM: constant(bytes4) = method_id(
-    "check_form((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256,bytes)",
+    "check_form((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256,uint256,uint256),uint256,bytes)",
     output_type=bytes4,
 )
 CHECK_HEADER: constant(bytes4) = method_id(
-    "check_header((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256[6],uint256,bytes32[])",
+    "check_header((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256,uint256,uint256),uint256[6],uint256,bytes32[])",
     output_type=bytes4,
 )
 CHECK_LATE: constant(bytes4) = method_id(
-    "check_late((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256),uint256)",
+    "check_late((uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256,uint256,uint256),uint256)",
     output_type=bytes4,
 )
 APPLY: constant(bytes4) = method_id("apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)", output_type=bytes4)
@@ -406,7 +412,7 @@ def check_segment(
         size: uint256 = batch._layout(batch._kind(segment.records[element]))[0]
         # The message is sent as it stands in the witness: writing it anew would cost the memory once more.
         assert (
-            keccak256(slice(witness, at, HEAD_BYTES)) == self._head_hash(root, segment, element, size)
+            keccak256(slice(witness, at, HEAD_BYTES)) == batch._head_hash(APPLY, root, segment, element, size)
         ), "arbiter: message is not about this record"
         result: Bytes[64] = raw_call(
             self._verifier(batch._kind(segment.records[element])), slice(witness, at, length), max_outsize=64
@@ -436,7 +442,7 @@ def check_form(header: batch.Header, index: uint256, proof: Bytes[batch.PROOF_BY
     @param proof For the data source.
     """
     segment: batch.Segment = self._segment(header, index, proof)
-    area: uint256 = header.elements - batch._tables(header.segments)
+    area: uint256 = header.elements - batch._tables(header.segments, header.ticks)
     return Verdict(
         fraud=not self._is_well_formed(segment)
         or (unsafe_add(index, 1) == header.segments and segment.end != area),
@@ -453,8 +459,8 @@ def check_header(
     header: batch.Header, words: uint256[6], bitmap: uint256, siblings: DynArray[bytes32, cmap.PATH_MAX]
 ) -> Verdict:
     """
-    @notice Compares a header with GLOBAL under its post-root. Fraud is another time, inbox count, inbox hash, work or
-            next sequence number. The header's inbox hash is the Inbox's own: Rollup has put it there.
+    @notice Compares a header with GLOBAL under its post-root. Fraud is another time, tick, inbox count, inbox hash, work
+            or next sequence number. The header's inbox hash is the Inbox's own: Rollup has put it there.
     @param header Of a posted batch that is not final.
     @param words Of GLOBAL.
     @param bitmap Branch bits of GLOBAL's path.
@@ -469,6 +475,7 @@ def check_header(
         or words[2] & constants.U40_MAX != header.inbox_count
         or convert(words[1], bytes32) != header.inbox_hash
         or (words[2] >> 168) & constants.U48_MAX != header.work
+        or (words[0] >> 72) & constants.U40_MAX != header.tick
     )
     return Verdict(
         fraud=fraud,
@@ -506,6 +513,16 @@ def check_late(header: batch.Header, index: uint256) -> Verdict:
         challenge_id=self._id(header, CHECK_LATE, 0),
         root=empty(bytes32),
     )
+
+
+@external
+@view
+@reentrant
+def verifier_of(kind: uint256) -> address:
+    """
+    @notice Who executes records of a kind (one byte).
+    """
+    return self._verifier(kind)
 
 
 @internal
@@ -564,7 +581,7 @@ def _segment(header: batch.Header, index: uint256, proof: Bytes[batch.PROOF_BYTE
     """
     self._check_posted(header)
     return staticcall IDataSource(data_source).segment(
-        header.data_root, header.elements, header.segments, index, proof
+        header.data_root, header.elements, header.segments, header.ticks, index, proof
     )
 
 
@@ -589,24 +606,6 @@ def _is_well_formed(segment: batch.Segment) -> bool:
         element = unsafe_add(element, size)  # <= 42 * 4
         weights = unsafe_add(weights, weight)  # <= 42 * 31
     return element == elements and weights <= batch.SEGMENT_WEIGHT_MAX
-
-
-@internal
-@pure
-def _head_hash(root: bytes32, segment: batch.Segment, first: uint256, size: uint256) -> bytes32:
-    """
-    @notice Hash of the head of the message about the record of `size` elements that begins at element `first`.
-    """
-    words: uint256[batch.RECORD_ELEMENTS_MAX] = empty(uint256[batch.RECORD_ELEMENTS_MAX])
-    for i: uint256 in range(size, bound=batch.RECORD_ELEMENTS_MAX):
-        element: uint256 = segment.records[unsafe_add(first, i)]
-        # 31 bytes at byte 31 * i of the four words: the rest of word i, and the front of the word before.
-        words[i] = element << (8 * (i + 1))
-        if i > 0:
-            words[unsafe_sub(i, 1)] |= element >> (248 - 8 * i)
-    return keccak256(
-        concat(APPLY, abi_encode(root, size * batch.ELEMENT_BYTES, words[0], words[1], words[2], words[3]))
-    )
 
 
 @internal

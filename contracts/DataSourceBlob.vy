@@ -28,8 +28,8 @@ MODULUS: constant(uint256) = 524358751751261904794477405081859658376905525005276
 MODEXP: constant(address) = 0x0000000000000000000000000000000000000005
 POINT_EVALUATION: constant(address) = 0x000000000000000000000000000000000000000A
 POINT_EVALUATION_GAS: constant(uint256) = 50_000
-PROOF_HEAD: constant(uint256) = 164  # calldata position of the proof's length: selector and 5 words
-PROOF_START: constant(uint256) = 196
+PROOF_HEAD: constant(uint256) = 196  # calldata position of the proof's length: selector and 6 words
+PROOF_START: constant(uint256) = 228
 
 
 # Where the reader stands: the open blob (its number + 1; 0 = none), where in calldata its commitment and the next part of
@@ -45,17 +45,23 @@ struct Reader:
 @view
 @reentrant
 def segment(
-    data_root: bytes32, elements: uint256, segments: uint256, index: uint256, proof: Bytes[batch.PROOF_BYTES_MAX]
+    data_root: bytes32,
+    elements: uint256,
+    segments: uint256,
+    ticks: uint256,
+    index: uint256,
+    proof: Bytes[batch.PROOF_BYTES_MAX],
 ) -> batch.Segment:
     """
-    @notice What the payload of `elements` elements under `data_root` says about segment `index` of `segments`.
+    @notice What the payload of `elements` elements under `data_root`, with so many ticks, says about segment `index` of
+            `segments`.
     @dev Records are opened only where the tables give a segment some, inside the payload and at most as many as its
          weight can let in; otherwise the list is empty, and the offsets alone are the fraud.
     """
     # The compiler has checked the length, wherever the offset points; this makes that the place that is read here.
     assert convert(slice(msg.data, PROOF_HEAD - 32, 32), uint256) == PROOF_HEAD - 4, "data: calldata is not canonical"
     assert index < segments, "data: no such segment"
-    tables: uint256 = batch._tables(segments)
+    tables: uint256 = batch._tables(segments, ticks)
     assert tables <= elements, "data: tables exceed the payload"
     reader: Reader = self._hashes(data_root, elements, PROOF_START + len(proof))
     found: batch.Segment = empty(batch.Segment)
@@ -89,6 +95,31 @@ def segment(
             element = unsafe_add(element, 1)  # <= elements
     assert reader.next == reader.end, "data: surplus proof"
     return found
+
+
+@external
+@view
+@reentrant
+def tick_id(
+    data_root: bytes32,
+    elements: uint256,
+    segments: uint256,
+    ticks: uint256,
+    index: uint256,
+    proof: Bytes[batch.PROOF_BYTES_MAX],
+) -> uint256:
+    """
+    @notice What the payload says of the header of its tick `index`: 31 bytes, right-aligned.
+    @param proof The versioned hashes, and the element with its opening.
+    """
+    assert convert(slice(msg.data, PROOF_HEAD - 32, 32), uint256) == PROOF_HEAD - 4, "data: calldata is not canonical"
+    assert index < ticks, "data: no such tick"
+    assert batch._tables(segments, ticks) <= elements, "data: tables exceed the payload"
+    reader: Reader = self._hashes(data_root, elements, PROOF_START + len(proof))
+    word: uint256 = 0
+    reader, word = self._element(reader, batch._ids(segments) + index)
+    assert reader.next == reader.end, "data: surplus proof"
+    return word
 
 
 @internal

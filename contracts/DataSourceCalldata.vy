@@ -21,8 +21,8 @@ from lib import batch
 # Where a Rollup takes the payloads that this source shows.
 in_blobs: public(constant(bool)) = False
 
-PROOF_HEAD: constant(uint256) = 164  # calldata position of the proof's length: selector and 5 words
-PROOF_START: constant(uint256) = 196
+PROOF_HEAD: constant(uint256) = 196  # calldata position of the proof's length: selector and 6 words
+PROOF_START: constant(uint256) = 228
 
 
 # Where the reader stands: the open chunk (its number + 1; 0 = none), where in calldata it and the next begin, and where
@@ -38,10 +38,16 @@ struct Reader:
 @view
 @reentrant
 def segment(
-    data_root: bytes32, elements: uint256, segments: uint256, index: uint256, proof: Bytes[batch.PROOF_BYTES_MAX]
+    data_root: bytes32,
+    elements: uint256,
+    segments: uint256,
+    ticks: uint256,
+    index: uint256,
+    proof: Bytes[batch.PROOF_BYTES_MAX],
 ) -> batch.Segment:
     """
-    @notice What the payload of `elements` elements under `data_root` says about segment `index` of `segments`.
+    @notice What the payload of `elements` elements under `data_root`, with so many ticks, says about segment `index` of
+            `segments`.
     @dev Records are opened only where the tables give a segment some, inside the payload and at most as many as its
          weight can let in; otherwise the list is empty, and the offsets alone are the fraud.
     """
@@ -49,7 +55,7 @@ def segment(
     assert convert(slice(msg.data, PROOF_HEAD - 32, 32), uint256) == PROOF_HEAD - 4, "data: calldata is not canonical"
     # Rollup has bounded elements by 3,936 and the tables by elements; a header of its making passes.
     assert index < segments, "data: no such segment"
-    tables: uint256 = batch._tables(segments)
+    tables: uint256 = batch._tables(segments, ticks)
     assert tables <= elements, "data: tables exceed the payload"
     depth: uint256 = self._depth(elements)
     reader: Reader = Reader(chunk=0, at=0, next=PROOF_START, end=PROOF_START + len(proof))
@@ -79,6 +85,31 @@ def segment(
             element = unsafe_add(element, 1)  # <= elements
     assert reader.next == reader.end, "data: surplus proof"
     return found
+
+
+@external
+@view
+@reentrant
+def tick_id(
+    data_root: bytes32,
+    elements: uint256,
+    segments: uint256,
+    ticks: uint256,
+    index: uint256,
+    proof: Bytes[batch.PROOF_BYTES_MAX],
+) -> uint256:
+    """
+    @notice What the payload says of the header of its tick `index`: 31 bytes, right-aligned.
+    @param proof The chunk that holds it, and its path.
+    """
+    assert convert(slice(msg.data, PROOF_HEAD - 32, 32), uint256) == PROOF_HEAD - 4, "data: calldata is not canonical"
+    assert index < ticks, "data: no such tick"
+    assert batch._tables(segments, ticks) <= elements, "data: tables exceed the payload"
+    reader: Reader = Reader(chunk=0, at=0, next=PROOF_START, end=PROOF_START + len(proof))
+    element: uint256 = batch._ids(segments) + index
+    reader = self._open(reader, element, data_root, self._depth(elements))
+    assert reader.next == reader.end, "data: surplus proof"
+    return self._element(reader, element)
 
 
 @internal

@@ -65,9 +65,10 @@ struct End:
     posted_at: uint256  # seconds
     rolled_back_at: uint256  # when a batch had last been rolled back by then, seconds; 0: none had
     work: uint256  # of GLOBAL
+    tick: uint256  # of GLOBAL
 
 
-ARGUMENTS: constant(uint256) = 11  # of post and of post_blobs
+ARGUMENTS: constant(uint256) = 12  # of post and of post_blobs
 PAYLOAD_HEAD: constant(uint256) = 4 + 32 * ARGUMENTS  # calldata position of the payload's length
 PAYLOAD_START: constant(uint256) = PAYLOAD_HEAD + 32
 BLOBS_MAX: constant(uint256) = 6  # of one transaction (EIP-7594)
@@ -104,6 +105,8 @@ event BatchPosted:
     inbox_count: uint256
     inbox_hash: bytes32
     work: uint256
+    tick: uint256
+    ticks: uint256
     header_hash: bytes32
 
 
@@ -133,6 +136,13 @@ _ends: HashMap[uint256, uint256]
 # Since when there is silence behind a batch (see unserved_since), seconds, 32 bits each, 8 batches a word, the first lowest.
 # Written by the constructor and post.
 _unserved: HashMap[uint256, uint256]
+# Tick of GLOBAL after a batch, 64 bits each, 4 batches a word, the first lowest. Written by the constructor and post.
+_ticks: HashMap[uint256, uint256]
+# The last roll-back: 0..63 when, seconds; 64..127 the last tick that it left standing; 128..255 how many there were with it.
+# 0: none. One word, for a challenge pays for each. Written by roll_back: what it has untaken gets a new time to be taken.
+_last_roll_back: uint256
+# Those before it, likewise; [0] is the first. Written by roll_back.
+_roll_backs: HashMap[uint256, uint256]
 # What the next batch may cost a watcher: 0..63 units that were left by the last one, 64..95 when it was posted (s). A
 # roll-back gives nothing back, because watchers have done the work: a liar could post the heaviest batch again and again
 # in one block. Written by the constructor and post.
@@ -143,8 +153,6 @@ arbiter: public(address)
 in_blobs: public(bool)
 # When freeze ended posting, seconds; 0: it has not. Written once by freeze.
 frozen_at: public(uint256)
-# When a batch was last rolled back, seconds. Written by roll_back: what it has untaken gets a new time to be taken.
-rolled_back_at: public(uint256)
 
 
 @deploy
@@ -228,6 +236,7 @@ def post(
     inbox_count: uint256,
     inbox_hash: bytes32,
     work: uint256,
+    tick: uint256,
     payload: Bytes[payloads.PAYLOAD_BYTES_MAX],
 ):
     """
@@ -245,10 +254,13 @@ def post(
     @param inbox_count GLOBAL inbox count after the batch.
     @param inbox_hash GLOBAL inbox hash after the batch: the Inbox's own after that many messages.
     @param work GLOBAL work after the batch; what it has grown by must be in the budget.
-    @param payload Elements of 31 bytes: roots, one a segment; end offsets, ten an element; records.
+    @param tick GLOBAL tick after the batch; the payload has an id of a header for each that has begun in it.
+    @param payload Elements of 31 bytes: roots, one a segment; end offsets, ten an element; ids of ticks' headers; records.
     @custom:kill The leader alone; who else could post could fill the chain with garbage.
     """
-    self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, work, 0)
+    self._post(
+        batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, work, tick, 0
+    )
 
 
 @external
@@ -263,6 +275,7 @@ def post_blobs(
     inbox_count: uint256,
     inbox_hash: bytes32,
     work: uint256,
+    tick: uint256,
     elements: uint256,
 ):
     """
@@ -273,7 +286,9 @@ def post_blobs(
     """
     assert len(msg.data) == PAYLOAD_HEAD, "rollup: calldata is not canonical"
     assert elements > 0, "rollup: payload shorter than its tables"
-    self._post(batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, work, elements)
+    self._post(
+        batch_id, pre_root, post_root, segments, records, first_seq, time, inbox_count, inbox_hash, work, tick, elements
+    )
 
 
 @external
@@ -289,7 +304,12 @@ def roll_back(batch_id: uint256, challenger: address) -> (address, uint256):
     self._check_known(batch_id)
     assert not self._is_final(batch_id), "rollup: batch is final"  # genesis is
     self.next_batch = batch_id
-    self.rolled_back_at = block.timestamp
+    last: uint256 = self._last_roll_back
+    count: uint256 = last >> 128
+    if count > 0:
+        self._roll_backs[unsafe_sub(count, 1)] = last
+    tick: uint256 = self._tick(unsafe_sub(batch_id, 1))  # batch_id >= 1
+    self._last_roll_back = block.timestamp | (tick << 64) | (unsafe_add(count, 1) << 128)
     poster: address = empty(address)
     slashed: uint256 = 0
     paid: uint256 = 0
@@ -311,7 +331,7 @@ def freeze(index: uint256):
     assert self.frozen_at == 0, "rollup: frozen"
     why: uint256 = SILENCE
     if block.timestamp <= self._last_sign() + silence_max_s:
-        assert block.timestamp > self.rolled_back_at + staticcall IInbox(inbox).delay_max_s(), "rollup: time to post again"
+        assert block.timestamp > self._rolled_back_at() + staticcall IInbox(inbox).delay_max_s(), "rollup: time to post again"
         assert staticcall IInbox(inbox).overdue(self._tip_inbox_count(), index), "rollup: nothing is overdue"
         why = OVERDUE
     self.frozen_at = block.timestamp
@@ -366,7 +386,7 @@ def unserved_since() -> (uint256, uint256):
     """
     last: uint256 = unsafe_sub(self.next_batch, 1)  # next_batch >= 1
     since: uint256 = (self._unserved[last >> 3] >> ((last & 7) << 5)) & constants.U32_MAX
-    return max(since, self.rolled_back_at), self._epoch(last)
+    return max(since, self._rolled_back_at()), self._epoch(last)
 
 
 @external
@@ -411,7 +431,53 @@ def end(batch_id: uint256) -> End:
         posted_at=(word >> 112) & constants.U32_MAX,
         rolled_back_at=(word >> 144) & constants.U32_MAX,
         work=word >> 208,
+        tick=self._tick(batch_id),
     )
+
+
+@external
+@view
+@reentrant
+def tip_tick() -> uint256:
+    """
+    @notice The last tick that has begun in a batch.
+    """
+    return self._tick(unsafe_sub(self.next_batch, 1))  # next_batch >= 1
+
+
+@external
+@view
+@reentrant
+def roll_back_at(i: uint256) -> (uint256, uint256):
+    """
+    @notice When roll-back `i` of `roll_backs` was, seconds, and the last tick that it left standing.
+    """
+    word: uint256 = self._last_roll_back
+    count: uint256 = word >> 128
+    assert i < count, "rollup: no such roll-back"
+    if unsafe_add(i, 1) < count:
+        word = self._roll_backs[i]
+    return word & constants.U64_MAX, (word >> 64) & constants.U64_MAX
+
+
+@external
+@view
+@reentrant
+def roll_backs() -> uint256:
+    """
+    @notice How many roll-backs there have been.
+    """
+    return self._last_roll_back >> 128
+
+
+@external
+@view
+@reentrant
+def rolled_back_at() -> uint256:
+    """
+    @notice When a batch was last rolled back, seconds; 0: none was.
+    """
+    return self._rolled_back_at()
 
 
 @external
@@ -478,6 +544,7 @@ def _post(
     inbox_count: uint256,
     inbox_hash: bytes32,
     work: uint256,
+    tick: uint256,
     blob_elements: uint256,
 ):
     """
@@ -503,14 +570,17 @@ def _post(
     assert inbox_hash == staticcall IInbox(inbox).hash_at(inbox_count), "rollup: inbox hash is not the inbox's"
 
     assert self.in_blobs == (blob_elements > 0), "rollup: payload is not where the arbiter looks"
+    last_tick: uint256 = self._tick(unsafe_sub(batch_id, 1))
+    assert tick >= last_tick, "rollup: tick falls"
+    ticks: uint256 = unsafe_sub(tick, last_tick)
     elements: uint256 = blob_elements
     data_root: bytes32 = empty(bytes32)
     if blob_elements > 0:
-        self._check_counts(elements, segments, records)
+        self._check_counts(elements, segments, records, ticks)
         data_root = self._blob_root(elements)
     else:
         length: uint256 = payloads._word(PAYLOAD_HEAD)
-        self._check_payload(length, post_root, segments, records)
+        self._check_payload(length, post_root, segments, records, ticks)
         elements = length // payloads.ELEMENT_BYTES
         data_root = payloads._data_root(PAYLOAD_START, length)
     header: payloads.Header = payloads.Header(
@@ -526,6 +596,8 @@ def _post(
         inbox_count=inbox_count,
         inbox_hash=inbox_hash,
         work=work,
+        tick=tick,
+        ticks=ticks,
     )
     header_hash: bytes32 = payloads._header_hash(header)
     self._spend(work, end >> 208, blob_elements)
@@ -538,13 +610,15 @@ def _post(
         | (time << 40)
         | (inbox_count << 72)
         | (block.timestamp << 112)
-        | (self.rolled_back_at << 144)
+        | (self._rolled_back_at() << 144)
         | (epoch << 176)
         | (work << 208)
     )
     place: uint256 = (batch_id & 7) << 5
     times: uint256 = self._unserved[batch_id >> 3] & ~(constants.U32_MAX << place)  # what is there was rolled back
     self._unserved[batch_id >> 3] = times | (staticcall IInbox(inbox).unserved_since(inbox_count) << place)
+    place = (batch_id & 3) << 6
+    self._ticks[batch_id >> 2] = (self._ticks[batch_id >> 2] & ~(constants.U64_MAX << place)) | (tick << place)
     self._roots[batch_id] = post_root
     self._header_hashes[batch_id] = header_hash
     self.next_batch = unsafe_add(batch_id, 1)  # one a transaction: cannot reach 2^256
@@ -561,6 +635,8 @@ def _post(
         inbox_count=inbox_count,
         inbox_hash=inbox_hash,
         work=work,
+        tick=tick,
+        ticks=ticks,
         header_hash=header_hash,
     )
 
@@ -593,7 +669,7 @@ def _allowed() -> uint256:
 
 @internal
 @view
-def _check_payload(length: uint256, post_root: bytes32, segments: uint256, records: uint256):
+def _check_payload(length: uint256, post_root: bytes32, segments: uint256, records: uint256, ticks: uint256):
     """
     @notice Checks the form of the calldata and the payload's tables against the header.
     @dev Vyper has checked length <= PAYLOAD_BYTES_MAX when it decoded the argument, wherever its offset points; the
@@ -611,7 +687,7 @@ def _check_payload(length: uint256, post_root: bytes32, segments: uint256, recor
         assert last_word & (max_value(uint256) >> (rest << 3)) == 0, "rollup: padding is not zero"
     assert length % payloads.ELEMENT_BYTES == 0, "rollup: payload is not whole elements"
     elements: uint256 = length // payloads.ELEMENT_BYTES  # <= 3936
-    tables: uint256 = self._check_counts(elements, segments, records)
+    tables: uint256 = self._check_counts(elements, segments, records, ticks)
 
     last: uint256 = segments - 1
     root_position: uint256 = PAYLOAD_START + last * payloads.ELEMENT_BYTES
@@ -627,13 +703,14 @@ def _check_payload(length: uint256, post_root: bytes32, segments: uint256, recor
 
 @internal
 @pure
-def _check_counts(elements: uint256, segments: uint256, records: uint256) -> uint256:
+def _check_counts(elements: uint256, segments: uint256, records: uint256, ticks: uint256) -> uint256:
     """
-    @notice Checks that a payload of so many elements can hold so many segments and records; elements of its tables.
+    @notice Checks that a payload of so many elements can hold so many segments, records and ticks; elements of its tables.
     """
     assert segments > 0, "rollup: no segment"
     assert segments <= elements, "rollup: payload shorter than its tables"  # keeps what follows from overflow
-    tables: uint256 = payloads._tables(segments)
+    assert ticks <= records, "rollup: more ticks than records"
+    tables: uint256 = payloads._tables(segments, min(ticks, elements))
     assert tables <= elements, "rollup: payload shorter than its tables"
     # A record has at least one element, a segment at least one record.
     assert segments <= records and records <= elements - tables, "rollup: record count does not fit"
@@ -671,6 +748,24 @@ def _tip_inbox_count() -> uint256:
 
 @internal
 @view
+def _rolled_back_at() -> uint256:
+    """
+    @notice When a batch was last rolled back, seconds; 0: none was.
+    """
+    return self._last_roll_back & constants.U64_MAX
+
+
+@internal
+@view
+def _tick(batch_id: uint256) -> uint256:
+    """
+    @notice Tick of GLOBAL after a known batch.
+    """
+    return (self._ticks[batch_id >> 2] >> ((batch_id & 3) << 6)) & constants.U64_MAX
+
+
+@internal
+@view
 def _posted_at(batch_id: uint256) -> uint256:
     """
     @notice When a known batch was posted, seconds.
@@ -693,7 +788,7 @@ def _last_sign() -> uint256:
     """
     @notice When a batch was last posted or rolled back, seconds.
     """
-    return max(self._posted_at(unsafe_sub(self.next_batch, 1)), self.rolled_back_at)  # next_batch >= 1
+    return max(self._posted_at(unsafe_sub(self.next_batch, 1)), self._rolled_back_at())  # next_batch >= 1
 
 
 @internal

@@ -25,8 +25,12 @@
 @custom:kill A leader that stops is taken over from; it keeps its bond, which it can withdraw a challenge window after its
         lead. Anybody with the bond can become a member, and leader when its turn comes: then it orders, and may delay, but
         a wrong root costs it the bond. Members cannot remove each other. The rollup slashes, when the arbiter rolls a batch
-        back. The deployer names the rollup, once. Nobody else has any privilege; nothing can be upgraded.
+        back; the judge of receipts slashes who has broken one. The deployer names both, once. Nobody else has any
+        privilege; nothing can be upgraded.
 """
+
+
+from lib import receipts
 
 
 interface IRollup:
@@ -36,12 +40,18 @@ interface IRollup:
     def unserved_since() -> (uint256, uint256): view
 
 
+interface IJudge:
+    def sequencers() -> address: view
+
+
 MEMBERS_MAX: constant(uint256) = 16
 PAID_EIGHTHS: constant(uint256) = 3  # of a slashed bond: two go to who reveals, one to the oldest commitment (Arbiter)
 # The least bond: the dearest challenge has 8,000,000 gas, of a bond's quarter; a copied one costs its maker 5,000,000 at
 # most, of an eighth. Both are paid for up to 25 gwei; docs/SECURITY.md has the table.
 CHALLENGES_GAS: constant(uint256) = 40_000_000
 CHALLENGES_GAS_PRICE: constant(uint256) = 25 * 10**9  # wei
+U128_MAX: constant(uint256) = 2**128 - 1
+KEY_TYPE: constant(bytes32) = keccak256("fairstrike receipt key")
 BURN: constant(address) = 0x000000000000000000000000000000000000dEaD
 
 bond_min: public(immutable(uint256))  # wei
@@ -51,6 +61,21 @@ rollup_setter: public(immutable(address))
 
 event RollupSet:
     rollup: indexed(address)
+
+
+event JudgeSet:
+    judge: indexed(address)
+
+
+event ReceiptKeySet:
+    member: indexed(address)
+    key: indexed(address)
+
+
+event Held:
+    member: indexed(address)
+    amount: uint256
+    until: uint256
 
 
 event Joined:
@@ -80,6 +105,15 @@ event Slashed:
 
 # Whose batches these are. Written once by set_rollup; without the "once", the deployer could take the bonds.
 rollup: public(address)
+# Who judges receipts. Written once by set_judge; without the "once", the deployer could take the bonds.
+judge: public(address)
+# Whose receipt key an address is, for good: what it has signed binds that member. Written by set_receipt_key.
+member_of_key: public(HashMap[address, address])
+# The key under which a member signs its receipts now. Written by set_receipt_key.
+receipt_key_of: public(HashMap[address, address])
+# What the judge has taken of a member's bond: 0..127 wei, 128..191 until when it waits, seconds: a wrong
+# batch of the same member's, shown by then, has it. Written by slash_member, release and slash.
+_held: HashMap[address, uint256]
 # The queue; [0] leads, if anybody does. Each has bonded bond_min or more. Written by the constructor, join, leave, _lead
 # and slash.
 _members: DynArray[address, MEMBERS_MAX]
@@ -143,6 +177,38 @@ def set_rollup(rollup: address):
 
 
 @external
+def set_judge(judge: address):
+    """
+    @notice Names the contract that judges receipts.
+    @custom:kill Once only, by the deployer; it cannot be changed or revoked.
+    """
+    assert msg.sender == rollup_setter, "sequencers: caller is not the deployer"
+    assert self.judge == empty(address), "sequencers: judge is set already"
+    assert judge.is_contract and staticcall IJudge(judge).sequencers() == self, "sequencers: judge has another set"
+    self.judge = judge
+    log JudgeSet(judge=judge)
+
+
+@external
+def set_receipt_key(key: address, r: bytes32, vs: bytes32):
+    """
+    @notice From now on the caller's receipts are signed by `key`; those of its earlier keys bind it as before.
+    @param r Of the key's signature (EIP-2098) of keccak256(abi_encode(KEY_TYPE, chain id, this contract, caller)): nobody
+             can take another's key for its own.
+    @param vs Likewise.
+    @custom:kill A member alone, for itself.
+    """
+    assert self._place(msg.sender) < MEMBERS_MAX, "sequencers: caller is not a member"
+    owner: address = self.member_of_key[key]
+    assert owner == empty(address) or owner == msg.sender, "sequencers: another member's key"
+    digest: bytes32 = keccak256(abi_encode(KEY_TYPE, chain.id, self, msg.sender))
+    assert key != empty(address) and receipts._recover(digest, r, vs) == key, "sequencers: key has not signed"
+    self.member_of_key[key] = msg.sender
+    self.receipt_key_of[msg.sender] = key
+    log ReceiptKeySet(member=msg.sender, key=key)
+
+
+@external
 @payable
 def join():
     """
@@ -155,6 +221,8 @@ def join():
     assert len(self._members) < MEMBERS_MAX, "sequencers: set is full"
     bond: uint256 = self.bond_of[msg.sender] + msg.value
     assert bond >= bond_min, "sequencers: bond below the minimum"
+    # One case at a time: the next receipt that it breaks must cost it a bond again.
+    assert self._held[msg.sender] == 0, "sequencers: slashed, and not released"
     self.bond_of[msg.sender] = bond
     log Joined(member=msg.sender, bond=bond)
     if len(self._members) == 0:
@@ -188,9 +256,9 @@ def withdraw_bond():
     assert self._place(msg.sender) == MEMBERS_MAX, "sequencers: caller is a member"
     amount: uint256 = self.bond_of[msg.sender]
     assert amount > 0, "sequencers: no bond"
-    # It has posted nothing after its lead.
+    # It has posted nothing after its lead, and what others have posted of its receipts is final a window later.
     assert (
-        block.timestamp >= self.led_until[msg.sender] + staticcall IRollup(self.rollup).challenge_window_s()
+        block.timestamp >= self.led_until[msg.sender] + 2 * staticcall IRollup(self.rollup).challenge_window_s()
     ), "sequencers: batches are not final"
     self.bond_of[msg.sender] = 0
     log Withdrawn(member=msg.sender, amount=amount)
@@ -239,17 +307,68 @@ def slash(epoch: uint256, receiver: address) -> (address, uint256, uint256):
     assert msg.sender == self.rollup, "sequencers: caller is not the rollup"
     member: address = self.leader_of[epoch]
     amount: uint256 = self.bond_of[member]
+    held: uint256 = self._held[member]
+    if held != 0:
+        self._held[member] = held >> 128 << 128  # it stays held, of nothing: see join
+        amount += held & U128_MAX
     paid: uint256 = amount * PAID_EIGHTHS // 8
     self.bond_of[member] = 0
-    place: uint256 = self._place(member)
-    if place < MEMBERS_MAX:
-        if member == self.leader:
-            self._end_lead(member)
-        self._remove(place)
+    self._expel(member)
     log Slashed(epoch=epoch, member=member, amount=amount)
     raw_call(BURN, b"", value=unsafe_sub(amount, paid))  # paid <= amount
     raw_call(receiver, b"", value=paid)
     return member, amount, paid
+
+
+@external
+def slash_member(member: address) -> uint256:
+    """
+    @notice Takes the whole bond of a member that has broken a receipt, and takes it out of the set. It waits a challenge
+            window for `release`, which burns 5/8; if a batch of the member's is proved wrong by then, its challenger has the
+            3/8. Without that a liar could show a broken receipt of its own to leave the challengers nothing.
+    @return What waits, wei; 0: it has no bond.
+    @custom:kill The judge alone, on proof.
+    """
+    # An unset judge is the zero address, which cannot call.
+    assert msg.sender == self.judge, "sequencers: caller is not the judge"
+    amount: uint256 = self.bond_of[member]
+    if amount == 0:
+        return 0
+    self.bond_of[member] = 0
+    self._expel(member)
+    until: uint256 = block.timestamp + staticcall IRollup(self.rollup).challenge_window_s()
+    self._held[member] = amount | (until << 128)  # wei of a bond are below 2^128
+    log Held(member=member, amount=amount, until=until)
+    return amount
+
+
+@external
+def release(member: address) -> uint256:
+    """
+    @notice Pays the judge 3/8 of a bond that has waited, and burns the rest; what was paid, wei, 0: a challenger has had it.
+    @custom:kill The judge alone, when every batch of the member's is final.
+    """
+    assert msg.sender == self.judge, "sequencers: caller is not the judge"
+    held: uint256 = self._held[member]
+    assert block.timestamp >= held >> 128, "sequencers: batches are not final"
+    self._held[member] = 0
+    amount: uint256 = held & U128_MAX
+    paid: uint256 = amount * PAID_EIGHTHS // 8
+    if amount > 0:
+        raw_call(BURN, b"", value=unsafe_sub(amount, paid))  # paid <= amount
+        raw_call(self.judge, b"", value=paid)
+    return paid
+
+
+@external
+@view
+@reentrant
+def held(member: address) -> (uint256, uint256):
+    """
+    @notice What waits of a slashed member's bond, wei, and until when, seconds.
+    """
+    word: uint256 = self._held[member]
+    return word & U128_MAX, word >> 128
 
 
 @external
@@ -382,6 +501,18 @@ def _end_lead(member: address):
     """
     self.leader = empty(address)
     self.led_until[member] = block.timestamp
+
+
+@internal
+def _expel(member: address):
+    """
+    @notice Takes somebody out of the queue, and of the lead, if it is there.
+    """
+    place: uint256 = self._place(member)
+    if place < MEMBERS_MAX:
+        if member == self.leader:
+            self._end_lead(member)
+        self._remove(place)
 
 
 @internal

@@ -31,6 +31,11 @@ DEFAULTS: dict[str, Any] = {
     "delay_max_s": 86_400,
     "message_fee_wei": 10**15,
     "silence_max_s": 3 * 86_400,
+    "receipt_due_s": 600,
+    "receipt_notice_s": 120,
+    "receipt_base_fee_max_wei": 300 * 10**9,
+    "receipt_blob_base_fee_max_wei": 300 * 10**9,
+    "receipt_compensation_wei": 10**16,
     "takeover_s": 225,
     "work_per_s": 33_000,
     "work_max": 400_000,
@@ -132,6 +137,20 @@ def deploy_exchange(
     leave = create("Exit", vault.address, *settings["exit"])
     vault.set_exit(leave.address, sender=deployer, required_confirmations=0)
     inbox.set_vault(vault.address, sender=deployer, required_confirmations=0)
+    due_s = min(settings["receipt_due_s"], settings["challenge_window_s"])
+    receipts = create(
+        "Receipts",
+        rollup.address,
+        arbiter.address,
+        vault.address,
+        due_s,
+        min(settings["receipt_notice_s"], due_s),
+        settings["receipt_base_fee_max_wei"],
+        settings["receipt_blob_base_fee_max_wei"],
+        settings["receipt_compensation_wei"],
+        settings["reveal_blocks"],
+    )
+    sequencers.set_judge(receipts.address, sender=deployer, required_confirmations=0)
     sequencers.set_rollup(rollup.address, sender=deployer, required_confirmations=0)
     return Deployment(
         chain_id=networks.provider.chain_id,
@@ -151,6 +170,7 @@ def deploy_exchange(
         verifier_risk=verifiers[7].address,
         arbiter=arbiter.address,
         exit=leave.address,
+        receipts=receipts.address,
         sequencer=Web3.to_checksum_address(sequencer),
         deploy_block=deploy_block,
         challenge_window_s=settings["challenge_window_s"],

@@ -23,6 +23,7 @@ SOURCES = {
     "Exit": "Exit.vy",
     "Inbox": "Inbox.vy",
     "OrderText": "OrderText.vy",
+    "Receipts": "Receipts.vy",
     "Rollup": "Rollup.vy",
     "Sequencers": "Sequencers.vy",
     "TestToken": "test/TestToken.vy",

@@ -17,6 +17,7 @@ NAMES: Final = (
     "Exit",
     "Inbox",
     "OrderText",
+    "Receipts",
     "Rollup",
     "Sequencers",
     "TestToken",

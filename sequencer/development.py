@@ -1,4 +1,4 @@
-"""What development exchanges have in common: feeds whose keys everybody knows, and parameters with their addresses."""
+"""What development exchanges have in common: feeds and receipts whose keys everybody knows, and parameters."""
 
 from dataclasses import replace
 
@@ -11,6 +11,11 @@ FEEDS = 3
 def feed_key(number: int) -> bytes:
     """Private key of a development feed; derived from a constant, worth nothing."""
     return keccak(b"fairstrike devnet feed %d" % number)
+
+
+def receipt_key(member: int = 0) -> bytes:
+    """Private key that signs a development exchange's receipts; derived from a constant, worth nothing."""
+    return keccak(b"fairstrike devnet receipts %d" % member)
 
 
 def devnet_params(**changes: int) -> Params:

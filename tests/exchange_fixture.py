@@ -35,6 +35,7 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.params import Params
 from sequencer.queue.intake import Intake
+from sequencer.queue.outcomes import Outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -104,6 +105,7 @@ class StandIn:
         self.views = Views(self.engine.state, dict)
         self.events = Events(self.views)
         self.intake = Intake()
+        self.outcomes = Outcomes()
         self.silent = False
         self.server = IpcServer(self._on_submit, self._on_query)
         self._due = False
@@ -122,6 +124,9 @@ class StandIn:
         if self.silent:
             return
         for rid, raw, signer, label in items:
+            if (again := self.outcomes.answer(raw)) is not None:
+                connection.send_acks([(rid, True, again[1])])
+                continue
             code = self.intake.offer(
                 Submission(raw, signer, (connection, rid), time.monotonic_ns(), label=label)
             )
@@ -140,6 +145,8 @@ class StandIn:
             connection, rid = result.submission.reply  # type: ignore[misc]  # set above
             ok = result.reason is Reason.OK
             body = self.events.ack(result, tick.number) if ok else result.why
+            if ok:
+                self.outcomes.note(result.submission.raw, result.outcomes[0].seq, body)
             replies.setdefault(connection, []).append((rid, ok, body))
         for connection, items in replies.items():
             connection.send_acks(items)

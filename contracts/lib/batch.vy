@@ -5,7 +5,8 @@
 @title Batches: the header, the payload's layout, and what a segment may hold
 @license MIT
 @notice Twin of `sequencer/protocol/batch.py` (docs/PROTOCOL.md section 5). A payload is a string of elements of 31
-        bytes: roots, one a segment; end offsets, ten an element; records. In a word, an element stands right-aligned.
+        bytes: roots, one a segment; end offsets, ten an element; ids of ticks' headers (`receipts.vy`), one a tick that
+        has begun in it; records. In a word, an element stands right-aligned.
 @custom:security Consensus: a change here is a change of the protocol. Sizes and weights are those of `LAYOUT` in
         `sequencer/protocol/constants.py`; a test compares them kind by kind.
 @custom:kill Nothing: it holds no state and no privilege.
@@ -24,6 +25,8 @@ struct Header:
     inbox_count: uint256  # of GLOBAL after the batch
     inbox_hash: bytes32  # of the Inbox, after that many messages
     work: uint256  # of GLOBAL after the batch (`work.vy`)
+    tick: uint256  # of GLOBAL after the batch
+    ticks: uint256  # that have begun in it
 
 
 # What a DataSource has proved about a segment of a payload.
@@ -90,9 +93,18 @@ def _header_hash(header: Header) -> bytes32:
 
 @internal
 @pure
-def _tables(segments: uint256) -> uint256:
+def _tables(segments: uint256, ticks: uint256) -> uint256:
     """
-    @notice Elements before the record area: roots and offsets. The caller has bounded `segments`.
+    @notice Elements before the record area: roots, offsets and ids of ticks. The caller has bounded both.
+    """
+    return self._ids(segments) + ticks
+
+
+@internal
+@pure
+def _ids(segments: uint256) -> uint256:
+    """
+    @notice Element at which the ids of ticks begin. The caller has bounded `segments`.
     """
     return segments + (segments + OFFSETS_PER_ELEMENT - 1) // OFFSETS_PER_ELEMENT
 
@@ -118,6 +130,44 @@ def _kind(element: uint256) -> uint256:
     @notice First byte of an element.
     """
     return element >> 240
+
+
+@internal
+@pure
+def _words(segment: Segment, first: uint256, size: uint256) -> uint256[RECORD_ELEMENTS_MAX]:
+    """
+    @notice The record of `size` elements that begins at element `first`: its bytes from the first word's front on.
+    """
+    words: uint256[RECORD_ELEMENTS_MAX] = empty(uint256[RECORD_ELEMENTS_MAX])
+    for i: uint256 in range(size, bound=RECORD_ELEMENTS_MAX):
+        element: uint256 = segment.records[unsafe_add(first, i)]
+        # 31 bytes at byte 31 * i of the four words: the rest of word i, and the front of the word before.
+        words[i] = element << (8 * (i + 1))
+        if i > 0:
+            words[unsafe_sub(i, 1)] |= element >> (248 - 8 * i)
+    return words
+
+
+@internal
+@pure
+def _head_hash(selector: bytes4, root: bytes32, segment: Segment, first: uint256, size: uint256) -> bytes32:
+    """
+    @notice Hash of the head of the message to a verifier about the record of `size` elements that begins at element `first`.
+    """
+    words: uint256[RECORD_ELEMENTS_MAX] = self._words(segment, first, size)
+    return keccak256(
+        concat(selector, abi_encode(root, size * ELEMENT_BYTES, words[0], words[1], words[2], words[3]))
+    )
+
+
+@internal
+@pure
+def _record_hash(segment: Segment, first: uint256, size: uint256) -> bytes32:
+    """
+    @notice keccak of the record of `size` elements, at most RECORD_ELEMENTS_MAX, that begins at element `first`.
+    """
+    words: uint256[RECORD_ELEMENTS_MAX] = self._words(segment, first, size)
+    return keccak256(slice(abi_encode(words), 0, size * ELEMENT_BYTES))
 
 
 @internal

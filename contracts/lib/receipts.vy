@@ -62,11 +62,19 @@ def _signer(domain: bytes32, signed: Signed) -> address:
     """
     @notice Who has signed a header; the zero address: nobody.
     """
-    s: uint256 = convert(signed.vs, uint256) & LOW_255
+    return self._recover(keccak256(concat(b"\x19\x01", domain, self._hash(signed.header))), signed.r, signed.vs)
+
+
+@internal
+@view
+def _recover(digest: bytes32, r: bytes32, vs: bytes32) -> address:
+    """
+    @notice Who has signed a digest (EIP-2098); the zero address: nobody.
+    """
+    s: uint256 = convert(vs, uint256) & LOW_255
     if s > HALF_ORDER:
         return empty(address)
-    digest: bytes32 = keccak256(concat(b"\x19\x01", domain, self._hash(signed.header)))
-    return ecrecover(digest, 27 + (convert(signed.vs, uint256) >> 255), convert(signed.r, uint256), s)
+    return ecrecover(digest, 27 + (convert(vs, uint256) >> 255), convert(r, uint256), s)
 
 
 @internal

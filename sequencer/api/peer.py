@@ -6,6 +6,7 @@ import asyncio
 from typing import Final, Protocol
 
 from sequencer.api.limits import Address, Addresses, Bucket, Limits
+from sequencer.wire.receipts import in_json
 
 DOCUMENT_BYTES_MAX: Final = 64 * 1024
 HIGH_WATER_BYTES: Final = 16 * 1024  # unread, from where on a connection counts as slow
@@ -63,9 +64,9 @@ class Door(Protocol):
 
 
 def response(token: bytes, ok: bool, body: bytes) -> bytes:
-    """A JSON-RPC response object; `body` is spliced in as it is."""
+    """A JSON-RPC response object; `body` is spliced in as it is, a receipt behind it as its last member."""
     if ok:
-        return b'{"jsonrpc":"2.0","id":' + token + b',"result":' + body + b"}"
+        return b'{"jsonrpc":"2.0","id":' + token + b',"result":' + in_json(body) + b"}"
     return b'{"jsonrpc":"2.0","id":' + token + b',"error":' + body + b"}"
 
 

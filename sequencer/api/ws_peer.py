@@ -13,6 +13,7 @@ from sequencer.api.limits import Address
 from sequencer.api.peer import DOCUMENT_BYTES_MAX, HIGH_WATER_BYTES, Door, Peer, RequestHandler, frame_head
 from sequencer.errors import Code
 from sequencer.wire.fields import request_error
+from sequencer.wire.receipts import with_receipt, without_receipt
 
 CLIENT_ID_BYTES: Final = 8
 FRAGMENTS_MAX: Final = 1_024
@@ -127,7 +128,10 @@ class WsPeer(Peer, WSListener):
     # --- Peer -----------------------------------------------------------------------------------
 
     def reply_binary(self, token: bytes, ok: bool, body: bytes) -> None:
-        document = token + (b'{"result":' if ok else b'{"error":') + body + b"}"
+        text, receipt = without_receipt(body)
+        document = token + (b'{"result":' if ok else b'{"error":') + text + b"}"
+        if receipt:
+            document = with_receipt(document, receipt)
         self.queue(frame_head(0x82, len(document)) + document)
 
     def send_document(self, document: bytes) -> None:

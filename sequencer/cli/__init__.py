@@ -30,6 +30,7 @@ _COMMANDS = {
     "account": "sequencer.cli.account:account",
     "positions": "sequencer.cli.account:positions",
     "order": "sequencer.cli.trade:order",
+    "receipt": "sequencer.cli.receipt:receipt",
     "fills": "sequencer.cli.history:fills",
     "settlements": "sequencer.cli.history:settlements",
     "statement": "sequencer.cli.history:statement",

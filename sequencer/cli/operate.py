@@ -202,12 +202,13 @@ def _lie(name: str, chain: str, tape: Path | None, seed: int, json_target: str |
     from sequencer.l1.errors import L1Error
     from sequencer.local.lie_demo import as_object, tell
     from sequencer.local.lies import LIES
+    from sequencer.local.receipt_lies import RECEIPT_LIES
     from sequencer.market.tape import TapeError
 
     if name == "list":
-        click.echo("\n".join(LIES))
+        click.echo("\n".join([*LIES, *RECEIPT_LIES]))
         return
-    if name != "all" and name not in LIES:
+    if name != "all" and name not in {**LIES, **RECEIPT_LIES}:
         raise fail(f"no lie {name!r}: `fairstrike demo --lie list` lists them")
     if name == "all":
         _all_lies(chain, tape, seed, json_target, data)
@@ -229,19 +230,21 @@ def _all_lies(chain: str, tape: Path | None, seed: int, json_target: str | None,
     from sequencer.l1.errors import L1Error
     from sequencer.local.lie_demo import as_object, summary, tell_all
     from sequencer.local.lies import LIES
+    from sequencer.local.receipt_lies import RECEIPT_LIES
     from sequencer.market.tape import TapeError
 
+    names = [*LIES, *RECEIPT_LIES]
     reports = []
     with bars() as progress, _quiet():  # a wrong batch is no news here
         try:
-            for report in tell_all(LIES, chain, tape, seed, progress, data):
+            for report in tell_all(names, chain, tape, seed, progress, data):
                 reports.append(report)
                 how = f"refused by L1: {report.refused_by_l1}" if report.refused_by_l1 else "caught"
                 people.print(
                     f"{report.lie}: {how if report.held else 'NOT ' + how}", highlight=False, markup=False
                 )
         except (L1Error, TapeError, RuntimeError) as error:
-            raise fail(f"{list(LIES)[len(reports)]}: {error}") from error
+            raise fail(f"{names[len(reports)]}: {error}") from error
     told = summary(reports)
     write_json(json_target, told | {"reports": [as_object(one) for one in reports]})
     if json_target != "-":

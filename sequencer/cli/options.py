@@ -276,14 +276,24 @@ def connected(api: str, work: Callable[[Any], Awaitable[Any]]) -> Any:
         raise fail(str(error)) from error
 
 
-def trade(api: str, key: bytes, work: Callable[[Any], Awaitable[Any]]) -> Any:
+def trade(
+    api: str, key: bytes, work: Callable[[Any], Awaitable[Any]], receipt_file: Path | None = None
+) -> Any:
     """Runs `work(trader)` on a connection, for the key's account or for --account; errors as one line."""
     from sequencer.sdk.client import Trader
+    from sequencer.sdk.receipts import ReceiptWrong
 
     number = click.get_current_context().meta.get(_ACCOUNT)
 
     async def main(client: Any) -> Any:
-        return await work(await Trader.open(client, key, number))
+        trader = await Trader.open(client, key, number, receipt_file=receipt_file)
+        try:
+            return await work(trader)
+        except ReceiptWrong as error:
+            raise fail(f"accepted, but {error}") from error
+        finally:
+            if trader.receipts is not None:
+                trader.receipts.close()
 
     return connected(api, main)
 

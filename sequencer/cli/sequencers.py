@@ -83,6 +83,38 @@ def join(
     _send("join", deployment, l1_url, key_of(keystore, devnet_key), as_json, bond)
 
 
+@sequencer.command("receipt-key")
+@click.argument("source")
+@on_l1
+@with_keystore
+@with_json
+def receipt_key(
+    source: str,
+    l1_url: str | None,
+    deployment: Path,
+    as_json: bool,
+    keystore: Path | None,
+    devnet_key: int | None,
+) -> None:
+    """Have receipts signed by another key from now on: SOURCE is env:NAME or keystore:PATH. Old receipts stay good."""
+    from sequencer.l1.deploy import Deployment
+    from sequencer.l1.sequencers import CALL_GAS, set_receipt_key
+    from sequencer.protocol.hashing import address_of, public_key_of
+    from sequencer.sdk.trader import load_key
+
+    try:
+        key = load_key(source)
+    except ValueError as error:
+        raise fail(str(error)) from error
+    with wallet_of(deployment, l1_url, key_of(keystore, devnet_key)) as wallet:
+        at = Deployment.load(deployment)
+        data = set_receipt_key(at, wallet.address, key)
+        mined = wallet.transact("set_receipt_key", at.sequencers, data, 0, CALL_GAS, same="the set")
+    address = "0x" + address_of(public_key_of(key)).hex()
+    found = {"member": wallet.address, "receipt_key": address, "tx": mined.tx_hash}
+    print_result("receipt key", found, as_json)
+
+
 @sequencer.command()
 @on_l1
 @with_keystore

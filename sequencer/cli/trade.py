@@ -54,6 +54,11 @@ order.add_command(order_history)
 )
 @click.option("--label", type=LABEL, help="your name for it: 1 to 8 letters, digits or . _ : / # @ + = -")
 @click.option("--words", is_flag=True, help="sign the order as the sentence that a wallet shows")
+@click.option(
+    "--receipt",
+    type=click.Path(path_type=Path),
+    help="append the receipt to this file: `fairstrike receipt verify`",
+)
 @with_key
 @with_api
 def place(
@@ -69,6 +74,7 @@ def place(
     fee_max: str,
     label: str | None,
     words: bool,
+    receipt: Path | None,
     api: str,
     as_json: bool,
     keystore: Path | None,
@@ -93,6 +99,7 @@ def place(
             label=label or "",
             words=words,
         ),
+        receipt,
     )
     print_result("order", placed.ack, as_json)
 

@@ -8,10 +8,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from sequencer.engine.signed import is_signed, signers_of
 from sequencer.log.interface import Entry, LoggedSegment
-from sequencer.protocol import batch, codec, forced, plans
+from sequencer.protocol import batch, codec, forced, plans, receipts
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.entries import Global
@@ -85,6 +86,8 @@ class Tick:
         default_factory=list
     )  # messages of L1 whose marks nobody can renew yet, to come again
     told: object = None
+    leaves: list[bytes] = field(default_factory=list)  # of its receipts, one a logged record
+    receipts: Any = None  # of queue/receipts.py
     put_off: list[Submission] = field(default_factory=list)
 
 
@@ -97,6 +100,7 @@ class Engine:
         self.explain: Callable[[State, bytes, bytes | None, Reason, Outcome], object] = _no_words
         self._segments: list[tuple[int, list[bytes], int]] = []  # place among the noted roots, records, work
         self._records: list[bytes] = []
+        self._leaves: list[bytes] = []  # of the tick's receipts
         self._weight = 0
         self._undone: dict[int, int] = {}  # records of this tick that did not hold, by account
         self._put_off: list[Submission] = []
@@ -129,6 +133,7 @@ class Engine:
         first_seq = state.globals.seq
         before = state.globals.copy()
         self._segments, self._records, self._weight = [], [], 0
+        self._leaves = []
         self._undone, self._put_off = {}, []
         time = max(time, state.globals.time)
         taken_over: list[Result] = []
@@ -181,7 +186,9 @@ class Engine:
         segments: list[LoggedSegment] = [(roots[at], records, work) for at, records, work in self._segments]
         # what does not hold is left out
         entry = Entry(first_seq, time, state.root(), segments, labels, holds=True)
-        return Tick(number, entry, results, system_results, waiting, put_off=self._put_off)
+        return Tick(
+            number, entry, results, system_results, waiting, leaves=self._leaves, put_off=self._put_off
+        )
 
     def _submit_all(self, submissions: list[Submission], results: list[Result]) -> Iterator[None]:
         for one in submissions:
@@ -227,6 +234,7 @@ class Engine:
             len(self._records),
             self._weight,
         )
+        leaves = len(self._leaves)
         result = Result(submission, [self._try(raw, submission.signer)])
         first = result.outcomes[0]
         if not first.pending:
@@ -251,6 +259,7 @@ class Engine:
         state.globals = before
         del self._segments[segments:], records[count:]
         self._records, self._weight = records, weight
+        del self._leaves[leaves:]
         if is_put_off:
             self._put_off.append(submission)
             return None
@@ -307,6 +316,8 @@ class Engine:
         out = apply(self.state, raw, signer)
         if _is_kept(raw, out):
             self._records.append(raw)
+            # now: a later record of the tick may fill what this one rests
+            self._leaves.append(receipts.leaf(out.seq, raw, out.reason, receipts.outcome_hash(out)))
             self._weight += weight
         else:
             self.state.globals.seq, self.state.globals.work = out.seq, spent

@@ -52,6 +52,9 @@ class Events:
             b",".join(made),
             b"null" if rested is None else self._rested(rested),
         )
+        if first.paid is not None:
+            each = [b"[%d,%d,%d]" % (one.paid or 0, one.rests, len(one.fills)) for one in outcomes]
+            body += b',"outcomes":[%b]' % b",".join(each)
         if first.amount:
             body += b',"amount":"%b"' % cash(first.amount).encode()
         if first.number or first.amount:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What `Rollup.post` and `post_blobs` take. Roots: 32 bytes; time, inbox count, inbox hash and work: the exchange's
-    after it.
+    """What `Rollup.post` and `post_blobs` take. Roots: 32 bytes; time, inbox count, inbox hash, work and tick: the
+    exchange's after it; `ticks` begin in it.
     """
 
     batch_id: int
@@ -19,4 +19,6 @@ class Batch:
     inbox_count: int
     inbox_hash: bytes
     work: int
+    tick: int
+    ticks: int
     payload: bytes

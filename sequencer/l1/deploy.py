@@ -52,6 +52,7 @@ CONTRACTS: Final = (
     "verifier_risk",
     "arbiter",
     "exit",
+    "receipts",
 )
 DATA_SOURCES: Final = {"calldata": "DataSourceCalldata", "blob": "DataSourceBlob"}
 VERIFIERS: Final = (
@@ -81,6 +82,8 @@ class DeployConfig:
     `reveal_blocks`: for how long a commitment to a challenge is good, and its reward can be contested.
     `data`: where batches lie, "calldata" or "blob". `params`: what the genesis root follows from; they go into the
     deployment's file, for whoever replays, watches or leaves.
+    `receipt_*`: by when a receipted tick must be on L1 (at most the challenge window counts), how long a signer may not
+    know of a roll-back, above which fees of L1 nobody is held to post, and what a holder gets (contracts/Receipts.vy).
     `exit_*`: after a freeze (contracts/Exit.vy): how long nobody is paid while accounts are missing, how long they
     are waited for, and the part of a share that is paid between the two.
     """
@@ -104,6 +107,11 @@ class DeployConfig:
     delay_max_s: int = 86_400
     message_fee_wei: int = 10**15
     silence_max_s: int = 3 * 86_400
+    receipt_due_s: int = 600
+    receipt_notice_s: int = 120
+    receipt_base_fee_max_wei: int = 300 * 10**9
+    receipt_blob_base_fee_max_wei: int = 300 * 10**9
+    receipt_compensation_wei: int = 10**16
     takeover_s: int = TAKEOVER_S  # 32 of them within half of delay_min_s
     work_per_s: int = 33_000
     work_max: int = work.SLOT_MAX
@@ -136,6 +144,7 @@ class Deployment:
     verifier_risk: str
     arbiter: str
     exit: str
+    receipts: str
     sequencer: str
     deploy_block: int
     challenge_window_s: int
@@ -220,8 +229,9 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
     """Deploy and wire. Raises DeploymentError when a transaction fails, or the parameters are another root's."""
     if config.params is not None and genesis_root(config.params) != config.genesis_root:
         raise DeploymentError("the genesis root is not that of the parameters")
-    inbox, sequencers, rollup, vault, arbiter, leave = (
-        Contract(load(name).abi) for name in ("Inbox", "Sequencers", "Rollup", "Vault", "Arbiter", "Exit")
+    inbox, sequencers, rollup, vault, arbiter, leave, receipts = (
+        Contract(load(name).abi)
+        for name in ("Inbox", "Sequencers", "Rollup", "Vault", "Arbiter", "Exit", "Receipts")
     )
     if config.token is not None:
         _check_token(rpc, config.token)
@@ -271,6 +281,22 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
             config.exit_now_ppm,
         ),
     )
+    due_s = min(config.receipt_due_s, config.challenge_window_s)
+    receipts_at = sender.create(
+        "Receipts",
+        receipts.encode_constructor(
+            rollup_at,
+            arbiter_at,
+            vault_at,
+            due_s,
+            min(config.receipt_notice_s, due_s),
+            config.receipt_base_fee_max_wei,
+            config.receipt_blob_base_fee_max_wei,
+            config.receipt_compensation_wei,
+            config.reveal_blocks,
+        ),
+    )
+    sender.send("set_judge", sequencers_at, sequencers.encode("set_judge", receipts_at), 0, CALL_GAS)
     sender.send("set_vault", inbox_at, inbox.encode("set_vault", vault_at), 0, CALL_GAS)
     sender.send("set_rollup", sequencers_at, sequencers.encode("set_rollup", rollup_at), 0, CALL_GAS)
     sender.send("set_arbiter", rollup_at, rollup.encode("set_arbiter", arbiter_at), 0, CALL_GAS)
@@ -294,6 +320,7 @@ def deploy(rpc: Rpc, deployer: Signer, config: DeployConfig) -> Deployment:
         verifier_risk=verifiers_at[7],
         arbiter=arbiter_at,
         exit=exit_at,
+        receipts=receipts_at,
         sequencer=config.sequencer,
         deploy_block=deploy_block,
         challenge_window_s=config.challenge_window_s,

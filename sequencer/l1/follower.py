@@ -69,6 +69,8 @@ class PostedBatch:
     inbox_count: int
     inbox_hash: bytes
     work: int
+    tick: int
+    ticks: int
     payload: bytes
     block_number: int
     block_hash: str
@@ -95,6 +97,8 @@ class PostedBatch:
             self.inbox_count,
             self.inbox_hash,
             self.work,
+            self.tick,
+            self.ticks,
         )
 
 
@@ -386,6 +390,8 @@ class Follower:
             inbox_count=event["inbox_count"],
             inbox_hash=event["inbox_hash"],
             work=event["work"],
+            tick=event["tick"],
+            ticks=event["ticks"],
             payload=b"",
             block_number=to_int(log["blockNumber"]),
             block_hash=log["blockHash"],

@@ -8,7 +8,7 @@ from sequencer.protocol.batch import data_levels
 
 PAYLOAD_BYTES_MAX: Final = 122_016  # contracts/lib/batch.vy
 PAYLOAD_HEAD: Final = (
-    356  # where in the calldata of `Rollup.post` the payload's length stands (contracts/Rollup.vy)
+    388  # where in the calldata of `Rollup.post` the payload's length stands (contracts/Rollup.vy)
 )
 PAYLOAD_START: Final = PAYLOAD_HEAD + 32
 

@@ -390,6 +390,7 @@ class Poster:
             batch.inbox_count,
             batch.inbox_hash,
             batch.work,
+            batch.tick,
             len(batch.payload) // ELEMENT_BYTES if self._config.in_blobs else batch.payload,
         )
 

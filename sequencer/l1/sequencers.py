@@ -8,10 +8,12 @@ from sequencer.contracts import load
 from sequencer.l1.abi import Contract
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.rpc import Rpc, to_bytes, to_hex, to_int
+from sequencer.protocol.hashing import address_of, keccak, public_key_of, sign
 
 SEQUENCERS: Final = Contract(load("Sequencers").abi)
 ROLLUP: Final = Contract(load("Rollup").abi)
 NOBODY: Final = "0x" + "00" * 20
+KEY_TYPE: Final = keccak(b"fairstrike receipt key")
 NEVER: Final = 2**256 - 1
 _OF_THE_SET: Final = ("leader", "epoch", "members", "bond_min", "takeover_s", "silent_since")
 CALL_GAS: Final = 500_000  # a take-over writes a queue of 16 anew
@@ -76,6 +78,23 @@ def standing(rpc: Rpc, at: Deployment, address: str, tag: int | str = "latest") 
         int(takes_over_at),
         to_int(block["timestamp"]) if block else 0,
     )
+
+
+def set_receipt_key(at: Deployment, member: str, key: bytes) -> bytes:
+    """Calldata by which `member` has its receipts signed by the private key `key` from now on."""
+    words = (
+        at.chain_id.to_bytes(32, "big"),
+        *(to_bytes(one).rjust(32, b"\0") for one in (at.sequencers, member)),
+    )
+    signature = sign(keccak(KEY_TYPE + b"".join(words)), key)
+    address = to_hex(address_of(public_key_of(key)))
+    return SEQUENCERS.encode("set_receipt_key", address, signature[:32], signature[32:])
+
+
+def receipt_keys(rpc: Rpc, at: Deployment, members: Sequence[str]) -> frozenset[bytes]:
+    """Addresses that sign the receipts of these members now. Raises RpcError."""
+    found = (SEQUENCERS.read(rpc, at.sequencers, "receipt_key_of", member) for member in members)
+    return frozenset(to_bytes(str(one)) for one in found) - {bytes(20)}
 
 
 def leader(rpc: Rpc, at: Deployment, tag: int | str = "latest") -> str:

@@ -283,7 +283,7 @@ def plan(posted: list[PostedBatch], count: int, draw: random.Random) -> list[Tri
     draw.shuffle(names)
     by_record: dict[str, list[tuple[int, int]]] = {}
     for place, one in enumerate(posted):
-        for number, segment in enumerate(batches.decode(one.payload, one.segments)):
+        for number, segment in enumerate(batches.decode(one.payload, one.segments, one.ticks)):
             for kind in {name_of(raw) for raw in segment.records}:
                 by_record.setdefault(kind, []).append((place, number))
     kinds = sorted(by_record)
@@ -310,7 +310,7 @@ def made(
     state = genesis
     waiting = list(reversed(trials))
     for place, one in enumerate(posted):
-        for number, segment in enumerate(batches.decode(one.payload, one.segments)):
+        for number, segment in enumerate(batches.decode(one.payload, one.segments, one.ticks)):
             yield from _made_here(posted, place, number, waiting, state, draw, is_end=False)
             for raw in segment.records:
                 apply(state, raw)
@@ -418,7 +418,7 @@ class Attempts:
             reasons[reason or "it was rolled back"] += 1
             if _is_of_segment(trial.way):
                 one = posted[trial.batch]
-                segment = batches.decode(one.payload, one.segments)[trial.segment]
+                segment = batches.decode(one.payload, one.segments, one.ticks)[trial.segment]
                 records.update({name_of(raw) for raw in segment.records})
         self._progress("attempt", count, count)
         report.attempted_challenges = kinds.total()

@@ -21,7 +21,7 @@ from eth_account import Account
 
 from sequencer.clock import Clock
 from sequencer.contracts import load
-from sequencer.development import FEEDS, devnet_params, feed_key
+from sequencer.development import FEEDS, devnet_params, feed_key, receipt_key
 from sequencer.engine.engine import Engine
 from sequencer.genesis import genesis_root
 from sequencer.keeper.keeper import Terms
@@ -30,6 +30,7 @@ from sequencer.l1.abi import Contract
 from sequencer.l1.chains import DEVNET_MNEMONIC, Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.errors import DeploymentError
+from sequencer.l1.sequencers import CALL_GAS, set_receipt_key
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.market.feeds import FeedSource
@@ -157,6 +158,7 @@ class Devnet:
                 ),
             )
             self.deployment.save(path)
+            await asyncio.to_thread(self._set_receipt_key, signer)
         self.service = Service(
             ServiceConfig(
                 folder=self.folder / "sequencer",
@@ -164,7 +166,7 @@ class Devnet:
                 deployment=self.deployment,
                 l1_url=self.chain.url,
                 l1=L1Config(confirmations=config.confirmations, poll_s=0.2, rebond=True),
-                **config.service,  # type: ignore[arg-type]  # checked by the dataclass
+                **({"receipt_key": receipt_key()} | config.service),  # type: ignore[arg-type]  # checked by the dataclass
             ),
             self.clock,
             signer,
@@ -176,6 +178,11 @@ class Devnet:
         socket_path = str(self.folder / "sequencer.sock")
         await self.service.start(socket_path)
         await self._start_gateway(socket_path)
+
+    def _set_receipt_key(self, signer: Signer) -> None:
+        at = self.deployment
+        data = set_receipt_key(at, signer.address, receipt_key())
+        Wallet(self.chain.rpc, signer, at).transact("receipt key", at.sequencers, data, gas=CALL_GAS)
 
     def _check_deployment(self, path: Path) -> None:
         """Raises DeploymentError unless the folder's exchange is on this chain and has these parameters."""

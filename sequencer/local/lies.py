@@ -471,6 +471,9 @@ LIES: Final[dict[str, Lie]] = {
     "header-records": Lie(
         "the header counts a record too few", of=posted.header_records, fault=FaultKind.RECORDS
     ),
+    "header-tick": Lie(
+        "the header counts fewer ticks than have begun", of=posted.header_tick, fault=FaultKind.TICK
+    ),
     "header-work": Lie(
         "the header counts less work than was done", of=posted.header_work, fault=FaultKind.WORK
     ),

@@ -48,7 +48,7 @@ STRIKES: Final = 36
 AT_A_TIME: Final = 16
 NEAR: Final = 18_993  # 1 January 2022: the expiry that settles
 CRASH_PPM: Final = 930_000
-PAYLOAD_MAX_BYTES: Final = 2_500
+PAYLOAD_MAX_BYTES: Final = 2_700
 IOC: Final = c.TIF_IOC << c.FLAG_TIF_SHIFT
 FOK: Final = c.TIF_FOK << c.FLAG_TIF_SHIFT
 
@@ -358,6 +358,8 @@ def as_posted(made: Sequence[Batch], inbox: Sequence[bytes], genesis_root: bytes
                 inbox_count=one.inbox_count,
                 inbox_hash=hashes[min(one.inbox_count, len(inbox))],
                 work=one.work,
+                tick=one.tick,
+                ticks=one.ticks,
                 payload=one.payload,
                 block_number=number,
                 block_hash=f"{number:#x}",

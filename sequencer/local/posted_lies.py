@@ -75,9 +75,17 @@ def root_tail(batch: Batch) -> Batch:
 
 
 def empty_segment(batch: Batch) -> Batch:
-    segments = batches.decode(batch.payload, batch.segments)
+    segments = batches.decode(batch.payload, batch.segments, batch.ticks)
+    ids = batches.ids_in(batch.payload, batch.segments, batch.ticks)
     segments.insert(1, batches.Segment(segments[0].root, ()))
-    return replace(batch, segments=batch.segments + 1, payload=batches.encode(segments))
+    return replace(batch, segments=batch.segments + 1, payload=batches.encode(segments, ids))
+
+
+def header_tick(batch: Batch) -> Batch:
+    """The batch has one tick less than has begun in it: the ids of headers after it would stand elsewhere."""
+    segments = batches.decode(batch.payload, batch.segments, batch.ticks)
+    ids = batches.ids_in(batch.payload, batch.segments, batch.ticks)[:-1]
+    return replace(batch, tick=batch.tick - 1, ticks=batch.ticks - 1, payload=batches.encode(segments, ids))
 
 
 def bounds_disordered(batch: Batch) -> Batch:

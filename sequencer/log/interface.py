@@ -5,7 +5,8 @@ from typing import Protocol
 
 import msgspec
 
-from sequencer.protocol.batch import Segment
+from sequencer.protocol import receipts
+from sequencer.protocol.batch import NO_ID, Segment, ticks_in
 
 
 class LogError(Exception):
@@ -32,6 +33,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     `segments`: the root after each, its records, and GLOBAL's work after it. `labels` of orders: account, nonce,
     label. `verified`: the offset before which every signature had been checked when this was written. `holds`: every
     signed record in it has held, so that a replay need not recover who signed it, once that has been checked.
+    `heads`: for each tick that begins in it, what its header says (`protocol.receipts.stored`), or, of a tick that
+    another has posted, the header's id alone, or nothing of a TICK that was refused and begins none; empty: nobody
+    has signed any.
     """
 
     first_seq: int
@@ -41,6 +45,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     labels: list[tuple[int, int, str]] = []
     verified: int = 0
     holds: bool = False
+    heads: list[bytes] = []
 
     @property
     def records(self) -> int:
@@ -55,6 +60,14 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     def batch_segments(self) -> list[Segment]:
         """As the batch's segments."""
         return [Segment(root, tuple(records)) for root, records, _ in self.segments]
+
+    def ids(self) -> list[list[bytes]]:
+        """For each segment the ids of the headers of the ticks that begin in it."""
+        heads = iter(self.heads)
+        return [
+            [receipts.id_of(head) for _ in range(ticks_in(records)) if (head := next(heads, NO_ID))]
+            for _, records, _ in self.segments
+        ]
 
 
 class RollBack(msgspec.Struct, frozen=True):

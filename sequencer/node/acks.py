@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sequencer import errors, refusals
 from sequencer.api.ipc import Connection
 from sequencer.clock import Clock
-from sequencer.engine.engine import Submission, Tick
+from sequencer.engine.engine import Result, Submission, Tick
 from sequencer.engine.events import Events
 from sequencer.engine.views import QueryError
 from sequencer.node.gate import Gate
@@ -15,8 +15,10 @@ from sequencer.node.roll_backs import RollBacks
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.queue.driver import Driver
 from sequencer.queue.outcomes import Outcomes
+from sequencer.queue.receipts import TickReceipts
 from sequencer.rollup.vouched import Claim
 from sequencer.wire.labels import LABEL_LIMIT, checked_label
+from sequencer.wire.receipts import with_receipt
 
 
 @dataclass(slots=True)  # not frozen: one is made for every order, and that costs twice as much
@@ -32,6 +34,9 @@ class TickOutput:
     """Acknowledgements, refusals and events of a tick, sent once it is durable."""
 
     replies: dict[Connection, list[tuple[int, bool, bytes]]]
+    accepted: list[
+        tuple[Connection | None, int, Result]
+    ]  # whom a receipt is for, and which of its replies gets it
     events: list[tuple[str, int, bytes]]
     refused: int
 
@@ -54,6 +59,8 @@ class Acks:
         self._outcomes = outcomes
         self._gate = gate
         self._roll_backs = roll_backs
+        self._repeats: dict[bytes, list[Reply]] = {}  # of records whose tick is not durable yet
+        self._durable_seq = driver.engine.state.globals.seq
 
     def take(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
         """Queues a gateway's records, (rid, raw, signer, label) each, or refuses them at once."""
@@ -64,10 +71,17 @@ class Acks:
         now_ns = self._clock.monotonic_ns()
         state = self._driver.engine.state
         refused: list[tuple[int, bool, bytes]] = []
+        answered: list[tuple[int, bool, bytes]] = []  # records that come again: as the first time
         for rid, raw, signer, label in items:
             if label and not _may_have_label(raw, label):
                 body = QueryError("label", f"absent but for an order, and of {LABEL_LIMIT}", label).body()
                 refused.append((rid, False, body))
+                continue
+            if (again := self._outcomes.answer(raw)) is not None:
+                if again[0] < self._durable_seq:
+                    answered.append((rid, True, again[1]))
+                else:
+                    self._repeats.setdefault(raw, []).append(Reply(connection, rid))
                 continue
             reason = self._stranger(raw, signer)
             if reason:
@@ -78,8 +92,8 @@ class Acks:
             code = self._driver.offer(Submission(raw, named, Reply(connection, rid), now_ns, label=label))
             if code:
                 refused.append((rid, False, self._driver.intake.why(code, raw, now_ns)))
-        if refused:
-            connection.send_acks(refused)
+        if refused or answered:
+            connection.send_acks(refused + answered)
 
     def _stranger(self, raw: bytes, signer: bytes) -> Reason:
         """Why a signer may not act for the account or feed that the record names; checked before the record takes queue
@@ -101,30 +115,59 @@ class Acks:
         """
         self._events.observe(tick.system + tick.results)
         replies: dict[Connection, list[tuple[int, bool, bytes]]] = {}
-        accepted = []
+        accepted: list[tuple[Connection | None, int, Result]] = []
         for result in tick.results:
             ok = result.reason is Reason.OK
             reply = result.submission.reply
+            to = reply.connection if isinstance(reply, Reply) else None
             if ok:
-                accepted.append(result)
+                accepted.append((to, len(replies.get(to, ())) if to is not None else 0, result))
                 body = self._events.ack(result, tick.number)
                 self._outcomes.note(result.submission.raw, result.outcomes[0].seq, body)
             else:
                 body = result.why if isinstance(result.why, bytes) else errors.refusal(result.reason)
             if isinstance(reply, Reply):
                 replies.setdefault(reply.connection, []).append((reply.rid, ok, body))
-        events = self._events.events(accepted + tick.system, is_heard)
-        return TickOutput(replies, events, len(tick.results) - len(accepted))
+        events = self._events.events([result for _, _, result in accepted] + tick.system, is_heard)
+        return TickOutput(replies, accepted, events, len(tick.results) - len(accepted))
 
     def send(self, tick: Tick, output: TickOutput) -> None:
         """Acknowledges and refuses the records of a durable tick."""
+        made = tick.receipts
+        if isinstance(made, TickReceipts) and made.head:
+            for connection, place, result in output.accepted:
+                receipt = made.of(result)
+                self._outcomes.seal(result.submission.raw, receipt)
+                if connection is not None:
+                    rid, ok, body = output.replies[connection][place]
+                    output.replies[connection][place] = rid, ok, with_receipt(body, receipt)
+        if tick.entry is not None:
+            self._durable_seq = tick.entry.first_seq + tick.entry.records
         for connection, items in output.replies.items():
             connection.send_acks(items)
+        for raw in [raw for raw in self._repeats if self._is_durable(raw)]:
+            again = self._outcomes.answer(raw)
+            for waiting in self._repeats.pop(raw):
+                if again is not None:
+                    waiting.connection.send_acks([(waiting.rid, True, again[1])])
         for result in tick.results:
             reply = result.submission.reply
             if isinstance(reply, asyncio.Future) and not reply.done():
                 reply.set_result(result)
         self._driver.metrics.refused += output.refused
+
+    def _is_durable(self, raw: bytes) -> bool:
+        again = self._outcomes.answer(raw)
+        return again is None or again[0] < self._durable_seq
+
+    def resume(self, seq: int) -> None:
+        """The state was taken back to the log, or the log was rewritten: it goes on with record `seq`."""
+        self._durable_seq = seq
+        repeats, self._repeats = self._repeats, {}
+        body = errors.error_body(errors.Code.NOT_READY, "Not accepted: the log did not take it; send again.")
+        for replies in repeats.values():
+            for reply in replies:
+                reply.connection.send_acks([(reply.rid, False, body)])
 
     # --- refusals without a tick ------------------------------------------------------------------
 

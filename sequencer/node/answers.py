@@ -14,6 +14,7 @@ from sequencer.l1.deploy import Deployment
 from sequencer.node.pace import Pace
 from sequencer.node.settings import ServiceConfig
 from sequencer.protocol.constants import U32_MAX
+from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.queue.driver import Driver
 from sequencer.queue.outcomes import Outcomes
 from sequencer.rollup.withdrawals import Withdrawals
@@ -23,9 +24,16 @@ HELD_BYTES_EACH = 1_024  # overhead of an answer
 
 
 def system_info(
-    at: Deployment | None, domain: bytes, chain_id: int = 0, contract: bytes = b""
+    at: Deployment | None,
+    domain: bytes,
+    chain_id: int = 0,
+    contract: bytes = b"",
+    receipt_key: bytes | None = None,
 ) -> dict[str, Any]:
-    """Domain of signatures and addresses of the contracts; `chain_id` and `contract` apply without a deployment."""
+    """Domain of signatures and addresses of the contracts; `chain_id` and `contract` apply without a deployment.
+
+    `receipt_key`: address that signs receipts; `Sequencers.member_of_key` on L1 says whose it is.
+    """
     return {
         "chain_id": at.chain_id if at else chain_id,
         "verifying_contract": at.rollup.lower() if at else "0x" + contract.hex(),
@@ -33,6 +41,8 @@ def system_info(
         "vault": at.vault if at else None,
         "token": at.token if at else None,
         "inbox": at.inbox if at else None,
+        "receipts": at.receipts if at else None,
+        "receipt_key": None if receipt_key is None else "0x" + receipt_key.hex(),
     }
 
 
@@ -133,7 +143,11 @@ class Answers:
     def answer(self, method: str, params: dict[str, Any]) -> Any:
         """Answer to a query from the present state, durable or not. Raises QueryError."""
         if method == "system_info":
-            return system_info(self._config.deployment, self._domain, *self._config.signed_under)
+            key = self._config.receipt_key
+            signs = None if key is None else address_of(public_key_of(key))
+            return system_info(
+                self._config.deployment, self._domain, *self._config.signed_under, receipt_key=signs
+            )
         if method == "withdrawal":
             return self._withdrawal(params)
         if method == "outcome":

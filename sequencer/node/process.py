@@ -56,12 +56,14 @@ from sequencer.node.startup import (
     listing,
     sequencer_key,
 )
+from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
 from sequencer.rollup.batcher import BATCHES_FILE, stored_post_root
 from sequencer.rollup.l1_link import Children
 from sequencer.rollup.l1_messages import L1Config
 from sequencer.rollup.l1_worker import Deposed, deposed
+from sequencer.sdk.trader import load_key
 from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, PAUSE_S, SOCKET, URL, Number
 
 HAND_OVER_TIMEOUT_S = 600.0
@@ -138,10 +140,11 @@ async def _stand_by(config: NodeConfig, stop: asyncio.Event) -> bool:
 
 async def _lead(config: NodeConfig, stop: asyncio.Event) -> None:
     """Runs the sequencer. Raises Deposed when another leads."""
-    await asyncio.to_thread(_check_leads, config)
+    epoch = await asyncio.to_thread(_check_leads, config)
     service = Service(
         config.service, config.clock, config.signer, config.sources, config.feed_keys, config.wanted
     )
+    service.epoch = epoch or service.epoch
     await service.start(config.socket)
     click.echo(
         json.dumps(
@@ -168,13 +171,33 @@ async def _lead(config: NodeConfig, stop: asyncio.Event) -> None:
     logger.info("stopped at seq %d", service.state.globals.seq)
 
 
-def _check_leads(config: NodeConfig) -> None:
-    """Raises Deposed when L1 says that another leads; while L1 does not answer, the log's last state counts."""
+def _check_leads(config: NodeConfig) -> int | None:
+    """The epoch of the set. Raises Deposed when L1 says that another leads; while L1 does not answer (None), the log's
+    last state counts.
+    """
+    of = config.service
+    assert of.deployment is not None
     try:
+        with contextlib.closing(Rpc(of.l1_url, timeout_s=of.l1.timeout_s)) as rpc:
+            epoch = int(SEQUENCERS.read(rpc, of.deployment.sequencers, "epoch"))
+            _check_receipt_key(rpc, config)
         if not _is_leading(config):
             logger.warning("nobody leads, or the folder is behind L1: see l1_error of the status")
     except L1Error as error:
         logger.warning("L1: %s: whether this sequencer leads is not known", error)
+        return None
+    return epoch
+
+
+def _check_receipt_key(rpc: Rpc, config: NodeConfig) -> None:
+    """Warns of receipts that L1 would take for nobody's."""
+    of = config.service
+    if of.receipt_key is None or of.deployment is None:
+        return
+    key = "0x" + address_of(public_key_of(of.receipt_key)).hex()
+    member = str(SEQUENCERS.read(rpc, of.deployment.sequencers, "member_of_key", key))
+    if member.lower() != config.signer.address.lower():
+        logger.warning("L1 does not know %s as a receipt key: run `fairstrike sequencer receipt-key`", key)
 
 
 def _is_leading(config: NodeConfig) -> bool:
@@ -259,6 +282,11 @@ def _send_hand_over(config: NodeConfig) -> str | None:
 @click.option("--devnet", is_flag=True, help="use well-known development keys where none are given")
 @click.option(
     "--keystore", type=click.Path(path_type=Path), help=f"key file (password in {PASSWORD_VARIABLE})"
+)
+@click.option(
+    "--receipt-key",
+    "receipt_source",
+    help="key that signs receipts, env:NAME or keystore:PATH, not the bonded one  [default: none are signed]",
 )
 @click.option(
     "--params",
@@ -377,6 +405,7 @@ def main(
     gateway_users: tuple[str, ...],
     devnet: bool,
     keystore: Path | None,
+    receipt_source: str | None,
     params_path: Path | None,
     feeds: tuple[str, ...],
     list_path: Path | None,
@@ -430,6 +459,7 @@ def main(
                 history_days=history_days,
                 archive_after_s=archive_after_s,
                 gateway_users=admission.trusted_users(gateway_users),
+                receipt_key=None if receipt_source is None else load_key(receipt_source),
                 children=children,
             )
             sources = feed_sources(feeds, wanted, at, params)

@@ -47,6 +47,7 @@ from sequencer.protocol.state import State
 from sequencer.queue.driver import Driver
 from sequencer.queue.intake import Intake
 from sequencer.queue.outcomes import TICKS_READ, Outcomes
+from sequencer.queue.receipts import Issuer, Lead
 from sequencer.rollup.batcher import Batcher
 from sequencer.rollup.l1_link import L1Handlers, L1Link
 from sequencer.rollup.l1_worker import Deposed
@@ -105,7 +106,12 @@ class Service:
         self.history = History(
             config.folder / HISTORY_FILE, config.params.treasury_account, config.history_days
         )
-        self.recovery = Recovery(config.folder / "snapshots", self.log, self.batcher, self.withdrawals)
+        self.epoch = 1 if at is not None else 0  # of the set, in which this process leads
+        self._roll_backs_seen = len(self.log.answered())
+        self.recovery = Recovery(
+            *(config.folder / "snapshots", self.log, self.batcher, self.withdrawals),
+            lambda more: Issuer(self.domain, None, lambda: self._lead(more)),
+        )
         mended: Report | None = None
         try:
             state, self.replayed = self._recover()
@@ -119,6 +125,9 @@ class Service:
         if (last := self.batcher.last()) is not None:  # a crash may have come between a batch and its proofs
             self.withdrawals.prove(state, *last)
 
+        self.issuer = Issuer(self.domain, config.receipt_key, self._lead)
+        self.issuer.resume(self.log)
+
         # What works on the state.
         keeps = config.keeper
         if at is not None:
@@ -131,7 +140,8 @@ class Service:
         self._load_outcomes()
         self.intake = Intake(config.intake)
         self.driver = Driver(
-            executes, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost
+            *(executes, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost),
+            self.issuer,
         )
         self._prepare_engine()
 
@@ -373,6 +383,13 @@ class Service:
         self.views.adopt(state, self.history.ledger)
         self.views.is_whole = self.history.is_whole
         self.outcomes.drop_from(state.globals.seq)
+        self._roll_backs_seen = len(self.log.answered())
+        self.issuer.resume(self.log)
+        self.acks.resume(state.globals.seq)
+
+    def _lead(self, more: int = 0) -> Lead:
+        """Whose ticks are made now, or after so many more roll-backs of L1."""
+        return Lead(epoch=self.epoch, roll_backs=self._roll_backs_seen + more)
 
     async def _take_up(self, state: State, report: Report) -> None:
         """The log was rewritten, and gives `state`: goes on with it, in an honest engine, and tells everybody."""

@@ -25,6 +25,7 @@ class ServiceConfig:
     `archive_after_s`: how long after its challenge window a batch's records stay in the log's own file; 0: for ever.
     `snapshot_ticks`: between two snapshots, or fewer with many records in them (`pace.SNAPSHOT_RECORDS`).
     `work_lag_s`: when more work waits for L1 than it takes in that time, new risk is refused (docs/OPERATIONS.md).
+    `receipt_key`: private key (32 bytes) that signs receipts; None: acknowledgements carry none.
     `children`: starts the process that talks to L1.
     `chain_id` and `verifying_contract`: what records are signed under without a deployment.
     """
@@ -47,6 +48,7 @@ class ServiceConfig:
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
     gateway_users: frozenset[int] | None = None
+    receipt_key: bytes | None = field(default=None, repr=False)
     children: Children = field(default_factory=Children)
 
     @property

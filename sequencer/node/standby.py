@@ -33,11 +33,12 @@ from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standi
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
-from sequencer.log.interface import Entry, LogError, LoggedSegment, LogLost
+from sequencer.log.interface import Entry, LogError, LogLost
 from sequencer.log.sqlite import SqliteLog
 from sequencer.proof.audit import Fault
 from sequencer.proof.execution import Execution, L1Facts
 from sequencer.protocol import codec
+from sequencer.protocol.batch import ids_in
 from sequencer.protocol.constants import Reason
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.params import Params
@@ -262,23 +263,39 @@ class Standby:
                 self._wrong = _Wrong(one.header_hash, fault)
                 self._run = self._recovered()
                 return
-            self._keep(one, self._run.segments)
+            self._keep(one, self._run)
         if end is not None and (not self._read_to or self._read_to[-1][0] < safe):
             self._read_to.append((safe, str(end["hash"])))
         if self.batcher.cursor.batch_id < on_l1 and time.monotonic() >= self._read_again_s:
             self._read_again_s = time.monotonic() + READ_AGAIN_S
             self._read_to.clear()
 
-    def _keep(self, one: PostedBatch, segments: list[LoggedSegment]) -> None:
+    def _keep(self, one: PostedBatch, run: Execution) -> None:
         """Writes the log first: entries beyond the stored batches are removed at the next start, and followed again."""
         end = self.log.end
-        entry = Entry(one.first_seq, one.time_s, one.post_root, segments, [], end + 1, self._holds)
+        ids = iter(ids_in(one.payload, one.segments, one.ticks))
+        heads = [next(ids) if is_begun else b"" for is_begun in run.begun]
+        entry = Entry(one.first_seq, one.time_s, one.post_root, run.segments, [], end + 1, self._holds, heads)
         self._holds = True
         self.history.write(self.history.ledger.take(), self.log.append(entry, end))
         self.log.tidy()
-        head = (one.batch_id, one.pre_root, one.post_root, one.segments, one.records, one.first_seq)
         self.batcher.adopt(
-            Batch(*head, one.time_s, one.inbox_count, one.inbox_hash, one.work, one.payload), one.header_hash
+            Batch(
+                batch_id=one.batch_id,
+                pre_root=one.pre_root,
+                post_root=one.post_root,
+                segments=one.segments,
+                records=one.records,
+                first_seq=one.first_seq,
+                time_s=one.time_s,
+                inbox_count=one.inbox_count,
+                inbox_hash=one.inbox_hash,
+                work=one.work,
+                tick=one.tick,
+                ticks=one.ticks,
+                payload=one.payload,
+            ),
+            one.header_hash,
         )
         self._withdrawals.prove(self.state, one.batch_id, one.post_root)
         self._unsaved += 1

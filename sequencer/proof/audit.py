@@ -36,6 +36,7 @@ class FaultKind(StrEnum):
     RECORDS = "records"  # the header's number of records
     TIME = "time"  # the header's time
     INBOX_COUNT = "inbox_count"  # the header's number of inbox messages
+    TICK = "tick"  # the header's number of ticks: a false one moves the ids of their headers
     WORK = "work"  # the header's work: a false one exceeds the budget
     LATE = "late"  # posted long after the deadline of an inbox message that no batch had taken
 
@@ -70,7 +71,8 @@ class Audit:
     """Checks batches in order.
 
     `message(i)`: record of inbox message i on L1, None beyond its end. `segments`: of the last batch checked, as (root
-    after it, all 32 bytes; records; GLOBAL's work after it). `observe` is called with each record's outcome, of wrong
+    after it, all 32 bytes; records; GLOBAL's work after it). `begun`: for each TICK in
+    it, whether a tick began, which a refused one does not. `observe` is called with each record's outcome, of wrong
     batches too.
     """
 
@@ -83,6 +85,7 @@ class Audit:
         self.state = state
         self._observe = observe
         self.segments: list[LoggedSegment] = []
+        self.begun: list[bool] = []
         self._message = message
         self._inbox: tuple[int, int, str] | None = None  # segment, record, what is wrong
 
@@ -105,9 +108,9 @@ class Audit:
         wrong_form = check_form(batch, state.root())
         if wrong_form is not None:
             return wrong_form
-        self._inbox, self.segments = None, []
+        self._inbox, self.segments, self.begun = None, [], []
         record = 0
-        segments = batches.decode(batch.payload, batch.segments)
+        segments = batches.decode(batch.payload, batch.segments, batch.ticks)
         named = signers_of([raw for segment in segments for raw in segment.records], state.domain)
         for number, segment in enumerate(segments):
             found = self._segment(batch, number, segment, record, named)
@@ -123,6 +126,7 @@ class Audit:
             (FaultKind.TIME, g.time, batch.time_s),
             (FaultKind.INBOX_COUNT, g.inbox_count, batch.inbox_count),
             (FaultKind.WORK, g.work, batch.work),
+            (FaultKind.TICK, g.tick, batch.tick),
         ):
             if held != claimed:
                 return fault(kind, last, record - 1, f"the header says {claimed}, the records give {held}")
@@ -133,7 +137,7 @@ class Audit:
 
     def advance(self, batch: PostedBatch, segments: int | None = None) -> None:
         """Applies the records of a batch, or of its first `segments`, and judges nothing."""
-        taken = batches.decode(batch.payload, batch.segments)[:segments]
+        taken = batches.decode(batch.payload, batch.segments, batch.ticks)[:segments]
         raws = [raw for segment in taken for raw in segment.records]
         for raw, signer in zip(raws, signers_of(raws, self.state.domain), strict=True):
             apply(self.state, raw, signer)
@@ -154,6 +158,8 @@ class Audit:
                 self._inbox = (number, place, wrong)
             out = apply(state, raw, next(named))
             self._observe(raw, out)
+            if raw[0] == Kind.TICK:
+                self.begun.append(out.reason is Reason.OK)
             outs.append(out)
         root = state.root()
         if root[: c.ELEMENT_BYTES] == segment.root:
@@ -185,8 +191,7 @@ class Audit:
 
 def check_form(batch: PostedBatch, root: bytes) -> Fault | None:
     """The first segment whose bounds, records or weight no honest sequencer posts. `root`: before the batch."""
-    tables = -(-batch.segments // batches.OFFSETS_PER_ELEMENT)
-    first = (batch.segments + tables) * c.ELEMENT_BYTES
+    first = batches.tables(batch.segments, batch.ticks) * c.ELEMENT_BYTES
     area = batch.payload[first:]
     begin = record = 0
     for number in range(batch.segments):

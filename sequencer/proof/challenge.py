@@ -28,7 +28,7 @@ APPLY: Final = keccak(b"apply(bytes32,uint256,bytes32,bytes32,bytes32,bytes32)")
 RECORD_BYTES_MAX: Final = 128  # four words
 CHUNK_ELEMENTS: Final = CHUNK_BYTES // ELEMENT_BYTES
 HEADER: Final = (
-    "(uint256,bytes32,bytes32,bytes32,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,uint256)"
+    f"(uint256,{','.join(['bytes32'] * 3)},{','.join(['uint256'] * 6)},bytes32,{','.join(['uint256'] * 3)})"
 )
 
 
@@ -71,7 +71,7 @@ def arbiter() -> Contract:
     return Contract(load("Arbiter").abi)
 
 
-def bounds(payload: bytes, segments: int, index: int) -> Bounds:
+def bounds(payload: bytes, segments: int, ticks: int, index: int) -> Bounds:
     """Bounds of segment `index`, unchecked."""
 
     def end_of(segment: int) -> int:
@@ -79,16 +79,16 @@ def bounds(payload: bytes, segments: int, index: int) -> Bounds:
         at = (segments + element) * ELEMENT_BYTES + 3 * place
         return int.from_bytes(payload[at : at + 3], "big")
 
-    area = len(payload) // ELEMENT_BYTES - _tables(segments)
+    area = len(payload) // ELEMENT_BYTES - batches.tables(segments, ticks)
     return Bounds(end_of(index - 1) if index else 0, end_of(index), area)
 
 
-def records_of(payload: bytes, segments: int, index: int) -> list[bytes]:
+def records_of(payload: bytes, segments: int, ticks: int, index: int) -> list[bytes]:
     """Records of segment `index`. Raises ValueError when its form alone is a fraud: see `challenge_form`."""
-    where = bounds(payload, segments, index)
+    where = bounds(payload, segments, ticks, index)
     if not where.are_open:
         raise ValueError(f"segment {index}: its bounds are a fraud")
-    first = _tables(segments) * ELEMENT_BYTES
+    first = batches.tables(segments, ticks) * ELEMENT_BYTES
     body = payload[first + where.start * ELEMENT_BYTES : first + where.end * ELEMENT_BYTES]
     records = list(batches.split(body))
     size = c.LAYOUT.get(records[-1][0], (ELEMENT_BYTES,))[0]
@@ -97,32 +97,32 @@ def records_of(payload: bytes, segments: int, index: int) -> list[bytes]:
     return records
 
 
-def is_malformed(payload: bytes, segments: int, index: int) -> bool:
+def is_malformed(payload: bytes, segments: int, ticks: int, index: int) -> bool:
     """Whether `Arbiter.check_form` finds fraud."""
     try:
-        records_of(payload, segments, index)
+        records_of(payload, segments, ticks, index)
     except ValueError:
         return True
-    where = bounds(payload, segments, index)
+    where = bounds(payload, segments, ticks, index)
     return index == segments - 1 and where.end != where.area
 
 
-def segment_proof(payload: bytes, segments: int, index: int) -> bytes:
+def segment_proof(payload: bytes, segments: int, ticks: int, index: int) -> bytes:
     """Proof of segment `index` for `DataSourceCalldata`."""
-    elements = _elements(payload, segments, index)
+    elements = _elements(payload, segments, ticks, index)
     return chunk_proof(payload, list(dict.fromkeys(element // CHUNK_ELEMENTS for element in elements)))
 
 
 def blob_proof(posted: PostedBatch, index: int) -> bytes:
     """Proof of segment `index` for `DataSourceBlob`."""
-    elements = _elements(posted.payload, posted.segments, index)
+    elements = _elements(posted.payload, posted.segments, posted.ticks, index)
     return blobs.element_proof(posted.blobs(), dict.fromkeys(elements), posted.blob_hashes)
 
 
-def _elements(payload: bytes, segments: int, index: int) -> list[int]:
+def _elements(payload: bytes, segments: int, ticks: int, index: int) -> list[int]:
     """Elements that a data source opens for segment `index`, in its order; an element of offsets may appear twice."""
-    where = bounds(payload, segments, index)
-    tables = _tables(segments)
+    where = bounds(payload, segments, ticks, index)
+    tables = batches.tables(segments, ticks)
     elements = [index - 1] if index else []
     elements.append(index)
     if index:
@@ -137,7 +137,7 @@ def proof(posted: PostedBatch, index: int) -> bytes:
     """Proof of segment `index` for the deployment's data source."""
     if posted.blob_hashes:
         return blob_proof(posted, index)
-    return segment_proof(posted.payload, posted.segments, index)
+    return segment_proof(posted.payload, posted.segments, posted.ticks, index)
 
 
 def message(witness: Witness) -> bytes:
@@ -156,7 +156,7 @@ def challenge_segment(posted: PostedBatch, index: int, tracer: Tracer) -> Challe
 def segment_witness(posted: PostedBatch, index: int, tracer: Tracer) -> bytes:
     """The witness of `check_segment`; `tracer` as above."""
     messages = b""
-    for raw in records_of(posted.payload, posted.segments, index):
+    for raw in records_of(posted.payload, posted.segments, posted.ticks, index):
         one = message(tracer.witness(raw))
         messages += len(one).to_bytes(32, "big") + one
     return messages
@@ -190,7 +190,3 @@ def challenge_by(posted: PostedBatch, check: str, index: int, *arguments: object
         eth_abi_coder.encode(["bytes32", "bytes4", "uint256"], [header_hash, function.selector, index])
     )
     return Challenge(posted.batch_id, challenge_id, function.encode(header, *arguments))
-
-
-def _tables(segments: int) -> int:
-    return segments + -(-segments // batches.OFFSETS_PER_ELEMENT)

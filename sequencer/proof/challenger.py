@@ -35,6 +35,7 @@ from sequencer.protocol.state import State
 
 COMMIT_GAS: Final = 100_000
 COLLECT_GAS: Final = 150_000
+ROLL_BACK_GAS: Final = 500_000  # with the slashing, and what Rollup keeps of each roll-back
 CHALLENGE_GAS_MAX: Final = 16_000_000  # below the transaction's cap of 2^24
 TRIES_MAX: Final = 8
 COLLECT, COLLECT_CONTEST = "collect", "collect_contest"  # the revealer's; the oldest commitment's
@@ -182,7 +183,7 @@ class Challenger:
             estimated = to_int(self._rpc.call("eth_estimateGas", call))
         except RpcError:
             return CHALLENGE_GAS_MAX
-        return min(estimated * 5 // 4 + 400_000, CHALLENGE_GAS_MAX)
+        return min(estimated * 5 // 4 + ROLL_BACK_GAS, CHALLENGE_GAS_MAX)
 
     def _salt(self, made: Challenge) -> bytes:
         _, r, s = self._signer.sign_digest(keccak(b"fairstrike challenge" + made.challenge_id))

@@ -119,6 +119,11 @@ class Execution:
         """Segments of the last correct batch, with whole roots."""
         return self._audit.segments
 
+    @property
+    def begun(self) -> list[bool]:
+        """For each TICK of that batch, whether a tick began."""
+        return self._audit.begun
+
     def late(self, batch: PostedBatch) -> Fault | None:
         """Of the next batch, when it was posted too late to stand; its payload does not matter."""
         return self.facts.late(batch, self.state.globals.inbox_count, self.state.root())

@@ -77,6 +77,7 @@ def _shrink(
         account.reserved -= freed
         if less:
             state.shrink_order(order, less)
+        out.rests = order.quantity
     out.fee = out.paid = min(fee, state.globals.pool)
     insurance.charge(state, account, out.fee, 0)
     state.put_account(order.account, account)

@@ -4,10 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sequencer.protocol import constants as c
+from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import keccak
 
 CHUNK_BYTES = 32 * c.ELEMENT_BYTES
 OFFSETS_PER_ELEMENT = 10
+NO_ID = bytes(c.ELEMENT_BYTES)  # of a tick whose header nobody has signed
+_TICK = bytes([Kind.TICK])
 
 
 class BatchError(ValueError):
@@ -28,9 +31,19 @@ def weight(raw: bytes) -> int:
     return layout[2] if layout else 1
 
 
-def encode(segments: Iterable[Segment]) -> bytes:
-    """Payload of a batch. Records must be whole elements."""
+def ticks_in(records: Iterable[bytes]) -> int:
+    """How many ticks begin in logged records."""
+    return sum(raw[:1] == _TICK for raw in records)
+
+
+def encode(segments: Iterable[Segment], ids: Iterable[bytes] | None = None) -> bytes:
+    """Payload of a batch. Records must be whole elements.
+
+    `ids`: 31 bytes each, of the headers of the ticks that begin in it (receipts.py); None: NO_ID for each.
+    """
     listed = list(segments)
+    if ids is None:
+        ids = [NO_ID] * sum(ticks_in(segment.records) for segment in listed)
     roots = b"".join(segment.root[: c.ELEMENT_BYTES] for segment in listed)
     body = b"".join(raw for segment in listed for raw in segment.records)
     offsets = b""
@@ -41,15 +54,30 @@ def encode(segments: Iterable[Segment]) -> bytes:
     table = b""
     for start in range(0, len(offsets), 3 * OFFSETS_PER_ELEMENT):
         table += offsets[start : start + 3 * OFFSETS_PER_ELEMENT].ljust(c.ELEMENT_BYTES, b"\0")
-    return roots + table + body
+    return roots + table + b"".join(ids) + body
 
 
-def decode(payload: bytes, segments: int) -> list[Segment]:
-    """Inverse of `encode`; roots come back as their top 31 bytes. Raises BatchError."""
+def ids_at(segments: int) -> int:
+    """Element at which the ids of ticks begin: behind roots and offsets."""
+    return segments + -(-segments // OFFSETS_PER_ELEMENT)
+
+
+def tables(segments: int, ticks: int) -> int:
+    """Elements before the record area: roots, offsets, ids of ticks."""
+    return ids_at(segments) + ticks
+
+
+def ids_in(payload: bytes, segments: int, ticks: int) -> list[bytes]:
+    """Ids of the headers of the ticks that begin in a payload."""
+    start = ids_at(segments)
+    return [payload[at * c.ELEMENT_BYTES : (at + 1) * c.ELEMENT_BYTES] for at in range(start, start + ticks)]
+
+
+def decode(payload: bytes, segments: int, ticks: int) -> list[Segment]:
+    """Inverse of `encode`, without the ids; roots come back as their top 31 bytes. Raises BatchError."""
     if len(payload) % c.ELEMENT_BYTES:
         raise BatchError("payload: not a whole number of 31-byte elements")
-    tables = -(-segments // OFFSETS_PER_ELEMENT)
-    start = (segments + tables) * c.ELEMENT_BYTES
+    start = tables(segments, ticks) * c.ELEMENT_BYTES
     if start > len(payload):
         raise BatchError("payload: shorter than its tables")
     body = payload[start:]

@@ -364,5 +364,6 @@ def _finish(state: State, plan: Plan, page: Page, fee: int, out: Outcome) -> Rea
     out.fills = plan.fills
     out.paid = own_fees
     out.rested = rested
+    out.rests = rested.quantity if rested is not None else 0
     out.pending = pending
     return Reason.OK

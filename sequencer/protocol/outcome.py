@@ -71,7 +71,8 @@ class Outcome:
     the free margin that it `needed`, and what was `there` (1e-6 USD). `moved`: positions that a BID or SETTLE has taken
     from an account: (instrument, lots, ticks a lot). `ended`: the account all of whose orders died of it together.
     `failed`: why a FOK or post-only order of several records is undone by this one, whole; OK: it is not. `paid`: all
-    fees of the account whose order was executed, its trades' included; None: no order was.
+    fees of the account whose order was executed, its trades' included; None: no order was. `rests`: lots of it in the
+    book after the record, whatever later ones make of them.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class Outcome:
         "reason",
         "removed",
         "rested",
+        "rests",
         "seq",
         "there",
     )
@@ -108,6 +110,7 @@ class Outcome:
         self.failed = Reason.OK
         self.fee = 0
         self.paid: int | None = None
+        self.rests = 0
         self.amount = 0
         self.number = 0
         self.debited = 0

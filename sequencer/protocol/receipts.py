@@ -7,7 +7,7 @@ withstand is a stranger who wants to make an honest signer's root say what it di
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Final
 
@@ -100,16 +100,10 @@ def outcome_hash(out: Outcome) -> bytes:
     """
     if out.paid is None:
         return NO_OUTCOME
-    if out.rested is not None:
-        rests = out.rested.quantity
-    elif out.amended is not None and out.amended not in out.removed:
-        rests = out.amended.quantity
-    else:
-        rests = 0
     trades = NO_OUTCOME
     for fill in out.fills:
         trades = chain_trade(trades, fill.quantity, fill.maker_price, fill.maker_seq)
-    return hash_outcome(out.paid, rests, trades)
+    return hash_outcome(out.paid, out.rests, trades)
 
 
 def chain_trade(trades: bytes, quantity: int, price: int, maker_seq: int) -> bytes:
@@ -177,9 +171,52 @@ def pack(header: Header, signature: bytes) -> bytes:
     )
 
 
-def receipt(head: bytes, index: int, siblings: bytes) -> bytes:
-    """The bytes of a receipt: what `pack` gave, the record's place in the tick, its path."""
-    return head + index.to_bytes(_INDEX_BYTES, "big") + siblings
+def stored(header: Header) -> bytes:
+    """What a log keeps of a header: as `pack` without the signature, and the records' root."""
+    return pack(header, header.records_root)
+
+
+def load(head: bytes) -> Header:
+    """The header of what `stored` gave."""
+    return _header(head, head[HEAD_BYTES:])
+
+
+def id_of(head: bytes) -> bytes:
+    """Id of what a log keeps: of a stored header, or the id itself."""
+    return head if len(head) == ID_BYTES else load(head).id
+
+
+def _header(head: bytes, root: bytes) -> Header:
+    epoch, term, roll_backs, tick, parent, first, count, state_root, time_ns = _HEAD.unpack(head[:HEAD_BYTES])
+    return Header(
+        epoch,
+        term,
+        roll_backs,
+        int.from_bytes(tick, "big"),
+        parent,
+        int.from_bytes(first, "big"),
+        int.from_bytes(count, "big"),
+        root,
+        state_root,
+        time_ns,
+    )
+
+
+def item(index: int, levels: Sequence[Sequence[bytes]]) -> bytes:
+    """What a receipt has, behind what `pack` gave, for each record: its place in the tick, its path."""
+    return index.to_bytes(_INDEX_BYTES, "big") + path(levels, index)
+
+
+def split(data: bytes) -> list[bytes]:
+    """The receipt of each record in one of several. Raises ValueError."""
+    start = HEAD_BYTES + SIGNATURE_BYTES
+    head, rest = data[:start], data[start:]
+    if len(head) < start:
+        raise ValueError(f"receipt: {len(data)} bytes, at least {start} are needed")
+    size = _INDEX_BYTES + depth(_header(head[:HEAD_BYTES], b"").records) * NODE_BYTES
+    if not rest or len(rest) % size:
+        raise ValueError(f"receipt: {len(rest)} bytes behind the header, {size} for each record are needed")
+    return [head + rest[at : at + size] for at in range(0, len(rest), size)]
 
 
 def unpack(data: bytes, record: bytes, reason: int, outcome: bytes) -> tuple[Header, bytes, int]:
@@ -190,8 +227,8 @@ def unpack(data: bytes, record: bytes, reason: int, outcome: bytes) -> tuple[Hea
     start = HEAD_BYTES + SIGNATURE_BYTES
     if len(data) < start + _INDEX_BYTES:
         raise ValueError(f"receipt: {len(data)} bytes, at least {start + _INDEX_BYTES} are needed")
-    epoch, term, roll_backs, tick, parent, first, count, state_root, time_ns = _HEAD.unpack(data[:HEAD_BYTES])
-    first_seq, records = int.from_bytes(first, "big"), int.from_bytes(count, "big")
+    header = _header(data[:HEAD_BYTES], b"")
+    first_seq, records = header.first_seq, header.records
     index = int.from_bytes(data[start : start + _INDEX_BYTES], "big")
     siblings = data[start + _INDEX_BYTES :]
     if not index < records:
@@ -202,16 +239,4 @@ def unpack(data: bytes, record: bytes, reason: int, outcome: bytes) -> tuple[Hea
         )
     seq = first_seq + index
     root = fold(leaf(seq, record, reason, outcome), index, siblings)
-    header = Header(
-        epoch,
-        term,
-        roll_backs,
-        int.from_bytes(tick, "big"),
-        parent,
-        first_seq,
-        records,
-        root,
-        state_root,
-        time_ns,
-    )
-    return header, data[HEAD_BYTES:start], seq
+    return replace(header, records_root=root), data[HEAD_BYTES:start], seq

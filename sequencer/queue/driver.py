@@ -17,8 +17,9 @@ import msgspec
 
 from sequencer.clock import Clock, ClockStopped
 from sequencer.engine.engine import Engine, Submission, Tick
-from sequencer.log.interface import Log, LogError, LogLost
+from sequencer.log.interface import Entry, Log, LogError, LogLost
 from sequencer.queue.intake import Intake
+from sequencer.queue.receipts import Issuer, TickReceipts
 
 QUIET_RETRY_S = 1.0
 PLACE_NS = 1_000_000_000  # between checks of the log file's place
@@ -74,6 +75,8 @@ class Driver:
 
     `pressure` says by how much what is acknowledged is ahead of what can be posted; the intake refuses by it.
 
+    `issuer` gives each tick its header before it is logged, and signs it after.
+
     `applied` and `settled` count ticks: the state may be ahead of the log by those between.
     """
 
@@ -86,8 +89,10 @@ class Driver:
         config: DriverConfig,
         on_tick: Callable[[Tick], None],
         on_lost: Callable[[list[Submission], str], Awaitable[None]],
+        issuer: Issuer | None = None,
     ) -> None:
         self.engine = engine
+        self.issuer = issuer or Issuer(b"", None)
         self.log = log
         self.intake = intake
         self.clock = clock
@@ -245,6 +250,7 @@ class Driver:
             self.metrics.apply_ms = took_s * 1e3
             self.metrics.apply_s_total += took_s
             self.applied += 1
+            tick.receipts = self.issuer.seal(tick)
             self.on_applied(tick)
             await self._settle()
             if generation != self._generation:  # the previous tick was lost, and this one depends on it
@@ -321,7 +327,7 @@ class Driver:
             entry = msgspec.structs.replace(tick.entry, verified=self.verified())
             try:
                 await asyncio.get_running_loop().run_in_executor(
-                    self._executor, self.log.append, entry, self.log.end
+                    self._executor, self._append_and_sign, entry, tick.receipts
                 )
             except LogLost as error:
                 self.metrics.log_errors += 1
@@ -347,6 +353,12 @@ class Driver:
             self.metrics.records += tick.entry.records
         self.settled += 1
         self.on_tick(tick)
+
+    def _append_and_sign(self, entry: Entry, made: TickReceipts | None) -> None:
+        """On the log's thread. A header that is signed is durable."""
+        self.log.append(entry, self.log.end)
+        if made is not None:
+            self.issuer.sign(made)
 
     def close(self) -> None:
         """Ends the log's thread."""

@@ -9,6 +9,7 @@ from sequencer.log.interface import Entry
 from sequencer.protocol.codec import LAYOUTS
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.entries import Account
+from sequencer.wire.receipts import in_json, with_receipt
 
 KEPT: Final = 65_536  # records; with their acknowledgements some 40 MB
 TICKS_READ: Final = 8_192  # of the log, at the start
@@ -59,6 +60,20 @@ class Outcomes:
         if len(held) > self._kept:
             del held[next(iter(held))]
 
+    def seal(self, raw: bytes, receipt: bytes) -> None:
+        """The receipt of the record that was noted last under its account and nonce."""
+        key = key_of(raw)
+        if key is not None and (held := self._by_key.get(key)) is not None and held[2] is not None:
+            self._by_key[key] = held[0], held[1], with_receipt(held[2], receipt)
+
+    def answer(self, raw: bytes) -> tuple[int, bytes] | None:
+        """Sequence number and acknowledgement, with its receipt, that this very record has had; None: not known."""
+        key = key_of(raw) if raw else None
+        held = None if key is None else self._by_key.get(key)
+        if held is None or held[0] != raw or held[2] is None:
+            return None
+        return held[1], held[2]
+
     def drop_from(self, seq: int) -> None:
         """Drops records from `seq` on, which no longer count as applied."""
         while self._by_key and self._by_key[last := next(reversed(self._by_key))][1] >= seq:
@@ -76,7 +91,7 @@ class Outcomes:
                 "kind": Kind(raw[0]).name,
                 "seq": seq,
                 "record": "0x" + raw.hex(),
-                "ack": None if ack is None else msgspec.Raw(ack),
+                "ack": None if ack is None else msgspec.Raw(in_json(ack)),
             }
         offset = nonce - account.nonce_floor
         if offset < 0 or account.nonce_bitmap >> offset & 1:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sequencer.checksums import FROM_COPY, SUMS, StoreDamaged, damaged, guard, guarded, row_sum
+from sequencer.checksums import FROM_COPY, StoreDamaged, damaged, guard, guarded, row_sum
 from sequencer.l1.batch import Batch
 from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
 from sequencer.l1.blobs import count as blob_count
@@ -33,16 +33,18 @@ PAYLOAD_MAX_BYTES = 100_000
 EMPTY_HASH = bytes(32)  # of an inbox without messages
 BATCHES_FILE = "batches.sqlite"
 ROWS_READ = 16  # batches that are read at once, to be posted
-_HEADER = "id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work"
-_HEADER_COLUMNS = 10
-_END = "post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, work, id + 1"
+_HEADER = "id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work, tick, ticks"
+_HEADER_COLUMNS = 12
+_END = (
+    "post_root, next_offset, next_segment, first_seq + records, inbox_count, inbox_hash, work, tick, id + 1"
+)
 _ROW = f"{_HEADER}, next_offset, next_segment, header_hash, payload_hash"
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where the next batch begins: log offset, segment inside it, seq, inbox count and hash, work, id, and state
-    root.
+    """Where the next batch begins: log offset, segment inside it, seq, inbox count and hash, work, tick, id, and
+    state root.
     """
 
     root: bytes
@@ -52,6 +54,7 @@ class Cursor:
     inbox_count: int = 0
     inbox_hash: bytes = EMPTY_HASH
     work: int = 0
+    tick: int = 0
     batch_id: int = 1
 
 
@@ -66,6 +69,7 @@ class _Part:
     inbox_count: int
     inbox_hash: bytes
     work: int
+    ticks: int
 
 
 class Batcher:
@@ -105,10 +109,11 @@ class Batcher:
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, pre_root BLOB, post_root BLOB, "
             "segments INTEGER, records INTEGER, first_seq INTEGER, time_s INTEGER, inbox_count INTEGER, "
-            "inbox_hash BLOB, work INTEGER, next_offset INTEGER, next_segment INTEGER, header_hash BLOB, "
+            "inbox_hash BLOB, work INTEGER, tick INTEGER, ticks INTEGER, "
+            "next_offset INTEGER, next_segment INTEGER, header_hash BLOB, "
             "payload_hash BLOB)"
         )
-        _drop_payloads(self._db)
+        _check_columns(self._db)
         guard(self._db, "batches")
         self._mend()
         at = self.cursor = self._end_cursor()
@@ -134,6 +139,7 @@ class Batcher:
         """The next batch, stored; None when it is not full yet, unless `whatever_there_is` of it shall go."""
         cursor = self.cursor
         taken: list[Segment] = []
+        ids: list[bytes] = []
         body_bytes = 0
         time_s = 0
         inbox_count, inbox_hash = cursor.inbox_count, cursor.inbox_hash
@@ -143,21 +149,24 @@ class Batcher:
         is_full = False
         whole: _Part | None = None  # what fills so many times `payload_bytes`, and no more
         for entry in self._log.read(cursor.offset) if cursor.offset < self._log.end else ():
-            segments = entry.batch_segments()
+            segments, headed = entry.batch_segments(), entry.ids()
             if offset == cursor.offset:
                 _check_continues(entry.first_seq + sum(len(one.records) for one in segments[:place]), cursor)
             while place < len(segments):
                 segment, units = segments[place], entry.segments[place][2]
                 body_bytes += sum(map(len, segment.records))
-                size = _size(len(taken) + 1, body_bytes)
+                size = _size(len(taken) + 1, len(ids) + len(headed[place]), body_bytes)
                 is_full = bool(taken) and self._is_too_much(units - cursor.work, size)
                 if taken and (is_full or size > parts * self.payload_bytes):
-                    whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent)
+                    whole = _Part(
+                        *(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent, len(ids))
+                    )
                     parts = -(-size // self.payload_bytes)
                     is_full = is_full or parts > self._parts_max
                     if is_full:
                         break
                 taken.append(segment)
+                ids += headed[place]
                 place += 1
                 time_s, spent = entry.time, units
                 inbox_count, inbox_hash = _taken(segment.records, inbox_count, inbox_hash)
@@ -165,11 +174,11 @@ class Batcher:
                 break
             offset, place = offset + 1, 0
         if whatever_there_is and taken and not is_full:
-            whole = _Part(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent)
+            whole = _Part(*(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent, len(ids)))
         if whole is None:
-            self.left_bytes = _size(len(taken), body_bytes)
+            self.left_bytes = _size(len(taken), len(ids), body_bytes)
             return None
-        del taken[whole.segments :]
+        del taken[whole.segments :], ids[whole.ticks :]
         built = Batch(
             cursor.batch_id,
             cursor.root,
@@ -181,7 +190,9 @@ class Batcher:
             whole.inbox_count,
             whole.inbox_hash,
             whole.work,
-            batch.encode(taken),
+            cursor.tick + len(ids),
+            len(ids),
+            batch.encode(taken, ids),
         )
         self._store(built, whole.offset, whole.place)
         return built
@@ -206,7 +217,7 @@ class Batcher:
 
     def _store(self, built: Batch, offset: int, segment: int, header_hash: bytes | None = None) -> None:
         self._db.execute(
-            f"INSERT INTO batches ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
+            f"INSERT INTO batches ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
             (
                 built.batch_id,
                 built.pre_root,
@@ -218,6 +229,8 @@ class Batcher:
                 built.inbox_count,
                 built.inbox_hash,
                 built.work,
+                built.tick,
+                built.ticks,
                 offset,
                 segment,
                 header_hash,
@@ -271,7 +284,7 @@ class Batcher:
         """Whether a stored batch is what the log gives, header and all."""
         row = self._row(batch_id)
         return row is not None and _is_of(
-            row, as_logged(self._log, batch_id, self.start_of(batch_id), row[10:12])
+            row, as_logged(self._log, batch_id, self.start_of(batch_id), row[12:14])
         )
 
     def _row(self, batch_id: int) -> tuple[Any, ...] | None:
@@ -300,18 +313,18 @@ class Batcher:
         assert row is not None
         start = self.start_of(batch_id)
         counted = self._end_after(start, row[3])
-        for end in (counted, (row[10], row[11])):
+        for end in (counted, (row[12], row[13])):
             made = None if end is None else as_logged(self._log, batch_id, start, end)
             if made is None or end is None:
                 continue
             header = _header(made)
             payload_hash = _payload_hash(made)
-            is_proven = row_sum("batches", *header, *end, row[12], payload_hash) == row[14]
+            is_proven = row_sum("batches", *header, *end, row[14], payload_hash) == row[16]
             if is_proven or (
-                end == counted and (*header, *end, payload_hash) == (*row[:12], row[13])
+                end == counted and (*header, *end, payload_hash) == (*row[:14], row[15])
             ):  # then the header's hash or the checksum alone was hit
                 self._db.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
-                self._store(made, end[0], end[1], row[12] if is_proven else None)
+                self._store(made, end[0], end[1], row[14] if is_proven else None)
                 return
         what = f"batch {batch_id} is not what was written, and the log does not give it again"
         raise StoreDamaged(BATCHES_FILE, what, FROM_COPY)
@@ -343,11 +356,13 @@ class Batcher:
 def as_logged(log: Ticks, batch_id: int, start: Cursor, end: tuple[int, int]) -> Batch | None:
     """The batch that a log gives from `start` to `end`, a log offset and segments of that entry."""
     taken: list[Segment] = []
+    ids: list[bytes] = []
     time_s, units, offset, place = 0, start.work, start.offset, start.segment
     for entry in log.read(offset) if offset < log.end else ():
         part = slice(place, end[1] if offset == end[0] else None)
         if entry.segments[part]:
             taken += entry.batch_segments()[part]
+            ids += [one for of_segment in entry.ids()[part] for one in of_segment]
             time_s, units = entry.time, entry.segments[part][-1][2]
         offset, place = offset + 1, 0
         if offset > end[0]:
@@ -367,13 +382,15 @@ def as_logged(log: Ticks, batch_id: int, start: Cursor, end: tuple[int, int]) ->
         inbox_count,
         inbox_hash,
         units,
-        batch.encode(taken),
+        start.tick + len(ids),
+        len(ids),
+        batch.encode(taken, ids),
     )
 
 
-def _size(segments: int, body_bytes: int) -> int:
-    """Bytes of a payload: roots, end offsets, records."""
-    return (segments + -(-segments // batch.OFFSETS_PER_ELEMENT)) * c.ELEMENT_BYTES + body_bytes
+def _size(segments: int, ticks: int, body_bytes: int) -> int:
+    """Bytes of a payload: roots, end offsets, ids of ticks, records."""
+    return batch.tables(segments, ticks) * c.ELEMENT_BYTES + body_bytes
 
 
 def _taken(records: Iterable[bytes], count: int, running: bytes) -> tuple[int, bytes]:
@@ -402,31 +419,14 @@ def _payload_hash(one: Batch) -> bytes:
 
 def _is_of(row: tuple[Any, ...], made: Batch | None) -> bool:
     """Whether `made` is the batch of a row, as _ROW has it."""
-    return made is not None and _header(made) == row[:_HEADER_COLUMNS] and _payload_hash(made) == row[13]
+    return made is not None and _header(made) == row[:_HEADER_COLUMNS] and _payload_hash(made) == row[15]
 
 
-def _drop_payloads(db: sqlite3.Connection) -> None:
-    """Replaces payloads, which older versions have stored, by their hashes. Raises StoreDamaged."""
-    if "payload" not in [row[1] for row in db.execute("PRAGMA table_info(batches)")]:
-        return
-    if (known := guarded(db).get("batches")) is not None:
-        for batch_id in damaged(db, "batches", known):
-            what = f"batch {batch_id} of a store of an older version is not what was written"
-            raise StoreDamaged(BATCHES_FILE, what, FROM_COPY)
-    db.create_function("payload_hash", 1, lambda payload: sha256(payload).digest(), deterministic=True)
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        db.execute("ALTER TABLE batches ADD COLUMN payload_hash BLOB")
-        db.execute("UPDATE batches SET payload_hash = payload_hash(payload)")
-        db.execute("ALTER TABLE batches DROP COLUMN payload")
-        if known is not None:  # the sums of the rows as they are, by `guard`
-            db.execute(f"DELETE FROM {SUMS} WHERE name = 'batches'")  # noqa: S608  # a constant
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
-    with contextlib.suppress(sqlite3.OperationalError):  # no room for a copy: its free pages are used again
-        db.execute("VACUUM")
+def _check_columns(db: sqlite3.Connection) -> None:
+    """Raises StoreDamaged for the store of a version whose batches no Rollup of today takes."""
+    if "tick" not in [row[1] for row in db.execute("PRAGMA table_info(batches)")]:
+        what = "it was written by a version whose batches did not commit to the headers of ticks"
+        raise StoreDamaged(BATCHES_FILE, what, "deploy anew and start with an empty folder")
 
 
 def read_stored(path: Path, log: Ticks, first_id: int) -> Iterator[Batch]:
@@ -481,17 +481,24 @@ def _made(
 ) -> Iterator[tuple[tuple[Any, ...], Batch | None]]:
     """Rows that follow each other from `start` (None: genesis), each with its batch; ends at one that has None."""
     for row in rows:
-        made = as_logged(log, row[0], start or Cursor(row[1]), row[10:12])
+        made = as_logged(log, row[0], start or Cursor(row[1]), row[12:14])
         if not _is_of(row, made):
             made = None
         yield row, made
         if made is None:
             return
-        start = _after(made, row[10], row[11])
+        start = _after(made, row[12], row[13])
 
 
 def _after(made: Batch, offset: int, segment: int) -> Cursor:
     return Cursor(
-        *(made.post_root, offset, segment, made.first_seq + made.records),
-        *(made.inbox_count, made.inbox_hash, made.work, made.batch_id + 1),
+        root=made.post_root,
+        offset=offset,
+        segment=segment,
+        seq=made.first_seq + made.records,
+        inbox_count=made.inbox_count,
+        inbox_hash=made.inbox_hash,
+        work=made.work,
+        tick=made.tick,
+        batch_id=made.batch_id + 1,
     )

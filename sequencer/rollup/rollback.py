@@ -12,18 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from sequencer.engine.engine import CONTINUE, ReplayError, replay
 from sequencer.engine.signed import is_signed
 from sequencer.engine.snapshots import discard, newest
 from sequencer.l1.follower import RolledBack
 from sequencer.log.interface import Entry, LoggedSegment, Redone
 from sequencer.log.sqlite import SqliteLog
-from sequencer.protocol import batch, codec
+from sequencer.protocol import batch, codec, receipts
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.outcome import Fill
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
+from sequencer.queue.receipts import Issuer
 from sequencer.rollup.batcher import Batcher, Cursor
 from sequencer.rollup.withdrawals import Withdrawals
 
@@ -95,6 +98,7 @@ class Reexecution:
         self._segments: list[LoggedSegment] = []
         self._records: list[bytes] = []
         self._weight = 0
+        self.leaves: list[bytes] = []  # of the tick's receipts, as it is now
         self._holds = True  # every signed record of the tick
 
     def entry(self, old: Entry, kept: int = 0) -> Entry:
@@ -102,6 +106,7 @@ class Reexecution:
         state = self.state
         first_seq = old.first_seq if kept else state.globals.seq
         self._segments, self._holds = old.segments[:kept], True
+        self.leaves = []
         self._old_seq = old.first_seq + sum(len(records) for _, records, _ in self._segments)
         for _, records, _ in old.segments[kept:]:
             for raw in records:
@@ -163,6 +168,7 @@ class Reexecution:
             out = apply(self.state, raw)
             self.report.replaced += 1
         self._records.append(raw)
+        self.leaves.append(receipts.leaf(seq, raw, out.reason, receipts.outcome_hash(out)))
         self._weight += weight
         self._holds = self._holds and (out.reason is Reason.OK or not is_signed(raw))
         if out.reason is not Reason.OK and raw[0] != Kind.CONTINUE:
@@ -190,12 +196,21 @@ class Recovery:
     """Takes the stores of one sequencer back.
 
     `is_half`: the log is ahead of the other stores; `follow` is to be called before anything is built on them.
+    `issuer(n)`: gives headers to what is executed again after n more roll-backs of L1.
     `checkpoint` hears of each step just passed, for tests that crash there.
     """
 
     checkpoint: Callable[[str], None] = staticmethod(lambda _step: None)
 
-    def __init__(self, snapshots: Path, log: SqliteLog, batcher: Batcher, withdrawals: Withdrawals) -> None:
+    def __init__(
+        self,
+        snapshots: Path,
+        log: SqliteLog,
+        batcher: Batcher,
+        withdrawals: Withdrawals,
+        issuer: Callable[[int], Issuer] = lambda _more: Issuer(b"", None),
+    ) -> None:
+        self._issuer = issuer
         self._snapshots = snapshots
         self._log = log
         self._batcher = batcher
@@ -264,14 +279,19 @@ class Recovery:
         start = self._batcher.start_of(report.batch_id)
         state = self._state_at(genesis, start)
         report.first_seq = state.globals.seq
+        issuer = self._issuer(len(keys))
+        issuer.resume(self._log, start.offset + (start.segment > 0))
 
         def entries() -> Iterator[Entry]:
             run = Reexecution(state, inbox, report)
             kept, is_same = start.segment, True
             for old in self._log.read(start.offset):
                 again = run.entry(old, kept)
-                kept, is_same = 0, is_same and again == old
-                yield again
+                is_same = is_same and again == msgspec.structs.replace(old, heads=[])
+                # L1 has the header of a tick that a batch which stands has begun.
+                heads = old.heads if kept else self._heads(issuer, again, run)
+                kept = 0
+                yield msgspec.structs.replace(again, heads=heads)
             if is_same and is_as_logged:
                 raise WrongRollBack(report.batch_id)
             self.checkpoint("executed again")
@@ -282,6 +302,12 @@ class Recovery:
         self.epoch, self.is_half = report.epoch, True
         self.checkpoint("log rewritten")
         return state
+
+    def _heads(self, issuer: Issuer, entry: Entry, run: Reexecution) -> list[bytes]:
+        """The header of a tick as it is now. An entry of several is another member's batch: nobody signs those."""
+        if batch.ticks_in(entry.raws()) != 1:
+            return []
+        return [receipts.stored(issuer.header(entry, run.state.globals.tick, run.leaves).header)]
 
     def cut(self, batch_id: int, events: Sequence[RolledBack]) -> int:
         """Takes all stores back to the start of `batch_id`, for good; returns the number of records removed. Raises
@@ -298,7 +324,11 @@ class Recovery:
             if place == 0 and start.segment:
                 segments = old.segments[: start.segment]
                 kept = [
-                    Entry(old.first_seq, old.time, segments[-1][0], segments, old.labels, holds=old.holds)
+                    Entry(
+                        *(old.first_seq, old.time, segments[-1][0], segments, old.labels),
+                        holds=old.holds,
+                        heads=old.heads,
+                    )
                 ]
                 lost -= kept[0].records
         keys = [one.key for one in events]

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +33,7 @@ from sequencer.sdk.subscription import Event, Subscription
 from sequencer.sdk.trader import PlacedOrder, Trader, load_key
 from sequencer.wire.backoff import Backoff
 from sequencer.wire.labels import to_frame
+from sequencer.wire.receipts import without_receipt
 
 __all__ = [
     "Client",
@@ -208,7 +210,11 @@ class Client:
 
     def received_binary(self, data: bytes) -> None:
         """A binary frame: an ack."""
-        self._resolve(int.from_bytes(data[:8], "big"), json.loads(data[8:]))
+        text, receipt = without_receipt(data[8:])
+        document = json.loads(text)
+        if receipt:
+            document["result"]["receipt"] = b64encode(receipt).decode()
+        self._resolve(int.from_bytes(data[:8], "big"), document)
 
     def lost(self, transport: WSTransport, why: str) -> None:
         """The connection has ended."""

@@ -26,6 +26,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.sdk.nonces import Nonces
+from sequencer.sdk.receipts import ReceiptKeeper
 from sequencer.sdk.subscription import Subscription
 from sequencer.wire import access
 from sequencer.wire.channels import terms_of
@@ -128,7 +129,15 @@ class PlacedOrder:
 class Trader:
     """One account and one key: the owner's or a session key. Create it with `Trader.open`."""
 
-    def __init__(self, client: Line, key: bytes, account: int, domain: bytes) -> None:
+    def __init__(
+        self,
+        client: Line,
+        key: bytes,
+        account: int,
+        domain: bytes,
+        receipts: ReceiptKeeper | None = None,
+    ) -> None:
+        self.receipts = receipts
         self.client = client
         self.number = account
         self.address = address_of(public_key_of(key))
@@ -141,14 +150,33 @@ class Trader:
         self._access_until = 0.0  # monotonic
 
     @classmethod
-    async def open(cls, client: Line, key: bytes, account: int | None = None) -> Trader:
-        """A trader for the account that `key` owns, or for `account` with a session key."""
+    async def open(
+        cls,
+        client: Line,
+        key: bytes,
+        account: int | None = None,
+        *,
+        receipt_file: Path | None = None,
+        receipt_keys: frozenset[bytes] | None = None,
+    ) -> Trader:
+        """A trader for the account that `key` owns, or for `account` with a session key.
+
+        Every receipt is checked as it comes, and kept in `receipt_file`, if one is named. `receipt_keys`: addresses
+        that may sign them, from L1 (`Sequencers.receipt_key_of`); by default the one that the exchange itself names,
+        which shows a key that changes, and not a key that was never registered. An exchange that names none signs none.
+        """
         info = await client.call("system_info")
         domain = codec.domain_separator(info["chain_id"], bytes.fromhex(info["verifying_contract"][2:]))
         if account is None:
             owner = "0x" + address_of(public_key_of(key)).hex()
             account = int((await client.call("account", owner=owner))["account"])
-        trader = cls(client, key, account, domain)
+        if receipt_keys is None:
+            named = info.get("receipt_key")
+            receipt_keys = frozenset([bytes.fromhex(named[2:])]) if named else frozenset()
+        book = ReceiptKeeper(
+            int(info["chain_id"]), str(info["verifying_contract"]), receipt_keys, receipt_file
+        )
+        trader = cls(client, key, account, domain, book)
         await trader.refresh()
         return trader
 
@@ -415,6 +443,8 @@ class Trader:
                 raise
             else:
                 self.nonces.use(nonce)
+                if self.receipts is not None:
+                    self.receipts.take(record, ack)
                 return ack
         raise AssertionError("not reached: the last try returns or raises")
 

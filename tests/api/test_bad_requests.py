@@ -247,8 +247,12 @@ TABLE = {
         "not newer",
     ),
     # --- rules
-    "a nonce that is used": (sent(place(nonce=7)), refused(Reason.NONCE_USED), "has been used"),
-    "a record sent again": (sent(place(nonce=0)), refused(Reason.NONCE_WINDOW), "below the account's floor"),
+    "a nonce that is used": (sent(place(nonce=7, quantity=77)), refused(Reason.NONCE_USED), "has been used"),
+    "a nonce of the past": (
+        sent(place(nonce=0, quantity=77)),
+        refused(Reason.NONCE_WINDOW),
+        "below the account's floor",
+    ),
     "a nonce beyond the window": (sent(place(nonce=257)), refused(Reason.NONCE_WINDOW), "256 or more above"),
     "expired": (sent(place(expires=NOW - 1)), refused(Reason.EXPIRED), "`expires` has passed"),
     "unknown account": (sent(place(account=99)), refused(Reason.UNKNOWN_ACCOUNT), "first deposit"),
@@ -428,7 +432,7 @@ class Binary:
         Binary(b"12345678" + place()[:-1], 1001, "93 bytes"),
         Binary(b"12345678" + codec.encode(Kind.TICK, time=NOW), 1003, "TICK"),
         Binary(b"12345678" + codec.encode(Kind.PLACE, **PLACE), 1002, "no signer"),
-        Binary(b"12345678" + place(nonce=7), refused(Reason.NONCE_USED), "used"),
+        Binary(b"12345678" + place(nonce=7, quantity=77), refused(Reason.NONCE_USED), "used"),
     ],
     ids=lambda case: case.message,
 )
@@ -500,7 +504,7 @@ def test_batch__with_wrong_and_right_requests__answers_each(exchange):
         7,
         {"method": "status"},
         {"id": "b", "method": "nothing"},
-        {"id": "c", "method": "submit", "params": {"record": "0x" + place(nonce=7).hex()}},
+        {"id": "c", "method": "submit", "params": {"record": "0x" + place(nonce=7, quantity=77).hex()}},
     ]
     _, answers = exchange.post(batch)
     by_id = {json.dumps(one["id"]): one for one in answers}
@@ -509,6 +513,15 @@ def test_batch__with_wrong_and_right_requests__answers_each(exchange):
     assert by_id["null"]["error"]["code"] == -32600
     assert by_id['"b"']["error"]["code"] == -32601
     assert by_id['"c"']["error"]["code"] == refused(Reason.NONCE_USED)
+
+
+def test_record__that_comes_again__is_answered_as_the_first_time(exchange):
+    before = exchange.state_root()
+    record = "0x" + place(nonce=7).hex()
+    answers = [exchange.post(of("submit", record=record))[1] for _ in range(2)]
+    assert "seq" in answers[0]["result"]
+    assert answers[0]["result"] == answers[1]["result"]
+    assert exchange.state_root() == before
 
 
 # --- floods and disconnects ---------------------------------------------------------------------

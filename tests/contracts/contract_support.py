@@ -24,7 +24,7 @@ ETHER = 10**18
 INBOX = (3_600, 86_400, 10**15)  # delay_min_s, delay_max_s, message_fee
 GENESIS_ROOT = b"\x11" * 32
 NO_REASON = "(no reason)"
-HEADER_TYPES = ["uint256", "bytes32", "bytes32", "bytes32", *["uint256"] * 6, "bytes32", "uint256"]
+HEADER_TYPES = ["uint256", *["bytes32"] * 3, *["uint256"] * 6, "bytes32", *["uint256"] * 3]
 
 PERMIT_TYPES = {
     "Permit": [
@@ -180,17 +180,19 @@ def naive_data_root(payload: bytes) -> bytes:
     return level[0]
 
 
-def pack(roots: list[bytes], ends: list[int], records: bytes) -> bytes:
-    """Payload of a batch."""
+def pack(roots: list[bytes], ends: list[int], records: bytes, ids: bytes = b"") -> bytes:
+    """Payload of a batch; `ids`: of its ticks' headers, 31 bytes each."""
     tables = b"".join(root[:31] for root in roots)
     for at in range(0, len(ends), 10):
         tables += b"".join(end.to_bytes(3, "big") for end in ends[at : at + 10]).ljust(31, b"\0")
-    return tables + records
+    return tables + ids + records
 
 
 @dataclass
 class Batch:
-    """Arguments of `post`; one record of one element a segment, unless said otherwise."""
+    """Arguments of `post`; one record of one element a segment, unless said otherwise. `ticks` begin in it, after
+    tick `tick_before`.
+    """
 
     batch_id: int = 1
     post_root: bytes = b"\x22" * 32
@@ -203,13 +205,20 @@ class Batch:
     pre_root: bytes = GENESIS_ROOT
     inbox_hash: bytes = bytes(32)
     work: int = 0
+    ticks: int = 0
+    tick_before: int = 0
+
+    @property
+    def tick(self) -> int:
+        return self.tick_before + self.ticks
 
     def __post_init__(self) -> None:
         if not self.payload:
             roots = [keccak(bytes([index % 256])) for index in range(self.segments - 1)] + [self.post_root]
             tail = b"".join(index.to_bytes(31, "little") for index in range(1, self.records + 1))
             ends = [*range(1, self.segments), self.records]
-            self.payload = pack(roots, ends, tail)
+            ids = b"".join(keccak(index.to_bytes(4, "big"))[:31] for index in range(self.ticks))
+            self.payload = pack(roots, ends, tail, ids)
 
     def arguments(self) -> tuple[Any, ...]:
         return (
@@ -223,15 +232,18 @@ class Batch:
             self.inbox_count,
             self.inbox_hash,
             self.work,
+            self.tick,
             self.payload,
         )
 
     def upon(self, rollup: Any, inbox: Any) -> "Batch":
-        """The same with what it is to be posted upon: the last root, and the Inbox's hash, as they stand."""
+        """The same with what it is to be posted upon: the last root and tick, and the Inbox's hash, as they stand."""
         pre_root = rollup.batch(rollup.next_batch() - 1).post_root
         known = self.inbox_count <= inbox.count()
         running = inbox.hash_at(self.inbox_count) if known else bytes(32)
-        return replace(self, pre_root=bytes(pre_root), inbox_hash=bytes(running))
+        return replace(
+            self, pre_root=bytes(pre_root), inbox_hash=bytes(running), tick_before=rollup.tip_tick()
+        )
 
     def header(self, pre_root: bytes, inbox_hash: bytes = bytes(32)) -> tuple[Any, ...]:
         return (
@@ -247,6 +259,8 @@ class Batch:
             self.inbox_count,
             inbox_hash,
             self.work,
+            self.tick,
+            self.ticks,
         )
 
     def header_hash(self, pre_root: bytes, inbox_hash: bytes) -> bytes:

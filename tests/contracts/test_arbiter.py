@@ -105,18 +105,21 @@ class Scene:
             "time": g.time,
             "inbox_count": g.inbox_count,
             "work": g.work,
+            "ticks": sum(batches.ticks_in(segment.records) for segment in taken),
         } | changes
         payload = payload or batches.encode(taken)
         rollup = self.exchange.rollup
         number = rollup.next_batch()
         pre_root = rollup.batch(number - 1).post_root
         inbox_hash = self.exchange.inbox.hash_at(header["inbox_count"])
-        work = header.pop("work")
-        rollup.post(number, pre_root, *header.values(), inbox_hash, work, payload, sender=self.sequencer)
+        work, tick = header.pop("work"), rollup.tip_tick() + header.pop("ticks")
+        rollup.post(
+            number, pre_root, *header.values(), inbox_hash, work, tick, payload, sender=self.sequencer
+        )
         event = events_of(rollup, "BatchPosted")[0]
         names = [
             *("batch_id", "pre_root", "post_root", "data_root", "elements", "segments", "records"),
-            *("first_seq", "inbox_count", "inbox_hash", "work", "header_hash"),
+            *("first_seq", "inbox_count", "inbox_hash", "work", "tick", "ticks", "header_hash"),
         ]
         return PostedBatch(
             **{name: getattr(event, name) for name in names},
@@ -184,7 +187,7 @@ def test_honest_batch__is_found_wrong_by_no_check(scene: Scene, stranger: Any) -
     for index, segment in enumerate(scene.segments):
         checks += [challenge_segment(posted, index, scene.before(index)), challenge_form(posted, index)]
         assert scene.check(checks[-2]) == (False, segment.root)
-        assert not is_malformed(posted.payload, posted.segments, index)
+        assert not is_malformed(posted.payload, posted.segments, posted.ticks, index)
     for check in checks:
         assert not scene.check(check)[0]
         with reverts("arbiter: no fraud"):
@@ -328,6 +331,7 @@ def tick_records(count: int) -> tuple[bytes, ...]:
     return (codec.encode(Kind.TICK, time=0),) * count
 
 
+@pytest.mark.parametrize("ticks", [0, 3])
 @pytest.mark.parametrize(
     ("ends", "records", "index"),
     [
@@ -347,13 +351,14 @@ def tick_records(count: int) -> tuple[bytes, ...]:
     ],
 )
 def test_malformed_segment__is_challenged_for_its_form(
-    scene: Scene, stranger: Any, ends: list[int], records: tuple[bytes, ...], index: int
+    scene: Scene, stranger: Any, ends: list[int], records: tuple[bytes, ...], index: int, ticks: int
 ) -> None:
     roots = [b"\1" * 31, b"\2" * 31, b"\3" * 31]
-    payload = pack(roots, ends, b"".join(records))
+    payload = pack(roots, ends, b"".join(records), b"\xee" * 31 * ticks)
     header = {"post_root": b"\3" * 32, "segments": 3, "records": ends[-1], "inbox_count": 0, "time": 0}
+    header["ticks"] = ticks
     posted = scene.post([], payload, **header)
-    assert is_malformed(posted.payload, 3, index)
+    assert is_malformed(posted.payload, 3, ticks, index)
     check = challenge_form(posted, index)
     assert scene.check(check)[0]
     scene.challenge(check, stranger)
@@ -367,14 +372,14 @@ def test_segment_at_its_limits__is_well_formed(scene: Scene) -> None:
     payload = pack([b"\1" * 31, b"\2" * 31], [32, 74], b"".join(records))
     posted = scene.post([], payload, post_root=b"\2" * 32, segments=2, records=44, inbox_count=0)
     for index in (0, 1):
-        assert not is_malformed(posted.payload, 2, index)
+        assert not is_malformed(posted.payload, 2, 0, index)
         assert not scene.check(challenge_form(posted, index))[0]
 
 
 # --------------------------------------------------------------------------------------------- wrong header
 
 
-@pytest.mark.parametrize("field", ["seq", "time", "inbox count", "inbox hash", "work"])
+@pytest.mark.parametrize("field", ["seq", "time", "inbox count", "inbox hash", "work", "tick"])
 def test_header_that_contradicts_global__is_challenged(scene: Scene, stranger: Any, field: str) -> None:
     """Records and roots may be what they are: the header says something else about the state after them."""
     liar = scene.before(2)
@@ -386,6 +391,8 @@ def test_header_that_contradicts_global__is_challenged(scene: Scene, stranger: A
         liar.globals.inbox_count -= 1
     elif field == "inbox hash":
         liar.globals.inbox_hash = b"\7" * 32
+    elif field == "tick":
+        liar.globals.tick += 1
     else:
         liar.globals.work += 1
     root = liar.root()
@@ -754,7 +761,9 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
     raw = bytes([kind]) + bytes(range(1, size))
     payload = pack([root], [size // 31], raw)
     with boa.env.anchor():
-        exchange.rollup.post(*(1, b"\x11" * 32, root, 1, 1, 0, 0, 0, bytes(32), 0, payload), sender=sequencer)
+        exchange.rollup.post(
+            *(1, b"\x11" * 32, root, 1, 1, 0, 0, 0, bytes(32), 0, 0, payload), sender=sequencer
+        )
         header = (
             1,
             b"\x11" * 32,
@@ -767,7 +776,7 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
             0,
             0,
             bytes(32),
-            0,
+            *(0, 0, 0),
         )
         word = int.from_bytes(root, "big")
         one = message(Witness(b"\x11" * 32, raw, (word,), root, Outcome(0)))
@@ -776,7 +785,7 @@ def believes(exchange: Exchange, sequencer: Any, kind: int) -> bool:
             header,
             0,
             b"\x11" * 32,
-            segment_proof(payload, 1, 0),
+            segment_proof(payload, 1, 0, 0),
             len(one).to_bytes(32, "big") + one,
         )
         refusal = ""

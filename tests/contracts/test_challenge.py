@@ -59,16 +59,16 @@ class Day:
         """Posts `segments` as batch 1, under the honest header."""
         rollup, g = self.exchange.rollup, self.end.globals
         records = sum(len(segment.records) for segment in segments)
-        payload = batches.encode(segments)
+        payload = batches.encode(segments, [batches.NO_ID] * g.tick)  # a TICK that is no record begins none
         rollup.post(
             *(1, rollup.batch(0).post_root, segments[-1].root, len(segments), records, 0, g.time),
-            *(g.inbox_count, self.exchange.inbox.hash_at(g.inbox_count), g.work, payload),
+            *(g.inbox_count, self.exchange.inbox.hash_at(g.inbox_count), g.work, g.tick, payload),
             sender=self.sequencer,
         )
         event = events_of(rollup, "BatchPosted")[0]
         names = [
             *("batch_id", "pre_root", "post_root", "data_root", "elements", "segments", "records"),
-            *("first_seq", "inbox_count", "inbox_hash", "work", "header_hash"),
+            *("first_seq", "inbox_count", "inbox_hash", "work", "tick", "ticks", "header_hash"),
         ]
         return PostedBatch(
             **{name: getattr(event, name) for name in names},
@@ -91,7 +91,7 @@ class Day:
     def first_lie(self, posted: PostedBatch) -> int:
         """What a watcher finds: the first segment whose root is not what its records give."""
         state = genesis_state(self.domain, PARAMS)
-        for index, segment in enumerate(batches.decode(posted.payload, posted.segments)):
+        for index, segment in enumerate(batches.decode(posted.payload, posted.segments, posted.ticks)):
             for raw in segment.records:
                 apply(state, raw)
             if state.root()[:31] != segment.root:

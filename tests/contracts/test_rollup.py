@@ -47,20 +47,23 @@ def test_post__two_batches__chain_and_are_kept(exchange: Exchange, sequencer: An
     now = boa.env.timestamp
     exchange.vault.deposit(5 * USD, sender=trader)
     exchange.vault.deposit(6 * USD, sender=trader)
-    first = Batch(1, b"\x22" * 32, segments=2, records=5, time=now, inbox_count=1, work=70)
+    first = Batch(1, b"\x22" * 32, segments=2, records=5, time=now, inbox_count=1, work=70, ticks=3)
     post(exchange, sequencer, first)
     event = events_of(rollup, "BatchPosted")[0]
     inbox_hash = exchange.inbox.hash_at(1)
-    assert tuple(event)[-13:] == (
+    assert tuple(event)[-15:] == (
         *first.header(GENESIS, inbox_hash),
         first.header_hash(GENESIS, inbox_hash),
     )
     boa.env.time_travel(seconds=7)
     second = Batch(2, b"\x33" * 32, segments=1, records=1, first_seq=5, time=now + 7, inbox_count=2, work=79)
+    second = replace(second, ticks=1, payload=b"", tick_before=3)
     post(exchange, sequencer, second)
+    assert rollup.tip_tick() == 4
     assert rollup.next_batch() == 3
     assert rollup.tip() == (6, now + 7, 2)
-    assert rollup.end(rollup.next_batch() - 1) == (6, now + 7, 2, boa.env.timestamp, 0, 79)
+    assert rollup.end(rollup.next_batch() - 1) == (6, now + 7, 2, boa.env.timestamp, 0, 79, 4)
+    assert rollup.end(1).tick == 3
     assert tuple(rollup.batch(0)) == (bytes(32), GENESIS, rollup.batch(0).posted_at)
     assert tuple(rollup.batch(1)) == (
         first.header_hash(GENESIS, exchange.inbox.hash_at(1)),
@@ -165,6 +168,10 @@ def test_post__sequencer_behind_code__reverts(
         ({"records": 0, "payload": Batch().payload}, "rollup: record count does not fit"),
         ({"records": 2, "payload": Batch().payload}, "rollup: record count does not fit"),
         ({"records": 2**256 - 1, "payload": Batch().payload}, "rollup: record count does not fit"),
+        ({"ticks": 2, "payload": Batch().payload}, "rollup: more ticks than records"),
+        ({"ticks": 1, "payload": Batch().payload}, "rollup: record count does not fit"),
+        ({"ticks": 2, "records": 2, "payload": Batch().payload}, "rollup: payload shorter than its tables"),
+        ({"ticks": 1, "payload": pack([b"\x22" * 31], [2], bytes(62))}, "rollup: last offset is not the end"),
         (
             {"post_root": b"\x23" + b"\x22" * 31, "payload": Batch().payload},
             "rollup: last root is not the post-root",
@@ -222,10 +229,40 @@ def test_post__time_and_inbox_count_never_fall(exchange: Exchange, sequencer: An
     post(exchange, sequencer, Batch(2, first_seq=1, time=now + 15, inbox_count=1))
 
 
+@pytest.mark.parametrize("ticks", [1, 30, 31, 32, 200])
+def test_post__with_ids_of_ticks__looks_for_the_records_behind_them(
+    exchange: Exchange, sequencer: Any, ticks: int
+) -> None:
+    batch = Batch(segments=11, records=ticks + 11, ticks=ticks)
+    post(exchange, sequencer, batch)
+    event = events_of(exchange.rollup, "BatchPosted")[0]
+    assert exchange.rollup.batch(1).header_hash == batch.header_hash(GENESIS, bytes(32))
+    assert (event.tick, event.ticks, event.elements) == (ticks, ticks, 11 + 2 + ticks + ticks + 11)
+
+
+def test_post__tick_never_falls_and_grows_by_no_more_than_the_records(
+    exchange: Exchange, sequencer: Any
+) -> None:
+    post(exchange, sequencer, Batch(records=4, ticks=3))
+    for tick, reason in (
+        (2, "rollup: tick falls"),
+        (0, "rollup: tick falls"),
+        (5, "rollup: more ticks than records"),
+        (2**64, "rollup: more ticks than records"),
+        (2**256 - 1, "rollup: more ticks than records"),
+    ):
+        arguments = list(Batch(2, first_seq=4).upon(exchange.rollup, exchange.inbox).arguments())
+        arguments[10] = tick
+        with reverts(reason):
+            exchange.rollup.post(*arguments, sender=sequencer)
+    post(exchange, sequencer, Batch(2, first_seq=4))
+    assert exchange.rollup.tip_tick() == 3
+
+
 def test_post__calldata_in_another_form__reverts(exchange: Exchange, sequencer: Any) -> None:
     calldata = exchange.rollup.post.prepare_calldata(*Batch().arguments())
-    head = 4 + 10 * 32
-    shifted = calldata[:head] + (12 * 32).to_bytes(32, "big") + bytes(32) + calldata[head + 32 :]
+    head = 4 + 11 * 32
+    shifted = calldata[:head] + (13 * 32).to_bytes(32, "big") + bytes(32) + calldata[head + 32 :]
     # The contract would read one payload here, and whoever decodes the ABI another.
     elsewhere = calldata[:head] + bytes(32) + calldata[head + 32 :]
     for form in (calldata + b"\0", calldata + bytes(32), shifted, elsewhere, calldata[:-32]):
@@ -321,6 +358,32 @@ def test_roll_back__posting_goes_on_with_a_new_bond_and_a_new_clock(
     assert not rollup.is_final(1)
     boa.env.time_travel(seconds=1)
     assert rollup.final_root(1) == honest.post_root
+
+
+def test_roll_back__keeps_when_it_was_and_the_tick_that_it_left(exchange: Exchange, sequencer: Any) -> None:
+    """Every place in a word of ticks, whatever a roll-back has left there."""
+    rollup = exchange.rollup
+    bond = {"value": ETHER, "sender": sequencer}
+    with reverts("rollup: no such roll-back"):
+        rollup.roll_back_at(0)
+    ticks = [1, 0, 3, 2, 1, 4, 0, 1, 2]
+    for number, count in enumerate(ticks, 1):
+        post(exchange, sequencer, Batch(number, records=4, first_seq=4 * number - 4, ticks=count))
+    assert [rollup.end(number).tick for number in range(10)] == [sum(ticks[:number]) for number in range(10)]
+    boa.env.time_travel(seconds=5)
+    roll_back(exchange, 7)
+    at = boa.env.timestamp
+    assert (rollup.roll_backs(), rollup.tip_tick()) == (1, 11)
+    assert rollup.roll_back_at(0) == (at, 11)
+    exchange.sequencers.join(**bond)
+    post(exchange, sequencer, Batch(7, records=4, first_seq=24, ticks=2))
+    assert [rollup.end(number).tick for number in range(4, 8)] == [6, 7, 11, 13]
+    boa.env.time_travel(seconds=5)
+    roll_back(exchange, 1)
+    assert (rollup.roll_back_at(0), rollup.roll_back_at(1)) == ((at, 11), (at + 5, 0))
+    assert rollup.tip_tick() == 0
+    with reverts("rollup: no such roll-back"):
+        rollup.roll_back_at(2)
 
 
 def test_roll_back__several_wrong_batches__needs_no_bond_for_the_earlier(

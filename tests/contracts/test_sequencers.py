@@ -150,6 +150,10 @@ def test_bond__of_a_former_leader__stays_until_its_batches_are_final(
         assert set_.bond_of(sequencer) == 0
     travel(1)
     assert exchange.rollup.is_final(last)
+    travel(WINDOW_S - 1)
+    with reverts("sequencers: batches are not final"):  # what others have posted of its receipts
+        set_.withdraw_bond(sender=sequencer)
+    travel(1)
     set_.withdraw_bond(sender=sequencer)
 
 
@@ -162,7 +166,7 @@ def test_leave__of_the_last_leader__needs_the_freeze(exchange: Exchange, sequenc
     exchange.rollup.freeze(0)
     set_.leave(sender=sequencer)
     assert (set_.leader(), queue(exchange)) == (NOBODY, [])
-    travel(WINDOW_S)
+    travel(2 * WINDOW_S)
     set_.withdraw_bond(sender=sequencer)
     assert boa.env.get_balance(set_.address) == 0
     with reverts("sequencers: rollup is frozen"):
@@ -515,7 +519,7 @@ class SetMachine(RuleBasedStateMachine):
         elif not self.bonds[who]:
             with reverts("sequencers: no bond"):
                 call()
-        elif boa.env.timestamp < self.led_until[who] + WINDOW_S:
+        elif boa.env.timestamp < self.led_until[who] + 2 * WINDOW_S:
             with reverts("sequencers: batches are not final"):
                 call()
         else:

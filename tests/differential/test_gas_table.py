@@ -104,7 +104,7 @@ class Chain:
 
     def post(self, posted: PostedBatch) -> None:
         head = (posted.batch_id, posted.pre_root, posted.post_root, posted.segments, posted.records, 0)
-        tail = (posted.time_s, 0, bytes(32), posted.work, posted.payload)
+        tail = (posted.time_s, 0, bytes(32), posted.work, posted.tick, posted.payload)
         send(self.evm, SEQUENCER, self.rollup, encoded("Rollup", "post", *head, *tail))
 
     def copied(self, block: int) -> Any:
@@ -230,12 +230,13 @@ def measured_in(world: Tracer, scenes: Iterator[Scene]) -> dict[str, Any]:
     played, segments = staged(world, scenes)
     payload = batches.encode(segments)
     records = sum(len(segment.records) for segment in segments)
+    ticks = sum(batches.ticks_in(segment.records) for segment in segments)
     post_root = segments[-1].root
     posted = PostedBatch(
         batch_id=1, pre_root=genesis, post_root=post_root, data_root=data_root(payload), header_hash=b"",
         elements=len(payload) // c.ELEMENT_BYTES, segments=len(segments), records=records, first_seq=0,
-        time_s=START, inbox_count=0, inbox_hash=bytes(32), work=0, payload=payload, block_number=0,
-        block_hash="", tx_hash="",
+        time_s=START, inbox_count=0, inbox_hash=bytes(32), work=0, tick=ticks, ticks=ticks, payload=payload,
+        block_number=0, block_hash="", tx_hash="",
     )  # fmt: skip
     judge = Judge(DOMAIN)
     chain = Chain(genesis)
@@ -246,7 +247,7 @@ def measured_in(world: Tracer, scenes: Iterator[Scene]) -> dict[str, Any]:
         index = 2 * place + 1
         messages = [message(witness) for witness in witnesses]
         joined = b"".join(len(one).to_bytes(32, "big") + one for one in messages)
-        proof = segment_proof(payload, len(segments), index)
+        proof = segment_proof(payload, len(segments), ticks, index)
         check = challenge_by(posted, "check_segment", index, index, pre_root, proof, joined)
         committed, challenged = chain.challenge(check)
         commits.append(committed)

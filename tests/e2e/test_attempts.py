@@ -9,7 +9,8 @@ import pytest
 from sequencer.l1.follower import Follower, PostedBatch
 from sequencer.local.attempts import HONEST, WAYS, Attempts, plan
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lie_demo import CHALLENGER, Stage, bent, stage
+from sequencer.local.lie_demo import bent
+from sequencer.local.lie_stage import CHALLENGER, Stage, stage
 from sequencer.local.lies import LIES
 from sequencer.market.tape import open_tape
 

@@ -14,9 +14,11 @@ from sequencer.local.liar import Lie, LyingEngine
 from sequencer.local.lie_demo import bent, summary, tell, tell_all
 from sequencer.local.lies import LIES
 from sequencer.local.play import DEPOSITS, Play, as_posted, batches_of
+from sequencer.local.receipt_lies import RECEIPT_LIES
 from sequencer.log.sqlite import SqliteLog
 from sequencer.market.tape import open_tape
 from sequencer.proof.audit import FORM_KINDS, Audit, Fault, FaultKind
+from sequencer.proof.receipts import MISDEEDS
 from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
@@ -61,7 +63,7 @@ def first_fault(posted: list[PostedBatch]) -> Fault | None:
 def seq_range(posted: list[PostedBatch], fault: Fault) -> range:
     """Sequence numbers of the segment that the fault names."""
     batch = posted[fault.batch_id - 1]
-    segments = batches.decode(batch.payload, batch.segments)
+    segments = batches.decode(batch.payload, batch.segments, batch.ticks)
     first = batch.first_seq + sum(len(one.records) for one in segments[: fault.segment])
     return range(first, first + len(segments[fault.segment].records))
 
@@ -74,7 +76,7 @@ def test_honest_day__is_right_to_the_end(tmp_path: Path) -> None:
     kinds = {
         raw[0]
         for one in posted
-        for segment in batches.decode(one.payload, one.segments)
+        for segment in batches.decode(one.payload, one.segments, one.ticks)
         for raw in segment.records
     }
     assert {
@@ -101,7 +103,7 @@ def test_honest_day__with_an_account_at_its_limit__keeps_the_limit(tmp_path: Pat
     most = 0
     state = genesis_state(DOMAIN, PARAMS)
     for one in posted:
-        for segment in batches.decode(one.payload, one.segments):
+        for segment in batches.decode(one.payload, one.segments, one.ticks):
             for raw in segment.records:
                 apply(state, raw)
             most = max(most, *(len(account.positions) for account in state.accounts.values()), 0)
@@ -183,18 +185,44 @@ def test_lie__that_calldata_does_not_bear__is_refused_by_l1_and_told_so(name: st
     assert summary([report])["refused_by_l1"] == {name: LIES[name].refusal}
 
 
+def test_lies__told_in_receipts__cost_the_bond_of_who_has_signed_them() -> None:
+    """One of each misdeed, and a trade after a receipted cancel: found by whoever has the receipt and L1."""
+    names = (
+        *(
+            "receipt-equivocation",
+            "receipt-gap",
+            "receipt-no-header",
+            "receipt-withheld",
+            "receipt-reordered",
+        ),
+        *("receipt-cancel", "receipt-state", "receipt-trade"),
+    )
+    reports = list(tell_all(names))
+    assert {RECEIPT_LIES[name].misdeed for name in names} == set(MISDEEDS)
+    for one in reports:
+        assert one.fault is not None, one.lie
+        assert one.fault["misdeed"] == RECEIPT_LIES[one.lie].misdeed
+        assert (one.caught, one.slashed, one.held) == (True,) * 3, one
+    gas = {one.lie: one.challenge_gas for one in reports}
+    assert gas["receipt-equivocation"] <= 150_000
+    assert gas["receipt-withheld"] <= 400_000
+    assert max(gas.values()) < 8_000_000
+
+
 def test_demo__all_lies__are_one_object_and_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in set(LIES) - {"minted-cash", "header-time", "last-root"}:
         monkeypatch.delitem(LIES, name)
+    for name in set(RECEIPT_LIES) - {"receipt-price"}:
+        monkeypatch.delitem(RECEIPT_LIES, name)
     target = tmp_path / "lies.json"
     result = CliRunner().invoke(main, ["demo", "--lie", "all", "--json", str(target)])
     assert result.exit_code == 0, result.output
     told = json.loads(target.read_text())
-    assert (told["lies"], told["challenged"], told["not_held"]) == (3, 2, [])
+    assert (told["lies"], told["challenged"], told["not_held"]) == (4, 3, [])
     assert list(told["refused_by_l1"]) == ["last-root"]
-    assert [one["lie"] for one in told["reports"]] == list(LIES)
+    assert [one["lie"] for one in told["reports"]] == [*LIES, *RECEIPT_LIES]
     assert all(one["rolled_back"] for one in told["reports"][:2])
 
     honest = Lie("not a lie", "take", Kind.PLACE, lambda scene: scene.apply())
@@ -207,8 +235,8 @@ def test_demo__all_lies__are_one_object_and_the_exit_status(
 def test_demo__lie_list__is_one_name_a_line() -> None:
     result = CliRunner().invoke(main, ["demo", "--lie", "list"])
     assert result.exit_code == 0
-    assert result.output.split("\n")[:-1] == list(LIES)
-    assert len(LIES) >= 25
+    assert result.output.split("\n")[:-1] == [*LIES, *RECEIPT_LIES]
+    assert (len(LIES) >= 25, len(RECEIPT_LIES) >= 10) == (True, True)
 
 
 def test_demo__an_unknown_lie__is_an_error_of_one_line() -> None:

@@ -12,7 +12,8 @@ import pytest
 from sequencer.l1.errors import L1Error
 from sequencer.l1.rpc import Rpc
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lie_demo import CHALLENGER, LATE_S, Stage, bent, chained, stage
+from sequencer.local.lie_demo import bent, chained
+from sequencer.local.lie_stage import CHALLENGER, LATE_S, Stage, stage
 from sequencer.local.lies import LIES
 from sequencer.market.tape import open_tape
 from sequencer.node.standby import Standby, StandbyConfig

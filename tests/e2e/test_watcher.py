@@ -20,16 +20,8 @@ from sequencer.l1.txmgr import TxManager
 from sequencer.l1.txstore import Intent
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_params, devnet_signer
-from sequencer.local.lie_demo import (
-    BOND_WEI,
-    CHALLENGER,
-    DELAY_MIN_S,
-    HEADER_LIE_BATCH,
-    Stage,
-    bent,
-    chained,
-    stage,
-)
+from sequencer.local.lie_demo import HEADER_LIE_BATCH, bent, chained
+from sequencer.local.lie_stage import BOND_WEI, CHALLENGER, DELAY_MIN_S, Stage, stage
 from sequencer.local.lies import LIES
 from sequencer.local.play import OPENING
 from sequencer.market.tape import open_tape

@@ -123,6 +123,7 @@ def test_ack__of_an_order_that_rests__is_the_same_by_the_short_way_and_the_long(
         "fee": cash(outcome.fee),
         "fills": [],
         "order": desk.views.order(outcome.rested),
+        "outcomes": [[outcome.paid, outcome.rests, 0]],
     }
     assert got["order"]["price"] == "100.00"
     assert got["order"]["quantity"] == "1.5000"

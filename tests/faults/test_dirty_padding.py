@@ -12,9 +12,10 @@ from sequencer.contracts import load
 from sequencer.genesis import genesis_state
 from sequencer.l1.abi import Contract
 from sequencer.l1.errors import TransactionFailed
+from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lie_demo import CHALLENGER, ROLLUP, Stage, stage
+from sequencer.local.lie_stage import CHALLENGER, Stage, stage
 from sequencer.market.tape import open_tape
 from sequencer.proof.watcher import WatchConfig
 from sequencer.protocol import batch as batches
@@ -43,7 +44,7 @@ def all_of_it(on: Stage) -> bytes:
     state.put_withdrawal(0, bytes.fromhex(devnet_signer(THIEF).address[2:]), total)
     payload = batches.encode([batches.Segment(state.root(), (tick,))])
     assert len(payload) % 32
-    header = (1, pre_root, state.root(), 1, 1, 0, now_s, 0, bytes(32), state.globals.work)
+    header = (1, pre_root, state.root(), 1, 1, 0, now_s, 0, bytes(32), state.globals.work, state.globals.tick)
     return ROLLUP.encode("post", *header, payload)
 
 

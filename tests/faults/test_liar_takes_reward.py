@@ -10,9 +10,10 @@ import pytest
 
 from sequencer.genesis import genesis_state
 from sequencer.l1.follower import PostedBatch
+from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lie_demo import BOND_WEI, CHALLENGER, ROLLUP, Stage, stage
+from sequencer.local.lie_stage import BOND_WEI, CHALLENGER, Stage, stage
 from sequencer.market.tape import open_tape
 from sequencer.proof.challenge import Challenge, arbiter, challenge_by
 from sequencer.proof.watcher import WatchConfig
@@ -43,11 +44,11 @@ def the_lie(on: Stage) -> tuple[bytes, Challenge]:
     pre_root = state.root()
     apply(state, tick)
     work = state.globals.work
-    data = ROLLUP.encode("post", 1, pre_root, root, 1, 1, 0, now_s, 0, bytes(32), work, payload)
+    data = ROLLUP.encode("post", 1, pre_root, root, 1, 1, 0, now_s, 0, bytes(32), work, 1, payload)
     posted = PostedBatch(
         batch_id=1, pre_root=pre_root, post_root=root, data_root=batches.data_root(payload), header_hash=b"",
         elements=len(payload) // ELEMENT_BYTES, segments=1, records=1, first_seq=0, time_s=now_s, inbox_count=0,
-        inbox_hash=bytes(32), work=work, payload=payload, block_number=0, block_hash="", tx_hash="",
+        inbox_hash=bytes(32), work=work, tick=1, ticks=1, payload=payload, block_number=0, block_hash="", tx_hash="",
     )  # fmt: skip
     return data, challenge_by(posted, "check_segment", 0, 0, pre_root, b"", b"")
 

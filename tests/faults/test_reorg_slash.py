@@ -15,7 +15,7 @@ from sequencer.l1.poster import Poster, PosterConfig, PosterState
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lie_demo import BOND_WEI, CHALLENGER, Stage, stage
+from sequencer.local.lie_stage import BOND_WEI, CHALLENGER, Stage, stage
 from sequencer.market.tape import open_tape
 from sequencer.proof.watcher import WatchConfig
 from sequencer.protocol import batch as batches
@@ -43,7 +43,7 @@ def honest(on: Stage, messages: list[bytes], time_s: int) -> Batch:
     g = state.globals
     return Batch(
         *(1, pre_root, state.root(), len(segments), len(segments), 0, g.time),
-        *(g.inbox_count, g.inbox_hash, g.work, batches.encode(segments)),
+        *(g.inbox_count, g.inbox_hash, g.work, g.tick, g.tick, batches.encode(segments)),
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 from sequencer.engine.engine import ReplayError
 from sequencer.l1 import blobs
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lie_demo import CHALLENGER, Stage
+from sequencer.local.lie_stage import CHALLENGER, Stage
 from sequencer.node.standby import Standby, StandbyConfig
 from sequencer.proof.replay import replay
 from sequencer.proof.watcher import WatchConfig
@@ -46,6 +46,7 @@ def drive(on: Stage, name: str, challenges: bool = True) -> str:
     standby.step()
     assert standby.batcher.cursor.batch_id == (len(posted) + 1 if is_right else 1), standby.message
     assert standby.message.startswith("following" if is_right else "batch 1 is wrong"), standby.message
+    assert not is_right or all(standby.batcher.is_as_logged(one.batch_id) for one in posted)
     standby.close()
 
     challenger = devnet_signer(CHALLENGER) if challenges else None
@@ -68,17 +69,18 @@ def drive(on: Stage, name: str, challenges: bool = True) -> str:
 
 def payload_of(state: State, records: list[bytes]) -> tuple[bytes, int]:
     """Records, one a segment, applied to the state: the payload, and its segments."""
-    segments = []
+    segments, before = [], state.globals.tick
     for raw in records:
         apply(state, raw)
         segments.append(batches.Segment(state.root(), (raw,)))
-    return batches.encode(segments), len(segments)
+    ids = [bytes([number]) * c.ELEMENT_BYTES for number in range(1, state.globals.tick - before + 1)]
+    return batches.encode(segments, ids), len(segments)
 
 
-def odd_payload(draw: random.Random, state: State, time_s: int) -> tuple[bytes, int, int]:
-    """A payload that Rollup can take and no honest sequencer makes: bytes, segments, records in the header.
+def odd_payload(draw: random.Random, state: State, time_s: int) -> tuple[bytes, int, int, int]:
+    """A payload that Rollup can take and no honest sequencer makes: bytes; segments, records and ticks in the header.
 
-    Roots, offsets and records are noise; the last root and the last offset are as Rollup wants them.
+    Roots, offsets, ids and records are noise; the last root and the last offset are as Rollup wants them.
     """
     segments = draw.choice((1, 2, 3, 9, 10, 11, 21))
     area = segments + draw.choice((0, 0, 1, 7, 43, 60))
@@ -93,8 +95,10 @@ def odd_payload(draw: random.Random, state: State, time_s: int) -> tuple[bytes, 
     for at in range(0, segments, batches.OFFSETS_PER_ELEMENT):
         some = [*ends, area][at : at + batches.OFFSETS_PER_ELEMENT]
         table += b"".join(end.to_bytes(3, "big") for end in some).ljust(30, b"\0") + draw.randbytes(1)
-    payload = b"".join(roots) + table + b"".join(elements)
-    return payload, segments, draw.choice((segments, area))
+    records = draw.choice((segments, area))
+    ticks = draw.choice((0, 1, records // 2, records))
+    payload = b"".join(roots) + table + draw.randbytes(ticks * c.ELEMENT_BYTES) + b"".join(elements)
+    return payload, segments, records, ticks
 
 
 def _element(draw: random.Random) -> bytes:

@@ -102,6 +102,6 @@ def make_batch() -> BatchMaker:
             root[:31] + records.to_bytes(3, "big").ljust(ELEMENT, b"\0") + bytes([7]) * (records * ELEMENT)
         )
         pre_root = bytes([(batch_id - 1) % 256]) * 32 if batch_id > 1 else GENESIS_ROOT
-        return Batch(batch_id, pre_root, root, 1, 1, batch_id - 1, time_s, 0, bytes(32), work, payload)
+        return Batch(batch_id, pre_root, root, 1, 1, batch_id - 1, time_s, 0, bytes(32), work, 0, 0, payload)
 
     return make

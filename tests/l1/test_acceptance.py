@@ -18,12 +18,14 @@ from sequencer.l1 import blobs
 from sequencer.l1.batch import Batch
 from sequencer.l1.blobs import Sidecar
 from sequencer.l1.errors import RpcReverted, TransactionFailed
+from sequencer.l1.inbox import ROLLUP
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX, PAYLOAD_HEAD, PAYLOAD_START
 from sequencer.l1.signing import Content, Fees
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lie_demo import BOND_WEI, ROLLUP, Stage, stage
+from sequencer.local.lie_stage import BOND_WEI, Stage, stage
 from sequencer.market.tape import open_tape
+from sequencer.protocol import batch as batches
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
@@ -32,6 +34,7 @@ from tests.l1.acceptance import WORD, beacon, blobs_with, drive, odd_payload, pa
 
 USD = 10**6
 GAS = 12_000_000
+NOISE = bytes([0xEE]) * c.ELEMENT_BYTES  # no kind: one element, no-op
 Calldata = bytes | bytearray
 
 
@@ -50,12 +53,17 @@ def first_batch(on: Stage, records: list[bytes] | None = None) -> Batch:
     g = state.globals
     return Batch(
         *(1, pre_root, state.root(), segments, len(records), 0, g.time),
-        *(g.inbox_count, g.inbox_hash, g.work, payload),
+        *(g.inbox_count, g.inbox_hash, g.work, g.tick, g.tick, payload),
     )
 
 
 def calldata_of(batch: Batch) -> bytes:
-    return ROLLUP.encode("post", *(getattr(batch, name) for name in Batch.__dataclass_fields__))
+    return ROLLUP.encode("post", *arguments(batch), batch.payload)
+
+
+def arguments(batch: Batch) -> list[Any]:
+    """Of `post` and `post_blobs`, but the last; Rollup counts the batch's ticks itself."""
+    return [getattr(batch, name) for name in Batch.__dataclass_fields__ if name not in ("ticks", "payload")]
 
 
 # --- what is generated --------------------------------------------------------------------------------
@@ -143,9 +151,9 @@ def test_calls__in_every_other_form__are_refused_or_read_by_all(on: Stage) -> No
     taken: Counter[str] = Counter()
     refused = 0
     tick = codec.encode(Kind.TICK, time=on.chain.head_time_s())
-    short = first_batch(on, [tick])  # 29 bytes in the last word
-    whole = first_batch(on, [tick] * 15)  # 32 elements: no padding
-    assert [len(one.payload) % WORD for one in (short, whole)] == [29, 0]
+    short = first_batch(on, [tick])  # 28 bytes in the last word
+    whole = first_batch(on, [tick] * 2 + [NOISE] * 12)  # 32 elements: no padding
+    assert [len(one.payload) % WORD for one in (short, whole)] == [28, 0]
     for number, batch in enumerate((short, whole)):
         data = calldata_of(batch)
         assert is_taken(on, data)
@@ -163,6 +171,16 @@ def test_calls__in_every_other_form__are_refused_or_read_by_all(on: Stage) -> No
         Wallet(on.chain.rpc, on.signer, on.at).transact("post", on.at.rollup, calldata_of(short), 1, GAS)
 
 
+@pytest.mark.timeout(300)
+def test_ticks__that_are_refused__have_no_id_and_are_read_by_all(on: Stage) -> None:
+    """Going back, and of bytes that are no record: no-ops, which a batch may hold."""
+    now_s = on.chain.head_time_s()
+    tick, back = (codec.encode(Kind.TICK, time=time_s) for time_s in (now_s, now_s - 60))
+    batch = first_batch(on, [tick, back, bytes([Kind.TICK]) + b"\xff" * 30, tick, back])
+    assert (batch.tick, batch.ticks, batch.records) == (2, 2, 5)
+    assert post_and_drive(on, calldata_of(batch), "refused") == "right"
+
+
 @pytest.mark.timeout(600)
 def test_payloads__of_noise_that_rollup_takes__are_read_by_all_and_challenged(on: Stage) -> None:
     draw = random.Random(20_261_129)
@@ -173,8 +191,9 @@ def test_payloads__of_noise_that_rollup_takes__are_read_by_all_and_challenged(on
         tried += 1
         assert tried < 200
         state = genesis_state(on.domain, on.params)
-        payload, segments, records = odd_payload(draw, state, honest.time_s)
-        batch = replace(honest, post_root=state.root(), segments=segments, records=records, payload=payload)
+        payload, segments, records, ticks = odd_payload(draw, state, honest.time_s)
+        header = {"segments": segments, "records": records, "tick": ticks, "ticks": ticks}
+        batch = replace(honest, post_root=state.root(), payload=payload, **header)
         data = calldata_of(batch)
         if is_taken(on, data):
             kinds[post_and_drive(on, data, f"noise-{tried}")] += 1
@@ -186,16 +205,16 @@ def test_payloads__of_noise_that_rollup_takes__are_read_by_all_and_challenged(on
 def test_payloads__as_long_and_as_short_as_may_be__are_read_by_all(on: Stage) -> None:
     tick = codec.encode(Kind.TICK, time=on.chain.head_time_s())
     found = [post_and_drive(on, calldata_of(first_batch(on, [tick])), "short")]
-    noise = bytes([0xEE]) * c.ELEMENT_BYTES  # no kind: one element, no-op
     most = PAYLOAD_BYTES_MAX // c.ELEMENT_BYTES
     segments = 2  # far too heavy: a challenge of its form
     state = genesis_state(on.domain, on.params)
-    area = most - segments - 1
+    id_ = bytes(c.ELEMENT_BYTES)
+    area = most - batches.tables(segments, 1)
     table = ((1).to_bytes(3, "big") + area.to_bytes(3, "big")).ljust(c.ELEMENT_BYTES, b"\0")
     roots = bytes(c.ELEMENT_BYTES) + state.root()[: c.ELEMENT_BYTES]
     longest = replace(
         first_batch(on, [tick]), post_root=state.root(), segments=segments, records=area,
-        payload=roots + table + noise * area,
+        payload=roots + table + id_ + NOISE * area,
     )  # fmt: skip
     assert len(longest.payload) == PAYLOAD_BYTES_MAX
     found.append(post_and_drive(on, calldata_of(longest), "long"))
@@ -256,8 +275,7 @@ def post_blobs(
     on: Stage, batch: Batch, made: tuple[bytes, ...], form: Callable[[bytes], bytes] = lambda data: data
 ) -> bool:
     """Posts a batch with these blobs; whether Rollup has taken it. The chain looks at no sidecar."""
-    values = [getattr(batch, name) for name in Batch.__dataclass_fields__][:-1]
-    data = form(ROLLUP.encode("post_blobs", *values, len(batch.payload) // c.ELEMENT_BYTES))
+    data = form(ROLLUP.encode("post_blobs", *arguments(batch), len(batch.payload) // c.ELEMENT_BYTES))
     sidecar = Sidecar(made, tuple(map(blobs.commitment_of, made)), ())
     rpc = on.chain.rpc
     content = Content(bytes.fromhex(on.at.rollup[2:]), data, 0, 1_000_000)

@@ -175,7 +175,7 @@ def test_batch__of_one_and_of_two_blobs__comes_back_and_into_the_archive(
 def _raw(exchange: Blobs, batch: Batch, elements: int, made: blobs.Sidecar) -> None:
     """Posts as no honest sequencer would."""
     values = (batch.batch_id, batch.pre_root, batch.post_root, batch.segments, batch.records)
-    times = (batch.first_seq, batch.time_s, batch.inbox_count, batch.inbox_hash, batch.work)
+    times = (batch.first_seq, batch.time_s, batch.inbox_count, batch.inbox_hash, batch.work, batch.tick)
     data = ROLLUP.encode("post_blobs", *values, *times, elements)
     content = Content(bytes.fromhex(exchange.at.rollup[2:]), data, 0, post_blobs_gas(data, len(made.blobs)))
     rpc = exchange.chain.rpc
@@ -202,7 +202,7 @@ def test_batch__with_more_in_its_blob_than_the_payload__is_followed_and_can_be_c
     [posted] = exchange.batches()
     assert posted.payload == batch.payload + bytes(ELEMENT)
     assert posted.odd_blobs == (bytes(odd),)
-    assert is_malformed(posted.payload, 1, 0)
+    assert is_malformed(posted.payload, 1, 0, 0)
     assert exchange.form(posted)
 
 
@@ -242,7 +242,7 @@ def test_sidecar__with_two_cell_proofs_in_each_others_place__is_refused_by_a_nod
 def test_form__of_an_honest_batch__is_no_fraud(exchange: Blobs, make_batch: BatchMaker) -> None:
     exchange.post(make_batch(1))
     [posted] = exchange.batches()
-    assert not is_malformed(posted.payload, 1, 0)
+    assert not is_malformed(posted.payload, 1, 0, 0)
     assert not exchange.form(posted)
 
 
@@ -260,6 +260,7 @@ def test_post_blobs__refuses_what_nobody_could_open(exchange: Blobs, make_batch:
         0,
         batch.inbox_hash,
         batch.work,
+        batch.tick,
     )
 
     def reason(elements: int | None, hashes: int) -> str:
@@ -315,7 +316,7 @@ def test_post_blobs__where_the_arbiter_looks_at_calldata__reverts(
     at = deploy(anvil.rpc, anvil.signer(DEPLOYER), DeployConfig(GENESIS_ROOT, sequencer.address, 3600, 3600))
     batch = make_batch(1)
     data = ROLLUP.encode(
-        "post_blobs", 1, GENESIS_ROOT, batch.post_root, 1, 1, 0, batch.time_s, 0, bytes(32), 0, 10
+        "post_blobs", 1, GENESIS_ROOT, batch.post_root, 1, 1, 0, batch.time_s, 0, bytes(32), 0, 0, 10
     )
     with pytest.raises(RpcReverted, match="payload is not where the arbiter looks"):
         anvil.rpc.eth_call(at.rollup, data, "latest", sequencer.address, [b"\1" * 32])

@@ -101,7 +101,7 @@ def test_claim__of_a_proven_withdrawal__pays_its_owner(exchange: Exchange) -> No
     inbox = Contract(load("Inbox").abi)
     running = bytes(inbox.read(exchange.rpc, exchange.deployment.inbox, "hash_at", 1))
     time_s = exchange.chain.head_time_s()
-    poster.offer(Batch(1, GENESIS_ROOT, leaf, 1, 1, 0, time_s, 1, running, 0, payload))
+    poster.offer(Batch(1, GENESIS_ROOT, leaf, 1, 1, 0, time_s, 1, running, 0, 0, 0, payload))
     assert len(poster.drain(60)) == 1
     window_s = exchange.deployment.challenge_window_s
     final = utc(exchange.chain.head_time_s() + window_s)

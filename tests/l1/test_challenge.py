@@ -65,7 +65,7 @@ def three_feeds(exchange: Exchange) -> tuple[Batch, State]:
     assert len(segments) == 1
     payload = batches.encode(segments)
     head = (1, genesis_root(PARAMS), segments[0].root, 1, len(segments[0].records), 0, now)
-    return Batch(*head, 0, bytes(32), state.globals.work, payload), state
+    return Batch(*head, 0, bytes(32), state.globals.work, 1, 1, payload), state
 
 
 def post(exchange: Exchange, batch: Batch, root: bytes) -> None:
@@ -73,7 +73,8 @@ def post(exchange: Exchange, batch: Batch, root: bytes) -> None:
     data = ROLLUP.encode(
         "post",
         *(batch.batch_id, batch.pre_root, root, batch.segments, batch.records, batch.first_seq),
-        *(batch.time_s, batch.inbox_count, batch.inbox_hash, batch.work, root[:31] + batch.payload[31:]),
+        *(batch.time_s, batch.inbox_count, batch.inbox_hash, batch.work, batch.tick),
+        root[:31] + batch.payload[31:],
     )
     wallet = Wallet(exchange.rpc, exchange.sequencer, exchange.deployment)
     wallet.transact("post", exchange.deployment.rollup, data, gas=1_000_000)

@@ -29,7 +29,8 @@ from .test_challenge import PARAMS
 
 SEGMENTS = 1_870
 LARGEST = 1
-TABLES = SEGMENTS + SEGMENTS // 10
+TICKS = 2
+TABLES = batches.tables(SEGMENTS, TICKS)
 BLOBS = 6
 
 
@@ -53,7 +54,7 @@ def records_of(index: int) -> tuple[bytes, ...]:
 
 def blobs_of(payload: bytes, index: int) -> set[int]:
     """The blobs that hold the records of a segment."""
-    where = bounds(payload, SEGMENTS, index)
+    where = bounds(payload, SEGMENTS, TICKS, index)
     return {element // blobs.BLOB_ELEMENTS for element in range(TABLES + where.start, TABLES + where.end)}
 
 
@@ -89,7 +90,7 @@ def test_segments__in_any_of_six_blobs_and_across_their_bounds__are_challenged(
     ]
     count = sum(len(one.records) for one in honest)
     head = (1, genesis_root(PARAMS), honest[-1].root, SEGMENTS, count, 0, GENESIS_TIME_S)
-    on.post(Batch(*head, 0, bytes(32), state.globals.work, batches.encode(told)))
+    on.post(Batch(*head, 0, bytes(32), state.globals.work, TICKS, TICKS, batches.encode(told)))
     on.manager.close()
     assert on.poster.status().blob_gas_used == BLOBS * blobs.GAS_PER_BLOB
     [posted] = on.batches()

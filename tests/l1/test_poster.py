@@ -276,7 +276,7 @@ for batch_id in range(1, 6):
     root = bytes([batch_id]) * 32
     payload = root[:31] + (8).to_bytes(3, "big").ljust(31, b"\\0") + bytes([7]) * 248
     pre_root = bytes([batch_id - 1 or 1]) * 32  # genesis has the root that batch 1 has
-    poster.offer(Batch(batch_id, pre_root, root, 1, 1, batch_id - 1, int(time_s), 0, bytes(32), 0, payload))
+    poster.offer(Batch(batch_id, pre_root, root, 1, 1, batch_id - 1, int(time_s), 0, bytes(32), 0, 0, 0, payload))
 poster.drain(60)
 """
 

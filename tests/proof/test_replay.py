@@ -52,6 +52,8 @@ def posted(little: Little, tmp_path: Path) -> list[PostedBatch]:
                 one.inbox_count,
                 hashes[one.inbox_count],
                 one.work,
+                one.tick,
+                one.ticks,
                 one.payload,
                 one.batch_id,
                 "0x",
@@ -87,6 +89,8 @@ def test_replay__of_nothing__is_genesis() -> None:
         ({"inbox_count": 0}, "inbox_count: the header says 0, the records give "),
         ({"inbox_hash": bytes(32)}, "inbox: .*message"),
         ({"work": 1}, "work: the header says 1, the records give "),
+        ({"tick": 1}, "tick: the header says 1, the records give "),
+        ({"ticks": 0}, "record: its last record, PLACE, is cut off"),
         ({"first_seq": 0}, "order: it begins at seq 0, the state stands at "),
         ({"segments": 1}, "bounds: it spans bytes"),
         ({"payload": b"\0" * 30}, "bounds: it spans bytes"),
@@ -121,7 +125,7 @@ def test_replay__without_a_batch_in_the_middle__says_so(posted: list[PostedBatch
 def heavy(posted: list[PostedBatch]) -> PostedBatch:
     """Batch 2 with its first two segments as one, which is too heavy to be executed in one transaction."""
     one = posted[1]
-    first, second, *rest = batch.decode(one.payload, one.segments)
+    first, second, *rest = batch.decode(one.payload, one.segments, one.ticks)
     both = batch.Segment(second.root, first.records + second.records)
     return dataclasses.replace(one, segments=one.segments - 1, payload=batch.encode([both, *rest]))
 

@@ -54,7 +54,7 @@ def test_receipt__packed_and_unpacked__is_signed_by_the_key_and_within_400_bytes
     signed = header(count, levels[-1][0])
     signature = signed.sign(DOMAIN, KEY)
     index = count - 1
-    data = receipts.receipt(receipts.pack(signed, signature), index, receipts.path(levels, index))
+    data = receipts.pack(signed, signature) + receipts.item(index, levels)
     assert len(data) <= 400
     found, found_signature, seq = receipts.unpack(data, b"record %d" % index, 0, keccak(b"%d" % index))
     assert (found, found_signature, seq) == (signed, signature, 40_000 + index)
@@ -72,7 +72,7 @@ def test_receipt__any_bit_changed__is_not_signed_by_the_key_or_does_not_parse() 
     random = Random(3)
     levels = receipts.tree(leaves(9))
     signed = header(9, levels[-1][0])
-    data = receipts.receipt(receipts.pack(signed, signed.sign(DOMAIN, KEY)), 4, receipts.path(levels, 4))
+    data = receipts.pack(signed, signed.sign(DOMAIN, KEY)) + receipts.item(4, levels)
     assert len(data) == receipts.HEAD_BYTES + 64 + 3 + 4 * 24
     for _ in range(300):
         place = random.randrange(len(data) * 8)
@@ -89,7 +89,7 @@ def test_receipt__any_bit_changed__is_not_signed_by_the_key_or_does_not_parse() 
 def test_unpack__a_wrong_size__is_named(size: int) -> None:
     levels = receipts.tree(leaves(9))
     signed = header(9, levels[-1][0])
-    data = receipts.receipt(receipts.pack(signed, signed.sign(DOMAIN, KEY)), 4, receipts.path(levels, 4))
+    data = receipts.pack(signed, signed.sign(DOMAIN, KEY)) + receipts.item(4, levels)
     with pytest.raises(ValueError, match="receipt: "):
         receipts.unpack(data.ljust(size, b"\0")[:size], b"record 4", 0, keccak(b"4"))
 

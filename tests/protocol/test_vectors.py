@@ -152,6 +152,10 @@ def test_records__reach_most_kinds_and_reasons() -> None:
 def test_payload__data_root_and_inbox_hash_follow_from_the_rule() -> None:
     found = committed("payload")
     data = bytes.fromhex(found["payload"][2:])
+    ids = "".join(one[2:] for one in found["ids"])
+    records = "".join(raw[2:] for one in found["segments"] for raw in one["records"])
+    assert ids
+    assert data.hex().endswith(ids + records)
     level = [keccak(data[at : at + 992].ljust(992, b"\0")) for at in range(0, len(data), 992)]
     while len(level) & len(level) - 1:
         level.append(bytes(32))

@@ -347,11 +347,14 @@ def payload(run: dict[str, Any]) -> dict[str, Any]:
         raw = codec.encode(kind, **fields)
         running, count = codec.inbox_hash(running, raw), count + 1
         messages.append({"record": hexed(raw), "hash": hexed(running), "count": count})
-    data = batch.encode(segments)
+    ticks = sum(batch.ticks_in(one.records) for one in segments)
+    ids = [bytes([number]) * c.ELEMENT_BYTES for number in range(1, ticks + 1)]
+    data = batch.encode(segments, ids)
     return {
         "segments": [
             {"root": hexed(one.root), "records": [hexed(raw) for raw in one.records]} for one in segments
         ],
+        "ids": list(map(hexed, ids)),
         "payload": hexed(data),
         "data_root": hexed(batch.data_root(data)),
         "inbox": messages,

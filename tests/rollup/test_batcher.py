@@ -2,19 +2,19 @@
 
 import contextlib
 import sqlite3
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from sequencer.checksums import StoreDamaged, damaged, guard, guarded
+from sequencer.checksums import StoreDamaged
 from sequencer.l1 import blobs
 from sequencer.l1.batch import Batch
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
 from sequencer.log.interface import Entry, LogLost
 from sequencer.log.sqlite import SqliteLog
-from sequencer.protocol import batch, codec, work
+from sequencer.protocol import batch, codec, receipts, work
 from sequencer.protocol.constants import ELEMENT_BYTES, Kind
 from sequencer.rollup.batcher import Batcher, read_stored
 from tests.simulation.little import Little, deposit, genesis
@@ -52,7 +52,7 @@ def segments_of(entries: list[Entry]) -> list[tuple[bytes, tuple[bytes, ...]]]:
 
 def check(batches: list[Batch], entries: list[Entry], size_max: int) -> None:
     """The batches hold the entries' segments, each once and in order, and their headers say what is in them."""
-    decoded = [batch.decode(one.payload, one.segments) for one in batches]
+    decoded = [batch.decode(one.payload, one.segments, one.ticks) for one in batches]
     assert [(one.root, one.records) for some in decoded for one in some] == segments_of(entries)
     assert [one.batch_id for one in batches] == list(range(1, len(batches) + 1))
     seq = inbox = 0
@@ -102,46 +102,47 @@ def test_batches__hold_every_segment_once_and_in_order(
     batcher.close()
 
 
-def test_batches__of_a_store_with_payloads__are_read_and_the_payloads_let_go(
-    log: SqliteLog, tmp_path: Path
-) -> None:
-    """As older versions have written it."""
-    path = tmp_path / "batches.sqlite"
-    batcher = Batcher(path, log, GENESIS_ROOT, SMALL)
-    built = all_of(batcher)
-    batcher.close()
-    size = path.stat().st_size
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("ALTER TABLE batches DROP COLUMN payload_hash")
-        db.execute("ALTER TABLE batches ADD COLUMN payload BLOB")
-        db.executemany(
-            "UPDATE batches SET payload = ? WHERE id = ?", [(one.payload, one.batch_id) for one in built]
-        )
-        db.execute("DELETE FROM checksums")
-        guard(db, "batches")
-    assert path.stat().st_size > size + sum(len(one.payload) for one in built)
-    batcher = Batcher(path, log, GENESIS_ROOT, SMALL)
-    assert [batcher.is_as_logged(one.batch_id) for one in built] == [True] * len(built)
-    batcher.close()
-    assert list(read_stored(path, log, 1)) == built[:16]
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        assert "payload" not in [row[1] for row in db.execute("PRAGMA table_info(batches)")]
-        assert list(damaged(db, "batches", guarded(db)["batches"])) == []
-    assert path.stat().st_size <= size + 2 * 4_096
-
-
-def test_old_store__with_a_changed_payload__stops_the_start(log: SqliteLog, tmp_path: Path) -> None:
+def test_store__of_a_version_without_ticks__stops_the_start(log: SqliteLog, tmp_path: Path) -> None:
+    """No Rollup of today would take the batches in it."""
     path = tmp_path / "batches.sqlite"
     batcher = Batcher(path, log, GENESIS_ROOT, SMALL)
     all_of(batcher)
     batcher.close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("ALTER TABLE batches ADD COLUMN payload BLOB")
-        guard(db, "batches")
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("UPDATE batches SET payload = x'00' WHERE id = 2")
-    with pytest.raises(StoreDamaged, match=r"batch 2 of a store of an older version .* restore the folder"):
+        db.execute("ALTER TABLE batches DROP COLUMN ticks")
+        db.execute("ALTER TABLE batches DROP COLUMN tick")
+    with pytest.raises(StoreDamaged, match=r"did not commit to the headers of ticks.*deploy anew"):
         Batcher(path, log, GENESIS_ROOT, SMALL)
+
+
+@pytest.mark.parametrize("size", [700, SMALL, PAYLOAD_BYTES_MAX])
+def test_batches__hold_the_id_of_each_ticks_header_in_order(
+    little: Little, tmp_path: Path, size: int
+) -> None:
+    """Headers, ids alone, and ticks that nobody has signed: in the batch in which the tick begins."""
+    log, ids = SqliteLog(tmp_path / "log.sqlite"), []
+    for number, entry in enumerate(little.entries):
+        kept = receipts.stored(header_of(entry)) if number % 3 == 0 else bytes([number]) * ELEMENT_BYTES
+        heads = [] if number % 3 == 2 else [kept]
+        ids.append(batch.NO_ID if not heads else header_of(entry).id if number % 3 == 0 else kept)
+        log.append(msgspec.structs.replace(entry, heads=heads), log.end)
+    path = tmp_path / "batches.sqlite"
+    batcher = Batcher(path, log, GENESIS_ROOT, size)
+    built = all_of(batcher)
+    check(built, little.entries, size)
+    assert [one for each in built for one in batch.ids_in(each.payload, each.segments, each.ticks)] == ids
+    for one in built:
+        segments = batch.decode(one.payload, one.segments, one.ticks)
+        assert one.ticks == sum(raw[0] == Kind.TICK for segment in segments for raw in segment.records)
+    assert [one.tick for one in built] == list(accumulate(one.ticks for one in built))
+    assert built[-1].tick == little.engine.state.globals.tick
+    assert all(batcher.is_as_logged(one.batch_id) for one in built)
+    assert list(read_stored(path, log, 1)) == built[:16]
+    batcher.close()
+
+
+def header_of(entry: Entry) -> receipts.Header:
+    return receipts.Header(1, 2, 0, 7, b"\3" * 31, entry.first_seq, entry.records, b"\4" * 32, entry.root, 5)
 
 
 def test_batch__whose_log_is_another__is_not_posted(log: SqliteLog, little: Little, tmp_path: Path) -> None:

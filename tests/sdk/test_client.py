@@ -146,7 +146,11 @@ def test_two_traders_of_one_account__sort_out_their_nonces(exchange):
     async def scenario(client, maker, taker):
         other = await Trader.open(client, KEYS[MAKER])
         placed = await asyncio.gather(
-            *(one.place(NAMES[0], "sell", "1600", "0.01") for one in (maker, other) for _ in range(20))
+            *(
+                one.place(NAMES[0], "sell", price, "0.01")  # the same record twice would be one order
+                for one, price in ((maker, "1600"), (other, "1601"))
+                for _ in range(20)
+            )
         )
         assert len({order.seq for order in placed}) == 40
 
@@ -336,9 +340,12 @@ def test_http_client__calls_and_submits(exchange):
     record = signed(Kind.CANCEL_ALL, KEYS[MAKER], account=MAKER, nonce_floor=0, nonce=0, expires=0)
     with HttpClient(exchange.url) as client:
         assert client.call("account", account=MAKER)["nonce_floor"] == 0
-        assert "seq" in client.submit(record)
+        first = client.submit(record)
+        assert "seq" in first
+        assert client.submit(record) == first  # it is executed once, and answered as the first time
+        other = signed(Kind.CANCEL_ALL, KEYS[MAKER], account=MAKER, nonce_floor=1, nonce=0, expires=0)
         with pytest.raises(NonceRefused):
-            client.submit(record)
+            client.submit(other)
         with pytest.raises(InvalidParams):
             client.call("account")
 

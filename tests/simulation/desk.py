@@ -225,7 +225,7 @@ def is_wrong(world: World) -> tuple[Any, int] | None:
     state = genesis_state(world.domain, world.params)
     for one in posted(world):
         for index in range(one.segments):
-            for raw in records_of(one.payload, one.segments, index):
+            for raw in records_of(one.payload, one.segments, one.ticks, index):
                 apply(state, raw)
             if state.root()[:31] != one.payload[31 * index : 31 * index + 31]:
                 return one, index

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from sequencer.cli import main
 from sequencer.l1.batch import Batch
 from sequencer.local.devnet import devnet_signer
-from sequencer.local.lie_demo import LATE_S, Stage, bent, chained, stage
+from sequencer.local.lie_demo import bent, chained
+from sequencer.local.lie_stage import LATE_S, Stage, stage
 from sequencer.local.lies import LIES
 from sequencer.market.tape import open_tape
 from sequencer.node.standby import Standby, StandbyConfig

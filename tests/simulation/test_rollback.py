@@ -55,7 +55,7 @@ def challenge(world: World) -> int:
     before: State = genesis_state(world.domain, world.params)
     for one in posted(world)[: batch.batch_id]:
         for index in range(one.segments if one.batch_id < batch.batch_id else wrong):
-            for raw in records_of(one.payload, one.segments, index):
+            for raw in records_of(one.payload, one.segments, one.ticks, index):
                 apply(before, raw)
     check = challenge_segment(batch, wrong, Tracer.of(before))
     wallet = Wallet(world.chain.rpc, devnet_signer(8), world.deployment)

@@ -1,0 +1,118 @@
+"""Every acknowledgement of the public port carries a receipt that its trader can check."""
+
+import asyncio
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sequencer.development import devnet_params, receipt_key
+from sequencer.l1.follower import Follower
+from sequencer.l1.sequencers import receipt_keys
+from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer, wait_for
+from sequencer.market.flat import FlatSource
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.batch import ids_in
+from sequencer.protocol.constants import Kind
+from sequencer.protocol.hashing import address_of, public_key_of
+from sequencer.sdk.client import Client
+from sequencer.sdk.http_client import HttpClient
+from sequencer.sdk.receipts import ReceiptWrong, check_ack, load
+from sequencer.sdk.trader import Trader
+
+USD = 10**6
+INDEX = 4_600_000
+
+
+def wanted(now_s: int) -> list[tuple[int, int, int, bool]]:
+    day = now_s // 86_400 + 30
+    return [(0, day, 4_600_000, False), (0, day, 4_800_000, False)]
+
+
+@pytest.mark.timeout(240)
+def test_receipts__of_all_that_traders_do__are_signed_checked_kept_and_committed_to(tmp_path: Path) -> None:
+    async def run() -> None:
+        terms = wanted(int(time.time()))
+        config = DevnetConfig(folder=tmp_path / "net", params=devnet_params(risk_age_max_s=86_400))
+        async with Devnet(config, None, [FlatSource(terms, INDEX)], terms) as devnet:
+            numbers = [await devnet.fund(devnet_signer(one), 100_000 * USD) for one in (1, 2)]
+            await wait_for(lambda: len(devnet.service.state.instruments) == 2, 60, "the listings")
+            at = devnet.deployment
+            keys = receipt_keys(devnet.chain.rpc, at, [at.sequencer])
+            assert keys == {address_of(public_key_of(receipt_key()))}
+            async with await Client.connect(devnet.ws_url) as client:
+                maker, taker = [
+                    await Trader.open(
+                        client, devnet_key(one), receipt_file=tmp_path / f"{one}.jsonl", receipt_keys=keys
+                    )
+                    for one in (1, 2)
+                ]
+                assert [maker.number, taker.number] == numbers
+                name = (await client.call("instruments"))[0]["instrument"]
+                resting = [
+                    await maker.place(name, "sell", price, "0.5")
+                    for price in ("3000", "3001", "3002", "3003", "3004")
+                ]
+                crossing = await taker.place(name, "buy", "3004", "2.2", tif="IOC")
+                assert len(crossing.ack["fills"]) == 5
+                assert len(crossing.ack["outcomes"]) == 2  # the order and a CONTINUE
+                await maker.amend(resting[4], quantity="0.4")
+                last = await maker.place(name, "sell", "3100", "0.1")
+                await maker.cancel(last)
+
+                # The same over HTTP; a record that comes again is answered as the first time.
+                raw = await _record(taker, name)
+                http = await asyncio.to_thread(HttpClient, devnet.url)
+                answers = [await asyncio.to_thread(http.submit, raw) for _ in range(3)]
+                http.close()
+                for trader in (maker, taker):
+                    assert trader.receipts is not None
+                    trader.receipts.close()
+                assert answers[0] == answers[1] == answers[2]
+                assert answers[0] == await client.submit(raw)
+                opened = check_ack(raw, answers[0], at.chain_id, at.rollup, keys)
+
+            kept = load(tmp_path / "1.jsonl") + load(tmp_path / "2.jsonl")
+            assert len(kept) == 9
+            all_opened = [one.open() for one in kept] + [opened]
+            assert {one.signer for one in all_opened} == keys
+            assert max(len(one.receipt.data) // 2 - 1 for one in all_opened) <= 400
+            await devnet.post_all()
+
+            # Each header is in a batch, at its tick.
+            follower = Follower(devnet.chain.rpc, at.inbox, at.rollup, at.deploy_block, 0)
+            batches = await asyncio.to_thread(lambda: list(follower.batches(0)))
+            ids = [one for batch in batches for one in ids_in(batch.payload, batch.segments, batch.ticks)]
+            assert batches[-1].tick == len(ids)
+            for one in all_opened:
+                assert ids[one.header.tick - 1] == one.header.id
+
+            # What was not signed is found.
+            receipt = kept[-1]
+            item = receipt.items[0]
+            assert item.paid is not None
+            for wrong in (
+                msgspec.structs.replace(item, paid=item.paid + 1),
+                msgspec.structs.replace(item, rests=item.rests + 1),
+                msgspec.structs.replace(item, trades=item.trades[1:]),
+                msgspec.structs.replace(item, reason=1),
+            ):
+                changed = msgspec.structs.replace(receipt, items=[wrong, *receipt.items[1:]])
+                with suppress(ReceiptWrong):
+                    assert changed.open().signer not in keys
+
+    asyncio.run(run())
+
+
+async def _record(trader: Trader, name: str) -> bytes:
+    """A signed order that nobody has sent."""
+    number = await trader._number_of(name)
+    nonce = await trader.nonces.take()
+    raw = codec.encode(
+        Kind.PLACE, account=trader.number, instrument=number, flags=c.BUY, price=1_000, quantity=10, nonce=nonce,
+        expires=0, fee_max=65_535,
+    )  # fmt: skip
+    return codec.sign(raw, trader._domain, trader._key)
