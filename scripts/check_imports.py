@@ -1,5 +1,5 @@
 """Checks what ruff and mypy cannot: that the transition is pure, that twins share a name, that files say what they are,
-that none imports in a circle, and that rooms import only from rooms below them.
+and why if they are long, that none imports in a circle, and that rooms import only from rooms below them.
 
 `sequencer/protocol/` is replayed by watchers and judged on L1, so it must give the same integers everywhere, forever:
 it imports itself and an allow-list, and uses no float, no true division, no order of a set, no `hash()`, no I/O.
@@ -32,6 +32,8 @@ PART_OF: Final = {
     "fills": "matching",
 }
 LINES_MAX: Final = 400  # above it a warning: does the file still hold one thing?
+LINES_MOST: Final = 500  # above it an error, unless the file's head says in a sentence why
+WHY_LONG: Final = "Long because"  # how that sentence begins
 
 # The folders of the package, from the top: each imports from those below it only. A loose file belongs to all rooms.
 LOOSE: Final = "(loose)"
@@ -281,10 +283,16 @@ def check_docstring(path: str, tree: ast.Module) -> Iterator[Finding]:
 
 
 def check_length(path: str, text: str) -> Iterator[Finding]:
-    """A warning only."""
+    """A warning; above LINES_MOST an error, but for contracts. Neither where the first docstring says why."""
     lines = text.count("\n")
-    if lines > LINES_MAX:
+    head = text.split('"""', 2)[1] if text.count('"""') > 1 else ""
+    if lines <= LINES_MAX or WHY_LONG in head:
+        return
+    if lines <= LINES_MOST or path.endswith(".vy"):
         yield Finding(path, lines, f"{lines} lines, more than {LINES_MAX}", is_warning=True)
+        return
+    what = f'{lines} lines, more than {LINES_MOST}: split it, or say why in its head: "{WHY_LONG} …"'
+    yield Finding(path, lines, what)
 
 
 def check_twins(root: Path) -> Iterator[Finding]:

@@ -1,5 +1,7 @@
 """Every reason for which a client's record can be refused: provoked on the sequencer's own service, and heard by
 JSON-RPC, by the SDK and by the command line with its field, limit, what was given, and what to do.
+
+Long because it is one table, checked for having every reason.
 """
 
 from __future__ import annotations

@@ -160,6 +160,19 @@ def test_length__above_the_limit__warns_only(tmp_path: Path) -> None:
     (found,) = findings(tmp_path, '"""X."""\n' + "x = 1\n" * 400, "sequencer/api/x.py")
     assert found == "401: warning: 401 lines, more than 400"
     assert checked(tmp_path).returncode == 0
+    assert (
+        findings(tmp_path, '"""X.\n\nLong because of y.\n"""\n' + "x = 1\n" * 400, "sequencer/api/x.py") == []
+    )
+
+
+def test_length__above_the_second_limit__is_found_unless_the_head_says_why(tmp_path: Path) -> None:
+    long = "x = 1\n" * 500
+    (found,) = findings(tmp_path, f'"""X."""\n{long}', "sequencer/api/x.py")
+    assert found.startswith("501: 501 lines, more than 500: split it, or say why")
+    assert checked(tmp_path).returncode == 1
+    (found,) = findings(tmp_path, f'"""X."""\n{long}# Long because of y.\n', "sequencer/api/x.py")
+    assert found.startswith("502: 502 lines")
+    assert findings(tmp_path, f'"""X.\n\nLong because of y.\n"""\n{long}', "sequencer/api/x.py") == []
 
 
 def test_library_module__without_twin__is_found(tmp_path: Path) -> None:

@@ -371,18 +371,31 @@ def replay(
     help="accounts of the largest engine state measured; 0: none",
 )
 @click.option("--post", "posts", is_flag=True, help="post the batches to the embedded chain meanwhile")
+@click.option("--receipts", is_flag=True, help="with receipts, and without before and after it")
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
 def bench(
-    orders: int, outstanding: int, offered: int, accounts_max: int, posts: bool, json_target: str | None
+    orders: int,
+    outstanding: int,
+    offered: int,
+    accounts_max: int,
+    posts: bool,
+    receipts: bool,
+    json_target: str | None,
 ) -> None:
     """Measure signed orders per second, end to end, and the ecrecover rate of the same machine."""
     from sequencer.local.bench import BenchConfig, BenchFailed, as_json, run_bench
 
     failed = ""
     with bars() as progress:
-        config = BenchConfig(orders, outstanding, offered=offered, accounts_max=accounts_max, posts=posts)
+        config = BenchConfig(
+            *(orders, outstanding),
+            offered=offered,
+            accounts_max=accounts_max,
+            posts=posts,
+            receipts=receipts,
+        )
         try:
             report = run_bench(config, progress)
         except BenchFailed as error:

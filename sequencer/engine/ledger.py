@@ -2,6 +2,8 @@
 
 It takes records in their order, each with its outcome, and nothing else: what a running engine, a start, a standby and
 a roll-back make of the same records is the same, however they are cut into batches.
+
+Long because each kind of record has its handler here, and all of them write the rows of one batch.
 """
 
 from collections.abc import Callable, Sequence

@@ -10,6 +10,9 @@ keeps its nonce, and waits until the pool has let go of those before it.
 
     queued → sent → mined → confirmed
                           ↘ failed (reverted; or refused by the node for good; or its nonce was used by others)
+
+Long because every step of a round works on the same intents, nonces and refusals, and their order is what keeps one
+from being sent twice.
 """
 
 import threading

@@ -21,21 +21,25 @@ from typing import Any
 import uvloop
 
 from sequencer import _compiled
-from sequencer.development import FEEDS, devnet_params, feed_key
+from sequencer.development import FEEDS, devnet_params, feed_key, receipt_key
 from sequencer.engine.engine import Engine, Submission
 from sequencer.genesis import genesis_state
 from sequencer.keeper.keeper import Keeper, Terms
 from sequencer.local.devnet import Devnet, DevnetConfig, wait_for
+from sequencer.log.interface import Entry
 from sequencer.market.flat import FlatSource
-from sequencer.protocol import codec
+from sequencer.protocol import codec, receipts
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, keccak, public_key_of, recover, sign
+from sequencer.protocol.outcome import Fill, Outcome
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
+from sequencer.queue.receipts import Issuer
+from sequencer.wire.receipts import with_receipt
 
 INDEX_TICKS = 4_600_000
 CASH = 1_000_000_000_000
@@ -47,6 +51,7 @@ LIGHT_ORDERS = 2_000
 WARM_UP_ORDERS = (
     512  # processes and threads that begin with the first order do so before anything is measured
 )
+RECEIPT_RECORDS = 512  # of the tick by which receipts are measured
 OFFERED_S = 10  # how long orders are offered at a rate
 OFFERED_CONNECTIONS = 32  # so that what an exchange leaves waiting is late, and not refused
 CHECKED_S = 300.0  # in which the second check of all signatures has to come to its end
@@ -152,6 +157,10 @@ class BenchReport:
     ack_ms_p50: float = 0.0
     ack_ms_p99: float = 0.0
     offered_per_s: int = 0
+    with_receipts: bool = False
+    orders_per_s_without: float = 0.0
+    receipt_bytes: int = 0
+    receipt_us: float = 0.0
     offered_sent_late_ms_p99: float = 0.0  # by the load generator itself
     heavy_load_ack_ms_p50: float = 0.0
     heavy_load_ack_ms_p99: float = 0.0
@@ -178,12 +187,14 @@ class BenchReport:
 class BenchConfig:
     """`orders` to send, `outstanding` at a time over `connections`; `offered` orders a second after that (0: none);
     engine table up to `accounts_max` (0: none). `posts`: the batches go to the embedded chain meanwhile.
+    `receipts`: acknowledgements carry them; a run without comes before and another after.
     """
 
     orders: int = 60_000
     outstanding: int = 768
     connections: int = 4
     offered: int = 0
+    receipts: bool = False
     accounts_max: int = 1_000_000
     posts: bool = False
 
@@ -250,6 +261,27 @@ def engine_table(accounts_max: int, progress: Progress) -> list[dict[str, float]
     return table
 
 
+def receipt_cost() -> tuple[int, float]:
+    """(bytes of a receipt, µs of CPU an order for all that makes it) in ticks of RECEIPT_RECORDS, median of 21."""
+    out = Outcome(1)
+    out.paid, out.rests = 1_234, 20
+    out.fills = [Fill(1, 0, 2, 3, 4, 5, 200_000, 15, 10, 20)]
+    raws = [i.to_bytes(93, "big") for i in range(RECEIPT_RECORDS)]
+    issuer = Issuer(bytes(32), receipt_key())
+    spent, size = [], 0
+    for _ in range(21):
+        began = time.process_time()
+        leaves = [receipts.leaf(i, raw, 0, receipts.outcome_hash(out)) for i, raw in enumerate(raws)]
+        made = issuer.header(Entry(0, 1, bytes(32), []), 1, leaves)
+        issuer.sign(made)
+        made_receipts = [
+            with_receipt(b"", made.head + receipts.item(i, made.levels)) for i in range(len(raws))
+        ]
+        spent.append((time.process_time() - began) / len(raws) * 1e6)
+        size = len(made_receipts[-1]) - 1
+    return size, round(median(spent), 2)
+
+
 async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progress) -> None:
     """The public port under load."""
     now_s = int(time.time())
@@ -264,6 +296,7 @@ async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progres
                 "driver": DriverConfig(tick_ms=2.0, tick_records=256),
                 "intake": IntakeLimits(rate_per_s=1_000_000, burst=1_000_000),
                 "batch_interval_s": 5.0,
+                "receipt_key": receipt_key() if report.with_receipts else None,
             },
         )
         async with Devnet(devnet_config, None, [FlatSource(wanted)], wanted) as devnet:
@@ -419,8 +452,16 @@ def run_bench(config: BenchConfig, progress: Progress) -> BenchReport:
 
     report = BenchReport(kernel=Map is not PureMap, transition=_compiled.status())
     report.ecrecover_per_s = round(ecrecover_per_s(), 1)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `fairstrike node` runs it
-        runner.run(end_to_end(config, report, progress))
+    if config.receipts:
+        report.with_receipts = True
+        report.receipt_bytes, report.receipt_us = receipt_cost()
+    # without, with, without: the machine's speed drifts
+    without = [BenchReport(), BenchReport()] if config.receipts else []
+    for one in [*without[:1], report, *without[1:]]:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `fairstrike node` runs it
+            runner.run(end_to_end(config, one, progress))
+    if without:
+        report.orders_per_s_without = round(sum(one.orders_per_s for one in without) / len(without), 1)
     # measured before and after: the machine's speed drifts
     report.ecrecover_per_s = round((report.ecrecover_per_s + ecrecover_per_s()) / 2, 1)
     report.ratio_to_ecrecover = round(report.orders_per_s / report.ecrecover_per_s, 3)

@@ -17,6 +17,8 @@ those bits and the siblings, leaf first, that is by rising bit.
 
 Value 0 is an ordinary value. Presence is the existence of the leaf, keccak(key ‖ 0) is as good a leaf as any
 other, and absence is always proved by a neighbour, never by a value; no function here treats 0 apart.
+
+Long because it is one data structure: its changes, its proofs, and what chooses between Python and C.
 """
 
 from __future__ import annotations

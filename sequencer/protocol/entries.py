@@ -2,6 +2,8 @@
 
 Each entry packs itself into 32-byte words (`words()`, joined) whose keccak is its leaf's value, and is read back with
 `from_words`. The bit ranges are those of docs/PROTOCOL.md section 3.
+
+Long because it holds every leaf, each with its words in both directions.
 """
 
 from collections.abc import Callable

@@ -6,6 +6,8 @@ payload; the payload itself is encoded again from the log, and compared with tha
 
 A tick may be spread over two batches, a segment never. In blobs a batch takes as many as a backlog fills: L1 charges
 for each blob however full, and for each batch besides.
+
+Long because building, storing, reading back and mending a batch share one table and one way from the log to bytes.
 """
 
 import contextlib

@@ -1,6 +1,8 @@
 """Wrong requests: each is answered with its code and with what is wrong, and none moves the state's root.
 
 The table runs against whatever `exchange` gives; it needs `url`, `ws_url` and `state_root()` of it.
+
+Long because it is one table of requests.
 """
 
 import asyncio

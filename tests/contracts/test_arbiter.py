@@ -1,4 +1,7 @@
-"""Arbiter: fraud is found and punished, honesty never, whoever asks and however; copying a challenge earns nothing."""
+"""Arbiter: fraud is found and punished, honesty never, whoever asks and however; copying a challenge earns nothing.
+
+Long because every fault is shown against the same posted batches.
+"""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Exit: after a freeze everybody gets out, once, at one price, and the sum is what the vault holds."""
+"""Exit: after a freeze everybody gets out, once, at one price, and the sum is what the vault holds.
+
+Long because all tests leave from the same frozen exchange.
+"""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Receipts and their judge: what an honest signer signs is never found broken, each misdeed is, and costs the bond."""
+"""Receipts and their judge: what an honest signer signs is never found broken, each misdeed is, and costs the bond.
+
+Long because every case needs the one day of trading that is signed here.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,7 @@
-"""Sequencers: who is a member, who leads, when another may take over, and whose bond is slashed."""
+"""Sequencers: who is a member, who leads, when another may take over, and whose bond is slashed.
+
+Long because one contract's states follow from each other: every test starts from the same set of members.
+"""
 
 from typing import Any
 

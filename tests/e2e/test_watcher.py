@@ -1,4 +1,7 @@
-"""The watcher on a chain: silent on honest runs, restarts, reorganisations, late messages, and its status."""
+"""The watcher on a chain: silent on honest runs, restarts, reorganisations, late messages, and its status.
+
+Long because all of it runs on one staged chain, which takes longer to set up than a test.
+"""
 
 import contextlib
 import json

@@ -7,6 +7,8 @@ V      of the coalition: rho x sum of max(0, E) + withdrawn - paid in (+ the tre
 
 A record moves no price, so a record may raise V by what honest parties have agreed to and by nothing else, and make no
 hole. A price moves no cash: inside the modelled range it may cost an account its IM at most, as its pages put it.
+
+Long because every rule about gain is stated against the same books.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The crit-bit Merkle map against a naive twin: a dict, and a recursive rebuild from its sorted items."""
+"""The crit-bit Merkle map against a naive twin: a dict, and a recursive rebuild from its sorted items.
+
+Long because every operation is compared with the same twin, in Python and in C.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""FEED, SURFACE, LIST, RISK: the index and its integral, surfaces, the listing rule, marks."""
+"""FEED, SURFACE, LIST, RISK: the index and its integral, surfaces, the listing rule, marks.
+
+Long because the tests build on one market, from feed to mark.
+"""
 
 import os
 import sys

@@ -1,4 +1,7 @@
-"""PLACE and CONTINUE: priority, kinds of orders, dead orders, margin, steps. The auditor looks after every record."""
+"""PLACE and CONTINUE: priority, kinds of orders, dead orders, margin, steps. The auditor looks after every record.
+
+Long because every flag of an order meets every other one on the same book.
+"""
 
 import sys
 from itertools import pairwise

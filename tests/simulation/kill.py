@@ -6,6 +6,8 @@ In some lives its L1 process is killed first, and the sequencer has to go on wit
 lies on the disk is read on (a copy: the next start must do its own recovery) and replayed into a state that was never
 interrupted. A client then does what a client must: it sends again what it has no answer to. At the end all is posted,
 and the state is rebuilt from L1 alone. One seed gives one sequence of orders and moments.
+
+Long because what is killed, what has to hold after it, and how it is counted are one run.
 """
 
 import argparse
