@@ -1,16 +1,20 @@
 """Every acknowledgement of the public port carries a receipt that its trader can check."""
 
 import asyncio
+import json
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from sequencer.cli import main
 from sequencer.development import devnet_params, receipt_key
 from sequencer.l1.follower import Follower
-from sequencer.l1.sequencers import receipt_keys
+from sequencer.l1.sequencers import SEQUENCERS, receipt_keys
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer, wait_for
 from sequencer.market.flat import FlatSource
 from sequencer.protocol import codec
@@ -116,3 +120,68 @@ async def _record(trader: Trader, name: str) -> bytes:
         expires=0, fee_max=65_535,
     )  # fmt: skip
     return codec.sign(raw, trader._domain, trader._key)
+
+
+@pytest.mark.timeout(240)
+def test_receipt_verify__says_honoured_pending_or_broken__and_takes_the_bond(tmp_path: Path) -> None:
+    """The commands, as a trader types them; the sequencer stops posting, which breaks what it has receipted."""
+
+    def verify(name: str, *more: str) -> tuple[int, dict[str, Any]]:
+        command = ["receipt", "verify", str(tmp_path / name), "--json", *more]
+        result = CliRunner().invoke(main, command, catch_exceptions=False)
+        is_json = result.stdout.startswith("{")
+        return result.exit_code, json.loads(result.stdout) if is_json else {"why": result.output}
+
+    async def run() -> None:
+        terms = wanted(int(time.time()))
+        config = DevnetConfig(
+            folder=tmp_path / "net", params=devnet_params(risk_age_max_s=86_400), challenge_window_s=60
+        )
+        async with Devnet(config, None, [FlatSource(terms, INDEX)], terms) as devnet:
+            await devnet.fund(devnet_signer(1), 100_000 * USD)
+            await wait_for(lambda: len(devnet.service.state.instruments) == 2, 60, "the listings")
+            l1 = ("--l1", devnet.chain.url, "--deployment", str(tmp_path / "net" / "deployment.json"))
+
+            def place(name: str, price: str) -> None:
+                listed = next(
+                    iter(devnet.service.views.name(n) for n in devnet.service.state.instruments.values())
+                )
+                command = ["order", "place", listed, "sell", "0.1", price, "--receipt", str(tmp_path / name)]
+                command += ["--api", devnet.url, "--devnet-key", "1"]
+                result = CliRunner().invoke(main, command, catch_exceptions=False)
+                assert result.exit_code == 0, result.output
+
+            await asyncio.to_thread(place, "kept.jsonl", "3000")
+            code, told = await asyncio.to_thread(verify, "kept.jsonl")
+            assert (code, told["valid"], told["state"]) == (0, True, None)
+            key = "0x" + address_of(public_key_of(receipt_key())).hex()
+            assert told["signer"] == key
+            await devnet.post_all()
+            code, told = await asyncio.to_thread(verify, "kept.jsonl", *l1, "--key", key)
+            assert (code, told["state"], told["misdeed"]) == (0, "honoured", None), told
+
+            assert devnet.service.worker is not None
+            devnet.service.worker.paused = True
+            await asyncio.to_thread(place, "late.jsonl", "3001")
+            code, told = await asyncio.to_thread(verify, "late.jsonl", *l1)
+            assert (code, told["state"]) == (0, "pending"), told
+            await devnet.set_chain_time(told["due_s"] + 5)
+            await asyncio.to_thread(devnet.chain.mine)
+            code, told = await asyncio.to_thread(verify, "late.jsonl", *l1)
+            assert (code, told["state"], told["misdeed"]) == (1, "broken", "overdue"), told
+            code, told = await asyncio.to_thread(verify, "late.jsonl", *l1, "--slash", "--devnet-key", "2")
+            assert told["tx"].startswith("0x")
+            bond = SEQUENCERS.read(
+                devnet.chain.rpc, devnet.deployment.sequencers, "bond_of", devnet.deployment.sequencer
+            )
+            assert bond == 0
+
+    asyncio.run(run())
+    kept = (tmp_path / "kept.jsonl").read_bytes()
+    (tmp_path / "changed.jsonl").write_bytes(kept.replace(b'"rests":1000', b'"rests":1001'))
+    code, told = verify("changed.jsonl", "--key", "0x" + address_of(public_key_of(receipt_key())).hex())
+    assert (code, told["valid"]) == (1, False)
+    (tmp_path / "none.jsonl").write_bytes(b"{}\n")
+    code, told = verify("none.jsonl")
+    assert code == 1
+    assert "line 1: not a receipt" in told["why"]
