@@ -23,6 +23,11 @@ WRONG = 2  # exit status of --once when a batch is wrong
 @on_l1
 @with_params
 @with_archive
+@click.option(
+    "--receipts",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="a folder where traders leave receipts, which are compared with each other and with L1",
+)
 @click.option("--challenge", is_flag=True, help="challenge a wrong batch; needs a key with some ETH")
 @click.option("--keystore", type=click.Path(path_type=Path, exists=True), help="web3 keystore file")
 @click.option("--devnet-key", type=click.IntRange(0, 9), help="a development account")
@@ -67,6 +72,7 @@ def watch(
     poll_s: float,
     once: bool,
     archive: Path | None,
+    receipts: Path | None,
 ) -> None:
     """Rebuild the state from L1, compare every root, report or challenge wrong batches. Ends with Ctrl-C."""
     from sequencer.cli.options import key_of
@@ -92,7 +98,7 @@ def watch(
             config = WatchConfig(confirmations=confirmations, late_s=late_s, poll_s=poll_s)
             kept = stack.enter_context(blobs_in(archive))
             with bars() as progress:
-                watcher = Watcher(rpc, at, params, folder, config, challenger, progress, kept)
+                watcher = Watcher(rpc, at, params, folder, config, challenger, progress, kept, receipts)
                 stack.callback(watcher.close)
                 watcher.look()
         except (L1Error, ReplayError, ValueError, OSError) as error:

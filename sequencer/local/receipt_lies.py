@@ -208,7 +208,7 @@ RECEIPT_LIES: Final = {
 }
 
 
-def _perform(on: Stage, prepare: Callable[[SigningEngine], None]) -> tuple[SigningEngine, list[Batch]]:
+def perform_signed(on: Stage, prepare: Callable[[SigningEngine], None]) -> tuple[SigningEngine, list[Batch]]:
     """The play, signed tick by tick, and its batches."""
     with tempfile.TemporaryDirectory(dir=on.folder) as name:
         log = SqliteLog(Path(name) / "log.sqlite")
@@ -221,7 +221,7 @@ def _perform(on: Stage, prepare: Callable[[SigningEngine], None]) -> tuple[Signi
     return engine, [replace(one, inbox_hash=on.inbox_hash(one.inbox_count)) for one in made]
 
 
-def _victim(engine: SigningEngine) -> tuple[int, int]:
+def victim_of(engine: SigningEngine) -> tuple[int, int]:
     """(place of the tick, of the item in it): the last order that trades before another order of its tick."""
     for at in reversed(range(len(engine.signed))):
         tick = engine.signed[at]
@@ -234,7 +234,7 @@ def _victim(engine: SigningEngine) -> tuple[int, int]:
     raise RuntimeError("the play has no order that trades before another order of its tick")
 
 
-def _receipt(on: Stage, tick: SignedTick, place: int, header: Header, item: Item) -> Opened:
+def signed_receipt(on: Stage, tick: SignedTick, place: int, header: Header, item: Item) -> Opened:
     leaves = list(tick.leaves)
     leaves[place] = rules.leaf(header.first_seq + place, item.raw, item.reason, item.outcome())
     levels = rules.tree(leaves)
@@ -250,18 +250,18 @@ def break_on(on: Stage, name: str, progress: Progress = lambda _stage, _done, _t
     data = set_receipt_key(on.at, on.signer.address, receipt_key())
     Wallet(on.chain.rpc, on.signer, on.at).transact("receipt key", on.at.sequencers, data, gas=CALL_GAS)
     progress("lie", 1, 5)
-    honest, _ = _perform(on, lambda _engine: None)
-    at, place = _victim(honest)
+    honest, _ = perform_signed(on, lambda _engine: None)
+    at, place = victim_of(honest)
     tick = honest.signed[at]
     item = tick.items[place] if lie.item is None else lie.item(on, tick.items[place], tick)
-    opened = _receipt(on, tick, place, lie.header(tick.header) if lie.header else tick.header, item)
+    opened = signed_receipt(on, tick, place, lie.header(tick.header) if lie.header else tick.header, item)
 
     def prepare(engine: SigningEngine) -> None:
         engine.victim, engine.bend = tick.header.tick, lie.alters
         if lie.keeps or lie.erases:
             engine.heads[tick.header.tick] = [NO_ID if lie.erases else rules.stored(opened.header)]
 
-    _, made = _perform(on, prepare)
+    _, made = perform_signed(on, prepare)
     if lie.withholds:
         made = [one for one in made if one.tick < tick.header.tick]
     report.batches, report.records = len(made), sum(one.records for one in made)
@@ -284,7 +284,7 @@ def _find(on: Stage, lie: ReceiptLie, opened: Opened, honest: SigningEngine, at:
     """What the trader finds: against another's header, or against L1."""
     if lie.pair:
         other = honest.signed[at if lie.misdeed == proofs.EQUIVOCATION else at - 1]
-        against = _receipt(on, other, 0, other.header, other.items[0])
+        against = signed_receipt(on, other, 0, other.header, other.items[0])
         found = proofs.equivocation if lie.misdeed == proofs.EQUIVOCATION else proofs.chain
         shown = found(against, opened)
         return shown if proofs.ask(on.chain.rpc, on.at, shown).broken else None
