@@ -17,6 +17,7 @@ from sequencer.cli.options import (
     with_params,
 )
 from sequencer.cli.output import fail
+from sequencer.wire.option_types import ETH_ADDRESS
 
 if TYPE_CHECKING:
     from sequencer.proof.receipts import Answer
@@ -33,7 +34,9 @@ def receipt() -> None:
 
 @receipt.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--key", help="address that may have signed  [default: any; with --l1: a member's]")
+@click.option(
+    "--key", type=ETH_ADDRESS, help="address that may have signed  [default: any; with --l1: a member's]"
+)
 @click.option(
     "--against-l1", is_flag=True, help="also ask L1: honoured, pending or broken; needs --deployment"
 )
@@ -61,6 +64,8 @@ def verify(
     from sequencer.sdk.receipts import ReceiptWrong, load
 
     against_l1 = against_l1 or l1_url is not None or slashes
+    if against_l1:
+        _check_deployment(l1_url, deployment)
     try:
         kept = load(file)
     except ReceiptWrong as error:
@@ -91,6 +96,18 @@ def verify(
     print_result("receipt", rows[0] if len(rows) == 1 else rows, as_json)
     if not all(row["valid"] and row["state"] in (None, *SETTLED) for row in rows):
         raise click.exceptions.Exit(1)
+
+
+def _check_deployment(l1_url: str | None, deployment: Path) -> None:
+    from sequencer.l1.deploy import Deployment
+    from sequencer.l1.errors import L1Error
+    from sequencer.l1.rpc import Rpc
+
+    with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc:
+        try:
+            Deployment.load(deployment).check(rpc)
+        except L1Error as error:
+            raise fail(str(error)) from error
 
 
 def _ask_l1(

@@ -8,7 +8,7 @@ import click
 
 from sequencer.cli.options import key_of, l1_url_of, on_l1, print_result, wallet_of, with_json, with_keystore
 from sequencer.cli.output import fail
-from sequencer.wire.option_types import ETH_ADDRESS
+from sequencer.wire.option_types import ETH_ADDRESS, KEY_SOURCE
 
 
 @click.group()
@@ -84,7 +84,7 @@ def join(
 
 
 @sequencer.command("receipt-key")
-@click.argument("source")
+@click.argument("source", type=KEY_SOURCE)
 @on_l1
 @with_keystore
 @with_json
@@ -102,12 +102,12 @@ def receipt_key(
     from sequencer.protocol.hashing import address_of, public_key_of
     from sequencer.sdk.trader import load_key
 
-    try:
-        key = load_key(source)
-    except ValueError as error:
-        raise fail(str(error)) from error
     with wallet_of(deployment, l1_url, key_of(keystore, devnet_key)) as wallet:
         at = Deployment.load(deployment)
+        try:
+            key = load_key(source)
+        except ValueError as error:
+            raise fail(str(error)) from error
         data = set_receipt_key(at, wallet.address, key)
         mined = wallet.transact("set_receipt_key", at.sequencers, data, 0, CALL_GAS, same="the set")
     address = "0x" + address_of(public_key_of(key)).hex()

@@ -64,7 +64,7 @@ from sequencer.rollup.l1_link import Children
 from sequencer.rollup.l1_messages import L1Config
 from sequencer.rollup.l1_worker import Deposed, deposed
 from sequencer.sdk.trader import load_key
-from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, PAUSE_S, SOCKET, URL, Number
+from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, KEY_SOURCE, PAUSE_S, SOCKET, URL, Number
 
 HAND_OVER_TIMEOUT_S = 600.0
 
@@ -286,6 +286,7 @@ def _send_hand_over(config: NodeConfig) -> str | None:
 @click.option(
     "--receipt-key",
     "receipt_source",
+    type=KEY_SOURCE,
     help="key that signs receipts, env:NAME or keystore:PATH, not the bonded one  [default: none are signed]",
 )
 @click.option(

@@ -62,6 +62,19 @@ class EthAddress(click.ParamType):
         return "0x" + text
 
 
+class KeySource(click.ParamType):
+    """Where a private key is: env:NAME or keystore:PATH."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        scheme, _, rest = str(value).partition(":")
+        if scheme not in ("env", "keystore") or not rest:
+            self.fail(f"must be env:NAME or keystore:PATH, not {value!r}", param, ctx)
+        return str(value)
+
+
 class IpAddress(click.ParamType):
     """An IPv4 or IPv6 address."""
 
@@ -154,6 +167,7 @@ class Number(click.ParamType):
 URL: Final = Url()
 CHAIN: Final = ChainName()
 ETH_ADDRESS: Final = EthAddress()
+KEY_SOURCE: Final = KeySource()
 IP: Final = IpAddress()
 HOST_PORT: Final = HostPort()
 SOCKET: Final = SocketAddress()

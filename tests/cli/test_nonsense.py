@@ -81,6 +81,7 @@ GOOD = {  # of what a command must have
     "tape": ".",
     "path": "new.toml",
     "file": "-",
+    "source": "env:FAIRSTRIKE_KEY",
     "--index": ".",
     "--folder": ".",
     "--deployment": "none.json",
@@ -275,6 +276,7 @@ KEYLESS = {
     "order list",
     "signer list",
     "watch",
+    "receipt verify",
     "exit",
     "faucet",
 }  # they can do without
