@@ -158,7 +158,7 @@ def _expired_key(world):
 
 def _used_nonce(world):
     world.rest(nonce=7)
-    return world.placed(nonce=7)
+    return world.placed(nonce=7, quantity=77)  # the same record would have the same answer
 
 
 def _full_of_keys(world):
@@ -479,7 +479,7 @@ def test_nonce__that_is_used__names_the_one_to_take():
     with Exchange(RealService) as exchange:
         world = World(exchange)
         world.rest(nonce=1)
-        refused = asyncio.run(_by_sdk(exchange.ws_url, world.placed(nonce=1)))
+        refused = asyncio.run(_by_sdk(exchange.ws_url, world.placed(nonce=1, quantity=77)))
         assert isinstance(refused, NonceRefused)
         exchange.submit(world.placed(nonce=refused.data["next"]))
 

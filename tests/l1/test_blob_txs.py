@@ -330,7 +330,7 @@ def test_roll_back__with_a_blob_of_before_stuck_in_the_pool__posts_again_behind_
         "to": at.rollup,
         "data": to_hex(data),
         "gasPrice": hex(5 * 10**9),
-        "gas": hex(150_000),
+        "gas": hex(200_000),
     }
     rolled_back = rpc.call("eth_sendTransaction", call)
     anvil.mine()

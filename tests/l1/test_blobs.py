@@ -341,4 +341,4 @@ def test_lie__told_in_blobs__is_caught_slashed_and_rolled_back(tmp_path: Path) -
 def test_demo__in_blobs_on_a_chain_without_them__says_so() -> None:
     result = CliRunner().invoke(main, ["demo", "--data", "blob"])
     assert result.exit_code == 1
-    assert "no blobs" in result.output
+    assert "does not support blobs" in result.output
