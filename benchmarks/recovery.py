@@ -85,7 +85,7 @@ class Exchange:
     def __init__(self, folder: Path, params: Params, orders: int) -> None:
         self.log = SqliteLog(folder / LOG_FILE)
         # The disk's speed is not what is measured: see fsync_per_s.
-        self.log._db.execute("PRAGMA synchronous=OFF")  # noqa: SLF001
+        self.log._db.execute("PRAGMA synchronous=OFF")  # noqa: SLF001  # of a log that the measurement itself makes, and throws away
         self.batcher = Batcher(folder / BATCHES_FILE, self.log, genesis_root(params))
         self.engine = Engine(genesis_state(bytes(32), params))
         self.txs = TxStore(folder / "l1.sqlite")

@@ -140,7 +140,6 @@ def _ask_l1(
 def _slash(answer: "Answer", deployment: Path, l1_url: str | None, key: bytes) -> str:
     """Commits to the proof, and sends it from a block later; the transaction's hash."""
     import secrets
-    import time
 
     from sequencer.l1.deploy import Deployment
     from sequencer.l1.rpc import Rpc
@@ -156,9 +155,5 @@ def _slash(answer: "Answer", deployment: Path, l1_url: str | None, key: bytes) -
         salt = secrets.token_bytes(32)
         commitment = answer.proof.commitment(wallet.address, salt, verdict)
         wallet.transact("commit", at.receipts, judge().encode("commit", commitment), 0, 100_000)
-        block = rpc.block_number()
-        while (
-            rpc.block_number() == block and at.chain_id != 31337
-        ):  # development chains make blocks on demand
-            time.sleep(0.5)
+        # it is mined when this returns, so that the next transaction is of a later block
         return str(wallet.transact("slash", at.receipts, answer.proof.slash(salt), 0, SLASH_GAS).tx_hash)

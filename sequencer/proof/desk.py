@@ -35,6 +35,7 @@ from sequencer.proof.receipts import (
     ask,
     chain,
     equivocation,
+    judge,
     overdue,
 )
 from sequencer.protocol import batch as batches
@@ -79,7 +80,7 @@ class Desk:
         self._wanted: dict[int, list[tuple[_Held, int]]] = {}  # by sequence number: a receipt, and its item
         self._headers: dict[_Lead, _Held] = {}  # the first that was seen of each tick
         self._members: dict[bytes, str] = {}
-        self._asked = 0
+        self._due_s = 0  # of the judge, once it is known
         self.proofs: dict[str, Proof] = {}  # of what is broken, by the alarm's key
 
     # --- what traders bring -----------------------------------------------------------------------
@@ -199,15 +200,19 @@ class Desk:
         """Holds receipts that came late against batches that are executed already, and asks which are overdue."""
         for batch in executed:
             self._hold_against(batch)
-        waiting = [one for one in self._held if one.state == PENDING and one.opened.time_s < head_s]
-        for held in waiting[self._asked % max(1, len(waiting)) :][:PER_LOOK]:
+        if not self._due_s and self._held:
+            self._due_s = int(judge().read(self._rpc, self._at.receipts, "due_s"))
+        # L1's fees may excuse one for longer: then the judge says so, and it is asked again
+        late = [
+            one for one in self._held if one.state == PENDING and one.opened.time_s + self._due_s < head_s
+        ]
+        for held in late[:PER_LOOK]:
             shown = overdue(held.opened)
             try:
                 if ask(self._rpc, self._at, shown).broken:
                     self._break(held, OVERDUE, shown)
             except RpcReverted:  # a roll-back has excused it
                 held.state = "excused"
-        self._asked += PER_LOOK
 
     def _hold_against(self, batch: PostedBatch) -> None:
         late = [one for one in self._held if one.state == PENDING and self._is_in(one, batch)]

@@ -231,6 +231,8 @@ def unpack(data: bytes, record: bytes, reason: int, outcome: bytes) -> tuple[Hea
     first_seq, records = header.first_seq, header.records
     index = int.from_bytes(data[start : start + _INDEX_BYTES], "big")
     siblings = data[start + _INDEX_BYTES :]
+    if depth(records) > DEPTH_MAX:
+        raise ValueError(f"receipt: a tick of {records} records, at most {1 << DEPTH_MAX} can be judged")
     if not index < records:
         raise ValueError(f"receipt: record {index} of a tick of {records}")
     if len(siblings) != depth(records) * NODE_BYTES:

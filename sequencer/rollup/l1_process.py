@@ -137,7 +137,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     import eth_account  # noqa: F401  # takes as long as the sequencer's own start: meanwhile
-    import web3  # noqa: F401
+    import web3  # noqa: F401  # likewise
 
     sys.exit(serve(cast(BinaryIO, read_from), write_to))
 

@@ -140,3 +140,10 @@ def test_outcome__price_quantity_order_of_trades_fee_and_rest__each_count() -> N
     ]
     assert len(set(hashes)) == len(hashes)
     assert hashes[-1] == NO_OUTCOME
+
+
+def test_unpack__of_a_tick_that_no_judge_could_open__is_refused() -> None:
+    signed = header((1 << receipts.DEPTH_MAX) + 1)
+    data = receipts.pack(signed, bytes(64)) + bytes(3 + (receipts.DEPTH_MAX + 1) * receipts.NODE_BYTES)
+    with pytest.raises(ValueError, match="at most 1048576 can be judged"):
+        receipts.unpack(data, b"record", 0, NO_OUTCOME)
