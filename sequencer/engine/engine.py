@@ -390,7 +390,7 @@ def replay(
                 observe(raw, out)
         if state.globals.work != work:
             raise ReplayError(f"work differs after seq {state.globals.seq - 1}")
-    if entry.segments and state.root() != entry.segments[-1][0]:
+    if state.root() != (entry.segments[-1][0] if entry.segments else entry.root):
         raise ReplayError(f"root differs after seq {state.globals.seq - 1}")
 
 

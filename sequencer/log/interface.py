@@ -1,6 +1,6 @@
 """What a log is: ticks appended durably, fenced by their offset, before anything is acknowledged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -27,6 +27,57 @@ class LogLost(LogError):
 LoggedSegment = tuple[bytes, list[bytes], int]
 
 
+class Redone(msgspec.Struct, frozen=True, array_like=True):
+    """An acknowledged record that a roll-back has changed: `seq` as it was acknowledged, `place` where it stands now.
+
+    `reason`: Reason.OK where it holds, at another place; else why it is a no-op.
+    """
+
+    seq: int
+    place: int
+    record: bytes
+    reason: int
+
+
+class Term(msgspec.Struct, frozen=True, array_like=True, tag="term"):
+    """Node `node` leads from here on, in term `number` of its cluster."""
+
+    number: int
+    node: str
+
+
+class Cut(msgspec.Struct, frozen=True, array_like=True, tag="cut"):
+    """Batch `batch_id` ends before segment `segment` of the entry at `offset`."""
+
+    batch_id: int
+    offset: int
+    segment: int
+
+
+class Staged(msgspec.Struct, frozen=True, array_like=True, tag="staged"):
+    """The entry is to replace another if a TurnBack follows; until then it counts for nothing."""
+
+
+class TurnBack(msgspec.Struct, frozen=True, array_like=True, tag="turn_back"):
+    """Commit point of roll-back `epoch`, to the start of batch `batch_id`: the last `staged` staged entries replace
+    those from `offset` on. They are as many, unless `is_cut`: then the log ends behind them.
+
+    `events`: keys of the L1 events that it answers. `redone`, `first_seq`: see `SqliteLog.rewrite`.
+    """
+
+    epoch: int
+    batch_id: int
+    offset: int
+    staged: int
+    events: list[str]
+    redone: list[Redone]
+    first_seq: int
+    is_cut: bool
+
+
+Control = Term | Cut | Staged | TurnBack
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True):
     """One tick. `first_seq`: of its first record; `time`: the exchange's, seconds; `root`: the state's after it.
 
@@ -36,6 +87,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     `heads`: for each tick that begins in it, what its header says (`protocol.receipts.stored`), or, of a tick that
     another has posted, the header's id alone, or nothing of a TICK that was refused and begins none; empty: nobody
     has signed any.
+
+    `control`: what the entry says besides. One with Term or Cut has no segments; `first_seq`, `time` and `root` are
+    those of the state there, as after a tick without records. One with Staged or TurnBack has a place in the log, and
+    no offset: no reader of offsets sees it.
     """
 
     first_seq: int
@@ -46,6 +101,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     verified: int = 0
     holds: bool = False
     heads: list[bytes] = []
+    control: Control | None = None
 
     @property
     def records(self) -> int:
@@ -79,20 +135,21 @@ class RollBack(msgspec.Struct, frozen=True):
     is_done: bool
 
 
-class Redone(msgspec.Struct, frozen=True):
-    """An acknowledged record that a roll-back has changed: `seq` as it was acknowledged, `place` where it stands now.
+class Stream(Protocol):
+    """A replicated stream of which the log is the local journal: message n is the body of the entry at place n."""
 
-    `reason`: Reason.OK where it holds, at another place; else why it is a no-op.
-    """
+    def append(self, place: int, bodies: Sequence[bytes]) -> None:
+        """Appends `bodies` as the messages from number `place` on, all or none of them.
 
-    seq: int
-    place: int
-    record: bytes
-    reason: int
+        Raises LogError: certainly not appended. LogLost: another message is there, or nobody can say.
+        """
+        ...
 
 
 class Ticks(Protocol):
-    """What can be read of every backend. Offsets count ticks from 0."""
+    """What can be read of every backend. Offsets count from 0 the entries that stand, ticks and what Term and Cut say;
+    places count all that was ever written.
+    """
 
     def read(self, start: int) -> Iterator[Entry]:
         """Entries from offset `start` on."""

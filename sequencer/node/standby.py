@@ -233,7 +233,7 @@ class Standby:
         while level > 1 and not self.batcher.is_same(level - 1, *self._on_l1(level - 1, safe)):
             level -= 1
         events = self._recovery.fresh(self._follower.roll_backs(safe))
-        has_more = cursor.segment > 0 or self.log.end > cursor.offset
+        has_more = self.batcher.waiting() > 0
         if level == cursor.batch_id and not has_more and not events:
             return
         self._cut(level, events)

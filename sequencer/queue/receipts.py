@@ -7,7 +7,6 @@ durable, never before. The same tick has the same header and the same signature,
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 import msgspec
@@ -73,14 +72,16 @@ class Issuer:
     def resume(self, log: Ticks, offset: int | None = None) -> None:
         """Goes on behind the entry before `offset`, by default behind the last."""
         self._parent, self._last_ns = NO_PARENT, 0
-        offset = log.end if offset is None else offset
-        for entry in islice(log.read(offset - 1), 1) if offset else ():
+        for at in reversed(range(log.end if offset is None else offset)):
+            entry = next(iter(log.read(at)))
             heads = [head for head in entry.heads if head]  # a TICK that is refused has none
             if heads:
                 head = heads[-1]
                 self._parent = receipts.id_of(head)
                 if len(head) != receipts.ID_BYTES:
                     self._last_ns = receipts.load(head).time_ns
+            if heads or (entry.records and not entry.heads):  # else no tick has begun in it
+                return
 
     def seal(self, tick: Tick) -> TickReceipts | None:
         """Gives an applied tick its header; None: nothing of it is logged."""

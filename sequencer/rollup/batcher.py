@@ -14,7 +14,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,7 @@ class Batcher:
         self._parts_max = BLOBS_MAX if in_blobs else 1
         self._in_blobs = in_blobs
         self._work_max = work_max
+        self._first_full = -1  # an offset whose entry is known to have segments
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
@@ -134,7 +135,17 @@ class Batcher:
         return Cursor(*row) if row else Cursor(self._genesis_root)
 
     def waiting(self) -> int:
-        """Log entries that no batch holds whole."""
+        """Log entries that no batch holds whole, from the first with segments on."""
+        at = self.cursor
+        if not at.segment and at.offset != self._first_full:
+            offset = at.offset
+            for entry in self._log.read(offset) if offset < self._log.end else ():
+                if entry.segments:
+                    self._first_full = offset
+                    break
+                offset += 1
+            if offset != at.offset:
+                self.cursor = replace(at, offset=offset)
         return self._log.end - self.cursor.offset
 
     def build(self, whatever_there_is: bool) -> Batch | None:
@@ -314,16 +325,16 @@ class Batcher:
         row = self._row(batch_id)
         assert row is not None
         start = self.start_of(batch_id)
-        counted = self._end_after(start, row[3])
-        for end in (counted, (row[12], row[13])):
-            made = None if end is None else as_logged(self._log, batch_id, start, end)
-            if made is None or end is None:
+        counted = self._ends_after(start, row[3])
+        for end in (*counted, (row[12], row[13])):
+            made = as_logged(self._log, batch_id, start, end)
+            if made is None:
                 continue
             header = _header(made)
             payload_hash = _payload_hash(made)
             is_proven = row_sum("batches", *header, *end, row[14], payload_hash) == row[16]
             if is_proven or (
-                end == counted and (*header, *end, payload_hash) == (*row[:14], row[15])
+                end in counted and (*header, *end, payload_hash) == (*row[:14], row[15])
             ):  # then the header's hash or the checksum alone was hit
                 self._db.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
                 self._store(made, end[0], end[1], row[14] if is_proven else None)
@@ -331,24 +342,25 @@ class Batcher:
         what = f"batch {batch_id} is not what was written, and the log does not give it again"
         raise StoreDamaged(BATCHES_FILE, what, FROM_COPY)
 
-    def _end_after(self, start: Cursor, segments: object) -> tuple[int, int] | None:
-        """Where a batch of so many segments ends."""
+    def _ends_after(self, start: Cursor, segments: object) -> list[tuple[int, int]]:
+        """Where a batch of so many segments ends: behind the last of them, or behind entries without any after it."""
+        ends: list[tuple[int, int]] = []
         if not isinstance(segments, int) or segments < 1:
-            return None
+            return ends
         offset, left = start.offset, segments + start.segment
         for entry in self._log.read(offset) if offset < self._log.end else ():
             if left < len(entry.segments):
-                return offset, left
+                return ends or [(offset, left)]
             left -= len(entry.segments)
             offset += 1
             if left == 0:
-                return offset, 0
-        return None
+                ends.append((offset, 0))
+        return ends
 
     def forget(self, batch_id: int) -> None:
         """Deletes the batch and all after it: they are built again."""
         self._db.execute("DELETE FROM batches WHERE id >= ?", (batch_id,))
-        self.cursor = self._end_cursor()
+        self.cursor, self._first_full = self._end_cursor(), -1
 
     def close(self) -> None:
         """Closes the store."""

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
 from sequencer.engine.engine import CONTINUE, ReplayError, replay
 from sequencer.engine.signed import is_signed
 from sequencer.engine.snapshots import discard, newest
 from sequencer.l1.follower import RolledBack
-from sequencer.log.interface import Entry, LoggedSegment, Redone
+from sequencer.log.interface import Control, Cut, Entry, LoggedSegment, Redone
 from sequencer.log.sqlite import SqliteLog
 from sequencer.protocol import batch, codec, receipts
 from sequencer.protocol import constants as c
@@ -104,6 +104,9 @@ class Reexecution:
     def entry(self, old: Entry, kept: int = 0) -> Entry:
         """The tick as it must be. Its first `kept` segments are in a remaining batch."""
         state = self.state
+        if not old.segments:
+            g = state.globals
+            return replace(old, first_seq=g.seq, time=g.time, root=state.root(), control=self._control(old))
         first_seq = old.first_seq if kept else state.globals.seq
         self._segments, self._holds = old.segments[:kept], True
         self.leaves = []
@@ -119,6 +122,11 @@ class Reexecution:
         return Entry(
             first_seq, state.globals.time, state.root(), self._segments, old.labels, old.verified, holds
         )
+
+    def _control(self, old: Entry) -> Control | None:
+        """What an entry without segments says now: batches that are made again may end elsewhere."""
+        made_again = isinstance(old.control, Cut) and old.control.batch_id >= self.report.batch_id
+        return None if made_again else old.control
 
     def _again(self, raw: bytes) -> None:
         g = self.state.globals
@@ -287,11 +295,11 @@ class Recovery:
             kept, is_same = start.segment, True
             for old in self._log.read(start.offset):
                 again = run.entry(old, kept)
-                is_same = is_same and again == msgspec.structs.replace(old, heads=[])
+                is_same = is_same and replace(again, control=None) == replace(old, heads=[], control=None)
                 # L1 has the header of a tick that a batch which stands has begun.
                 heads = old.heads if kept else self._heads(issuer, again, run)
                 kept = 0
-                yield msgspec.structs.replace(again, heads=heads)
+                yield replace(again, heads=heads)
             if is_same and is_as_logged:
                 raise WrongRollBack(report.batch_id)
             self.checkpoint("executed again")
@@ -356,7 +364,9 @@ class Recovery:
         state, offset = newest(self._snapshots, self._log, genesis, start.offset)
         for entry in self._log.read(offset):
             if offset == start.offset:
-                replay(state, Entry(entry.first_seq, entry.time, entry.root, entry.segments[: start.segment]))
+                if start.segment:
+                    kept = entry.segments[: start.segment]
+                    replay(state, Entry(entry.first_seq, entry.time, entry.root, kept))
                 break
             replay(state, entry)
             offset += 1
