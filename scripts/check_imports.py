@@ -42,7 +42,7 @@ ROOMS: Final = {
     "local": "exchanges on one machine: up, demo, bench, lies",
     "node": "the operator's processes: leader, standby, brake",
     "api": "the gateway: from a socket to a submission",
-    "proof": "replay, watcher, challenge, exit",
+    "proof": "replay, watcher, challenge, exit, receipts and the peers that exchange headers",
     "keeper": "what the system itself proposes",
     "rollup": "from the log to L1 and back: batches, messages, roll-backs",
     "queue": "from a submission to a durable tick",

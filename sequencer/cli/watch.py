@@ -13,6 +13,7 @@ from sequencer.cli.options import l1_url_of, on_l1, with_params
 from sequencer.cli.output import bars, fail, people, show, write_json
 from sequencer.config import with_config
 from sequencer.wire.option_types import PAUSE_S
+from sequencer.wire.peer_options import check_loopback, with_peers
 
 STATUS_FOLDER = Path("var/watch")
 WRONG = 2  # exit status of --once when a batch is wrong
@@ -28,7 +29,13 @@ WRONG = 2  # exit status of --once when a batch is wrong
     type=click.Path(path_type=Path, file_okay=False),
     help="a folder where traders leave receipts, which are compared with each other and with L1",
 )
-@click.option("--challenge", is_flag=True, help="challenge a wrong batch; needs a key with some ETH")
+@with_peers
+@click.option("--public", is_flag=True, help="allow --peers-listen beyond this machine")
+@click.option(
+    "--challenge",
+    is_flag=True,
+    help="challenge a wrong batch, and take the bond for a broken receipt; needs a key with some ETH",
+)
 @click.option("--keystore", type=click.Path(path_type=Path, exists=True), help="web3 keystore file")
 @click.option("--devnet-key", type=click.IntRange(0, 9), help="a development account")
 @click.option(
@@ -73,6 +80,9 @@ def watch(
     once: bool,
     archive: Path | None,
     receipts: Path | None,
+    peers: tuple[str, ...],
+    peers_listen: tuple[str, ...],
+    public: bool,
 ) -> None:
     """Rebuild the state from L1, compare every root, report or challenge wrong batches. Ends with Ctrl-C."""
     from sequencer.cli.options import key_of
@@ -83,9 +93,17 @@ def watch(
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
     from sequencer.proof.challenger import Challenger
+    from sequencer.proof.receipt_watch import ReceiptSources
     from sequencer.proof.status_page import serve, summary
     from sequencer.proof.watcher import WatchConfig, Watcher
 
+    check_loopback(peers_listen, public)
+    gossip = None
+    if peers or peers_listen:
+        from sequencer.proof.gossip import GossipConfig
+
+        gossip = GossipConfig(peers, peers_listen)
+    sources = ReceiptSources(receipts, gossip)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc, contextlib.ExitStack() as stack:
         try:
@@ -98,8 +116,9 @@ def watch(
             config = WatchConfig(confirmations=confirmations, late_s=late_s, poll_s=poll_s)
             kept = stack.enter_context(blobs_in(archive))
             with bars() as progress:
-                watcher = Watcher(rpc, at, params, folder, config, challenger, progress, kept, receipts)
+                watcher = Watcher(rpc, at, params, folder, config, challenger, progress, kept, sources)
                 stack.callback(watcher.close)
+                watcher.start()
                 watcher.look()
         except (L1Error, ReplayError, ValueError, OSError) as error:
             raise fail(str(error)) from error

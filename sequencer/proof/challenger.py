@@ -55,25 +55,25 @@ class Challenged:
 
 
 class Challenger:
-    """One key's challenges at one deployment; `folder` holds its transactions."""
+    """One key's challenges at one deployment; `folder` holds its transactions, all by `manager`."""
 
     def __init__(self, rpc: Rpc, deployment: Deployment, signer: Signer, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._rpc = rpc
         self._at = deployment
-        self._signer = signer
-        self._manager = TxManager(rpc, signer, folder / "challenges.sqlite", TxConfig())
+        self.signer = signer
+        self.manager = TxManager(rpc, signer, folder / "challenges.sqlite", TxConfig())
         self._made: dict[str, Challenge] = {}
         self._reveal_blocks = int(arbiter().read(rpc, deployment.arbiter, "reveal_blocks"))
         self._rewards = self._known_rewards()
 
     def close(self) -> None:
         """Closes the store."""
-        self._manager.close()
+        self.manager.close()
 
     def challenge(self, fault: Fault, batch: PostedBatch, state: Callable[[], State]) -> Challenged:
         """Runs the next step of the challenge of `batch`, if it is due. `state` builds the state of `state_for`."""
-        self._manager.poll()
+        self.manager.poll()
         name = f"{batch.header_hash.hex()[:16]}-{batch.block_number}"
         made = self._made.get(name)
         if made is None:
@@ -86,38 +86,38 @@ class Challenger:
 
     def tend(self) -> None:
         """Collects rewards that nobody else can claim any more."""
-        self._manager.poll()
+        self.manager.poll()
         head = self._rpc.block_number()
         for (number, function), block in list(self._rewards.items()):
             if head <= block + self._reveal_blocks:
                 continue
             data = arbiter().encode(function, number)
             try:
-                self._rpc.eth_call(self._at.arbiter, data, "latest", self._signer.address)
+                self._rpc.eth_call(self._at.arbiter, data, "latest", self.signer.address)
             except RpcReverted as error:
                 if error.reason == NO_REWARD:  # an earlier batch's challenger has it
                     del self._rewards[number, function]
                 continue
-            self._manager.send(f"{function}-{number}", self._at.arbiter, data, 0, COLLECT_GAS)
+            self.manager.send(f"{function}-{number}", self._at.arbiter, data, 0, COLLECT_GAS)
             del self._rewards[number, function]
 
     def _step(self, name: str, made: Challenge) -> Challenged | None:
         """The next step or the result of one attempt; None when it has failed for good."""
         salt = self._salt(made)
-        filed = self._manager.get(f"challenge-{name}")
+        filed = self.manager.get(f"challenge-{name}")
         if filed is None:
-            commitment = made.commitment(self._signer.address, salt)
+            commitment = made.commitment(self.signer.address, salt)
             if not self._stands(commitment):
-                committed = self._manager.get(f"commit-{name}")
+                committed = self.manager.get(f"commit-{name}")
                 if committed is None:
                     if why := self._refusal(made):
                         return Challenged(made.batch_id, "failed", why=why)
                     data = arbiter().encode("commit", commitment)
-                    self._manager.send(f"commit-{name}", self._at.arbiter, data, 0, COMMIT_GAS)
+                    self.manager.send(f"commit-{name}", self._at.arbiter, data, 0, COMMIT_GAS)
                 elif committed.is_done:
                     return None  # it failed, or it is too old by now
                 return Challenged(made.batch_id, "committed")
-            filed = self._manager.send(
+            filed = self.manager.send(
                 f"challenge-{name}", self._at.arbiter, made.calldata(salt), 0, self._gas(made)
             )
         if filed.state is TxState.FAILED:
@@ -145,14 +145,14 @@ class Challenger:
             if told["challenge_id"] != made.challenge_id:
                 continue
             number, block = int(told["reward"]), to_int(log["blockNumber"])
-            contest = self._manager.get(f"contest-{number}")
+            contest = self.manager.get(f"contest-{number}")
             if contest is None:
                 data = arbiter().encode("contest", number, salt)
                 try:
-                    self._rpc.eth_call(self._at.arbiter, data, "latest", self._signer.address)
+                    self._rpc.eth_call(self._at.arbiter, data, "latest", self.signer.address)
                 except RpcReverted:
                     return None
-                contest = self._manager.send(f"contest-{number}", self._at.arbiter, data, 0, COLLECT_GAS)
+                contest = self.manager.send(f"contest-{number}", self._at.arbiter, data, 0, COLLECT_GAS)
             if contest.state is TxState.FAILED:
                 return None
             state = "filed"
@@ -171,14 +171,14 @@ class Challenger:
     def _refusal(self, made: Challenge) -> str:
         """Why the Arbiter would find no fraud now; empty when it would."""
         try:
-            answer = self._rpc.eth_call(self._at.arbiter, made.call, "latest", self._signer.address)
+            answer = self._rpc.eth_call(self._at.arbiter, made.call, "latest", self.signer.address)
         except RpcReverted as error:
             return error.reason or error.message
         return "" if any(answer[:32]) else "the Arbiter finds no fraud"
 
     def _gas(self, made: Challenge) -> int:
         """Estimated gas of the check plus a quarter, and of the roll-back."""
-        call = {"from": self._signer.address, "to": self._at.arbiter, "data": to_hex(made.call)}
+        call = {"from": self.signer.address, "to": self._at.arbiter, "data": to_hex(made.call)}
         try:
             estimated = to_int(self._rpc.call("eth_estimateGas", call))
         except RpcError:
@@ -186,7 +186,7 @@ class Challenger:
         return min(estimated * 5 // 4 + ROLL_BACK_GAS, CHALLENGE_GAS_MAX)
 
     def _salt(self, made: Challenge) -> bytes:
-        _, r, s = self._signer.sign_digest(keccak(b"fairstrike challenge" + made.challenge_id))
+        _, r, s = self.signer.sign_digest(keccak(b"fairstrike challenge" + made.challenge_id))
         return keccak(r.to_bytes(32, "big") + s.to_bytes(32, "big"))
 
     def _remember(self, filed: Intent) -> None:
@@ -195,12 +195,12 @@ class Challenger:
         for log in receipt["logs"] if receipt else ():
             if log["topics"][0] == event.topic:
                 number = int(event.decode(log)["reward"])
-                if self._manager.get(f"{COLLECT}-{number}") is None:
+                if self.manager.get(f"{COLLECT}-{number}") is None:
                     self._rewards[number, COLLECT] = to_int(log["blockNumber"])
 
     def _known_rewards(self) -> dict[tuple[int, str], int]:
         """Rewards of earlier runs: number and collecting function, to block."""
-        address = "0x" + self._signer.address[2:].lower().rjust(64, "0")
+        address = "0x" + self.signer.address[2:].lower().rjust(64, "0")
         found: dict[tuple[int, str], int] = {}
         for name, function in (("Challenged", COLLECT), ("Contested", COLLECT_CONTEST)):
             event = arbiter().event(name)
@@ -214,7 +214,7 @@ class Challenger:
                 return {}
             for log in logs:
                 number = int(event.decode(log)["reward"])
-                if self._manager.get(f"{function}-{number}") is None:
+                if self.manager.get(f"{function}-{number}") is None:
                     found[number, function] = to_int(log["blockNumber"])
         return found
 

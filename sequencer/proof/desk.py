@@ -4,11 +4,11 @@ A trader puts its receipts (lines of JSON, as `sdk/receipts.py` keeps them) into
 others, so that two headers of one tick are found although neither trader has both; then with the batches, as the
 watcher executes them; and with the time by which its tick must be on L1. A receipt of a tick that the watcher has
 executed before it came is held against the batch's header id and record, not executed again: `fairstrike receipt
-verify --l1` does that.
+verify --l1` does that. Headers that peers have seen (gossip.py) come in pairs that contradict each other.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,10 @@ import msgspec
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.errors import RpcReverted
 from sequencer.l1.follower import PostedBatch
+from sequencer.l1.members import MemberKeys
 from sequencer.l1.rpc import Rpc, to_hex
-from sequencer.l1.sequencers import NOBODY, SEQUENCERS
 from sequencer.proof.alarms import Alarms
+from sequencer.proof.headers import Pair
 from sequencer.proof.receipts import (
     BROKEN,
     CHAIN,
@@ -38,15 +39,20 @@ from sequencer.proof.receipts import (
     judge,
     overdue,
 )
+from sequencer.proof.slasher import Slashed, Slasher
 from sequencer.protocol import batch as batches
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.receipts import outcome_hash
 from sequencer.sdk.receipts import Opened, Receipt, ReceiptWrong
+from sequencer.wire.headers import SignedHeader
 
 HELD_MAX: Final = 100_000  # receipts; the oldest that are settled go first
 LINE_BYTES_MAX: Final = 1_000_000
 LATE_PER_LOOK: Final = 16
 PER_LOOK: Final = 64  # of those that may be overdue, asked of L1
+PROOFS_KEPT: Final = 256  # one takes a member's whole bond
+SLASHES_PER_LOOK: Final = 8
+MISDEEDS_SHOWN: Final = 16
 
 _Lead = tuple[int, int, int]  # epoch, roll-backs, tick
 
@@ -63,13 +69,26 @@ class _Held:
 
 
 class Desk:
-    """One deployment's receipts in `folder`.
+    """One deployment's receipts in `folder`, and pairs of headers that peers have found.
 
-    `read` first, `observe` while a batch is executed, `settle` when it is right, `look` after all.
+    `read` first, `observe` while a batch is executed, `settle` when it is right, `look` after all, `slash` with a key
+    for L1. `tell` gets the header of each good receipt. `folder` None: no receipts.
     """
 
-    def __init__(self, rpc: Rpc, at: Deployment, domain: bytes, folder: Path, alarms: Alarms) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self,
+        rpc: Rpc,
+        at: Deployment,
+        domain: bytes,
+        folder: Path | None,
+        alarms: Alarms,
+        keys: MemberKeys,
+        tell: Callable[[SignedHeader], None] = lambda _signed: None,
+    ) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._keys = keys
+        self._tell = tell
         self._rpc = rpc
         self._at = at
         self._domain = domain
@@ -79,7 +98,8 @@ class Desk:
         self._held: list[_Held] = []
         self._wanted: dict[int, list[tuple[_Held, int]]] = {}  # by sequence number: a receipt, and its item
         self._headers: dict[_Lead, _Held] = {}  # the first that was seen of each tick
-        self._members: dict[bytes, str] = {}
+        self._pairs: list[dict[str, Any]] = []  # what was found between headers, the newest
+        self._slashed: dict[str, Slashed] = {}
         self._due_s = 0  # of the judge, once it is known
         self.proofs: dict[str, Proof] = {}  # of what is broken, by the alarm's key
 
@@ -87,6 +107,8 @@ class Desk:
 
     def read(self) -> None:
         """Takes the lines that have come since."""
+        if self._folder is None:
+            return
         for path in sorted((*self._folder.glob("*.jsonl"), *self._folder.glob("*.json"))):
             for line in self._new_lines(path):
                 try:
@@ -111,11 +133,12 @@ class Desk:
         if opened.receipt.domain() != self._domain:
             self._alarms.once(f"receipt of {opened.receipt.rollup}", f"{path.name}: of another exchange")
             return
-        member = self._member(opened.signer)
-        if member == NOBODY:
+        member = self._keys.member_of(opened.signer)
+        if member is None:
             signer = to_hex(opened.signer)
             self._alarms.once(f"receipt by {signer}", f"{path.name}: {signer} is no member's receipt key")
             return
+        self._tell(SignedHeader(opened.header, opened.signature, opened.signer))
         held = _Held(opened, member)
         self._held.append(held)
         for place, seq in enumerate(opened.seqs):
@@ -124,13 +147,33 @@ class Desk:
         while len(self._held) > HELD_MAX:
             self._forget(next((one for one in self._held if one.state != PENDING), self._held[0]))
 
-    def _member(self, key: bytes) -> str:
-        """Whose receipt key an address is; asked again as long as it is nobody's."""
-        found = self._members.get(key, NOBODY)
-        if found == NOBODY:
-            found = str(SEQUENCERS.read(self._rpc, self._at.sequencers, "member_of_key", to_hex(key))).lower()
-            self._members[key] = found
-        return found
+    def take_pair(self, pair: Pair) -> None:
+        """Two headers that contradict each other."""
+        tick = pair.second.header.tick
+        key = f"headers {pair.misdeed} {pair.member} {tick}"
+        shown = equivocation if pair.misdeed == EQUIVOCATION else chain
+        self._prove(key, shown(pair.first, pair.second))
+        self._pairs = [
+            *self._pairs[1 - MISDEEDS_SHOWN :],
+            {"misdeed": pair.misdeed, "tick": tick, "member": pair.member},
+        ]
+        what = f"tick {tick}, signed for {pair.member}"
+        self._alarms.once(key, f"BROKEN RECEIPT of {what}: {MISDEEDS[pair.misdeed]}: the bond is at stake")
+
+    def _prove(self, key: str, shown: Proof) -> None:
+        if len(self.proofs) < PROOFS_KEPT:
+            self.proofs.setdefault(key, shown)
+
+    def slash(self, slasher: Slasher) -> None:
+        """The next step of the first proofs that have not ended. Raises RpcError when L1 does not answer."""
+        open_ones = [key for key in self.proofs if key not in self._slashed or not self._slashed[key].is_done]
+        for key in open_ones[:SLASHES_PER_LOOK]:
+            told = self._slashed[key] = slasher.step(key, self.proofs[key])
+            if told.is_done:
+                self._alarms.once(
+                    f"slashed {key}", f"{key}: {told.state} {told.member} {told.tx_hash}".rstrip()
+                )
+        slasher.tend()
 
     def _compare(self, held: _Held) -> None:
         """Against the other headers of the tick, of the one before and of the one after."""
@@ -246,7 +289,7 @@ class Desk:
         header = held.opened.header
         key = f"receipt {misdeed} {header.tick} {held.opened.seqs[0]}"
         if shown is not None:
-            self.proofs[key] = shown
+            self._prove(key, shown)
         what = f"record {held.opened.seqs[0]} in tick {header.tick}, signed for {held.member}"
         how = (
             "`fairstrike receipt verify --slash` proves it"
@@ -265,6 +308,8 @@ class Desk:
             **counts,
             "misdeeds": [
                 {"misdeed": one.misdeed, "tick": one.opened.header.tick, "seqs": one.opened.seqs}
-                for one in broken[-16:]
+                for one in broken[-MISDEEDS_SHOWN:]
             ],
+            "headers": list(self._pairs),
+            "slashed": {key: asdict(one) for key, one in self._slashed.items()},
         }

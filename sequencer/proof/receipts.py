@@ -28,9 +28,11 @@ from sequencer.protocol.receipts import Header
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
 from sequencer.sdk.receipts import Item, Opened, ReceiptWrong
+from sequencer.wire import headers
+from sequencer.wire.headers import SignedHeader
 
-EQUIVOCATION: Final = "equivocation"
-CHAIN: Final = "chain"
+EQUIVOCATION: Final = headers.EQUIVOCATION
+CHAIN: Final = headers.CHAIN
 TICK: Final = "tick"
 RECORD: Final = "record"
 STATE: Final = "state"
@@ -91,12 +93,12 @@ def ask(rpc: Rpc, at: Deployment, shown: Proof) -> Verdict:
 # --- proofs -------------------------------------------------------------------------------------------
 
 
-def equivocation(first: Opened, second: Opened) -> Proof:
+def equivocation(first: Opened | SignedHeader, second: Opened | SignedHeader) -> Proof:
     """Two headers of one tick."""
     return _proof(EQUIVOCATION, _signed(first), _signed(second))
 
 
-def chain(first: Opened, second: Opened) -> Proof:
+def chain(first: Opened | SignedHeader, second: Opened | SignedHeader) -> Proof:
     """A header, and a later one that does not follow from it."""
     return _proof(CHAIN, _signed(first), _signed(second))
 
@@ -173,7 +175,7 @@ def header_words(header: Header) -> tuple[Any, ...]:
     )
 
 
-def _signed(opened: Opened) -> tuple[Any, ...]:
+def _signed(opened: Opened | SignedHeader) -> tuple[Any, ...]:
     return header_words(opened.header), opened.signature[:32], opened.signature[32:]
 
 

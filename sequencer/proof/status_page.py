@@ -111,6 +111,21 @@ def metrics(status: Status) -> str:
         ("frozen_at", "when the rollup was frozen, seconds since 1970, 0 when it is not"),
     ):
         add(name, what, status[name])
+    peers = (status["receipts"] or {}).get("peers")
+    if peers is not None:
+        add("peers", "neighbours with whom headers are exchanged", peers["neighbours"])
+        add("headers", "signed headers in memory", peers["headers"])
+        add("header_pairs_total", "pairs of headers that contradict each other", peers["pairs"], "counter")
+        dropped = sum(
+            counts[name]
+            for counts in peers["from"].values()
+            for name in ("malformed", "unsigned", "stale", "flooded")
+        )
+        add(
+            "headers_dropped_total",
+            "from present neighbours, malformed, unsigned, stale or too many",
+            dropped,
+        )
     add("alarms_total", "alarms since the start", status["alarms_raised"], "counter")
     add("roll_backs_total", "roll-backs in the archive", len(status["roll_backs"]), "counter")
     out.append("# HELP fairstrike_watcher_challenges challenges of this run by state\n")

@@ -31,10 +31,10 @@ from sequencer.proof.alarms import Alarms
 from sequencer.proof.archive import ARCHIVE_FILE, Archive, Row
 from sequencer.proof.audit import FORM_KINDS, SEGMENT_KINDS, Fault
 from sequencer.proof.challenger import Challenged, Challenger
-from sequencer.proof.desk import Desk
 from sequencer.proof.execution import Execution
 from sequencer.proof.exit import marks_age_s
 from sequencer.proof.l1_reading import L1Reading
+from sequencer.proof.receipt_watch import ReceiptSources, ReceiptWatch
 from sequencer.protocol import codec
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
@@ -67,7 +67,7 @@ class WatchConfig:
 class Watcher:
     """Watches one deployment. `step` runs one pass, `run` until stopped; `status` may be read at any time.
 
-    `kept`: asked for blobs before the beacon node. `receipts`: a folder where traders leave theirs (desk.py).
+    `kept`: asked for blobs before the beacon node. `receipts`: where receipts and headers come from.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Watcher:
         challenger: Challenger | None = None,
         progress: Progress = lambda _stage, _done, _total: None,
         kept: Kept | None = None,
-        receipts: Path | None = None,
+        receipts: ReceiptSources | None = None,
     ) -> None:
         self.config = config or WatchConfig()
         self.deployment = deployment
@@ -115,18 +115,21 @@ class Watcher:
         self._times: dict[str, int] = {}  # of blocks with batches that are shown, by hash
         self._frozen_at = self._looked_at = 0
         self._marks_seen_at = self._marks_age_s = 0
-        self._desk: Desk | None = None
-        if receipts is not None:
-            self._desk = Desk(rpc, deployment, self._domain, receipts, self._alarms)
+        self.receipts: ReceiptWatch | None = None
+        if receipts:
+            self.receipts = ReceiptWatch(
+                *(rpc, deployment, self._domain, folder, receipts, self._alarms),
+                *(challenger, lambda: self.l1.head[1]),
+            )
         self._run = self._execution(genesis_state(self._domain, params))
         standing = self._archive.standing()
         self._done = standing[: self._restore(standing)]
         self._publish()
 
     def _execution(self, state: State) -> Execution:
-        if self._desk is None:
+        if self.receipts is None:
             return Execution(state, self.l1.facts)
-        return Execution(state, self.l1.facts, self._desk.observe)
+        return Execution(state, self.l1.facts, self.receipts.desk.observe)
 
     @property
     def state(self) -> State:
@@ -139,6 +142,11 @@ class Watcher:
         return len(self._done)
 
     # --- the loop ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Opens the endpoints of the peer, if there is one. Raises GossipError and L1Error."""
+        if self.receipts is not None:
+            self.receipts.start()
 
     def run(self, stop: threading.Event) -> None:
         """Runs a pass at each new head, or every `poll_s` without events, until `stop`.
@@ -180,8 +188,8 @@ class Watcher:
         self.l1.mend()
         self.l1.walk_back()
         self.l1.read()
-        if self._desk is not None:
-            self._desk.read()
+        if self.receipts is not None:
+            self.receipts.read(self.l1.head[0])
         self._sync()
         self._look_at_receipts()
         if self.fault is None:
@@ -196,6 +204,8 @@ class Watcher:
 
     def close(self) -> None:
         """Writes a snapshot for the next start."""
+        if self.receipts is not None:
+            self.receipts.close()
         self._snapshot()
         self._archive.close()
         if self._challenger is not None:
@@ -203,10 +213,10 @@ class Watcher:
 
     def _look_at_receipts(self) -> None:
         """Holds receipts that came after their batch against it, and asks L1 which are overdue."""
-        if self._desk is None:
+        if self.receipts is None:
             return
         late: dict[int, PostedBatch] = {}
-        for tick in self._desk.late_ticks(self.state.globals.tick):
+        for tick in self.receipts.desk.late_ticks(self.state.globals.tick):
             low, high = 0, len(self._done)
             while low < high:  # the first batch that reaches the tick
                 middle = (low + high) // 2
@@ -216,7 +226,7 @@ class Watcher:
                     high = middle
             if low < len(self._done):
                 late[low] = self._archive.batch(self._done[low])
-        self._desk.look(list(late.values()), self.l1.head[1])
+        self.receipts.look(list(late.values()), self.l1.head[1])
 
     # --- the state --------------------------------------------------------------------------------
 
@@ -255,8 +265,8 @@ class Watcher:
         fault = self._run.execute(batch, batch_id)
         if fault is None:
             self._done.append(row)
-            if self._desk is not None:
-                self._desk.settle(batch)
+            if self.receipts is not None:
+                self.receipts.desk.settle(batch)
             block = self.l1.rpc.block(batch.block_number)
             if block is not None and to_int(block["timestamp"]) - batch.time_s > self.config.lag_s:
                 lag_s = to_int(block["timestamp"]) - batch.time_s
@@ -294,8 +304,8 @@ class Watcher:
             self._run.advance(self._archive.batch(row))
             self.progress("archive", done, len(rows))
         self._done = list(rows)
-        if self._desk is not None:
-            self._desk.rewind(self.state.globals.seq)
+        if self.receipts is not None:
+            self.receipts.desk.rewind(self.state.globals.seq)
         if rows and self.state.root() != rows[-1].post_root:
             raise ReplayError(
                 "the folder's archive does not give the roots that it was found to give: remove it"
@@ -425,7 +435,7 @@ class Watcher:
             "challenge_window_s": self.deployment.challenge_window_s,
             "batches_posted": len(standing),
             "batches_checked": len(self._done),
-            "receipts": None if self._desk is None else self._desk.status(),
+            "receipts": None if self.receipts is None else self.receipts.status(),
             "segments_checked": sum(row.segments for row in self._done),
             "records_checked": g.seq,
             "root": "0x" + self.state.root().hex(),

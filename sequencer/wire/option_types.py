@@ -9,6 +9,7 @@ import click
 ADDRESS_HEX_DIGITS: Final = 40
 CHAINS: Final = ("pyevm", "anvil", "hardhat")
 PORT_MAX: Final = 65_535
+_HOST_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_[]:")
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -109,6 +110,31 @@ class HostPort(click.ParamType):
         return text
 
 
+class Endpoints(click.ParamType):
+    """Endpoints of peers, tcp/HOST:PORT and more after commas; the command gets a tuple."""
+
+    name = "tcp/host:port,…"
+    most = 32
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """`value` when it is such; else click's error."""
+        if isinstance(value, tuple):
+            return value
+        found = tuple(part.strip() for part in str(value).split(","))
+        if len(found) > self.most:
+            self.fail(f"must be at most {self.most} endpoints, not {len(found)}", param, ctx)
+        for one in found:
+            scheme, _, rest = one.partition("/")
+            host, _, port = rest.rpartition(":")
+            is_host = bool(host) and set(host) <= _HOST_CHARACTERS
+            if scheme != "tcp" or not is_host or not is_port(port) or int(port) == 0:
+                limit = f"tcp/HOST:PORT with a port from 1 to {PORT_MAX}, and more after commas"
+                self.fail(f"must be {limit}, not {one!r}", param, ctx)
+        return found
+
+
 class SocketAddress(click.ParamType):
     """Socket between sequencer and gateways: a path, or 127.0.0.1:PORT."""
 
@@ -170,6 +196,7 @@ ETH_ADDRESS: Final = EthAddress()
 KEY_SOURCE: Final = KeySource()
 IP: Final = IpAddress()
 HOST_PORT: Final = HostPort()
+ENDPOINTS: Final = Endpoints()
 SOCKET: Final = SocketAddress()
 LABEL: Final = Label()
 PAUSE_S: Final = Number(0.0, 86_400.0, is_open=True)

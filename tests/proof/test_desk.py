@@ -20,6 +20,7 @@ from sequencer.local.receipt_lies import (
 )
 from sequencer.market.tape import open_tape
 from sequencer.proof import receipts as proofs
+from sequencer.proof.receipt_watch import ReceiptSources
 from sequencer.proof.watcher import WatchConfig, Watcher
 from sequencer.protocol import receipts as rules
 from sequencer.sdk.receipts import Opened
@@ -44,7 +45,7 @@ def leave(folder: Path, name: str, *opened: Opened) -> None:
 
 def watcher_of(on: Stage, receipts: Path) -> Watcher:
     config = WatchConfig(confirmations=0)
-    return Watcher(on.chain.rpc, on.at, on.params, on.folder / "w", config, receipts=receipts)
+    return Watcher(on.chain.rpc, on.at, on.params, on.folder / "w", config, receipts=ReceiptSources(receipts))
 
 
 def honest(engine: SigningEngine, on: Stage) -> list[Opened]:
@@ -96,8 +97,8 @@ def test_two_headers_of_one_tick__left_by_two_traders__are_found_before_anything
     watcher.step()
     assert [one["misdeed"] for one in watcher.status["receipts"]["misdeeds"]] == [proofs.EQUIVOCATION]
     assert "BROKEN RECEIPT" in watcher.alarms[-1].what
-    assert watcher._desk is not None
-    (shown,) = watcher._desk.proofs.values()
+    assert watcher.receipts is not None
+    (shown,) = watcher.receipts.desk.proofs.values()
     assert proofs.ask(on.chain.rpc, on.at, shown).broken
     watcher.close()
 
