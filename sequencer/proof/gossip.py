@@ -208,7 +208,8 @@ class Gossip:
         if self._thread.is_alive():
             self._thread.join(10)
         if self._session is not None:
-            self._session.close()  # type: ignore[no-untyped-call]  # of zenoh
+            session: Any = self._session  # zenoh's `close` has no types
+            session.close()
             self._session = None
         self.store.close()
 
@@ -260,7 +261,8 @@ class Gossip:
             self._wake.set()
         else:
             self._questions_dropped += 1
-            query.drop()  # type: ignore[no-untyped-call]  # of zenoh
+            refused: Any = query  # zenoh's `drop` has no types
+            refused.drop()
 
     # --- the peer's thread ----------------------------------------------------------------------------
 
