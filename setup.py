@@ -101,7 +101,7 @@ setup(
         Extension(
             f"sequencer._kernel.{name}",
             sources=[f"sequencer/_kernel/{name}.c"],
-            depends=["sequencer/_kernel/signers.h", "sequencer/_kernel/sums.h"],
+            depends=[str(header) for header in sorted(Path("sequencer/_kernel").glob("*.h"))],
             extra_compile_args=["-O3", "-std=c11"],
             optional=True,
         )

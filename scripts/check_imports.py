@@ -54,9 +54,9 @@ ROOMS: Final = {
     "market": "prices: feeds, tapes, smiles, replays of other venues",
     "l1": "Ethereum: nodes, transactions, deployments, followers",
     "wire": "what gateway and SDK both know: names, fields, methods",
-    LOOSE: "amounts, clock, errors, checksums, configuration",
+    LOOSE: "amounts, clock, errors, checksums, configuration, signers by known keys",
     "protocol": "the transition: pure, integers only",
-    "_kernel": "the map, hashes, signers and sums over scenarios in C, optional",
+    "_kernel": "the map, hashes, signatures and sums over scenarios in C, optional",
     "_compiled": "the transition compiled, optional",
 }
 LOOSE_FILES: Final = frozenset(
@@ -70,6 +70,7 @@ LOOSE_FILES: Final = frozenset(
         "development",
         "errors",
         "genesis",
+        "keyring",
         "pages",
     }
 )

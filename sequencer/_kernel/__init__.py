@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-INTERFACE = 3
+INTERFACE = 4
 """Raised with each change of what the kernels offer; a build of older sources counts as none."""
 
 if os.environ.get("FAIRSTRIKE_PURE") == "1":

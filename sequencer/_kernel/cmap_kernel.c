@@ -12,6 +12,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if !defined(__GNUC__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -141,6 +142,11 @@ static void keccak256(const uint8_t *data, size_t length, uint8_t out[32])
 }
 
 #include "signers.h"
+#include "inverse.h"
+#include "field.h"
+#include "scalar.h"
+#include "points.h"
+#include "batch.h"
 #include "sums.h"
 
 /* --------------------------------------------------------------------------------------------------------- tree */
@@ -1204,6 +1210,10 @@ static PyObject *module_use_lanes(PyObject *module, PyObject *number)
 static PyMethodDef module_methods[] = {
     {"keccak", module_keccak, METH_O, "Keccak-256 of bytes."},
     {"signers", FAST(module_signers), METH_FASTCALL, "Address of each record's signer, or None; without the lock."},
+    {"public_keys", FAST(module_public_keys), METH_FASTCALL, "Public key of each record's signer, or None; without the lock."},
+    {"key_table", module_key_table, METH_O, "What verify needs of a public key."},
+    {"verify", FAST(module_verify), METH_FASTCALL, "Whether keys have signed records, all at once; without the lock."},
+    {"arithmetic", FAST(module_arithmetic), METH_FASTCALL, "An operation of the field or of scalars, for tests."},
     {"row_sums", FAST(module_row_sums), METH_FASTCALL, "Checksums of a table's rows, one behind the other."},
     {"position_words", module_position_words, METH_O, "Words of positions: instrument -> lots, by instrument."},
     {"use_lanes", module_use_lanes, METH_O, "Hash at most this many nodes at once; returns what the machine allows."},
@@ -1220,9 +1230,13 @@ PyMODINIT_FUNC PyInit_cmap_kernel(void)
     choose_permutations();
     if (PyType_Ready(&Map_type) < 0)
         return NULL;
+    if (!make_generator_table()) {
+        PyErr_SetString(PyExc_ImportError, "the arithmetic of the curve is wrong as this compiler has made it");
+        return NULL;
+    }
     PyObject *module = PyModule_Create(&module_definition);
     if (module && (PyModule_AddObjectRef(module, "Map", (PyObject *)&Map_type) < 0 ||
-                   PyModule_AddIntConstant(module, "INTERFACE", 3) < 0))
+                   PyModule_AddIntConstant(module, "INTERFACE", 4) < 0))
         Py_CLEAR(module);
     return module;
 }

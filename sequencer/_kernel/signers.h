@@ -1,4 +1,4 @@
-/* Signers of many records at once, without Python's lock: digest, recovery, address, as sequencer/protocol/signers.py
+/* Signers of many records, without Python's lock: digest, recovery, address, as sequencer/protocol/signers.py
  * has them. libsecp256k1 is coincurve's: its functions come as addresses, so that nothing is linked twice.
  */
 
@@ -14,6 +14,9 @@ typedef int (*recover_function)(const void *, public_key *, const recoverable_si
 typedef int (*serialize_function)(const void *, unsigned char *, size_t *, const public_key *, unsigned int);
 
 #define SIGNATURE_SIZE 64
+#define KEY_SIZE 64
+#define ADDRESS_SIZE 20
+#define FOUND_SIZE (1 + KEY_SIZE)
 #define UNCOMPRESSED 2 /* SECP256K1_EC_UNCOMPRESSED */
 #define FIELDS_MAX 32
 #define FIELD_SIGNED 0x80 /* of a field in a plan; the rest is its size */
@@ -59,11 +62,11 @@ static int digest_of(const uint8_t *domain, const uint8_t *raw, Py_ssize_t size,
     return 1;
 }
 
-/* the address that has signed; 0: none can have */
-static int signer_of(const library *secp, const uint8_t digest[32], const uint8_t *signature, uint8_t out[20])
+/* the public key that has signed, x and y; 0: none can have */
+static int key_of(const library *secp, const uint8_t digest[32], const uint8_t *signature, uint8_t out[KEY_SIZE])
 {
     static const uint8_t zero[32];
-    uint8_t compact[SIGNATURE_SIZE], serialized[65], hash[32];
+    uint8_t compact[SIGNATURE_SIZE], serialized[65];
     size_t length = sizeof serialized;
     recoverable_signature parsed;
     public_key key;
@@ -75,16 +78,14 @@ static int signer_of(const library *secp, const uint8_t digest[32], const uint8_
     if (!secp->parse(secp->context, &parsed, compact, parity) || !secp->recover(secp->context, &key, &parsed, digest))
         return 0;
     secp->serialize(secp->context, serialized, &length, &key, UNCOMPRESSED);
-    keccak256(serialized + 1, 64, hash);
-    memcpy(out, hash + 12, 20);
+    memcpy(out, serialized + 1, KEY_SIZE);
     return 1;
 }
 
-static PyObject *module_signers(PyObject *module, PyObject *const *args, Py_ssize_t count)
+static PyObject *recovered(PyObject *const *args, Py_ssize_t count, int is_address)
 {
-    (void)module;
     PyObject *raws = NULL, *plans = NULL, *out = NULL;
-    uint8_t *found = NULL; /* 21 bytes each: whether there is one, and which */
+    uint8_t *found = NULL; /* FOUND_SIZE bytes each: whether there is one, and which */
     library secp;
     void *addresses[4];
     int is_whole = 1;
@@ -119,7 +120,7 @@ static PyObject *module_signers(PyObject *module, PyObject *const *args, Py_ssiz
             PyErr_SetString(PyExc_TypeError, "records with a signature, and plans, as bytes are wanted");
             goto end;
         }
-    if (!(found = PyMem_Malloc(size ? 21 * (size_t)size : 1))) {
+    if (!(found = PyMem_Malloc(size ? FOUND_SIZE * (size_t)size : 1))) {
         PyErr_NoMemory();
         goto end;
     }
@@ -132,8 +133,13 @@ static PyObject *module_signers(PyObject *module, PyObject *const *args, Py_ssiz
         uint8_t digest[32];
         is_whole = digest_of(domain, raw, length, (const uint8_t *)PyBytes_AS_STRING(plan), PyBytes_GET_SIZE(plan),
                              digest);
+        uint8_t *one = found + FOUND_SIZE * i;
         if (is_whole)
-            found[21 * i] = (uint8_t)signer_of(&secp, digest, raw + length - SIGNATURE_SIZE, found + 21 * i + 1);
+            one[0] = (uint8_t)key_of(&secp, digest, raw + length - SIGNATURE_SIZE, one + 1);
+        if (is_whole && one[0] && is_address) {
+            keccak256(one + 1, KEY_SIZE, digest);
+            memcpy(one + 1, digest + 32 - ADDRESS_SIZE, ADDRESS_SIZE);
+        }
     }
     Py_END_ALLOW_THREADS
     if (!is_whole) {
@@ -142,8 +148,9 @@ static PyObject *module_signers(PyObject *module, PyObject *const *args, Py_ssiz
     }
     out = PyList_New(size);
     for (Py_ssize_t i = 0; out && i < size; i++) {
-        PyObject *one = found[21 * i] ? PyBytes_FromStringAndSize((const char *)found + 21 * i + 1, 20)
-                                      : Py_NewRef(Py_None);
+        const char *bytes = (const char *)found + FOUND_SIZE * i;
+        PyObject *one = bytes[0] ? PyBytes_FromStringAndSize(bytes + 1, is_address ? ADDRESS_SIZE : KEY_SIZE)
+                                 : Py_NewRef(Py_None);
         if (!one)
             Py_CLEAR(out);
         else
@@ -154,4 +161,16 @@ end:
     Py_XDECREF(raws);
     Py_XDECREF(plans);
     return out;
+}
+
+static PyObject *module_signers(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    return recovered(args, count, 1);
+}
+
+static PyObject *module_public_keys(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    return recovered(args, count, 0);
 }

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from sequencer.api import ipc
-from sequencer.protocol.signers import signers
+from sequencer.keyring import KeyRing
 
 AT_ONCE: Final = 4  # records that are recovered on the loop when nothing is before them
 PART_MIN: Final = 8  # records of a batch that a thread takes
@@ -63,6 +63,7 @@ class Recovery:
         threads: int = 0,
     ) -> None:
         self.domain = b""
+        self._ring = KeyRing()
         self._send = send
         self._refuse = refuse
         self._lose = lose
@@ -119,7 +120,7 @@ class Recovery:
         is_first = not self._line
         self._line.append(batch)
         if is_first and len(records) <= AT_ONCE:
-            batch.signers = signers(raws, self.domain)
+            batch.signers = self._ring.signers(raws, self.domain)
             self._drain()
             return
         size = min(max(PART_MIN, -(-len(raws) // self._count)), PART_MAX)
@@ -142,7 +143,7 @@ class Recovery:
             batch, start, raws, domain = part
             found: list[bytes | None] | Exception
             try:
-                found = signers(raws, domain)
+                found = self._ring.signers(raws, domain)
             except Exception as error:  # noqa: BLE001  # nobody else would hear of it, and all would wait
                 found = error
             with contextlib.suppress(RuntimeError):  # the loop is gone

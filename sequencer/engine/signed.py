@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Final
 
+from sequencer.keyring import KeyRing
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.signers import signers
 
 CHUNK_RECORDS: Final = 256  # a few times as long as the wait for Python's lock behind it
 AHEAD_MIN: Final = 32  # fewer are not worth a thread
 
 _SIGNED: Final = frozenset(bytes([kind]) for kind, layout in codec.LAYOUTS.items() if layout.signed)
+_ring: Final = KeyRing()
 
 
 def is_signed(raw: bytes) -> bool:
@@ -45,8 +46,8 @@ def _in_their_places(
 def _recovered(claims: Sequence[bytes], domain: bytes) -> Iterator[bytes | None]:
     chunks = [claims[at : at + CHUNK_RECORDS] for at in range(0, len(claims), CHUNK_RECORDS)]
     if len(claims) < AHEAD_MIN or len(os.sched_getaffinity(0)) < 2:
-        return (one for chunk in chunks for one in signers(chunk, domain))
-    futures = [_threads().submit(signers, chunk, domain) for chunk in chunks]
+        return (one for chunk in chunks for one in _ring.signers(chunk, domain))
+    futures = [_threads().submit(_ring.signers, chunk, domain) for chunk in chunks]
     return (one for future in futures for one in future.result())
 
 

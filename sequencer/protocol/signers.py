@@ -41,8 +41,12 @@ def signers(raws: Sequence[bytes], domain: bytes) -> list[bytes | None]:
     """
     if _kernel is None:
         return [_signer(raw, domain) for raw in raws]
-    plans = [_plans.get(raw[0]) or _digest(raw, domain) for raw in raws]
-    return _kernel(_library, domain, raws, plans)
+    return _kernel(_library, domain, raws, plans(raws, domain))
+
+
+def plans(raws: Sequence[bytes], domain: bytes) -> list[bytes]:
+    """For each record what the kernel needs to make its digest."""
+    return [_plans.get(raw[0]) or _digest(raw, domain) for raw in raws]
 
 
 def _digest(raw: bytes, domain: bytes) -> bytes:

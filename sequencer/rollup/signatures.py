@@ -16,9 +16,9 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from sequencer.keyring import KeyRing
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Reason
-from sequencer.protocol.signers import signers
 
 PREFIX_BYTES: Final = 4
 NONE: Final = 2**32 - 1
@@ -30,13 +30,14 @@ _SIGNED: Final = frozenset(bytes([kind]) for kind, layout in codec.LAYOUTS.items
 Claims = list[tuple[bytes, bytes]]
 _decode: Final = msgspec.msgpack.Decoder(tuple[bool, Claims]).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
+_ring: Final = KeyRing()  # by the signers that are named
 
 
 def first_forged(claims: Sequence[tuple[bytes, bytes]], domain: bytes) -> int | None:
     """Position of the first record whose signature does not give its signer; None: all do."""
     signed = [raw[:1] in _SIGNED and codec.well_formed(raw) is Reason.OK for raw, _ in claims]
     sound = claims if all(signed) else claims[: signed.index(False)]
-    recovered = signers([raw for raw, _ in sound], domain)
+    recovered = _ring.signers([raw for raw, _ in sound], domain, [claimed for _, claimed in sound])
     for place, ((_, claimed), signer) in enumerate(zip(sound, recovered, strict=True)):
         if signer != claimed:
             return place

@@ -3,8 +3,9 @@
 import asyncio
 import threading
 
-from sequencer.api import ipc, recovery
+from sequencer.api import ipc
 from sequencer.api.recovery import Recovery
+from sequencer.keyring import KeyRing
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import address_of, public_key_of
@@ -142,11 +143,11 @@ def test_no_connection__every_record_is_told_so():
 
 def test_recovery_that_fails__is_told_and_nothing_waits_behind_it(monkeypatch, caplog):
     async def body(outside: Outside) -> None:
-        def fails(raws: list[bytes], domain: bytes) -> list[bytes | None]:
+        def fails(self: KeyRing, raws: list[bytes], domain: bytes) -> list[bytes | None]:
             raise MemoryError("no room")
 
         with monkeypatch.context() as patch:
-            patch.setattr(recovery, "signers", fails)
+            patch.setattr(KeyRing, "signers", fails)
             for number in range(100):
                 outside.recovery.submit(number, RECORDS[number], "")
             await outside.until(100)
@@ -162,7 +163,7 @@ def test_recovery_that_fails__is_told_and_nothing_waits_behind_it(monkeypatch, c
 def test_batches__grow_while_the_threads_are_busy(monkeypatch):
     may_go = threading.Event()
 
-    def waits(raws: list[bytes], domain: bytes) -> list[bytes | None]:
+    def waits(self: KeyRing, raws: list[bytes], domain: bytes) -> list[bytes | None]:
         assert may_go.wait(20)
         return signers(raws, domain)
 
@@ -177,7 +178,7 @@ def test_batches__grow_while_the_threads_are_busy(monkeypatch):
         outside.recovery.close()
         return outside
 
-    monkeypatch.setattr(recovery, "signers", waits)
+    monkeypatch.setattr(KeyRing, "signers", waits)
     outside = asyncio.run(main())
     assert outside.sent == list(range(300))
     # Two batches for the thread to go on with; all that came while it had them left as one.

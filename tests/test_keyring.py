@@ -1,0 +1,229 @@
+"""A ring of keys finds the signers that recovery finds, whatever comes; most of them together."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from sequencer import keyring
+from sequencer.keyring import KeyRing, hint_of
+from sequencer.protocol import codec
+from sequencer.protocol.constants import Kind
+from sequencer.protocol.hashing import CURVE_ORDER, address_of, public_key_of
+from sequencer.protocol.signers import signers
+
+DOMAIN = bytes(range(32))
+KEYS = [bytes([number]) * 32 for number in range(1, 41)]
+OWNERS = [address_of(public_key_of(key)) for key in KEYS]
+needs_kernel = pytest.mark.skipif(keyring._verify is None, reason="the kernel is not built")
+
+
+def record(account: int, nonce: int, key: bytes | None = None, kind: Kind = Kind.TRANSFER) -> bytes:
+    fields = {"to": 2, "amount": 1} if kind is Kind.TRANSFER else {"nonce_floor": 5}
+    raw = codec.encode(kind, account=account, nonce=nonce, expires=0, **fields)
+    return codec.sign(raw, DOMAIN, key or KEYS[account])
+
+
+def records(count: int, accounts: int = 40, first: int = 0) -> list[bytes]:
+    return [record(number % accounts, number) for number in range(first, first + count)]
+
+
+def spoilt(raw: bytes, draw: random.Random) -> bytes:
+    """With a signature of another kind, or one that no key has made."""
+    kind = draw.randrange(6)
+    if kind == 0:
+        return raw[:-64] + draw.randbytes(64)
+    if kind == 1:
+        return raw[:-64] + bytes(64)
+    if kind == 2:  # of the upper half
+        s = CURVE_ORDER - (int.from_bytes(raw[-32:], "big") & 2**255 - 1)
+        return raw[:-32] + s.to_bytes(32, "big")
+    if kind == 3:
+        return raw[:-32] + bytes([raw[-32] ^ 0x80]) + raw[-31:]  # another parity, another key
+    at = draw.randrange(1, len(raw) - 64 if kind == 4 else len(raw))
+    return raw[:at] + bytes([raw[at] ^ 1 << draw.randrange(8)]) + raw[at + 1 :]
+
+
+class _Verify:
+    """Counts what the kernel is asked."""
+
+    def __init__(self, verify: Callable[..., bytes]) -> None:
+        self._verify = verify
+        self.sizes: list[int] = []
+        self.failed = 0
+
+    def __call__(self, *args) -> bytes:
+        known = self._verify(*args)
+        self.sizes.append(len(known))
+        self.failed += len(known) if 2 in known else 0
+        return known
+
+
+@pytest.fixture
+def verify(monkeypatch) -> _Verify:
+    counted = _Verify(keyring._verify)
+    monkeypatch.setattr(keyring, "_verify", counted)
+    return counted
+
+
+@pytest.fixture(params=["in C", "in Python"])
+def either_way(request, monkeypatch):
+    if request.param == "in Python":
+        monkeypatch.setattr(keyring, "_verify", None)
+    elif keyring._verify is None:
+        pytest.skip("the kernel is not built")
+
+
+def test_hint__is_the_account_or_the_feed():
+    assert hint_of(record(7, 1)) == (7).to_bytes(4, "big")
+    assert hint_of(record(7, 1, kind=Kind.CANCEL_ALL)) == (7).to_bytes(4, "big")
+    feed = codec.encode(Kind.FEED, underlying=1, feed=3, time=5, price=7)
+    assert hint_of(feed) == b"\3"
+    for kind, layout in codec.LAYOUTS.items():
+        names = [name for name, _ in layout.fields]
+        assert not layout.signed or names[0] == "account" or (kind in keyring._REPORTS and names[1] == "feed")
+
+
+def test_no_records__have_no_signers(either_way):
+    assert KeyRing().signers([], DOMAIN) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_signers__of_any_records_in_any_batches__are_those_of_recovery(seed, either_way):
+    draw = random.Random(seed)
+    ring = KeyRing(keys_max=draw.choice((8, 32, 1_000)))
+    wrong = draw.choice((0, 0.003, 0.05, 0.5))
+    for _ in range(60):
+        raws = []
+        for _ in range(draw.choice((0, 1, 3, 4, 17, 64, 300))):
+            account = draw.randrange(draw.choice((3, 40)))
+            key = KEYS[draw.randrange(40)] if draw.random() < wrong else None
+            raw = record(account, draw.randrange(2**32), key, draw.choice((Kind.TRANSFER, Kind.CANCEL_ALL)))
+            raws.append(spoilt(raw, draw) if draw.random() < wrong else raw)
+            if draw.random() < 0.02:
+                raws.append(draw.choice(raws))
+        hints = draw.choice((None, [draw.randrange(5) for _ in raws], [b"one"] * len(raws)))
+        assert ring.signers(raws, DOMAIN, hints) == signers(raws, DOMAIN)
+    assert len(ring._keys) <= ring._keys_max
+    assert len(ring._candidates) <= ring._keys_max
+
+
+@needs_kernel
+def test_records_of_known_keys__are_verified_together(verify):
+    ring = KeyRing()
+    ring.signers(records(40 * keyring.TIMES_MIN), DOMAIN)
+    assert not verify.sizes
+    for _ in range(3):
+        assert ring.signers(records(100), DOMAIN) == [OWNERS[number % 40] for number in range(100)]
+    assert ring.signers(records(600), DOMAIN) == [OWNERS[number % 40] for number in range(600)]
+    assert verify.sizes == [100, 100, 100, 256, 256, 88]
+    assert (ring.verified, ring.recovered) == (900, 40 * keyring.TIMES_MIN)
+
+
+@needs_kernel
+def test_few_records__are_recovered(verify):
+    ring = KeyRing()
+    ring.signers(records(160), DOMAIN)
+    assert ring.signers(records(keyring.BATCH_MIN - 1), DOMAIN) == OWNERS[: keyring.BATCH_MIN - 1]
+    assert not verify.sizes
+    assert ring.signers(records(keyring.BATCH_MIN), DOMAIN) == OWNERS[: keyring.BATCH_MIN]
+    assert verify.sizes == [keyring.BATCH_MIN]
+
+
+@needs_kernel
+def test_unknown_accounts_among_known_ones__are_recovered_alone(verify):
+    ring = KeyRing()
+    ring.signers(records(80, accounts=20), DOMAIN)
+    assert ring.signers(records(40), DOMAIN) == OWNERS
+    assert verify.sizes == [20]
+
+
+@needs_kernel
+def test_one_forged_record__costs_a_few_batches_and_few_recoveries(verify):
+    ring = KeyRing()
+    ring.signers(records(160), DOMAIN)
+    raws = records(128)
+    raws[77] = record(77 % 40, 77, KEYS[0])
+    recovered = ring.recovered
+    assert ring.signers(raws, DOMAIN) == [OWNERS[0] if n == 77 else OWNERS[n % 40] for n in range(128)]
+    assert sorted(verify.sizes) == [16, 16, 32, 32, 64, 64, 128]
+    assert ring.recovered - recovered == 16
+    verify.sizes.clear()
+    ring.signers(records(40), DOMAIN)
+    assert verify.sizes == [39]  # the account whose record it was is recovered for a while
+    for _ in range(2 * keyring.TIMES_MIN):
+        ring.signers([record(77 % 40, 5)], DOMAIN)
+    ring.signers(records(40), DOMAIN)
+    assert verify.sizes == [39, 40]
+
+
+@needs_kernel
+def test_flood_of_wrong_signatures__costs_little_more_than_recovering_all(verify):
+    draw = random.Random(9)
+    ring = KeyRing()
+    ring.signers(records(160), DOMAIN)
+    count = 0
+    for turn in range(150):
+        raws = records(64, first=64 * turn)
+        for place in range(0, 64, 16):  # enough to spoil each part
+            raws[place] = record(place % 40, draw.randrange(2**32), KEYS[-1 - place % 40])
+        assert ring.signers(raws, DOMAIN) == signers(raws, DOMAIN)
+        count += 64
+    paid_first = keyring.CREDIT_FIRST // keyring.VERIFIED
+    # a failed record costs at most half of what a verified one saves
+    assert verify.failed <= paid_first + ring.verified + count // keyring.VERIFIED
+    assert ring.recovered <= count + 160
+
+
+@needs_kernel
+def test_account_with_two_keys_by_turns__is_recovered(verify):
+    ring = KeyRing()
+    for turn in range(30):
+        raws = [record(1, 2 * turn, KEYS[turn % 2])]
+        assert ring.signers(raws, DOMAIN) == [OWNERS[turn % 2]]
+    assert (
+        ring.signers([record(1, n) for n in range(keyring.BATCH_MIN)], DOMAIN)
+        == [OWNERS[1]] * keyring.BATCH_MIN
+    )
+    assert not verify.sizes
+
+
+@needs_kernel
+def test_hints__may_be_the_signers_themselves(verify):
+    """Then an account may have many keys."""
+    raws = [record(1, n, KEYS[n % 8]) for n in range(64)]
+    ring = KeyRing()
+    named = [OWNERS[n % 8] for n in range(64)]
+    assert ring.signers(raws, DOMAIN, named) == named
+    assert ring.signers(raws, DOMAIN, named) == named
+    assert verify.sizes == [64]
+    named[5] = OWNERS[6]  # is said to be, and is not
+    assert ring.signers(raws, DOMAIN, named) == [OWNERS[n % 8] for n in range(64)]
+
+
+@needs_kernel
+def test_full_ring__forgets_the_oldest():
+    ring = KeyRing(keys_max=4)
+    for account in range(8):
+        ring.signers([record(account, n) for n in range(keyring.TIMES_MIN)], DOMAIN)
+    assert list(ring._keys) == [account.to_bytes(4, "big") for account in range(4, 8)]
+
+
+@needs_kernel
+def test_threads__share_a_ring():
+    ring, raws = KeyRing(), records(200)
+    raws[13] = record(13, 13, KEYS[0])
+    wanted, found = signers(raws, DOMAIN), []
+
+    def work() -> None:
+        for _ in range(20):
+            found.append(ring.signers(raws, DOMAIN))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(map(tuple, found)) == {tuple(wanted): 80}
