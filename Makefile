@@ -102,7 +102,7 @@ bench: setup ## orders a second end to end, then each part; the book on its reco
 lock: ## resolve all versions anew into requirements.lock
 	rm -rf build/lock
 	python="$$($(FIND_PYTHON))"; "$$python" -m venv build/lock
-	build/lock/bin/pip install --quiet setuptools==80.9.0 '.[contracts,ape,test]'
+	build/lock/bin/pip install --quiet setuptools==80.9.0 '.[cluster,contracts,ape,test]'
 	build/lock/bin/python scripts/lock_requirements.py > build/requirements.lock
 	mv build/requirements.lock requirements.lock
 

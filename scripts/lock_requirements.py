@@ -2,7 +2,7 @@
 
 Run with an interpreter whose environment holds the project with all its extras, and no more:
 
-    python3.11 -m venv fresh && fresh/bin/pip install setuptools==80.9.0 '.[contracts,ape,test]'
+    python3.11 -m venv fresh && fresh/bin/pip install setuptools==80.9.0 '.[cluster,contracts,ape,test]'
     fresh/bin/python scripts/lock_requirements.py > requirements.lock
 
 Hashes of files that CPython 3.11 cannot use are left out: they would be three quarters of the lock.
@@ -22,7 +22,7 @@ NOT_LOCKED = {"fairstrike", "pip"}
 WHEEL_TAGS = re.compile(r"-(?:py3|py2\.py3|cp311|cp3\d+-abi3|cp3-abi3)[-.]")
 NOT_ABI3 = re.compile(r"-cp3(?:[2-9]|10)-(?!abi3)")
 HEADER = """\
-# Every package of runtime, contracts, ape and test, pinned; made by scripts/lock_requirements.py.
+# Every package of runtime, cluster, contracts, ape and test, pinned; made by scripts/lock_requirements.py.
 # Install: pip install --no-deps -r requirements.lock
 """
 

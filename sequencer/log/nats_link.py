@@ -1,0 +1,181 @@
+"""One connection to the servers of the replicated log: a thread with an event loop of its own, and who may connect."""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from sequencer.log.interface import LogError
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+CONNECT_S: Final = 2  # for one server, before the next is tried
+PING_S: Final = 1  # a server that has not answered three of them counts as gone
+PENDING_BYTES: Final = 32 << 20  # what may wait for the socket
+JOIN_S: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a client authenticates itself, and how it checks the servers. Empty: neither, as on a loopback for tests.
+
+    `ca`: certificates that may have signed the servers'; `certificate` and `key`: this client's, where they ask for
+    one. `inbox`: the prefix of the subjects that answers come to, which a server's permissions may demand.
+    """
+
+    user: str = ""
+    password: str = ""
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    inbox: str = "_INBOX"
+
+    def __post_init__(self) -> None:
+        if bool(self.user) != bool(self.password):
+            raise ValueError("user and password: give both or neither")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key: give both or neither")
+
+    def context(self) -> ssl.SSLContext | None:
+        """For TLS, or None. Raises LogError when a file cannot be read."""
+        if self.ca is None and self.certificate is None:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key)
+        except OSError as error:  # ssl's errors are of this kind
+            files = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path)
+            raise LogError(f"TLS files {files}: {error}") from error
+        return context
+
+
+class Link:
+    """Keeps a connection to one of `servers`, whichever answers, and runs coroutines on its own thread."""
+
+    def __init__(self, servers: list[str], access: Access, name: str) -> None:
+        self._servers = servers
+        self._access = access
+        self._name = name
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
+        self._thread.start()
+        self._client: Client | None = None
+        self._connecting: asyncio.Lock | None = None
+        self.last_error = ""
+        self.reconnects = 0
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of a coroutine that this thread runs. Not to be called on it."""
+        assert threading.current_thread() is not self._thread, "a callback would wait for itself"
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def soon(self, work: Coroutine[Any, Any, object]) -> None:
+        """Starts a coroutine whose outcome nobody waits for."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server answers at the moment."""
+        return self._client is not None and self._client.is_connected
+
+    @property
+    def server(self) -> str:
+        """The server that it is connected to, or nothing."""
+        url = self._client.connected_url if self._client is not None and self._client.is_connected else None
+        return url.netloc.rpartition("@")[2] if url is not None else ""
+
+    async def client(self, timeout_s: float) -> Client:
+        """The connected client. Raises TimeoutError when no server has answered in that time."""
+        async with asyncio.timeout(timeout_s):
+            if self._connecting is None:
+                self._connecting = asyncio.Lock()
+            async with self._connecting:
+                if self._client is None or self._client.is_closed:
+                    self._client = await self._connected()
+            while not self._client.is_connected:
+                if self._client.is_closed:  # a refused password closes it for good
+                    return await self.client(timeout_s)
+                await asyncio.sleep(0.01)
+            return self._client
+
+    async def _connected(self) -> Client:
+        """A first connection; tries until it is cancelled."""
+        while True:
+            try:
+                return await self._try()
+            except (OSError, NatsError, TimeoutError) as error:
+                self.last_error = _words(error)
+                await asyncio.sleep(0.1)
+
+    async def _try(self) -> Client:
+        client = Client()
+        context = self._access.context()
+        try:
+            await client.connect(
+                servers=list(self._servers),
+                name=self._name,
+                error_cb=self._on_error,
+                reconnected_cb=self._on_reconnect,
+                connect_timeout=CONNECT_S,
+                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds, also parts of one
+                max_reconnect_attempts=-1,
+                ping_interval=PING_S,
+                max_outstanding_pings=2,
+                pending_size=PENDING_BYTES,
+                inbox_prefix=self._access.inbox,
+                tls=context,
+                tls_handshake_first=False,
+                user=self._access.user or None,
+                password=self._access.password or None,
+            )
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await client.close()
+            raise
+        return client
+
+    async def _on_error(self, error: Exception) -> None:
+        self.last_error = _words(error)
+        logger.debug("stream's connection: %s", self.last_error)
+
+    async def _on_reconnect(self) -> None:
+        self.reconnects += 1
+
+    def close(self) -> None:
+        """Ends connection and thread."""
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(JOIN_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(JOIN_S)
+
+    async def _close(self) -> None:
+        if self._client is not None and not self._client.is_closed:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._client.close(), JOIN_S / 2)
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).removeprefix("nats: ") or type(error).__name__
