@@ -105,6 +105,6 @@ setup(
             extra_compile_args=["-O3", "-std=c11"],
             optional=True,
         )
-        for name in ("cmap_kernel", "exposure_kernel")
+        for name in ("black76_kernel", "cmap_kernel", "exposure_kernel")
     ],
 )

@@ -20,6 +20,12 @@ try:
 except ImportError:  # not built, or FAIRSTRIKE_PURE=1
     _in_kernel = None
 
+_rows_in_kernel: Callable[[list[int], "list[Row]"], bytes | None] | None
+try:
+    from sequencer._kernel.black76_kernel import page_words as _rows_in_kernel
+except ImportError:
+    _rows_in_kernel = None
+
 _U32: Final = c.U32_MAX
 _U40: Final = c.U40_MAX
 _U48: Final = c.U48_MAX
@@ -370,7 +376,16 @@ class Page:
     def words(self) -> bytes:
         """1 + 2 ceil(n/8) + 2n words."""
         count = len(self.terms)
-        parts = [_word(count | self.time << 8 | self.index << 40 | self.forward << 72 | self.marked << 104)]
+        head = _word(count | self.time << 8 | self.index << 40 | self.forward << 72 | self.marked << 104)
+        if _rows_in_kernel is not None:
+            rest = _rows_in_kernel(self.terms, self.rows)
+            if rest is not None:
+                return head + rest
+        return head + self.rows_in_python()
+
+    def rows_in_python(self) -> bytes:
+        """The words behind the first, without the kernel."""
+        count, parts = len(self.terms), []
         for numbers in (self.terms, [mark for mark, _ in self.rows]):
             for start in range(0, count, 8):
                 parts.append(_pack32(numbers[start : start + 8]))

@@ -175,10 +175,7 @@ def risk(state: State, record: Record) -> Reason:
             forward, variances = found
         shocks = state.shocks[number]
         left = shocks.left(max(expiry_time(day) - time, 0))
-        page.rows = [
-            risk_array.scenarios(forward, *_terms(terms), variances[_terms(terms)[0]], shocks, left)
-            for terms in page.terms
-        ]
+        page.rows = risk_array.rows(forward, page.terms, variances, shocks, left)
         page.forward = forward
         page.variances = variances
     page.index = underlying.index
@@ -200,14 +197,9 @@ def _from_surfaces(
     forward = reports.forward_of(fresh, index, params)
     if forward == 0:
         return Reason.FEEDS_DISAGREE
-    variances: dict[int, int] = {}
-    for terms in page.terms:
-        strike = _terms(terms)[0]
-        if strike not in variances:  # a call and a put share it
-            variance = reports.variance_of(fresh, strike, forward, index, expiry_time(day), time, params)
-            if variance == 0:
-                return Reason.FEEDS_DISAGREE
-            variances[strike] = variance
+    variances = reports.variances_of(fresh, page.terms, forward, index, expiry_time(day), time, params)
+    if 0 in variances.values():
+        return Reason.FEEDS_DISAGREE
     return forward, variances
 
 

@@ -6,11 +6,20 @@ most of the rest. Then the two that are sure to have an honest one at or below a
 bound of PARAMS, or nothing comes out: liars can stop the market, and cannot set it.
 """
 
+from typing import Final
+
 from sequencer.protocol import constants as c
 from sequencer.protocol import surface
 from sequencer.protocol.black76 import TICK_E10, price_e10
 from sequencer.protocol.entries import Expiry, SurfaceReport, Underlying
 from sequencer.protocol.params import Params
+
+try:
+    from sequencer._kernel import black76_kernel as _kernel
+except ImportError:  # not built, or FAIRSTRIKE_PURE=1
+    _kernel = None  # type: ignore[assignment]  # a module or nothing
+
+_STRIKE: Final = (1 << 31) - 1
 
 
 def quorum(params: Params) -> int:
@@ -61,6 +70,62 @@ def forward_of(fresh: list[SurfaceReport], index: int, params: Params) -> int:
     return (low + high) // 2
 
 
+def variances_of(
+    fresh: list[SurfaceReport],
+    terms: list[int],
+    forward: int,
+    index: int,
+    expires: int,
+    now: int,
+    params: Params,
+) -> dict[int, int]:
+    """`variance_of` each strike of a page, whose terms are strike | put << 31. A call and a put share it."""
+    if _kernel is not None:
+        low, high = _places(len(fresh), params)
+        found = _kernel.variances(
+            terms,
+            [_flat(one, expires) for one in fresh],
+            forward,
+            index,
+            expires - now,
+            low,
+            high,
+            params.variance_spread_max_ppm,
+            params.mark_spread_max_ppm,
+        )
+        if found is not None:
+            return found
+    return variances_in_python(fresh, terms, forward, index, expires, now, params)
+
+
+def variances_in_python(
+    fresh: list[SurfaceReport],
+    terms: list[int],
+    forward: int,
+    index: int,
+    expires: int,
+    now: int,
+    params: Params,
+) -> dict[int, int]:
+    """What `variances_of` is without the kernel."""
+    strikes = dict.fromkeys(word & _STRIKE for word in terms)
+    return {strike: variance_of(fresh, strike, forward, index, expires, now, params) for strike in strikes}
+
+
+def _flat(report: SurfaceReport, expires: int) -> tuple[int, int, int, int, int, int, int]:
+    """A report as the kernel takes it."""
+    shape = report.surface
+    return (
+        report.forward,
+        expires - report.time,
+        shape.a_e12,
+        shape.b_e12,
+        shape.rho_e12,
+        shape.m_e12,
+        shape.sigma_e12,
+    )
+
+
 def variance_of(
     fresh: list[SurfaceReport], strike: int, forward: int, index: int, expires: int, now: int, params: Params
 ) -> int:
@@ -86,11 +151,18 @@ def variance_of(
 
 
 def _sure(ordered: list[int], params: Params) -> tuple[int, int]:
-    """The two of m rising numbers that bound what is sure, whichever f = feeds - quorum of them are lies.
+    """The two of rising numbers that bound what is sure."""
+    low, high = _places(len(ordered), params)
+    return ordered[low], ordered[high]
 
-    Of the m - f honest ones one at least is not above place f, and one not below place m - 1 - f. Of all feeds both are
-    the median; of fewer they are never closer together than the middle two.
+
+def _places(count: int, params: Params) -> tuple[int, int]:
+    """Places of the two of `count` rising numbers that bound what is sure, whichever are lies.
+
+    There are up to f = feeds - quorum of those. Of the count - f honest ones one at least is not above place f, and one
+    not below place count - 1 - f. Of all feeds both are the median; of fewer they are never closer together than the
+    middle two.
     """
-    count, lies = len(ordered), len(params.feed_keys) - quorum(params)
+    lies = len(params.feed_keys) - quorum(params)
     low = max(min(count - 1 - lies, (count - 1) // 2), 0)
-    return ordered[low], ordered[min(max(lies, count // 2), count - 1)]
+    return low, min(max(lies, count // 2), count - 1)

@@ -27,13 +27,20 @@ from sequencer.protocol.black76 import (
     to_ticks,
 )
 
+try:
+    from sequencer._kernel import black76_kernel as _kernel
+except ImportError:  # not built, or FAIRSTRIKE_PURE=1
+    _kernel = None  # type: ignore[assignment]  # a module or nothing
+
 PPM = 1_000_000
 SCENARIOS = 16
 U32_MAX = (1 << 32) - 1
+STRIKE_MAX = (1 << 31) - 1
 PNL_MAX = (1 << 31) - 1
 PNL_MIN = -(1 << 31)
 VALUED_KEPT = 4_096  # a call and a put share one; so do a RISK and its repetition
 SHOCK_MAX_PPM = 900_000  # a forward keeps a tenth of its value at least, a volatility too
+LEFT_MAX_PPM = 2_000_000  # of a standard deviation
 VOL_UP_MAX_PPM = 1_000_000  # a volatility doubles at most, which black76.STDEV_MAX_Q56 allows for
 
 Row = tuple[int, tuple[int, ...]]  # mark (uint32 ticks), 16 profits or losses (int32 ticks)
@@ -122,6 +129,28 @@ def scenarios_pair(
     """`scenarios` of a strike's call and put, at the work of little more than one: they share time values."""
     valued = _valued(forward, strike, variance_e12, shocks, left)
     return _row(valued, strike, False, shocks), _row(valued, strike, True, shocks)
+
+
+def rows(
+    forward: int, terms: list[int], variances: dict[int, int], shocks: Shocks, left: tuple[int, int]
+) -> list[Row]:
+    """`scenarios` of each row of a page. terms: strike | put << 31; variances: of each strike, 1e-12."""
+    if _kernel is not None:
+        moves, weight = shocks.moves, shocks.extreme_weight_ppm
+        found = _kernel.rows(forward, terms, variances, moves, left, weight)
+        if found is not None:
+            return found
+    return rows_in_python(forward, terms, variances, shocks, left)
+
+
+def rows_in_python(
+    forward: int, terms: list[int], variances: dict[int, int], shocks: Shocks, left: tuple[int, int]
+) -> list[Row]:
+    """What `rows` is without the kernel."""
+    return [
+        scenarios(forward, word & STRIKE_MAX, bool(word >> 31), variances[word & STRIKE_MAX], shocks, left)
+        for word in terms
+    ]
 
 
 def settled(settlement: int, strike: int, is_put: bool) -> Row:
