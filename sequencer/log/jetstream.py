@@ -51,10 +51,11 @@ OnBeat = Callable[[bytes], None]
 READ_AHEAD: Final = 16  # requests on their way to the servers
 BEAT_BYTES: Final = 1024
 BEATS_WAITING: Final = 64
-PATIENCE_S: Final = 10.0
+PATIENCE_S: Final = 20.0  # servers that lose their leader elect another within 9 s
 ATTEMPT_S: Final = 2.0  # for one acknowledgement, before the same is sent again
 PAUSE_S: Final = 0.05  # between attempts that nobody took
 REPLICAS: Final = 3
+NO_LEADER: Final = "the stream has no leader: a majority of its servers is needed"
 
 
 class Stream:
@@ -107,6 +108,11 @@ class Stream:
                 raise LogError(f"the servers have no stream {self.name}") from None
             info = await self._created(end)
         check_config(self._wanted, info.config)
+        while not (info.cluster and info.cluster.leader):
+            if time.monotonic() > end:
+                raise LogError(NO_LEADER)
+            await asyncio.sleep(PAUSE_S)
+            info = await self._info(end)
 
     async def _created(self, end: float) -> api.StreamInfo:
         """The stream, made unless another node has made it meanwhile."""
@@ -186,11 +192,12 @@ class Stream:
         timeout_s = max(0.1, min(self._attempt_s, end - time.monotonic()))
         try:
             if len(bodies) == 1:
-                ack = await self._publish(client, place, bodies[0], timeout_s)
+                publishing = self._publish(client, place, bodies[0], timeout_s)
             else:
-                ack = await self._publish_all(client, place, bodies, timeout_s)
+                publishing = self._publish_all(client, place, bodies, timeout_s)
+            ack = await self._link.while_connected(publishing)
         except (NoStreamResponseError, NoRespondersError):
-            return Outcome.UNSENT, "the stream has no leader: a majority of its servers is needed"
+            return Outcome.UNSENT, NO_LEADER
         except (ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError) as error:
             return (
                 Outcome.UNSENT,
@@ -332,11 +339,11 @@ class Stream:
         """An answer of the servers, asked until one comes. NotFoundError passes; LogError: none in time."""
         while True:
             try:
-                return await ask(await self._js(end))
+                return await self._link.while_connected(ask(await self._js(end)))
             except NotFoundError:
                 raise
             except (ServiceUnavailableError, NoRespondersError):
-                reason = "the stream has no leader: a majority of its servers is needed"
+                reason = NO_LEADER
             except NatsTimeout:
                 reason = f"the stream's servers did not answer{self._refused()}"
             except (APIError, NatsError) as error:

@@ -23,6 +23,7 @@ CONNECT_S: Final = 2  # for one server, before the next is tried
 PING_S: Final = 1  # a server that has not answered three of them counts as gone
 PENDING_BYTES: Final = 32 << 20  # what may wait for the socket
 JOIN_S: Final = 10
+CANCELS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,33 @@ class Access:
         return context
 
 
+class Dropped(NatsError):
+    """The connection ended while an answer was waited for."""
+
+    def __str__(self) -> str:
+        return "the connection ended before they answered"
+
+
+class _Client(Client):
+    """Lets go of connections at once. The library waits until a server that hangs has taken what was written to it,
+    and leaves one that failed in its first exchange to the garbage collector.
+    """
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self._abort()
+        await super()._process_op_err(e)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        self._abort()
+        await super()._connect_to_server(s)
+
+    def _abort(self) -> None:
+        for name in ("_io_writer", "_bare_io_writer"):  # with TLS, and below it
+            writer = getattr(self._transport, name, None)
+            if writer is not None:
+                writer.transport.abort()
+
+
 class Link:
     """Keeps a connection to one of `servers`, whichever answers, and runs coroutines on its own thread."""
 
@@ -72,6 +100,7 @@ class Link:
         self._thread.start()
         self._client: Client | None = None
         self._connecting: asyncio.Lock | None = None
+        self._dropped: asyncio.Future[None] = self._loop.create_future()
         self.last_error = ""
         self.reconnects = 0
 
@@ -124,13 +153,14 @@ class Link:
                 await asyncio.sleep(0.1)
 
     async def _try(self) -> Client:
-        client = Client()
+        client = _Client()
         context = self._access.context()
         try:
             await client.connect(
                 servers=list(self._servers),
                 name=self._name,
                 error_cb=self._on_error,
+                disconnected_cb=self._on_drop,
                 reconnected_cb=self._on_reconnect,
                 connect_timeout=CONNECT_S,
                 reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds, also parts of one
@@ -149,6 +179,23 @@ class Link:
                 await client.close()
             raise
         return client
+
+    async def while_connected(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of a request. Raises Dropped when the connection ends before."""
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, self._dropped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            raise Dropped
+        return task.result()
+
+    async def _on_drop(self) -> None:
+        dropped, self._dropped = self._dropped, self._loop.create_future()
+        dropped.set_result(None)
 
     async def _on_error(self, error: Exception) -> None:
         self.last_error = _words(error)
@@ -169,10 +216,13 @@ class Link:
         if self._client is not None and not self._client.is_closed:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self._client.close(), JOIN_S / 2)
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        others = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+        for _ in range(CANCELS):  # the library swallows some
+            for task in others:
+                task.cancel()
+            if not others:
+                break
+            _, others = await asyncio.wait(others, timeout=0.1)
 
 
 def _words(error: Exception) -> str:

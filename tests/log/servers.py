@@ -44,8 +44,10 @@ class Cluster:
         return stream
 
     def opened(self, name: str = "", **options: object) -> Stream:
-        stream = self.stream(name, **{"patience_s": 30.0, **options})
-        stream.open()
+        patience_s = options.pop("patience_s", 30.0)
+        stream = self.stream(name, patience_s=60.0, **options)
+        stream.open()  # the servers may be looking for a leader, after the test before
+        stream._patience_s = patience_s
         return stream
 
     def leader_of(self, stream: Stream) -> NatsServer:
