@@ -23,6 +23,7 @@ class Exchange:
 class _SystemInfo(msgspec.Struct):
     chain_id: int
     verifying_contract: str
+    receipt_key: str | None = None
 
 
 class Listed(msgspec.Struct):

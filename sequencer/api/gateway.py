@@ -23,10 +23,12 @@ from sequencer.api.exchange import Exchange
 from sequencer.api.frontdoor import FrontDoor
 from sequencer.api.handler import Gateway
 from sequencer.api.limits import Limits, group_of
+from sequencer.api.peers import KEYS_MAX, GatewayPeer
 from sequencer.api.recovery import SWITCH_S
 from sequencer.config import with_config
 from sequencer.wire import jsonrpc
 from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, ETH_ADDRESS, HOST_PORT, IP, RATE, SOCKET
+from sequencer.wire.peer_options import check_loopback, with_peers
 
 __all__ = ["Exchange", "Gateway", "Limits", "main", "parse_listen", "serve"]
 
@@ -83,7 +85,15 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
     multiple=True,
     help="User of the sequencer, if not this one; a socket of any other user is refused.",
 )
-@click.option("--public", is_flag=True, help="Allow --listen beyond this machine.")
+@click.option("--public", is_flag=True, help="Allow --listen and --peers-listen beyond this machine.")
+@with_peers
+@click.option(
+    "--receipt-key",
+    "receipt_keys",
+    type=ETH_ADDRESS,
+    multiple=True,
+    help="Address that signs tick headers, for --peers; may be repeated.  [default: what the sequencer names]",
+)
 @click.option(
     "--chain-id",
     type=click.IntRange(1, 2**64 - 1),
@@ -154,6 +164,9 @@ def main(
     address: str,
     sequencer_users: tuple[str, ...],
     public: bool,
+    peers: tuple[str, ...],
+    peers_listen: tuple[str, ...],
+    receipt_keys: tuple[str, ...],
     chain_id: int | None,
     verifying_contract: str | None,
     connections: int,
@@ -174,6 +187,11 @@ def main(
         users = admission.trusted_users(sequencer_users)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    check_loopback(peers_listen, public)
+    if len(receipt_keys) > KEYS_MAX:
+        raise click.UsageError(f"--receipt-key: at most {KEYS_MAX}, not {len(receipt_keys)}")
+    if receipt_keys and not (peers or peers_listen):
+        raise click.UsageError("--receipt-key goes with --peers or --peers-listen")
     if (chain_id is None) != (verifying_contract is None):
         raise click.UsageError("--chain-id and --verifying-contract go together")
     expected = None
@@ -194,8 +212,15 @@ def main(
         address_answer_bytes_per_s=address_answer_bytes_per_s,
     )
 
+    headers = None
+    if peers or peers_listen:
+        from sequencer.proof.gossip import GossipConfig  # zenoh is loaded by who has peers
+
+        keys = frozenset(bytes.fromhex(one.removeprefix("0x")) for one in receipt_keys)
+        headers = GatewayPeer(GossipConfig(peers, peers_listen), keys)
+
     async def run() -> None:
-        gateway = Gateway(address, expected, limits, users, recovery_threads or 0)
+        gateway = Gateway(address, expected, limits, users, recovery_threads or 0, headers)
         task = asyncio.create_task(
             serve(gateway, host, port, lambda bound: click.echo(f"http://{host}:{bound}"))
         )

@@ -22,6 +22,7 @@ from sequencer.api.failures import unknown as _unknown
 from sequencer.api.limits import Addresses, Limits
 from sequencer.api.link import Link
 from sequencer.api.peer import Peer
+from sequencer.api.peers import GatewayPeer
 from sequencer.api.pending import BatchAnswers as _Batch
 from sequencer.api.pending import Pending as _Pending
 from sequencer.api.pending import Sink
@@ -54,8 +55,10 @@ class Gateway:
         limits: Limits | None = None,
         users: frozenset[int] | None = None,
         recovery_threads: int = 0,
+        headers: GatewayPeer | None = None,
     ) -> None:
         self.address = address
+        self.headers = headers  # told to other peers, if there are any
         self.limits = limits or Limits()
         self.exchange: Exchange | None = None
         self.ready = False
@@ -219,7 +222,8 @@ class Gateway:
         rid = self._next_rid
         self._next_rid = rid + 1
         deadline = self._loop.time() + self.limits.answer_timeout_s
-        self._pending[rid] = _Pending(peer, sink, token, True, deadline)
+        record = b"" if self.headers is None else raw
+        self._pending[rid] = _Pending(peer, sink, token, True, deadline, record)
         peer.outstanding += 1
         self._recovery.submit(rid, raw, label)
 
@@ -338,6 +342,7 @@ class Gateway:
             "queries_on_their_way": len(self._turns),
             "unread_bytes": self.addresses.unread,
             "sequencer_slow": self.link.is_paused,
+            **({} if self.headers is None else {"peers": self.headers.status()}),
         }
 
     # --- answers --------------------------------------------------------------------------------
@@ -348,6 +353,8 @@ class Gateway:
             return
         if pending.peer is not None:
             pending.peer.outstanding -= 1
+        if ok and pending.record and self.headers is not None:
+            self.headers.saw(pending.record, body)
         pending.sink(pending.token, ok, body)
 
     def _received(self, link: ipc.Connection, message: ipc.Message) -> None:
@@ -389,6 +396,8 @@ class Gateway:
         finally:
             sweeper.cancel()
             self._recovery.close()
+            if self.headers is not None:
+                self.headers.stop()
 
     async def _introduce(self) -> None:
         """Learns whose gateway this is; it takes nothing before."""
@@ -407,6 +416,8 @@ class Gateway:
         self.exchange = exchange
         self._recovery.domain = exchange.domain()
         self.ready = True
+        if self.headers is not None:
+            self.headers.introduced(exchange, info.receipt_key)
         if self._was_lost:
             self.events.publish_gap("the connection to the sequencer was lost and made again")
         logger.info("ready: chain %d, contract %s", exchange.chain_id, exchange.verifying_contract)

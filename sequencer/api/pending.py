@@ -10,12 +10,24 @@ Sink: TypeAlias = Callable[[bytes, bool, bytes], None]
 
 
 class Pending:
-    """A request on its way: where its answer goes, and until when it is waited for."""
+    """A request on its way: where its answer goes, and until when it is waited for.
 
-    __slots__ = ("deadline", "is_submit", "peer", "sink", "token")
+    `record`: what was submitted, where the gateway tells other peers of its receipt; else empty.
+    """
 
-    def __init__(self, peer: Peer | None, sink: Sink, token: bytes, is_submit: bool, deadline: float) -> None:
+    __slots__ = ("deadline", "is_submit", "peer", "record", "sink", "token")
+
+    def __init__(
+        self,
+        peer: Peer | None,
+        sink: Sink,
+        token: bytes,
+        is_submit: bool,
+        deadline: float,
+        record: bytes = b"",
+    ) -> None:
         self.peer = peer
+        self.record = record
         self.sink = sink
         self.token = token
         self.is_submit = is_submit

@@ -80,6 +80,7 @@ class GossipConfig:
             "connect/endpoints": list(self.peers),
             "connect/exit_on_failure": False,
             "connect/timeout_ms": 0,
+            "open/return_conditions/connect_scouted": False,  # neighbours come when they come
             "connect/retry": {
                 "period_init_ms": 500,
                 "period_max_ms": 8_000,
