@@ -5,17 +5,19 @@ A frame is a 4-byte big-endian length and that many bytes of msgpack. Gateway to
 splices them into its responses as they are. Writes of one turn of the loop leave as one. A gateway that does not read
 fast enough has its queries refused, then misses events and is told so (`Gap`); one that reads nothing is cut off. Each
 side gives up a connection on which it hears nothing. Who may speak at all: admission.py; over 127.0.0.1 a `Challenge`
-and two `Proof`s come before everything else.
+and two `Proof`s come before everything else. Over TLS (tls.py) each side has shown a certificate of its role.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
-from sequencer.api import admission
+from sequencer.api import admission, tls
+from sequencer.api.tls import Tls
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 ITEMS_BYTES_MAX: Final = 4 * 1024 * 1024  # a list of items longer than this is sent as several frames
@@ -52,17 +54,22 @@ class Query(msgspec.Struct, array_like=True, tag=2, gc=False):
 
 
 class Acks(msgspec.Struct, array_like=True, tag=3, gc=False):
-    """What became of submitted records: (request id, applied, JSON of the result or of the error object)."""
+    """What became of submitted records: (request id, applied, JSON of the result or of the error object).
+
+    `seq`: records below it are durable, these among them.
+    """
 
     items: list[tuple[int, bool, bytes]]
+    seq: int = 0
 
 
 class Answer(msgspec.Struct, array_like=True, tag=4, gc=False):
-    """Answer to a `Query`; `body` is the JSON of the result or of the error object."""
+    """Answer to a `Query`; `body` is the JSON of the result or of the error object. Shows every record below `seq`."""
 
     rid: int
     ok: bool
     body: bytes
+    seq: int = 0
 
 
 class Events(msgspec.Struct, array_like=True, tag=5, gc=False):
@@ -78,9 +85,26 @@ class Ping(msgspec.Struct, array_like=True, tag=6, gc=False):
 
 
 class Pong(msgspec.Struct, array_like=True, tag=7, gc=False):
-    """It is; `health` is JSON: `{"accepts_orders":true,"reason":""}`."""
+    """It is; `health` is the JSON of `Health`."""
 
     health: bytes
+
+
+class Health(msgspec.Struct, frozen=True, gc=False):
+    """What a node says of itself.
+
+    `accepts_orders`, and `reason` if it does not. `leads`: whether orders belong here, accepted or not; of two that say
+    so the one with the higher `term` does. `role`: leader, standby, follower; for people. Its answers show every record
+    below `seq`. `behind_s`: seconds since it was level with the leader, 0 for the leader, None: not known.
+    """
+
+    accepts_orders: bool
+    reason: str = ""
+    leads: bool = True
+    role: str = "leader"
+    term: int = 0
+    seq: int = 0
+    behind_s: float | None = None
 
 
 class Gap(msgspec.Struct, array_like=True, tag=8, gc=False):
@@ -126,6 +150,10 @@ def encode_frame(message: Message) -> bytes:
     return len(body).to_bytes(_PREFIX_BYTES, "big") + body
 
 
+def _nowhere() -> int:
+    return 0
+
+
 class Connection(asyncio.Protocol):
     """One end of a connection. `on_message` gets whole messages, in order; `on_lost` the reason, once.
 
@@ -158,6 +186,7 @@ class Connection(asyncio.Protocol):
         self.peer = "somebody"  # for people, once it is known
         self.is_admitted = True  # until somebody asks for more
         self.nonce = b""  # of a challenge
+        self.position: Callable[[], int] = _nowhere  # of a sequencer: records below it are durable
 
     # --- what callers use -----------------------------------------------------------------------
 
@@ -170,6 +199,13 @@ class Connection(asyncio.Protocol):
     def process(self) -> admission.PeerProcess | None:
         """Whose process the peer is; None when that is not known."""
         return None if self._transport is None else admission.peer_process(self._transport)
+
+    def shown(self, role: str) -> str:
+        """Who the peer is by its certificate; tls.TlsError when that is not for `role`."""
+        if self._transport is None:
+            raise tls.TlsError("the peer has gone")
+        tls.check_role(self._transport, role)
+        return f"{tls.subject(self._transport)} at {self._transport.get_extra_info('peername')[0]}"
 
     @property
     def paused(self) -> bool:
@@ -211,11 +247,12 @@ class Connection(asyncio.Protocol):
 
     def send_acks(self, items: Sequence[tuple[int, bool, bytes]]) -> bool:
         """Sends acks in as many frames as their size needs."""
-        return all(self.send(Acks(part)) for part in split_items(list(items), 2))
+        seq = self.position()
+        return all(self.send(Acks(part, seq)) for part in split_items(list(items), 2))
 
     def send_answer(self, rid: int, ok: bool, body: bytes) -> bool:
         """Sends the answer to query `rid`."""
-        return self.send(Answer(rid, ok, body))
+        return self.send(Answer(rid, ok, body, self.position()))
 
     def close(self) -> None:
         """Sends what is queued, then closes."""
@@ -290,7 +327,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
-            self._reason = str(exc) or type(exc).__name__
+            self._reason = tls.why(exc)
         self._out.clear()
         self._writable.set()
         self.closed.set()
@@ -321,13 +358,34 @@ def split_items(items: list[Any], body_index: int) -> list[list[Any]]:
     return runs
 
 
-def parse_address(address: str) -> str | tuple[str, int]:
-    """A path of a Unix socket, or (host, port) of `127.0.0.1:7000`. ValueError for a host beyond this machine."""
+TLS_SCHEME: Final = "tls://"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsAddress:
+    """Where TLS is spoken."""
+
+    host: str
+    port: int
+
+
+def parse_address(address: str) -> str | tuple[str, int] | TlsAddress:
+    """A path of a Unix socket, (host, port) of `127.0.0.1:7000`, or the place of `tls://HOST:PORT`.
+
+    Raises ValueError for a host beyond this machine without TLS.
+    """
+    if address.startswith(TLS_SCHEME):
+        host, _, port = address.removeprefix(TLS_SCHEME).rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+            raise ValueError(f"{address}: must be tls://HOST:PORT with a port from 0 to 65535")
+        return TlsAddress(host.strip("[]"), int(port))
     if "/" in address or ":" not in address:
         return address
     host, _, port = address.rpartition(":")
     if host not in ("127.0.0.1", "localhost", "[::1]"):
-        raise ValueError(f"{address}: the sequencer talks to gateways on this machine only")
+        raise ValueError(
+            f"{address}: beyond this machine sequencer and gateways speak TLS only (tls://HOST:PORT)"
+        )
     return host.strip("[]"), int(port)
 
 
@@ -336,13 +394,17 @@ async def connect(
     on_message: Callable[[Connection, Message], None],
     on_lost: Callable[[Connection, str], None] | None = None,
     users: frozenset[int] | None = None,
+    files: Tls | None = None,
 ) -> Connection:
     """Connects to the sequencer at `address` (see `parse_address`); OSError when nobody listens, or not the sequencer.
 
-    `users`: whose process it may be (admission.trusted_users). Raises ValueError without a secret for 127.0.0.1.
+    `users`: whose process it may be (admission.trusted_users); `files`: for TLS. Raises ValueError without a secret for
+    127.0.0.1, or without files for TLS.
     """
     loop = asyncio.get_running_loop()
     where = parse_address(address)
+    if isinstance(where, TlsAddress):
+        return await _connect_tls(where, on_message, on_lost, files)
     if isinstance(where, str):
         _, connection = await loop.create_unix_connection(lambda: Connection(on_message, on_lost), where)
         process = connection.process
@@ -368,6 +430,30 @@ async def connect(
             await shaking.done
     except BaseException:
         connection.abort("the sequencer did not show who it is")
+        raise
+    return connection
+
+
+async def _connect_tls(
+    where: TlsAddress,
+    on_message: Callable[[Connection, Message], None],
+    on_lost: Callable[[Connection, str], None] | None,
+    files: Tls | None,
+) -> Connection:
+    if files is None:
+        raise ValueError(f"tls://{where.host}:{where.port} needs --tls-ca, --tls-cert and --tls-key")
+    try:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            *(lambda: Connection(on_message, on_lost), where.host, where.port),
+            ssl=files.client(),
+            ssl_handshake_timeout=tls.HANDSHAKE_S,
+        )
+    except (OSError, TimeoutError) as error:
+        raise ConnectionError(tls.why(error)) from error
+    try:
+        connection.shown(tls.SEQUENCER)
+    except tls.TlsError as error:
+        connection.abort(str(error))
         raise
     return connection
 

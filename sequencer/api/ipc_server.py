@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from sequencer.api import admission, ipc
+from sequencer.api import admission, ipc, tls
 from sequencer.api.ipc import (
     Challenge,
     Connection,
     Events,
     Gap,
+    Health,
     Hear,
     Message,
     Ping,
@@ -24,10 +25,12 @@ from sequencer.api.ipc import (
     Proof,
     Query,
     Submit,
+    TlsAddress,
     encode_frame,
     parse_address,
     split_items,
 )
+from sequencer.api.tls import Tls
 from sequencer.errors import Code, error_body
 
 logger = logging.getLogger(__name__)
@@ -36,9 +39,10 @@ logger = logging.getLogger(__name__)
 class IpcServer:
     """The sequencer's side. The callbacks must not block, and may answer at once or later, in any order.
 
-    `health` says whether orders are accepted now, and why not. `users`: whose processes are gateways.
-    An ack for a connection that has gone is dropped: what it acknowledges is durable already, and the client is
-    told by its gateway that the outcome is unknown.
+    `health` is what the node says of itself; `position`: records below it are durable, and its answers show them.
+    `users`: whose processes are gateways on a Unix socket; `files`: for TLS.
+    An ack for a connection that has gone is dropped: what it acknowledges is durable already, and a gateway sends the
+    record again, which is answered as the first time.
     """
 
     def __init__(
@@ -46,8 +50,10 @@ class IpcServer:
         on_submit: Callable[[Connection, list[tuple[int, bytes, bytes, str]]], None],
         on_query: Callable[[Connection, int, str, dict[str, Any]], None],
         on_lost: Callable[[Connection], None] | None = None,
-        health: Callable[[], tuple[bool, str]] = lambda: (True, ""),
+        health: Callable[[], Health] = lambda: Health(True),
         users: frozenset[int] | None = None,
+        files: Tls | None = None,
+        position: Callable[[], int] = lambda: 0,
     ) -> None:
         self._on_submit = on_submit
         self._users = users or admission.trusted_users()
@@ -56,35 +62,46 @@ class IpcServer:
         self._watching: asyncio.TimerHandle | None = None
         self._on_query = on_query
         self._on_lost = on_lost
-        self._server: asyncio.AbstractServer | None = None
-        self._path: str | None = None
+        self._files = files
+        self._position = position
+        self._servers: list[asyncio.AbstractServer | tls.Listener] = []
+        self._paths: list[str] = []
         self.connections: dict[Connection, None] = {}
         self._hearers: dict[str, int] = {}  # channel -> gateways
 
-    async def start(self, address: str) -> None:
-        """Listens at `address` (see `parse_address`). OSError if another process does, or could come in between;
-        ValueError without a secret for 127.0.0.1.
+    async def start(self, *addresses: str) -> None:
+        """Listens at each of `addresses` (see `parse_address`). OSError if another process does, or could come in
+        between; ValueError without a secret for 127.0.0.1, or without files for TLS.
         """
+        for address in addresses:
+            self._servers.append(await self._listen(address))
+        self._watch()
+
+    async def _listen(self, address: str) -> asyncio.AbstractServer | tls.Listener:
         loop = asyncio.get_running_loop()
         where = parse_address(address)
-        if isinstance(where, str):
-            admission.check_folder(where)
-            _remove_stale(where)
-            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            # Whoever may write to this socket vouches for signers. With users of their own for gateways, the kernel's
-            # word for each connection decides alone.
-            has_others = bool(self._users - admission.trusted_users())
-            old_mask = os.umask(0o111 if has_others else 0o177)
-            try:
-                listener.bind(where)
-            finally:
-                os.umask(old_mask)
-            self._server = await loop.create_unix_server(self._make, sock=listener, backlog=64)
-            self._path = where
-        else:
+        if isinstance(where, TlsAddress):
+            if self._files is None:
+                raise ValueError(f"{address} needs --tls-ca, --tls-cert and --tls-key")
+            listener = tls.Listener(self._files, self._make_over_tls)
+            await listener.start(where.host, where.port)
+            return listener
+        if not isinstance(where, str):
             self._secret = admission.link_secret()
-            self._server = await loop.create_server(self._make, *where)
-        self._watch()
+            return await loop.create_server(self._make, *where)
+        admission.check_folder(where)
+        _remove_stale(where)
+        unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Whoever may write to this socket vouches for signers. With users of their own for gateways, the kernel's
+        # word for each connection decides alone.
+        has_others = bool(self._users - admission.trusted_users())
+        old_mask = os.umask(0o111 if has_others else 0o177)
+        try:
+            unix.bind(where)
+        finally:
+            os.umask(old_mask)
+        self._paths.append(where)
+        return await loop.create_unix_server(self._make, sock=unix, backlog=64)
 
     def _watch(self) -> None:
         """Gives up gateways that have begun to ping and fallen silent; tells of gaps."""
@@ -140,17 +157,35 @@ class IpcServer:
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        self._servers = []
         for connection in list(self.connections):
             connection.close()
-        if self._path is not None:
+        for path in self._paths:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path)
-            self._path = None
+                os.unlink(path)
+        self._paths = []
 
     def _make(self) -> Connection:
-        return Connection(self._unknown, self._lost, self._made)
+        connection = Connection(self._unknown, self._lost, self._made)
+        connection.position = self._position
+        return connection
+
+    def _make_over_tls(self) -> Connection:
+        connection = Connection(self._unknown, self._lost, self._made_over_tls)
+        connection.position = self._position
+        return connection
+
+    def _made_over_tls(self, connection: Connection) -> None:
+        """The handshake has verified the certificate; its role decides."""
+        connection.is_admitted = False
+        try:
+            who = connection.shown(tls.GATEWAY)
+        except tls.TlsError as error:
+            connection.abort(f"no gateway of this sequencer: {error}")
+        else:
+            self._admit(connection, who)
 
     def _made(self, connection: Connection) -> None:
         process = connection.process
@@ -212,8 +247,7 @@ class IpcServer:
             self._hear(connection, message)
         elif isinstance(message, Ping):
             connection.has_pinged = True
-            accepts, reason = self._health()
-            connection.send(Pong(msgspec.json.encode({"accepts_orders": accepts, "reason": reason})))
+            connection.send(Pong(msgspec.json.encode(self._health())))
         else:
             connection.abort(f"a gateway sent {type(message).__name__}")
 

@@ -21,6 +21,7 @@ _COMMANDS = {
     "sequencer": "sequencer.cli.sequencers:sequencer",
     "feed": "sequencer.cli.feed:feed",
     "gateway": "sequencer.api.gateway:main",
+    "cluster": "sequencer.cli.cluster:cluster",
     "status": "sequencer.cli.market:status",
     "instruments": "sequencer.cli.market:instruments",
     "chain": "sequencer.cli.option_chain:chain",

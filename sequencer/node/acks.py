@@ -60,7 +60,7 @@ class Acks:
         self._gate = gate
         self._roll_backs = roll_backs
         self._repeats: dict[bytes, list[Reply]] = {}  # of records whose tick is not durable yet
-        self._durable_seq = driver.engine.state.globals.seq
+        self.durable_seq = driver.engine.state.globals.seq  # records below it are durable
 
     def take(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
         """Queues a gateway's records, (rid, raw, signer, label) each, or refuses them at once."""
@@ -78,7 +78,7 @@ class Acks:
                 refused.append((rid, False, body))
                 continue
             if (again := self._outcomes.answer(raw)) is not None:
-                if again[0] < self._durable_seq:
+                if again[0] < self.durable_seq:
                     answered.append((rid, True, again[1]))
                 else:
                     self._repeats.setdefault(raw, []).append(Reply(connection, rid))
@@ -142,7 +142,7 @@ class Acks:
                     rid, ok, body = output.replies[connection][place]
                     output.replies[connection][place] = rid, ok, with_receipt(body, receipt)
         if tick.entry is not None:
-            self._durable_seq = tick.entry.first_seq + tick.entry.records
+            self.durable_seq = tick.entry.first_seq + tick.entry.records
         for connection, items in output.replies.items():
             connection.send_acks(items)
         for raw in [raw for raw in self._repeats if self._is_durable(raw)]:
@@ -158,11 +158,11 @@ class Acks:
 
     def _is_durable(self, raw: bytes) -> bool:
         again = self._outcomes.answer(raw)
-        return again is None or again[0] < self._durable_seq
+        return again is None or again[0] < self.durable_seq
 
     def resume(self, seq: int) -> None:
         """The state was taken back to the log, or the log was rewritten: it goes on with record `seq`."""
-        self._durable_seq = seq
+        self.durable_seq = seq
         repeats, self._repeats = self._repeats, {}
         body = errors.error_body(errors.Code.NOT_READY, "Not accepted: the log did not take it; send again.")
         for replies in repeats.values():

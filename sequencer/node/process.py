@@ -10,6 +10,8 @@ lacks. Exit status 1 means that it stopped by itself, with the reason; the same 
 `--standby` makes it follow while another member of the set leads (standby.py), lead when its turn has come, and follow
 again when another has taken over. Without it, a sequencer that does not lead ends. `--hand-over` posts the remaining
 batches, lets the next member lead, and ends.
+
+Long because a third of it declares the command's options.
 """
 
 import asyncio
@@ -25,6 +27,7 @@ import uvloop
 
 from sequencer import _compiled
 from sequencer.api import admission
+from sequencer.api.tls import tls_of
 from sequencer.clock import Clock, L1Clock, ManualClock
 from sequencer.config import with_config
 from sequencer.engine.engine import ReplayError
@@ -64,7 +67,17 @@ from sequencer.rollup.l1_link import Children
 from sequencer.rollup.l1_messages import L1Config
 from sequencer.rollup.l1_worker import Deposed, deposed
 from sequencer.sdk.trader import load_key
-from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, KEY_SOURCE, PAUSE_S, SOCKET, URL, Number
+from sequencer.wire.option_types import (
+    COUNT,
+    COUNT_OR_NONE,
+    FILE,
+    KEY_SOURCE,
+    PAUSE_S,
+    SOCKET,
+    TLS_SCHEME,
+    URL,
+    Number,
+)
 
 HAND_OVER_TIMEOUT_S = 600.0
 
@@ -78,7 +91,7 @@ class NodeConfig:
     """Settings of a node, secrets included. `standby`: follows while another leads."""
 
     service: ServiceConfig
-    socket: str
+    sockets: tuple[str, ...]
     clock: Clock
     signer: Signer
     sources: list[FeedSource]
@@ -133,9 +146,9 @@ async def _stand_by(config: NodeConfig, stop: asyncio.Event) -> bool:
         of.folder, of.params, of.deployment, of.l1.confirmations, of.l1.caps, history_days=of.history_days
     )
     of.children.prepare()  # to lead without delay
-    service = StandbyService(waiting, of.l1_url, config.signer, of.l1.poll_s, of.gateway_users)
-    click.echo(json.dumps({"standby": config.signer.address, "socket": config.socket}))
-    return await service.run(config.socket, stop)
+    service = StandbyService(waiting, of.l1_url, config.signer, of.l1.poll_s, of.gateway_users, of.tls)
+    click.echo(json.dumps({"standby": config.signer.address, "socket": ", ".join(config.sockets)}))
+    return await service.run(config.sockets, stop)
 
 
 async def _lead(config: NodeConfig, stop: asyncio.Event) -> None:
@@ -145,11 +158,11 @@ async def _lead(config: NodeConfig, stop: asyncio.Event) -> None:
         config.service, config.clock, config.signer, config.sources, config.feed_keys, config.wanted
     )
     service.epoch = epoch or service.epoch
-    await service.start(config.socket)
+    await service.start(*config.sockets)
     click.echo(
         json.dumps(
             {
-                "socket": config.socket,
+                "socket": ", ".join(config.sockets),
                 "seq": service.state.globals.seq,
                 "log_end": service.log.end,
                 "replayed": service.replayed,
@@ -226,7 +239,7 @@ async def _hand_over(config: NodeConfig, stop: asyncio.Event) -> None:
     service.take_no_more()
     service.pace.make_batches()
     last = service.batcher.cursor.batch_id - 1
-    await service.start(config.socket, run=False)
+    await service.start(*config.sockets, run=False)
     try:
         while service.pace.last_posted < last and not stop.is_set() and service.failure is None:
             with contextlib.suppress(TimeoutError):
@@ -268,11 +281,16 @@ def _send_hand_over(config: NodeConfig) -> str | None:
 @click.option("--l1", "l1_url", type=URL, required=True, help="JSON-RPC URL of the chain")
 @click.option(
     "--socket",
-    "socket_path",
+    "sockets",
     type=SOCKET,
     required=True,
-    help=f"socket for gateways: a path, or 127.0.0.1:PORT (with {admission.LINK_SECRET})",
+    multiple=True,
+    help=f"socket for gateways: a path, 127.0.0.1:PORT (with {admission.LINK_SECRET}), or tls://HOST:PORT (with "
+    "--tls-ca, --tls-cert, --tls-key); may be repeated",
 )
+@click.option("--tls-ca", type=FILE, help="PEM file: authority that signs the certificates of gateways")
+@click.option("--tls-cert", type=FILE, help="PEM file: this node's certificate")
+@click.option("--tls-key", type=FILE, help="PEM file: its key, mode 0600")
 @click.option(
     "--gateway-user",
     "gateway_users",
@@ -402,7 +420,10 @@ def main(
     folder: Path,
     deployment: Path,
     l1_url: str,
-    socket_path: str,
+    sockets: tuple[str, ...],
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     gateway_users: tuple[str, ...],
     devnet: bool,
     keystore: Path | None,
@@ -460,6 +481,7 @@ def main(
                 history_days=history_days,
                 archive_after_s=archive_after_s,
                 gateway_users=admission.trusted_users(gateway_users),
+                tls=tls_of(tls_ca, tls_cert, tls_key, any(one.startswith(TLS_SCHEME) for one in sockets)),
                 receipt_key=None if receipt_source is None else load_key(receipt_source),
                 children=children,
             )
@@ -469,7 +491,7 @@ def main(
             config = NodeConfig(
                 *(
                     service,
-                    socket_path,
+                    sockets,
                     clock,
                     signer,
                     sources,

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from sequencer import refusals
+from sequencer.api.ipc import Health
 from sequencer.api.ipc_server import IpcServer
 from sequencer.clock import Clock, SystemClock
 from sequencer.engine.engine import Engine, ReplayError, Submission, Tick
@@ -165,7 +166,12 @@ class Service:
             *(self.withdrawals, self.outcomes, self.pace),
         )
         self.ipc = IpcServer(
-            self.acks.take, self.answers.ask, health=self.gate.health, users=config.gateway_users
+            self.acks.take,
+            self.answers.ask,
+            health=self._health,
+            users=config.gateway_users,
+            files=config.tls,
+            position=lambda: self.acks.durable_seq,
         )
         self._scrub = Scrub(config.folder)
         self._archiver: Archiver | None = None
@@ -234,15 +240,15 @@ class Service:
 
     # --- life -------------------------------------------------------------------------------------
 
-    async def start(self, socket_path: str, run: bool = True) -> None:
-        """Listens for gateways at `socket_path`; ticks by itself if `run`."""
+    async def start(self, *sockets: str, run: bool = True) -> None:
+        """Listens for gateways at each of `sockets` (ipc.parse_address); ticks by itself if `run`."""
         # What was recovered stays; the collector need not look at it again, nor after every few hundred records.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 10, 100)  # where no ticks are; see `_on_tick`
         # The log's thread comes back from the disk while a tick is applied; acknowledgements wait for it.
         sys.setswitchinterval(SWITCH_S)
-        await self.ipc.start(socket_path)
+        await self.ipc.start(*sockets)
         if self.worker is not None:
             self.worker.start()
         self._scrub.start()
@@ -252,6 +258,15 @@ class Service:
             task = asyncio.create_task(self.driver.run())
             task.add_done_callback(self._on_driver_end)
             self.tasks.append(task)
+
+    def _health(self) -> Health:
+        """What gateways hear of it."""
+        accepts, reason = self.gate.health()
+        leads = not self.gate.deposed and not self.gate.is_stopping
+        role = "leader" if leads else "deposed" if self.gate.deposed else "stopping"
+        return Health(
+            accepts, reason, leads, role, seq=self.acks.durable_seq, behind_s=0.0 if leads else None
+        )
 
     def take_no_more(self) -> None:
         """Refuses every order from now on; what is stored still goes to L1."""

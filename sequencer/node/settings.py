@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sequencer.api.tls import Tls
 from sequencer.history import history as histories
 from sequencer.keeper.keeper import KeeperConfig
 from sequencer.l1.deploy import Deployment
@@ -21,6 +22,7 @@ class ServiceConfig:
     `batch_payload_bytes`: where a batch is full; None: as `Batcher` finds right for the deployment.
     `idle_interval_s`: between batches while the log holds nothing but prices and marks; `takeover_s` may ask for more.
     `gateway_users`: whose processes are gateways (api/admission.py); None: this user's and root's.
+    `tls`: certificate, key and authority for gateways on other machines (api/tls.py).
     `history_days`: how long ended orders, trades and cash are kept in the history; 0: for ever.
     `archive_after_s`: how long after its challenge window a batch's records stay in the log's own file; 0: for ever.
     `snapshot_ticks`: between two snapshots, or fewer with many records in them (`pace.SNAPSHOT_RECORDS`).
@@ -48,6 +50,7 @@ class ServiceConfig:
     verifying_contract: bytes = bytes(20)
     chain_id: int = 0
     gateway_users: frozenset[int] | None = None
+    tls: Tls | None = None
     receipt_key: bytes | None = field(default=None, repr=False)
     children: Children = field(default_factory=Children)
 

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
 from sequencer import errors
-from sequencer.api.ipc import Connection
+from sequencer.api.ipc import Connection, Health
 from sequencer.api.ipc_server import IpcServer
+from sequencer.api.tls import Tls
 from sequencer.engine.views import QueryError, Views
 from sequencer.history.queries import HistoryQueries
 from sequencer.l1.heads import Heads
@@ -34,6 +36,7 @@ class StandbyService:
         signer: Signer,
         poll_s: float,
         gateway_users: frozenset[int] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._rpc = Rpc(l1_url, timeout_s=L1_TIMEOUT_S)
         self._heads = Heads(l1_url)
@@ -43,16 +46,24 @@ class StandbyService:
         self.views = Views(self.standby.state, self._status, self.standby.history.ledger)
         self._history_queries = HistoryQueries(self.standby.history, self.standby.state.domain)
         self._deployment = config.deployment
-        self._ipc = IpcServer(self._on_submit, self._on_query, health=self._health, users=gateway_users)
+        self._ipc = IpcServer(
+            self._on_submit,
+            self._on_query,
+            health=self._health,
+            users=gateway_users,
+            files=tls,
+            position=lambda: self._seq,
+        )
+        self._seq = self.standby.state.globals.seq  # at the end of the last step
         self._asked: list[tuple[Connection, int, str, dict[str, Any]]] = []
         self._is_busy = False
 
-    async def run(self, socket_path: str, stop: asyncio.Event) -> bool:
+    async def run(self, sockets: Sequence[str], stop: asyncio.Event) -> bool:
         """Runs until this sequencer leads (True), or `stop` is set.
 
         Raises LogLost, ReplayError, OSError of the socket.
         """
-        await self._ipc.start(socket_path)
+        await self._ipc.start(*sockets)
         self._heads.start()
         ended = asyncio.create_task(self._end_with(stop))
         try:
@@ -63,6 +74,7 @@ class StandbyService:
                 self._is_busy = False
                 self.views.adopt(self.standby.state, self.standby.history.ledger)
                 self.views.is_whole = self.standby.history.is_whole
+                self._seq = self.standby.state.globals.seq
                 self._answer_all()
                 if leads:
                     return True
@@ -83,9 +95,11 @@ class StandbyService:
         await stop.wait()
         self._over.set()
 
-    def _health(self) -> tuple[bool, str]:
+    def _health(self) -> Health:
+        """It has what is on L1, and does not know how far the leader is beyond that."""
         now = self.standby.standing
-        return False, f"this is a standby; {now.leader if now else 'another sequencer'} leads"
+        reason = f"this is a standby; {now.leader if now else 'another sequencer'} leads"
+        return Health(False, reason, leads=False, role="standby", seq=self._seq, behind_s=None)
 
     def _on_submit(self, connection: Connection, items: list[tuple[int, bytes, bytes, str]]) -> None:
         now = self.standby.standing

@@ -1,7 +1,9 @@
 """Types of command-line options and arguments: each refuses a wrong value with its limit and the value given."""
 
 import math
+import string
 import urllib.parse
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -10,6 +12,8 @@ ADDRESS_HEX_DIGITS: Final = 40
 CHAINS: Final = ("pyevm", "anvil", "hardhat")
 PORT_MAX: Final = 65_535
 _HOST_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_[]:")
+TLS_SCHEME: Final = "tls://"
+_NAME_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + ".-")
 LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -136,7 +140,7 @@ class Endpoints(click.ParamType):
 
 
 class SocketAddress(click.ParamType):
-    """Socket between sequencer and gateways: a path, or 127.0.0.1:PORT."""
+    """Socket between sequencer and gateways: a path, 127.0.0.1:PORT, or tls://HOST:PORT."""
 
     name = "socket"
     characters_max = 107  # of a Unix socket's path
@@ -145,13 +149,59 @@ class SocketAddress(click.ParamType):
         """`value` when it is one; else click's error."""
         text = str(value)
         is_good = text.isprintable()
-        if "/" not in text and ":" in text:
+        if text.startswith(TLS_SCHEME):
+            host, _, port = text.removeprefix(TLS_SCHEME).rpartition(":")
+            is_good = bool(host) and text.isascii() and not set(host) & set("/ @?#") and is_port(port)
+        elif "/" not in text and ":" in text:
             host, _, port = text.rpartition(":")
             is_good = host in LOOPBACK and is_port(port)
         if not text or not is_good or len(text.encode()) > self.characters_max:
-            limit = f"a path of at most {self.characters_max} bytes, or 127.0.0.1:PORT of this machine"
+            limit = f"a path of at most {self.characters_max} bytes, 127.0.0.1:PORT of this machine, or tls://HOST:PORT"
             self.fail(f"must be {limit}, not {value!r}", param, ctx)
         return text
+
+
+class SocketAddresses(SocketAddress):
+    """One or several of them, separated by commas; the command gets a tuple."""
+
+    name = "socket,…"
+    count_max = 16
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """`value` when each is one; else click's error."""
+        if isinstance(value, tuple):
+            return value
+        found = tuple(super(SocketAddresses, self).convert(one, param, ctx) for one in str(value).split(","))
+        if len(found) > self.count_max:
+            self.fail(f"must be at most {self.count_max} addresses, not {len(found)}", param, ctx)
+        return found
+
+
+class Host(click.ParamType):
+    """A host's name or IP address, or the name of a process: what stands in a certificate."""
+
+    name = "host"
+    characters_max = 63
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        text = str(value)
+        if not is_host(text):
+            limit = f"a name of letters, digits, dots and dashes (at most {self.characters_max}), or an IP address"
+            self.fail(f"must be {limit}, not {value!r}", param, ctx)
+        return text
+
+
+def is_host(text: str) -> bool:
+    """Whether it is a host's name or an IP address."""
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        is_plain = text.isascii() and not set(text) - _NAME_CHARACTERS and len(text) <= Host.characters_max
+        return is_plain and text[:1].isalnum() and text[-1:].isalnum()
+    return "%" not in text
 
 
 class Label(click.ParamType):
@@ -198,6 +248,9 @@ IP: Final = IpAddress()
 HOST_PORT: Final = HostPort()
 ENDPOINTS: Final = Endpoints()
 SOCKET: Final = SocketAddress()
+HOST: Final = Host()
+SOCKETS: Final = SocketAddresses()
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
 LABEL: Final = Label()
 PAUSE_S: Final = Number(0.0, 86_400.0, is_open=True)
 RATE: Final = Number(0.0, 1e9)

@@ -39,9 +39,8 @@ async def listening(address: str, users: frozenset[int] | None = None) -> tuple[
     heard: list[Any] = []
     server = IpcServer(lambda _, items: heard.extend(items), lambda *_: None, users=users)
     await server.start(address)
-    assert server._server is not None
     if address.startswith("127."):
-        address = f"127.0.0.1:{server._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
+        address = f"127.0.0.1:{server._servers[0].sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
     return server, heard, address
 
 

@@ -22,7 +22,7 @@ from sequencer.cli import main
 from sequencer.cli.replay_market import Bars
 from sequencer.l1.chains import start
 from sequencer.l1.deploy import Deployment
-from sequencer.wire.option_types import Label, SocketAddress
+from sequencer.wire.option_types import Host, Label, SocketAddress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 from up_support import VARIABLES
@@ -82,6 +82,7 @@ GOOD = {  # of what a command must have
     "path": "new.toml",
     "file": "-",
     "source": "env:FAIRSTRIKE_KEY",
+    "--host": "10.0.0.1",
     "--index": ".",
     "--folder": ".",
     "--deployment": "none.json",
@@ -115,7 +116,7 @@ def commands(
 ALL = dict(commands())
 
 
-FREE = (click.Path, click.File, Bars, SocketAddress, Label)  # which much of the nonsense is
+FREE = (click.Path, click.File, Bars, SocketAddress, Host, Label)  # which much of the nonsense is
 
 
 def name_of(parameter: click.Parameter) -> str:
@@ -233,7 +234,7 @@ def test_every_parameter__given_nonsense__is_named_with_limit_and_value(words: s
         shown = value if value.isprintable() and value.isascii() else ""
         check_refused(result, "" if is_free else hint, shown[:40])
     assert is_free or refused >= len(NONSENSE) - 2, (refused, name)
-    assert not isinstance(parameter.type, SocketAddress | Label) or refused >= 3, (refused, name)
+    assert not isinstance(parameter.type, SocketAddress | Host | Label) or refused >= 3, (refused, name)
 
 
 @pytest.mark.parametrize(("words", "name"), sorted(TEXTS - {("chain", "rest")}))
