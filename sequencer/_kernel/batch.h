@@ -13,7 +13,6 @@
  */
 
 #define BATCH_MAX 512
-#define PAIRS_AT_ONCE 512
 #define KEY_BUCKETS (1 << (TABLE_STEP - 1)) /* of digits up to half of 2^8, of either sign */
 #define COEFFICIENT_SIZE 16
 #define HALF_BITS 64 /* of half a coefficient */
@@ -30,16 +29,30 @@ typedef struct {
 } term;
 
 typedef struct {
-    point *pool;
+    union {
+        struct {
+            field runs[PAIRS_AT_ONCE], gaps[PAIRS_AT_ONCE];
+        };
+#if defined(__x86_64__)
+        struct {
+            field8 runs8[PAIRS_AT_ONCE / LANES], gaps8[PAIRS_AT_ONCE / LANES];
+        };
+#endif
+    };
     pair pairs[PAIRS_AT_ONCE];
-    field run[PAIRS_AT_ONCE], gap[PAIRS_AT_ONCE];
+    point *pool;
     size_t count;
 } adder;
 
 static void adder_flush(adder *to)
 {
-    if (to->count)
-        add_pairs(to->pool, to->pairs, to->count, to->run, to->gap);
+#if defined(__x86_64__)
+    if (has_field_lanes && width_used >= LANES && to->count >= PAIRS_FOR_LANES)
+        add_pairs8(to->pool, to->pairs, to->count, to->runs8, to->gaps8);
+    else
+#endif
+        if (to->count)
+        add_pairs(to->pool, to->pairs, to->count, to->runs, to->gaps);
     to->count = 0;
 }
 
@@ -48,6 +61,10 @@ static inline void adder_push(adder *to, size_t sum, size_t other)
 {
     if (is_infinity(&to->pool[other]))
         return;
+    if (is_infinity(&to->pool[sum])) {
+        to->pool[sum] = to->pool[other];
+        return;
+    }
     to->pairs[to->count++] = (pair){(uint32_t)sum, (uint32_t)other};
     if (to->count == PAIRS_AT_ONCE)
         adder_flush(to);
@@ -112,7 +129,7 @@ static int is_sum_zero(const point *halves, const int64_t *coefficients, size_t 
     int16_t *digits = malloc(entries * sizeof *digits);
     uint32_t *offsets = malloc(buckets * sizeof *offsets), *sizes = calloc(buckets, sizeof *sizes);
     point *pool = malloc((entries + arrays) * sizeof *pool);
-    adder *sums = malloc(sizeof *sums);
+    adder *sums = aligned_alloc(64, (sizeof *sums + 63) / 64 * 64); /* as vectors want it */
     if (!digits || !offsets || !sizes || !pool || !sums)
         goto end;
     int16_t *digit = digits;
@@ -218,14 +235,10 @@ static void scalar_from_signed(scalar *out, int64_t value)
 }
 
 typedef struct {
-    const uint8_t *signature, *table;
-    uint8_t digest[32];
-} signed_by; /* a record that a key is said to have signed */
-
-typedef struct {
     point halves[2 * BATCH_MAX];
     int64_t coefficients[2 * BATCH_MAX];
     scalar r[BATCH_MAX], s[BATCH_MAX], run[BATCH_MAX];
+    uint8_t parities[BATCH_MAX];
     uint16_t places[BATCH_MAX], slots[4 * BATCH_MAX]; /* slots: of a hash table, the term's number + 1 */
     term terms[BATCH_MAX + 1];
 } workspace;
@@ -242,33 +255,63 @@ static size_t term_of(workspace *at, size_t *count, const uint8_t *table)
     return (*count)++;
 }
 
-/* r and s of a signature, and R; 0: no key can have made it, as in key_of */
-static int read_signature(const uint8_t signature[SIGNATURE_SIZE], scalar *r, scalar *s, point *out)
+/* r and s of a signature, and the parity of R's y; 0: no key can have made it, as in key_of */
+static int read_signature(const uint8_t signature[SIGNATURE_SIZE], scalar *r, scalar *s, uint8_t *parity)
 {
     scalar half;
     words_from_bytes(half.w, HALF_ORDER);
     words_from_bytes(r->w, signature);
     words_from_bytes(s->w, signature + 32);
-    int parity = (int)(s->w[3] >> 63);
+    *parity = (uint8_t)(s->w[3] >> 63);
     s->w[3] &= UINT64_MAX >> 1;
-    return !scalar_is_zero(r) && words_below(r->w, ORDER.w) && !scalar_is_zero(s) && !words_below(half.w, s->w) &&
-           lift(out, r->w, parity);
+    return !scalar_is_zero(r) && words_below(r->w, ORDER.w) && !scalar_is_zero(s) && !words_below(half.w, s->w);
 }
 
-/* What is known of each; 0: no memory. `coefficients` are two random int64 each. */
-static int verify_batch(const signed_by *claims, size_t claim_count, const uint8_t *coefficients, uint8_t *known)
+/* Reads the signatures that a key can have made into r, s and halves; returns how many. */
+static size_t read_signatures(workspace *at, const records *of)
+{
+    size_t some = 0, count = 0;
+    for (size_t i = 0; i < of->count; i++)
+        if (read_signature(signature_of(&of->all[i]), &at->r[some], &at->s[some], &at->parities[some])) {
+            field_from_words(&at->halves[some].x, at->r[some].w); /* r is below n, and so below p */
+            at->places[some++] = (uint16_t)i;
+        }
+    for (size_t i = 0; i < some;) {
+        size_t together = some - i < 8 ? some - i : 8;
+        unsigned there = 0;
+#if defined(__x86_64__)
+        if (has_field_lanes && width_used >= LANES && together > 2)
+            there = lift8(&at->halves[i], together);
+        else
+#endif
+            for (size_t k = 0; k < together; k++)
+                there |= (unsigned)lift(&at->halves[i + k]) << k;
+        for (; together; together--, there >>= 1, i++) {
+            if (!(there & 1))
+                continue;
+            point *r = &at->halves[count];
+            *r = at->halves[i];
+            field_normalize(&r->y);
+            if ((r->y.n[0] & 1) != at->parities[i])
+                point_negate(r);
+            at->r[count] = at->r[i];
+            at->s[count] = at->s[i];
+            at->places[count++] = at->places[i];
+        }
+    }
+    return count;
+}
+
+/* What is known of each under the key of its table; 0: no memory. `coefficients` are two random int64 each. */
+static int verify_batch(const records *of, const uint8_t *const *tables, const uint8_t *coefficients, uint8_t *known)
 {
     workspace *at = malloc(sizeof *at);
     if (!at)
         return 0;
-    size_t count = 0, term_count = 1;
+    size_t count = read_signatures(at, of), term_count = 1;
     memset(at->slots, 0, sizeof at->slots);
     at->terms[0] = (term){generator_table, {{0}}};
-    for (size_t i = 0; i < claim_count; i++) {
-        known[i] = IMPOSSIBLE;
-        if (read_signature(claims[i].signature, &at->r[count], &at->s[count], &at->halves[count]))
-            at->places[count++] = (uint16_t)i;
-    }
+    memset(known, IMPOSSIBLE, of->count);
     if (!count) {
         free(at);
         return 1;
@@ -281,23 +324,23 @@ static int verify_batch(const signed_by *claims, size_t claim_count, const uint8
     }
     scalar_inverse(&inverse, &product);
     for (size_t i = count; i-- > 0;) {
-        const signed_by *claim = &claims[at->places[i]];
+        size_t place = at->places[i];
         int64_t *u = &at->coefficients[i], *v = &at->coefficients[count + i];
         scalar by_s, a, t, z;
         scalar_mul(&by_s, &inverse, &at->run[i]);
         scalar_mul(&inverse, &inverse, &at->s[i]);
-        memcpy(u, coefficients + COEFFICIENT_SIZE * at->places[i], 8);
-        memcpy(v, coefficients + COEFFICIENT_SIZE * at->places[i] + 8, 8);
+        memcpy(u, coefficients + COEFFICIENT_SIZE * place, 8);
+        memcpy(v, coefficients + COEFFICIENT_SIZE * place + 8, 8);
         scalar_from_signed(&a, *u);
         scalar_from_signed(&t, *v);
         scalar_mul(&t, &t, &LAMBDA);
         scalar_add(&a, &a, &t);
         scalar_mul(&a, &a, &by_s);
-        scalar_from_bytes(&z, claim->digest);
+        scalar_from_bytes(&z, of->all[place].digest);
         scalar_mul(&t, &a, &z);
         scalar_add(&at->terms[0].times, &at->terms[0].times, &t);
         scalar_mul(&t, &a, &at->r[i]);
-        scalar *times = &at->terms[term_of(at, &term_count, claim->table)].times;
+        scalar *times = &at->terms[term_of(at, &term_count, tables[place])].times;
         scalar_add(times, times, &t);
         point *image = &at->halves[count + i];
         field_mul(&image->x, &at->halves[i].x, &BETA);
@@ -352,59 +395,44 @@ static PyObject *module_key_table(PyObject *module, PyObject *key)
 static PyObject *module_verify(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
-    PyObject *raws = NULL, *plans = NULL, *tables = NULL, *out = NULL;
-    signed_by *claims = NULL;
-    int is_whole = 1, is_done = 1;
+    PyObject *tables = NULL, *out = NULL;
+    const uint8_t *table_of[BATCH_MAX];
+    records from;
     if (count != 5 || !PyBytes_Check(args[0]) || PyBytes_GET_SIZE(args[0]) != 32 || !PyBytes_Check(args[4])) {
         PyErr_SetString(PyExc_TypeError,
                         "a domain of 32 bytes, records, their plans, tables of their keys and coefficients are wanted");
         return NULL;
     }
-    /* tuples of our own, as in recovered */
-    if (!(raws = PySequence_Tuple(args[1])) || !(plans = PySequence_Tuple(args[2])) ||
-        !(tables = PySequence_Tuple(args[3])))
+    if (!records_of(&from, args[1], args[2]) || !(tables = PySequence_Tuple(args[3])))
         goto end;
-    Py_ssize_t size = PyTuple_GET_SIZE(raws);
-    if (PyTuple_GET_SIZE(plans) != size || PyTuple_GET_SIZE(tables) != size ||
-        PyBytes_GET_SIZE(args[4]) != COEFFICIENT_SIZE * size) {
-        PyErr_Format(PyExc_ValueError, "as many plans and tables as records are wanted, and %d bytes of coefficients each",
+    if (from.count > BATCH_MAX) {
+        PyErr_Format(PyExc_ValueError, "a batch has at most %d records, not %zu", BATCH_MAX, from.count);
+        goto end;
+    }
+    if ((size_t)PyTuple_GET_SIZE(tables) != from.count ||
+        (size_t)PyBytes_GET_SIZE(args[4]) != COEFFICIENT_SIZE * from.count) {
+        PyErr_Format(PyExc_ValueError, "as many tables as records are wanted, and %d bytes of coefficients each",
                      COEFFICIENT_SIZE);
         goto end;
     }
-    if (size > BATCH_MAX) {
-        PyErr_Format(PyExc_ValueError, "a batch has at most %d records, not %zd", BATCH_MAX, size);
-        goto end;
-    }
-    for (Py_ssize_t i = 0; i < size; i++) {
-        PyObject *table = PyTuple_GET_ITEM(tables, i);
-        if (!PyBytes_Check(PyTuple_GET_ITEM(raws, i)) || !PyBytes_Check(PyTuple_GET_ITEM(plans, i)) ||
-            PyBytes_GET_SIZE(PyTuple_GET_ITEM(raws, i)) <= SIGNATURE_SIZE || !PyBytes_Check(table) ||
-            PyBytes_GET_SIZE(table) != TABLE_SIZE) {
-            PyErr_SetString(PyExc_TypeError, "records with a signature, plans, and tables by key_table are wanted");
+    for (size_t i = 0; i < from.count; i++) {
+        PyObject *table = PyTuple_GET_ITEM(tables, (Py_ssize_t)i);
+        if (!PyBytes_Check(table) || PyBytes_GET_SIZE(table) != TABLE_SIZE) {
+            PyErr_SetString(PyExc_TypeError, "tables by key_table are wanted");
             goto end;
         }
+        table_of[i] = (const uint8_t *)PyBytes_AS_STRING(table);
     }
-    if (!(out = PyBytes_FromStringAndSize(NULL, size)) ||
-        !(claims = PyMem_Malloc(size ? (size_t)size * sizeof *claims : 1))) {
-        Py_CLEAR(out);
-        PyErr_NoMemory();
+    if (!(out = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)from.count)))
         goto end;
-    }
     const uint8_t *domain = (const uint8_t *)PyBytes_AS_STRING(args[0]);
     const uint8_t *coefficients = (const uint8_t *)PyBytes_AS_STRING(args[4]);
     uint8_t *known = (uint8_t *)PyBytes_AS_STRING(out); /* nobody else has it yet */
+    int is_whole, is_done = 1;
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < size && is_whole; i++) {
-        PyObject *record = PyTuple_GET_ITEM(raws, i), *plan = PyTuple_GET_ITEM(plans, i);
-        const uint8_t *raw = (const uint8_t *)PyBytes_AS_STRING(record);
-        Py_ssize_t length = PyBytes_GET_SIZE(record);
-        claims[i].signature = raw + length - SIGNATURE_SIZE;
-        claims[i].table = (const uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(tables, i));
-        is_whole = digest_of(domain, raw, length, (const uint8_t *)PyBytes_AS_STRING(plan), PyBytes_GET_SIZE(plan),
-                             claims[i].digest);
-    }
+    is_whole = make_digests(&from, domain);
     if (is_whole)
-        is_done = verify_batch(claims, (size_t)size, coefficients, known);
+        is_done = verify_batch(&from, table_of, coefficients, known);
     Py_END_ALLOW_THREADS
     if (!is_whole)
         PyErr_SetString(PyExc_ValueError, "a plan has more fields than its record");
@@ -413,9 +441,7 @@ static PyObject *module_verify(PyObject *module, PyObject *const *args, Py_ssize
     if (!is_whole || !is_done)
         Py_CLEAR(out);
 end:
-    PyMem_Free(claims);
-    Py_XDECREF(raws);
-    Py_XDECREF(plans);
+    records_free(&from);
     Py_XDECREF(tables);
     return out;
 }

@@ -141,11 +141,78 @@ static void keccak256(const uint8_t *data, size_t length, uint8_t out[32])
     memcpy(out, state, 32);
 }
 
+typedef struct {
+    const uint8_t *data;
+    size_t length;
+    uint8_t *hash;
+} message;
+
+static void take(const uint64_t *state, int width, uint8_t *hash)
+{
+    for (int word = 0; word < 4; word++)
+        memcpy(hash + 8 * word, &state[word * width], 8);
+}
+
+static int width_for(uint32_t count, permutation *permute)
+{
+    int width = count == 1 || width_used == 1 ? 1 : count <= 4 || width_used == 4 ? 4 : 8;
+    *permute = width == 1 ? permute1 : width == 4 ? permute4 : permute8;
+    return width;
+}
+
+/* All of them, one a lane; whose lane is through gets the next. */
+static void hash_many(const message *messages, uint32_t count)
+{
+    uint64_t state[25 * WIDTH_MAX] __attribute__((aligned(64)));
+    permutation permute;
+    int width = width_for(count, &permute);
+    uint32_t next = 0;
+    const message *of_lane[WIDTH_MAX] = {NULL};
+    size_t done[WIDTH_MAX];
+    for (;;) {
+        int busy = 0;
+        for (int lane = 0; lane < width; lane++) {
+            if (!of_lane[lane]) {
+                if (next == count)
+                    continue;
+                of_lane[lane] = &messages[next++];
+                done[lane] = 0;
+                for (int word = 0; word < 25; word++)
+                    state[word * width + lane] = 0;
+            }
+            busy = 1;
+            const message *one = of_lane[lane];
+            uint64_t block[RATE / 8];
+            size_t left = one->length - done[lane];
+            if (left >= RATE) {
+                memcpy(block, one->data + done[lane], RATE);
+            } else {
+                memset(block, 0, RATE);
+                memcpy(block, one->data + done[lane], left);
+                ((uint8_t *)block)[left] = 0x01;
+                ((uint8_t *)block)[RATE - 1] |= 0x80;
+            }
+            done[lane] += RATE;
+            for (int word = 0; word < RATE / 8; word++)
+                state[word * width + lane] ^= block[word];
+        }
+        if (!busy)
+            return;
+        permute(state);
+        for (int lane = 0; lane < width; lane++)
+            if (of_lane[lane] && done[lane] > of_lane[lane]->length) {
+                take(state + lane, width, of_lane[lane]->hash);
+                of_lane[lane] = NULL;
+            }
+    }
+}
+
 #include "signers.h"
 #include "inverse.h"
 #include "field.h"
 #include "scalar.h"
 #include "points.h"
+#include "lanes.h"
 #include "batch.h"
 #include "sums.h"
 
@@ -525,12 +592,6 @@ static void load(const tree *t, const job *one, uint64_t *state, int width)
     state[16 * width] = 0x8000000000000000u;
 }
 
-static void take(const uint64_t *state, int width, uint8_t *hash)
-{
-    for (int word = 0; word < 4; word++)
-        memcpy(hash + 8 * word, &state[word * width], 8);
-}
-
 static void hash_together(const tree *t, job *const *jobs, int count, int width, permutation permute)
 {
     uint64_t state[25 * WIDTH_MAX] __attribute__((aligned(64)));
@@ -542,61 +603,17 @@ static void hash_together(const tree *t, job *const *jobs, int count, int width,
         take(state + i, width, jobs[i]->hash);
 }
 
-static int width_for(uint32_t count, permutation *permute)
-{
-    int width = count == 1 || width_used == 1 ? 1 : count <= 4 || width_used == 4 ? 4 : 8;
-    *permute = width == 1 ? permute1 : width == 4 ? permute4 : permute8;
-    return width;
-}
-
-/* All texts, one a lane; whose lane is through gets the next. */
+/* All texts. */
 static void hash_texts(tree *t)
 {
-    uint64_t state[25 * WIDTH_MAX] __attribute__((aligned(64)));
-    permutation permute;
-    int width = width_for(t->texts_used, &permute);
-    uint32_t next = 0, of_lane[WIDTH_MAX];
-    size_t done[WIDTH_MAX];
-    memset(of_lane, 0xFF, sizeof of_lane);
-    for (;;) {
-        int busy = 0;
-        for (int lane = 0; lane < width; lane++) {
-            if (of_lane[lane] == NIL) {
-                if (next == t->texts_used)
-                    continue;
-                of_lane[lane] = next++;
-                done[lane] = 0;
-                for (int word = 0; word < 25; word++)
-                    state[word * width + lane] = 0;
-            }
-            busy = 1;
-            const text *one = &t->texts[of_lane[lane]];
-            uint64_t block[RATE / 8];
-            size_t left = one->length - done[lane];
-            if (left >= RATE) {
-                memcpy(block, t->bytes + one->start + done[lane], RATE);
-            } else {
-                memset(block, 0, RATE);
-                memcpy(block, t->bytes + one->start + done[lane], left);
-                ((uint8_t *)block)[left] = 0x01;
-                ((uint8_t *)block)[RATE - 1] |= 0x80;
-            }
-            done[lane] += RATE;
-            for (int word = 0; word < RATE / 8; word++)
-                state[word * width + lane] ^= block[word];
+    message some[64];
+    for (uint32_t first = 0, count; first < t->texts_used; first += count) {
+        count = t->texts_used - first < 64 ? t->texts_used - first : 64;
+        for (uint32_t i = 0; i < count; i++) {
+            text *one = &t->texts[first + i];
+            some[i] = (message){t->bytes + one->start, one->length, one->hash};
         }
-        if (!busy)
-            return;
-        permute(state);
-        for (int lane = 0; lane < width; lane++) {
-            if (of_lane[lane] == NIL)
-                continue;
-            text *one = &t->texts[of_lane[lane]];
-            if (done[lane] > one->length) {
-                take(state + lane, width, one->hash);
-                of_lane[lane] = NIL;
-            }
-        }
+        hash_many(some, count);
     }
 }
 
@@ -1228,6 +1245,7 @@ static struct PyModuleDef module_definition = {
 PyMODINIT_FUNC PyInit_cmap_kernel(void)
 {
     choose_permutations();
+    choose_field();
     if (PyType_Ready(&Map_type) < 0)
         return NULL;
     if (!make_generator_table()) {

@@ -17,6 +17,7 @@ typedef struct {
     uint32_t to, other; /* in a pool of points: to := to + other */
 } pair;
 
+#define PAIRS_AT_ONCE 512 /* a multiple of eight */
 #define TABLE_STEP 8 /* bits */
 #define TABLE_POINTS 32
 #define POINT_SIZE 64 /* stored: x and y, words from the lowest */
@@ -44,23 +45,15 @@ static int is_on_curve(const point *a)
     return field_is_zero(&left);
 }
 
-/* the point with this x, below p, and this parity of y; 0: there is none */
-static int lift(point *out, const uint64_t x[4], int parity)
+/* y of one of the two points with this x; 0: there is none */
+static int lift(point *a)
 {
     field square;
-    field_from_words(&out->x, x);
-    field_sqr(&square, &out->x);
-    field_mul(&square, &square, &out->x);
+    field_sqr(&square, &a->x);
+    field_mul(&square, &square, &a->x);
     field_add(&square, &square, &SEVEN);
     field_carry(&square);
-    if (!field_sqrt(&out->y, &square))
-        return 0;
-    field_normalize(&out->y);
-    if ((int)(out->y.n[0] & 1) != parity) {
-        field_negate(&out->y, &out->y, 1);
-        field_carry(&out->y);
-    }
-    return 1;
+    return field_sqrt(&a->y, &square);
 }
 
 static void point_negate(point *a)
@@ -71,7 +64,7 @@ static void point_negate(point *a)
     field_carry(&a->y);
 }
 
-/* out := a / b + c for one pair: lambda is the slope */
+/* out := a + b, of which the chord has this slope */
 static inline void chord(point *out, const point *a, const point *b, const field *slope)
 {
     field x, y, t;
@@ -88,57 +81,53 @@ static inline void chord(point *out, const point *a, const point *b, const field
     out->y = y;
 }
 
-/* Sums pairs of a pool. No point is in two pairs. `run` and `gap` have room for as many. */
-static void add_pairs(point *pool, const pair *pairs, size_t count, field *run, field *gap)
+/* a := a + b, of the same x: b is a or its opposite */
+static void add_of_same_x(point *a, const point *b)
 {
-    /* gap: what the slope is divided by; run: the product of those before. A pair that needs no slope has none. */
-    field product = {{1}};
-    for (size_t i = 0; i < count; i++) {
-        const point *a = &pool[pairs[i].to], *b = &pool[pairs[i].other];
-        field *by = &gap[i];
-        if (is_infinity(a) || is_infinity(b)) {
-            memset(by, 0, sizeof *by);
-            continue;
-        }
-        field_subtract(by, &b->x, &a->x);
-        if (field_is_zero(by)) {
-            field t;
-            field_subtract(&t, &b->y, &a->y);
-            if (field_is_zero(&t))
-                field_add(by, &a->y, &a->y); /* the same point */
-            else
-                memset(by, 0, sizeof *by); /* opposite ones */
-            field_carry(by);
-            if (!(by->n[0] | by->n[1] | by->n[2] | by->n[3] | by->n[4]))
-                continue;
-        }
-        run[i] = product;
-        field_mul(&product, &product, by);
+    field slope, t;
+    field_subtract(&t, &b->y, &a->y);
+    if (!field_is_zero(&t)) {
+        memset(a, 0, sizeof *a);
+        return;
     }
-    field inverse;
-    field_inverse(&inverse, &product);
-    for (size_t i = count; i-- > 0;) {
+    field_add(&t, &a->y, &a->y); /* the tangent: 3 x^2 / 2 y */
+    field_inverse(&t, &t);
+    field_sqr(&slope, &a->x);
+    field_mul(&slope, &slope, &t);
+    field_add(&t, &slope, &slope);
+    field_add(&slope, &slope, &t);
+    field_carry(&slope);
+    chord(a, a, b, &slope);
+}
+
+/* Sums pairs of a pool, of which none is infinity, and no point is in two. `runs` and `gaps` have room for as many. */
+static void add_pairs(point *pool, const pair *pairs, size_t count, field *runs, field *gaps)
+{
+    static const field none;
+    field product = {{1}}, inverse; /* runs: the product of the gaps before */
+    for (size_t i = 0; i < count; i++) {
         point *a = &pool[pairs[i].to];
         const point *b = &pool[pairs[i].other];
-        field *by = &gap[i];
-        if (!(by->n[0] | by->n[1] | by->n[2] | by->n[3] | by->n[4])) {
-            if (is_infinity(a))
-                *a = *b;
-            else if (!is_infinity(b))
-                memset(a, 0, sizeof *a);
+        field_subtract(&gaps[i], &b->x, &a->x);
+        if (field_is_zero(&gaps[i])) {
+            add_of_same_x(a, b);
+            gaps[i] = none;
             continue;
         }
-        field slope, over, rise;
-        field_mul(&over, &inverse, &run[i]);
-        field_mul(&inverse, &inverse, by);
-        field_subtract(&rise, &b->x, &a->x);
-        if (field_is_zero(&rise)) { /* tangent: 3 x^2 / 2 y */
-            field_sqr(&slope, &a->x);
-            field_add(&rise, &slope, &slope);
-            field_add(&rise, &rise, &slope);
-        } else
-            field_subtract(&rise, &b->y, &a->y);
-        field_mul(&slope, &rise, &over);
+        runs[i] = product;
+        field_mul(&product, &product, &gaps[i]);
+    }
+    field_inverse(&inverse, &product);
+    for (size_t i = count; i-- > 0;) {
+        if (!memcmp(&gaps[i], &none, sizeof none))
+            continue;
+        point *a = &pool[pairs[i].to];
+        const point *b = &pool[pairs[i].other];
+        field slope, rise;
+        field_mul(&slope, &inverse, &runs[i]);
+        field_mul(&inverse, &inverse, &gaps[i]);
+        field_subtract(&rise, &b->y, &a->y);
+        field_mul(&slope, &rise, &slope);
         chord(a, a, b, &slope);
     }
 }

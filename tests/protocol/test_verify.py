@@ -33,6 +33,14 @@ EDGES += [
 ]
 
 
+@pytest.fixture(autouse=True, params=[1, 8], ids=["alone", "in lanes"])
+def _lanes(request):
+    """Without vectors, and with as wide ones as the machine has."""
+    kernel.use_lanes(request.param)
+    yield
+    kernel.use_lanes(8)
+
+
 def word(value: int) -> bytes:
     return value.to_bytes(32, "big")
 
@@ -283,8 +291,10 @@ def test_verify__given_what_cannot_be__says_so():
     raw, digest, table = b"?" + bytes(64), bytes(32), table_of(1)
     with pytest.raises(ValueError, match="16 bytes of coefficients each"):
         kernel.verify(DOMAIN, [raw], [digest], [table], bytes(15))
-    with pytest.raises(ValueError, match="as many plans and tables"):
+    with pytest.raises(ValueError, match="as many plans as records"):
         kernel.verify(DOMAIN, [raw], [], [table], bytes(16))
+    with pytest.raises(ValueError, match="as many tables as records"):
+        kernel.verify(DOMAIN, [raw], [digest], [], bytes(16))
     with pytest.raises(ValueError, match="at most 512 records, not 513"):
         kernel.verify(DOMAIN, [raw] * 513, [digest] * 513, [table] * 513, bytes(16 * 513))
     with pytest.raises(ValueError, match="more fields"):
