@@ -1,4 +1,4 @@
-"""Signers of many records, most of them by known keys: these are verified together, at a fifth of what recovery costs.
+"""Signers of many records, most of them by known keys: these are verified together, at a tenth of what recovery costs.
 
 What `KeyRing.signers` gives is what recovery gives. A record has a hint: something that most often goes with one key,
 like its account. Once a hint has come with the same key a few times, its records are verified under that key, all of
@@ -33,7 +33,7 @@ KEYS_MAX: Final = 8_192  # of which tables are kept, 2 KiB each; and of those th
 BATCH_MIN: Final = 4  # fewer cost less one by one
 BATCH_MAX: Final = 256
 ALONE_MAX: Final = 16  # what is left of a failed batch and recovered one by one
-TIMES_MIN: Final = 4  # that a key comes in a row before its table is made, which costs a recovery
+TIMES_MIN: Final = 6  # that a key comes in a row before its table is made, which costs a recovery
 TIMES_MAX: Final = 1_024
 CREDIT_FIRST: Final = 8_192  # a failed batch takes VERIFIED for each of its records
 CREDIT_MAX: Final = 131_072
@@ -120,6 +120,13 @@ class KeyRing:
         if alone:
             self._recover(job, alone)
         return job.found
+
+    def unknown(self, raws: Sequence[bytes]) -> int:
+        """How many of these records, with hints by `hint_of`, `signers` will recover one by one at least."""
+        if _verify is None:
+            return len(raws)
+        missing = sum(hint_of(raw) not in self._keys for raw in raws)
+        return len(raws) if len(raws) - missing < BATCH_MIN else missing
 
     def _verified(self, job: _Job, places: list[int], keys: list[_Key]) -> list[int]:
         """Verifies these together; returns those that are left to be recovered."""

@@ -125,17 +125,29 @@ def test_records_of_known_keys__are_verified_together(verify):
 @needs_kernel
 def test_few_records__are_recovered(verify):
     ring = KeyRing()
-    ring.signers(records(160), DOMAIN)
+    ring.signers(records(40 * keyring.TIMES_MIN), DOMAIN)
     assert ring.signers(records(keyring.BATCH_MIN - 1), DOMAIN) == OWNERS[: keyring.BATCH_MIN - 1]
     assert not verify.sizes
     assert ring.signers(records(keyring.BATCH_MIN), DOMAIN) == OWNERS[: keyring.BATCH_MIN]
     assert verify.sizes == [keyring.BATCH_MIN]
 
 
+def test_unknown__counts_what_will_be_recovered(either_way):
+    ring = KeyRing()
+    assert ring.unknown([]) == 0
+    assert ring.unknown(records(10)) == 10
+    ring.signers(records(20 * keyring.TIMES_MIN, accounts=20), DOMAIN)
+    for count in (keyring.BATCH_MIN - 1, keyring.BATCH_MIN, 20, 30):
+        before = ring.recovered
+        unknown = ring.unknown(records(count))
+        ring.signers(records(count), DOMAIN)
+        assert unknown == (count if keyring._verify is None else ring.recovered - before)
+
+
 @needs_kernel
 def test_unknown_accounts_among_known_ones__are_recovered_alone(verify):
     ring = KeyRing()
-    ring.signers(records(80, accounts=20), DOMAIN)
+    ring.signers(records(20 * keyring.TIMES_MIN, accounts=20), DOMAIN)
     assert ring.signers(records(40), DOMAIN) == OWNERS
     assert verify.sizes == [20]
 
@@ -143,7 +155,7 @@ def test_unknown_accounts_among_known_ones__are_recovered_alone(verify):
 @needs_kernel
 def test_one_forged_record__costs_a_few_batches_and_few_recoveries(verify):
     ring = KeyRing()
-    ring.signers(records(160), DOMAIN)
+    ring.signers(records(40 * keyring.TIMES_MIN), DOMAIN)
     raws = records(128)
     raws[77] = record(77 % 40, 77, KEYS[0])
     recovered = ring.recovered
@@ -163,7 +175,7 @@ def test_one_forged_record__costs_a_few_batches_and_few_recoveries(verify):
 def test_flood_of_wrong_signatures__costs_little_more_than_recovering_all(verify):
     draw = random.Random(9)
     ring = KeyRing()
-    ring.signers(records(160), DOMAIN)
+    ring.signers(records(40 * keyring.TIMES_MIN), DOMAIN)
     count = 0
     for turn in range(150):
         raws = records(64, first=64 * turn)
@@ -174,7 +186,7 @@ def test_flood_of_wrong_signatures__costs_little_more_than_recovering_all(verify
     paid_first = keyring.CREDIT_FIRST // keyring.VERIFIED
     # a failed record costs at most half of what a verified one saves
     assert verify.failed <= paid_first + ring.verified + count // keyring.VERIFIED
-    assert ring.recovered <= count + 160
+    assert ring.recovered <= count + 40 * keyring.TIMES_MIN
 
 
 @needs_kernel

@@ -1,9 +1,10 @@
-"""The way of records from the clients to the link: their signers are recovered, on all cores, and their order is kept.
+"""The way of records from the clients to the link: their signers are found, on all cores, and their order is kept.
 
-What one turn of the loop has gathered is a batch. A few records are recovered at once; more go to threads, in parts,
-and the loop goes on reading meanwhile. The threads hold Python's lock for microseconds only (protocol/signers.py).
-Batches, and the queries between them, leave in the order in which they came. While the threads have enough to do the
-next batch grows, so that what is handed over, sent and read is more at a time the more there is.
+What one turn of the loop has gathered is a batch. A few records, or those of known keys (keyring.py), are looked at at
+once; more go to threads, in parts, and the loop goes on reading meanwhile. The threads hold Python's lock for
+microseconds only. Batches, and the queries between them, leave in the order in which they came. While the threads have
+enough to do the next batch grows, so that what is verified together, handed over, sent and read is more at a time the
+more there is.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from typing import Final, TypeAlias
 from sequencer.api import ipc
 from sequencer.keyring import KeyRing
 
-AT_ONCE: Final = 4  # records that are recovered on the loop when nothing is before them
-PART_MIN: Final = 8  # records of a batch that a thread takes
-PART_MAX: Final = 128
+AT_ONCE: Final = (
+    64  # records that the loop itself looks at when nothing is before them: a third of a millisecond
+)
+UNKNOWN_AT_ONCE: Final = 4  # as many of them may be of unknown keys, which take as long as ten of known ones
+PART_MIN: Final = 64  # records of a batch that a thread takes
+PART_MAX: Final = 256
 PARTS_A_THREAD: Final = 2  # handed over: one that it works on, one to go on with
 SWITCH_S: Final = 0.0005  # a thread that comes back with signers waits so long for the lock, at most
 
@@ -119,7 +123,7 @@ class Recovery:
         raws = [raw for _, raw, _ in records]
         is_first = not self._line
         self._line.append(batch)
-        if is_first and len(records) <= AT_ONCE:
+        if is_first and len(records) <= AT_ONCE and self._ring.unknown(raws) <= UNKNOWN_AT_ONCE:
             batch.signers = self._ring.signers(raws, self.domain)
             self._drain()
             return

@@ -1,4 +1,4 @@
-"""Recovers signers a second time, in a process of its own: `python -m sequencer.rollup.signatures DOMAIN`.
+"""Checks signatures a second time, in a process of its own: `python -m sequencer.rollup.signatures DOMAIN`.
 
 A frame is a 4-byte big-endian length and that many bytes. In: msgpack, whether the request is urgent, and a list of
 (record, signer that a gateway vouched for). Out: 4 bytes, the position of the first record that its signer has not

@@ -1,4 +1,4 @@
-"""Vouched signatures: every signature is recovered once more before L1 sees its record.
+"""Vouched signatures: every signature is checked once more before L1 sees its record.
 
 A gateway recovers signers for the engine, so a faulty or compromised one could name any signer. Every watcher would
 find a record that its signer has not signed wrong, and it would cost the bond. So each durable tick's records go, with
@@ -20,7 +20,7 @@ from typing import Final
 
 from sequencer.rollup import signatures
 
-CHUNK_RECORDS: Final = 64  # 3 ms of a core; a request that is not urgent may wait long for it
+CHUNK_RECORDS: Final = 256  # a millisecond of a core, ten if no key is known; on idle cores it may take long
 BACKLOG_MAX: Final = 50_000  # records: beyond it new risk is refused, at twice as much all but cancels
 URGENT_RECORDS: Final = (
     10_000  # beyond it they are checked beside orders; before, when a core has nothing else to do
@@ -84,6 +84,7 @@ class Vouched:
         self._generation = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._questions: queue.SimpleQueue[_Question | None] = queue.SimpleQueue()
+        self._held: _Question | None = None  # taken from there, and too large to go with the one before
         self._thread = threading.Thread(target=self._run, name="signatures", daemon=True)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -144,7 +145,7 @@ class Vouched:
     # --- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (question := self._questions.get()) is not None:
+        while (question := self._next()) is not None:
             while not self._is_stopped:
                 try:
                     forged = self._check(question)
@@ -157,6 +158,22 @@ class Vouched:
                     self._loop.call_soon_threadsafe(self._answered, question, forged)
                 break
         self._end()
+
+    def _next(self) -> _Question | None:
+        """The next question, with those behind it that fit: what has waited is checked together."""
+        question = self._held or self._questions.get()
+        self._held = None
+        while question is not None and not self._questions.empty():
+            following = self._questions.get()
+            if following is None:
+                self._questions.put(None)  # the end comes behind this question
+                break
+            claims = question.claims + following.claims
+            if following.generation != question.generation or len(claims) > CHUNK_RECORDS:
+                self._held = following
+                break
+            question = _Question(question.generation, claims)
+        return question
 
     def _check(self, question: _Question) -> int | None:
         """Sends a request to the process, which is started if necessary. Raises OSError, EOFError."""
