@@ -34,7 +34,7 @@ from sequencer.clock import ManualClock
 from sequencer.genesis import genesis_state
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.parameters import of_deployment
-from sequencer.log.sqlite import LogReader
+from sequencer.log.reader import LogReader
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
 from sequencer.protocol.codec import domain_separator

@@ -55,7 +55,11 @@ class Cut(msgspec.Struct, frozen=True, array_like=True, tag="cut"):
 
 
 class Staged(msgspec.Struct, frozen=True, array_like=True, tag="staged"):
-    """The entry is to replace another if a TurnBack follows; until then it counts for nothing."""
+    """The entry is to replace another if a TurnBack follows; until then it counts for nothing. `control`: what it says
+    then.
+    """
+
+    control: Term | Cut | None = None
 
 
 class TurnBack(msgspec.Struct, frozen=True, array_like=True, tag="turn_back"):

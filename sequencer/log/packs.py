@@ -9,15 +9,15 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import zstandard
 
-from sequencer.checksums import file_of
-from sequencer.log.interface import LogError
+from sequencer.checksums import declare, file_of, guarded, row_sum
+from sequencer.log.interface import Entry, LogError
 from sequencer.protocol.hashing import keccak
 
 GENESIS_HASH: Final = bytes(32)
@@ -32,6 +32,7 @@ _TICKS: Final = 256  # rows that are read at once
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[bytes]).decode
+_entry: Final = msgspec.msgpack.Decoder(Entry).decode
 
 
 class LogArchived(LogError):
@@ -40,7 +41,7 @@ class LogArchived(LogError):
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Ticks from offset `first` to before `end`. `chained`: chain hash of the last. Either `body`, or where it lies in
+    """Ticks from place `first` to before `end`. `chained`: chain hash of the last. Either `body`, or where it lies in
     a file.
     """
 
@@ -49,28 +50,30 @@ class Pack:
     chained: bytes
     body: bytes | None
     file: str
-    place: int
+    at: int
     size: int
 
+    def checksum(self) -> bytes:
+        """Of its row."""
+        return row_sum(
+            *("packs", self.first, self.end, self.chained, self.body, self.file, self.at, self.size)
+        )
 
-_COLUMNS: Final = "first, end, hash, body, file, place, size"
+
+_COLUMNS: Final = "first, end, hash, body, file, at, size"
 
 
 _TABLE: Final = (
     "packs (first INTEGER PRIMARY KEY, end INTEGER NOT NULL, hash BLOB NOT NULL, body BLOB, "
-    "file TEXT NOT NULL DEFAULT '', place INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0)"
+    "file TEXT NOT NULL DEFAULT '', at INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0, checksum BLOB)"
 )
 
 
 def create(db: sqlite3.Connection) -> None:
     """Makes the table, if need be."""
     db.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE}")
-
-
-def stand_in(db: sqlite3.Connection) -> None:
-    """For reading alone: an empty table of the connection's own, where an older version has written none."""
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'packs'").fetchone():
-        db.execute(f"CREATE TEMP TABLE IF NOT EXISTS {_TABLE}")
+    if guarded(db).get("packs") != (columns := _COLUMNS.split(", ")):
+        declare(db, "packs", columns)
 
 
 def compressed(bodies: list[bytes]) -> bytes:
@@ -78,25 +81,27 @@ def compressed(bodies: list[bytes]) -> bytes:
     return zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(_encode(bodies))
 
 
-def pack_at(db: sqlite3.Connection, offset: int) -> Pack | None:
-    """The pack that holds the tick at `offset`."""
+def entry(body: bytes, place: int) -> Entry:
+    """The entry at a place. Raises LogError when the body is none."""
+    try:
+        return _entry(body)
+    except msgspec.MsgspecError as error:
+        raise LogError(f"place {place}: its body is no entry: {error}") from error
+
+
+def pack_at(db: sqlite3.Connection, place: int) -> Pack | None:
+    """The pack that holds the tick at `place`."""
     row = db.execute(
         f"SELECT {_COLUMNS} FROM packs WHERE first <= ? ORDER BY first DESC LIMIT 1",  # noqa: S608  # a constant
-        (offset,),
+        (place,),
     ).fetchone()
-    return Pack(*row) if row is not None and row[1] > offset else None
-
-
-def packs_from(db: sqlite3.Connection, offset: int) -> list[Pack]:
-    """The packs that hold ticks from `offset` on."""
-    rows = db.execute(f"SELECT {_COLUMNS} FROM packs WHERE end > ? ORDER BY first", (offset,))  # noqa: S608  # a constant
-    return [Pack(*row) for row in rows]
+    return Pack(*row) if row is not None and row[1] > place else None
 
 
 def last(db: sqlite3.Connection) -> tuple[int, bytes]:
-    """Offset behind the last tick, and its chain hash."""
+    """Place behind the last tick, and its chain hash."""
     row = db.execute(
-        "SELECT at, hash FROM (SELECT offset + 1 AS at, hash FROM ticks ORDER BY offset DESC LIMIT 1)"
+        "SELECT at, hash FROM (SELECT place + 1 AS at, hash FROM ticks ORDER BY place DESC LIMIT 1)"
         " UNION ALL SELECT at, hash FROM (SELECT end AS at, hash FROM packs ORDER BY first DESC LIMIT 1)"
         " ORDER BY at DESC LIMIT 1"
     ).fetchone()
@@ -105,7 +110,7 @@ def last(db: sqlite3.Connection) -> tuple[int, bytes]:
 
 def unpacked(db: sqlite3.Connection, pack: Pack) -> list[tuple[bytes, bytes]]:
     """(body, chain hash) of each tick of a pack. Raises LogError when they do not lead to its hash, LogArchived."""
-    where = f"offsets {pack.first} to {pack.end - 1}"
+    where = f"places {pack.first} to {pack.end - 1}"
     data = pack.body if pack.body is not None else _of_file(db, pack)
     try:
         if zstandard.frame_content_size(data) > UNPACKED_BYTES_MAX:
@@ -127,87 +132,110 @@ def _of_file(db: sqlite3.Connection, pack: Pack) -> bytes:
     path = file_of(db).parent / ARCHIVE / pack.file
     try:
         with path.open("rb") as file:
-            file.seek(pack.place)
+            file.seek(pack.at)
             return file.read(pack.size)
     except FileNotFoundError:
         raise LogArchived(
-            f"offsets {pack.first} to {pack.end - 1} are in {path}, which is not there: put it back"
+            f"places {pack.first} to {pack.end - 1} are in {path}, which is not there: put it back"
         ) from None
     except OSError as error:
         raise LogError(f"{path}: {error}") from error
 
 
-def hash_before(db: sqlite3.Connection, offset: int) -> bytes:
-    """Chain hash of the tick before `offset`. Raises LogError when there is none."""
-    if not offset:
+def hash_before(db: sqlite3.Connection, place: int) -> bytes:
+    """Chain hash of the tick before `place`. Raises LogError when there is none."""
+    if not place:
         return GENESIS_HASH
-    for _ in range(2):  # between the two looks it may have been packed, or unpacked
-        row = db.execute("SELECT hash FROM ticks WHERE offset = ?", (offset - 1,)).fetchone()
+    for _ in range(2):  # between the two looks it may have been packed
+        row = db.execute("SELECT hash FROM ticks WHERE place = ?", (place - 1,)).fetchone()
         if row is not None:
             return bytes(row[0])
-        if (pack := pack_at(db, offset - 1)) is not None:
-            return pack.chained if pack.end == offset else unpacked(db, pack)[offset - 1 - pack.first][1]
-    raise LogError(f"offset {offset} is past the end")
+        if (pack := pack_at(db, place - 1)) is not None:
+            return pack.chained if pack.end == place else unpacked(db, pack)[place - 1 - pack.first][1]
+    raise LogError(f"place {place} is past the end")
 
 
 def read_bodies(db: sqlite3.Connection, start: int) -> Iterator[tuple[bytes, bytes]]:
-    """(body, chain hash) of each tick from offset `start` on. Raises LogError when the chain is broken, LogArchived."""
-    offset = start
+    """(body, chain hash) of each tick from place `start` on. Raises LogError when the chain is broken, LogArchived."""
+    place = start
     previous: bytes | None = None
     while True:
-        rows, pack = _from(db, offset)
+        rows, pack = _from(db, place)
         if pack is not None:
-            run, skipped = unpacked(db, pack), offset - pack.first
-            if previous not in (None, run[skipped - 1][1] if skipped else hash_before(db, offset)):
-                raise LogError(f"hash chain broken at offset {offset}")
+            run, skipped = unpacked(db, pack), place - pack.first
+            if previous not in (None, run[skipped - 1][1] if skipped else hash_before(db, place)):
+                raise LogError(f"hash chain broken at place {place}")
             for body, chained in run[skipped:]:
                 previous = chained
-                offset += 1
+                place += 1
                 yield body, chained
             continue
         if previous is None:
-            previous = hash_before(db, offset)
+            previous = hash_before(db, place)
         if not rows:
             return
         for at, chained, body in rows:
-            if at != offset or keccak(previous + body) != chained:
-                raise LogError(f"hash chain broken at offset {at}")
+            if at != place or keccak(previous + body) != chained:
+                raise LogError(f"hash chain broken at place {at}")
             previous = chained
-            offset += 1
+            place += 1
             yield body, chained
 
 
-def _from(db: sqlite3.Connection, offset: int) -> tuple[list[tuple[int, bytes, bytes]], Pack | None]:
-    """The rows (offset, chain hash, body) from `offset` on, or the pack that holds it."""
+def _from(db: sqlite3.Connection, place: int) -> tuple[list[tuple[int, bytes, bytes]], Pack | None]:
+    """The rows (place, chain hash, body) from `place` on, or the pack that holds it."""
     rows: list[tuple[int, bytes, bytes]] = []
-    for _ in range(2):  # between the two looks ticks may have been packed, or unpacked
+    for _ in range(2):  # between the two looks ticks may have been packed
         rows = db.execute(
-            "SELECT offset, hash, body FROM ticks WHERE offset >= ? ORDER BY offset LIMIT ?", (offset, _TICKS)
+            "SELECT place, hash, body FROM ticks WHERE place >= ? ORDER BY place LIMIT ?", (place, _TICKS)
         ).fetchall()
-        if rows and rows[0][0] == offset:
+        if rows and rows[0][0] == place:
             break
-        if (pack := pack_at(db, offset)) is not None:
+        if (pack := pack_at(db, place)) is not None:
             return [], pack
     return rows, None
 
 
+def check_tail(db: sqlite3.Connection) -> None:
+    """Whether the packs follow each other from place 0 on, and the chain of the ticks behind them. Raises LogError."""
+    end = 0
+    for first, next_end in db.execute("SELECT first, end FROM packs ORDER BY first"):
+        if first != end or next_end <= first:
+            raise LogError(f"places {end} to {first - 1} are not there")
+        end = next_end
+    for _ in read_bodies(db, end):
+        pass
+    if (at := first_tick(db, end)) is not None:
+        raise LogError(f"place {at} is there twice")
+
+
+def short_files(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
+    """Files of the archive that are not as long as they were written: name, and what of it is there."""
+    files = db.execute("SELECT file, SUM(size) FROM packs WHERE body IS NULL GROUP BY file ORDER BY file")
+    for name, size in files:
+        with contextlib.suppress(FileNotFoundError):  # it may be kept elsewhere
+            found = (file_of(db).parent / ARCHIVE / name).stat().st_size
+            if found != size:
+                yield name, f"{found} of {size} bytes"
+
+
 def first_tick(db: sqlite3.Connection, end: int) -> int | None:
-    """Offset of the oldest tick before `end` that is in no pack."""
-    row = db.execute("SELECT MIN(offset) FROM ticks WHERE offset < ?", (end,)).fetchone()
+    """Place of the oldest tick before `end` that is in no pack."""
+    row = db.execute("SELECT MIN(place) FROM ticks WHERE place < ?", (end,)).fetchone()
     return None if row[0] is None else int(row[0])
 
 
 def put_pack(db: sqlite3.Connection, end: int = 2**62) -> int:
-    """Packs the oldest ticks before offset `end`, up to PACK_BYTES of them, in one transaction; bytes of their bodies,
+    """Packs the oldest ticks before place `end`, up to PACK_BYTES of them, in one transaction; bytes of their bodies,
     0: there are none.
 
     Raises LogError when their chain is broken, sqlite3.Error.
     """
     rows: list[tuple[int, bytes, bytes]] = []
     size = 0
-    oldest = db.execute("SELECT offset, hash, body FROM ticks WHERE offset < ? ORDER BY offset", (end,))
-    for offset, chained, body in oldest:
-        rows.append((offset, chained, body))
+    oldest = db.execute("SELECT place, hash, body FROM ticks WHERE place < ? ORDER BY place", (end,))
+    for place, chained, body in oldest:
+        rows.append((place, chained, body))
         size += len(body)
         if size >= PACK_BYTES:
             break
@@ -216,23 +244,24 @@ def put_pack(db: sqlite3.Connection, end: int = 2**62) -> int:
     oldest.close()
     first, end = rows[0][0], rows[-1][0] + 1
     previous = hash_before(db, first)
-    for offset, chained, body in rows:
+    for place, chained, body in rows:
         if keccak(previous + body) != chained:
-            raise LogError(f"hash chain broken at offset {offset}")
+            raise LogError(f"hash chain broken at place {place}")
         previous = chained
     data = compressed([body for _, _, body in rows])
     with transaction(db):
         db.execute(
-            "INSERT INTO packs (first, end, hash, body) VALUES (?, ?, ?, ?)", (first, end, previous, data)
+            "INSERT INTO packs (first, end, hash, body, checksum) VALUES (?, ?, ?, ?, ?)",
+            (first, end, previous, data, Pack(first, end, previous, data, "", 0, 0).checksum()),
         )
-        gone = db.execute("DELETE FROM ticks WHERE offset >= ? AND offset < ?", (first, end)).rowcount
+        gone = db.execute("DELETE FROM ticks WHERE place >= ? AND place < ?", (first, end)).rowcount
         if gone != len(rows):
-            raise LogError(f"offsets {first} to {end - 1} have changed while they were packed")
+            raise LogError(f"places {first} to {end - 1} have changed while they were packed")
     return size
 
 
 def archive(db: sqlite3.Connection, end: int) -> int:
-    """Moves packs that end at or before offset `end` to a file, up to FILE_PACKS of them; how many.
+    """Moves packs that end at or before place `end` to a file, up to FILE_PACKS of them; how many.
 
     The file is durable before the first row refers to it; a crash leaves a file that no row refers to, which the next
     call writes again. Raises OSError, LogError, sqlite3.Error.
@@ -248,7 +277,6 @@ def archive(db: sqlite3.Connection, end: int) -> int:
         unpacked(db, pack)  # what is damaged stays where it is found
     folder = file_of(db).parent / ARCHIVE
     folder.mkdir(exist_ok=True)
-    # Of the same offsets there may be a file with what a roll-back has taken back.
     path = folder / f"log-{packs[0].first:012d}-{packs[-1].end:012d}-{packs[-1].chained[:4].hex()}.zst"
     beside = path.with_suffix(".tmp")
     with beside.open("wb") as file:
@@ -259,14 +287,15 @@ def archive(db: sqlite3.Connection, end: int) -> int:
     beside.replace(path)
     for directory in (folder, folder.parent):
         _sync(directory)
-    place = 0
+    at = 0
     for pack in packs:  # one at a time: whoever appends waits for no more than that
         size = len(pack.body or b"")
+        moved = replace(pack, body=None, file=path.name, at=at, size=size)
         db.execute(
-            "UPDATE packs SET body = NULL, file = ?, place = ?, size = ? WHERE first = ? AND hash = ?",
-            (path.name, place, size, pack.first, pack.chained),
+            "UPDATE packs SET body = NULL, file = ?, at = ?, size = ?, checksum = ? WHERE first = ? AND hash = ?",
+            (path.name, at, size, moved.checksum(), pack.first, pack.chained),
         )
-        place += size
+        at += size
     return len(packs)
 
 

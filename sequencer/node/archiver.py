@@ -1,8 +1,9 @@
 """Moves what is final out of `log.sqlite` into files of `archive` (log/packs.py), beside a sequencer or by command.
 
 The log is as long as before, and is read and verified as before; its file stays small, and what is in the archive never
-changes, so that a backup copies each of its files once. No roll-back reaches behind a final batch; one that did would
-read the files like all else.
+changes, so that a backup copies each of its files once. What goes is what stands at places before that of the first
+entry that is not final, and with it what roll-backs have superseded there. No roll-back reaches behind a final batch;
+one that did would read the files like all else, and append what replaces them.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sequencer.log import packs
+from sequencer.log import index, packs
 from sequencer.log.interface import LogError
 from sequencer.log.sqlite import LOG_FILE
 from sequencer.rollup.batcher import BATCHES_FILE
@@ -60,14 +61,15 @@ def archive(folder: Path, end: int, rest: Callable[[], bool] = lambda: False) ->
         db.execute("PRAGMA journal_mode=WAL")
         packs.create(db)
         db.execute("PRAGMA synchronous=NORMAL")  # the files are synced, and the rows need not be
-        while moved := packs.archive(db, end):
+        places, _ = index.places_of(db)
+        while moved := packs.archive(db, places.place_of(min(end, places.end))):
             done.packs += moved
             if rest():
                 break
         row = db.execute(
             "SELECT COALESCE(MAX(end), 0), COALESCE(SUM(size), 0) FROM packs WHERE body IS NULL"
         ).fetchone()
-        done.end, done.size = int(row[0]), int(row[1])
+        done.end, done.size = places.offset_of(int(row[0])), int(row[1])
     return done
 
 
@@ -81,8 +83,10 @@ def compact(folder: Path, end: int) -> Archived:
     ) as db:
         packs.create(db)
         is_alone = _left_wal(db)
-        while is_alone and packs.first_tick(db, end) is not None:
-            packs.put_pack(db, end)
+        places, _ = index.places_of(db)
+        place = places.place_of(min(end, places.end))
+        while is_alone and packs.first_tick(db, place) is not None:
+            packs.put_pack(db, place)
     done = archive(folder, end)
     done.is_shortened = is_alone and all(_shortened(folder / name) for name in (LOG_FILE, BATCHES_FILE))
     return done

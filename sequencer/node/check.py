@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +17,16 @@ from typing import Any, Final
 from sequencer.checksums import FROM_COPY, damaged, guarded
 from sequencer.engine import snapshots
 from sequencer.l1.txstore import REMEDY as TX_REMEDY
-from sequencer.log.interface import LogError
+from sequencer.log import index, packs
+from sequencer.log.interface import Entry, LogError, Staged, TurnBack
 from sequencer.log.packs import LogArchived
-from sequencer.log.sqlite import LogReader
+from sequencer.log.places import Places
+from sequencer.log.reader import LogReader
 from sequencer.rollup.batcher import compare
 
 FINDINGS_MAX: Final = 100  # per store; one already shows damage
 SHARE: Final = 0.1  # of a core, beside a running sequencer
+INDEX_REMEDY: Final = "start the node: it makes them again from the log's entries"
 REMEDIES: Final = {
     "batches": "start the node: it makes the row again from the log",
     "proofs": "start the node: it makes the proof again",
@@ -32,7 +35,10 @@ REMEDIES: Final = {
     "intents": TX_REMEDY,
     "attempts": TX_REMEDY,
     "meta": TX_REMEDY,
+    **dict.fromkeys(index.GUARDED, INDEX_REMEDY),
 }
+AT_OPENING: Final = ("packs",)  # of the tables: whoever opens the log compares it
+FILE_REMEDY: Final = "put the file back from a copy"
 HISTORY: Final = "history.sqlite"
 HISTORY_REMEDY: Final = f"stop the node and delete {HISTORY}: the next start makes it again from the log"
 SNAPSHOT_REMEDY: Final = "delete it: the next start takes an older one, or the log alone"
@@ -81,9 +87,12 @@ def check_folder(folder: Path, progress: Progress = lambda *_: None, whole_log: 
         out.append(one)
         try:
             with contextlib.closing(_open(path)) as db:
-                _check_file(db, one, progress)
-                if path.name == "log.sqlite" and whole_log:
-                    _check_chain(db, one, progress)
+                _check_file(db, one, progress, () if whole_log else AT_OPENING)
+                if path.name == "log.sqlite":
+                    for name, what in packs.short_files(db):
+                        one.found(f"{packs.ARCHIVE}/{name}: {what}", FILE_REMEDY)
+                    if whole_log:
+                        _check_chain(db, one, progress)
         except sqlite3.DatabaseError as error:
             if "locked" in str(error):
                 one.note = "in use: its rows are compared when it is opened"
@@ -135,7 +144,9 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0)
 
 
-def _check_file(db: sqlite3.Connection, one: Checked, progress: Progress) -> None:
+def _check_file(
+    db: sqlite3.Connection, one: Checked, progress: Progress, left_out: Container[str] = ()
+) -> None:
     for (line,) in db.execute(f"PRAGMA quick_check({FINDINGS_MAX})"):
         if line != "ok":
             one.found(line, HISTORY_REMEDY if one.store == HISTORY else FROM_COPY)
@@ -144,6 +155,8 @@ def _check_file(db: sqlite3.Connection, one: Checked, progress: Progress) -> Non
         one.note = "it has no checksums: written by an older version, which a start of this one adds"
     for place, (table, columns) in enumerate(tables.items()):
         progress(one.store, place + 1, len(tables))
+        if table in left_out:
+            continue
         one.rows += int(db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])  # noqa: S608  # a table's name
         for row in damaged(db, table, columns):
             remedy = HISTORY_REMEDY if one.store == HISTORY else REMEDIES.get(table, FROM_COPY)
@@ -156,27 +169,44 @@ def _check_chain(
     progress: Progress,
     rest: Callable[[float], None] = lambda _took_s: None,
 ) -> None:
-    """The log's hash chain: each body under its hash, each entry at the end of the previous one."""
+    """The log's hash chain: each body under its hash, at each place, and each entry at the end of the previous one;
+    then whether the map of places is that of the entries.
+    """
     log = LogReader(db)
-    end, seq, records = log.end, 0, 0
+    before = log.places()
+    places, seq = Places(), 0
     begun = time.monotonic()
     try:
-        for offset, entry in enumerate(log.read(0)):
-            records = entry.records
-            told = db.execute("SELECT records FROM ticks WHERE offset = ?", (offset,)).fetchone()
-            if entry.first_seq != seq or told not in (None, (records,)):  # None: it is in a pack
-                one.found(f"log entry {offset} does not go on at record {seq}", FROM_COPY)
-                return
-            seq += records
+        for body, _ in log.bodies(0):
+            place = places.count
+            entry = packs.entry(body, place)
+            was_staged = places.staged
+            places = places.after(entry)
+            seq = _check_goes_on(entry, place, seq, was_staged > 0)
             one.rows += 1
-            if offset % 256 == 0:
-                progress("log.sqlite, chain", offset + 1, end)
+            if place % 256 == 0:
+                progress("log.sqlite, chain", place + 1, before.count)
                 rest(time.monotonic() - begun)
                 begun = time.monotonic()
+            if places.count == before.count and places != before:
+                one.found("its tables of places and roll-backs are not those of its entries", INDEX_REMEDY)
     except LogArchived as error:
         one.note = f"{error.reason}; from there on it was not compared"
     except LogError as error:
         one.found(error.reason, FROM_COPY)
+
+
+def _check_goes_on(entry: Entry, place: int, seq: int, is_staged: bool) -> int:
+    """The record that the next entry begins with. The first staged one goes back, to where a roll-back begins.
+
+    Raises LogError when an entry begins elsewhere.
+    """
+    if isinstance(entry.control, TurnBack):
+        return seq if entry.control.staged else entry.control.first_seq
+    goes_back = isinstance(entry.control, Staged) != is_staged
+    if entry.first_seq != seq and not goes_back:
+        raise LogError(f"place {place} does not go on at record {seq}")
+    return entry.first_seq + entry.records
 
 
 def _check_history(folder: Path, one: Checked) -> None:

@@ -2,7 +2,7 @@
 
 Its folder always equals that of a sequencer at L1's state: it writes log, batches, proofs and snapshots as a leader
 does, one log entry per batch. To lead, it starts the service on that folder. Records of a former leader's folder that
-are not on L1 are removed (the log's table `rolled_back` keeps them as evidence).
+are not on L1 are removed (the log keeps them in their places as evidence).
 """
 
 import contextlib

@@ -19,7 +19,7 @@ from sequencer.l1.signing import Signer
 from sequencer.market.feeds import FeedSource
 from sequencer.market.sources import UnknownSource, feed_source
 from sequencer.market.tape import TapeError, parse_instrument
-from sequencer.node.check import check_folder
+from sequencer.node.check import INDEX_REMEDY, REMEDIES, check_folder
 from sequencer.protocol.codec import domain_separator
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.params import Params
@@ -32,6 +32,9 @@ FEEDS = (
     "signed:URL (a `fairstrike feed run`), or, signed by this process with the keys in "
     f"{FEED_KEYS_VARIABLE}: file:PATH (JSON lines), http(s)://…, deribit:URL, flat:USD (drills)"
 )
+
+STORES = ("log.sqlite", "batches.sqlite", "l1.sqlite")  # without which there is no start
+MADE_AGAIN = (INDEX_REMEDY, REMEDIES["batches"])
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ def check_stores(folder: Path) -> None:
     for one in check_folder(folder, whole_log=False):
         for found in one.findings:
             logger.error("%s: %s", one.store, found.what)
-            if one.store in ("log.sqlite", "l1.sqlite"):
+            if one.store in STORES and found.remedy not in MADE_AGAIN:
                 raise NodeError(f"--folder {folder}: {one.store}: {found.what}: {found.remedy}")
 
 

@@ -24,6 +24,7 @@ from sequencer.l1.batch import Batch
 from sequencer.l1.blobs import BLOB_PAYLOAD_BYTES, BLOBS_MAX
 from sequencer.l1.blobs import count as blob_count
 from sequencer.l1.payload import PAYLOAD_BYTES_MAX
+from sequencer.log.head import Head
 from sequencer.log.interface import LogLost, Ticks
 from sequencer.protocol import batch, codec, work
 from sequencer.protocol import constants as c
@@ -35,6 +36,7 @@ PAYLOAD_MAX_BYTES = 100_000
 EMPTY_HASH = bytes(32)  # of an inbox without messages
 BATCHES_FILE = "batches.sqlite"
 ROWS_READ = 16  # batches that are read at once, to be posted
+NEWER_GONE = f"{FROM_COPY}; or, to build again what was not posted, delete batches.head"
 _HEADER = "id, pre_root, post_root, segments, records, first_seq, time_s, inbox_count, inbox_hash, work, tick, ticks"
 _HEADER_COLUMNS = 12
 _END = (
@@ -105,6 +107,7 @@ class Batcher:
         self._parts_max = BLOBS_MAX if in_blobs else 1
         self._in_blobs = in_blobs
         self._work_max = work_max
+        self._head = Head(path)
         self._first_full = -1  # an offset whose entry is known to have segments
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -116,12 +119,16 @@ class Batcher:
             "next_offset INTEGER, next_segment INTEGER, header_hash BLOB, "
             "payload_hash BLOB)"
         )
-        _check_columns(self._db)
-        guard(self._db, "batches")
-        self._mend()
-        at = self.cursor = self._end_cursor()
+        try:
+            _check_columns(self._db)
+            self._mend()
+            at = self.cursor = self._end_cursor()
+            self._check_whole()
+        except StoreDamaged:
+            self.close()
+            raise
         if log.end < at.offset + (at.segment > 0):
-            self._db.close()
+            self.close()
             raise LogLost(
                 f"it ends at offset {log.end}, and batch {at.batch_id - 1} reaches to {at.offset}: restore it"
             )
@@ -251,6 +258,7 @@ class Batcher:
             ),
         )
         self.cursor = _after(built, offset, segment)
+        self._head.write(built.batch_id, built.post_root)
 
     def last(self) -> tuple[int, bytes] | None:
         """(id, post-root) of the last stored batch."""
@@ -313,6 +321,7 @@ class Batcher:
     def _mend(self) -> None:
         """Makes rows that are not what was written again from the log, which proves itself. Raises StoreDamaged."""
         try:
+            guard(self._db, "batches")
             for batch_id in list(damaged(self._db, "batches", guarded(self._db)["batches"])):
                 self._mend_row(batch_id)
                 logger.error(
@@ -320,6 +329,19 @@ class Batcher:
                 )
         except sqlite3.DatabaseError as error:
             raise StoreDamaged(BATCHES_FILE, str(error), FROM_COPY) from error
+
+    def _check_whole(self) -> None:
+        """Raises StoreDamaged when there is not each batch from the first to the last that was stored."""
+        last, count = self.cursor.batch_id - 1, self._db.execute("SELECT COUNT(*) FROM batches").fetchone()[0]
+        known = self._head.read()
+        if count != last:
+            raise StoreDamaged(
+                BATCHES_FILE, f"it has {count} batches, of which the last is {last}", FROM_COPY
+            )
+        if known is not None and known[0] > last:
+            what = f"it ends at batch {last}, and reached to {known[0]}: its newest batches are lost"
+            raise StoreDamaged(BATCHES_FILE, what, NEWER_GONE)
+        self._head.write(last, self.cursor.root)
 
     def _mend_row(self, batch_id: int) -> None:
         row = self._row(batch_id)
@@ -359,11 +381,13 @@ class Batcher:
 
     def forget(self, batch_id: int) -> None:
         """Deletes the batch and all after it: they are built again."""
+        self._head.write(max(min(batch_id, self.cursor.batch_id) - 1, 0), EMPTY_HASH)
         self._db.execute("DELETE FROM batches WHERE id >= ?", (batch_id,))
         self.cursor, self._first_full = self._end_cursor(), -1
 
     def close(self) -> None:
         """Closes the store."""
+        self._head.close()
         self._db.close()
 
 

@@ -24,8 +24,8 @@ from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standi
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import Funds, TxConfig, TxManager
 from sequencer.l1.txstore import State as TxState
+from sequencer.log.index import answered
 from sequencer.log.interface import LogError
-from sequencer.log.sqlite import answered
 from sequencer.rollup.l1_messages import (
     MESSAGES_MAX,
     BatchesPosted,

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sequencer.l1.batch import Batch
-from sequencer.log.sqlite import LogReader, epoch_of
+from sequencer.log.index import epoch_of
+from sequencer.log.reader import LogReader
 from sequencer.rollup.batcher import BATCHES_FILE, read_stored
 
 

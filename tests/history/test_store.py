@@ -113,7 +113,10 @@ def test_cut__leaves_what_was_there_before(tmp_path: Path, busy: Busy, seed: int
     log.close()
     assert (content(tmp_path), ledger) == straight(tmp_path / "straight", busy, at)
     again, whole = straight(tmp_path, busy)  # and goes on from there
-    assert (again, whole) == straight(tmp_path / "other", busy)
+    other, expected = straight(tmp_path / "other", busy)
+    for one in (again, other):  # the chain's hash differs: the roll-back is in it
+        one["meta"] = [row[:2] for row in one["meta"]]
+    assert (again, whole) == (other, expected)
 
 
 def test_another_log__is_taken_in_instead(tmp_path: Path, busy: Busy) -> None:
@@ -123,6 +126,7 @@ def test_another_log__is_taken_in_instead(tmp_path: Path, busy: Busy) -> None:
         other.step()
     straight(tmp_path, busy)
     (tmp_path / "log.sqlite").unlink()
+    (tmp_path / "log.head").unlink()
     found, _ = straight(tmp_path, other)
     assert found == straight(tmp_path / "straight", other)[0]
 

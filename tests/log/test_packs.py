@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from sequencer.checksums import StoreDamaged
 from sequencer.log import packs, sqlite
 from sequencer.log.interface import Entry, LogError, LogLost
 from sequencer.log.packs import LogArchived
-from sequencer.log.sqlite import LogReader, SqliteLog
+from sequencer.log.reader import LogReader
+from sequencer.log.sqlite import SqliteLog
 from tests.log.test_sqlite import entry
 
 COUNT = 60
@@ -67,7 +69,7 @@ def test_log__in_packs_and_in_files__is_read_from_any_offset_as_it_was_appended(
             assert list(one.read_hashed(start)) == expected
             assert list(one.read(start)) == [found for found, _ in expected]
             assert one.hash_before(start) == hashes[start]
-        with pytest.raises(LogError, match=f"offset {COUNT + 1} is past the end"):
+        with pytest.raises(LogError, match=f"place {COUNT + 1} is past the end"):
             list(one.read(COUNT + 1))
         one.close()
 
@@ -89,8 +91,8 @@ def test_writer__that_is_behind_the_packs__loses(tmp_path: Path) -> None:
     for number in range(1, COUNT):
         log.append(entry(number), number)
         log.tidy()
-    assert not rows(log, "SELECT 1 FROM ticks WHERE offset = 1")
-    with pytest.raises(LogLost, match="another writer has appended offset 1"):
+    assert not rows(log, "SELECT 1 FROM ticks WHERE place = 1")
+    with pytest.raises(LogLost, match="another writer has appended place 1"):
         late.append(entry(9), late.end)
     with pytest.raises(LogLost, match="another writer has appended"):
         late.rewrite(0, [entry(7)], 1, [])
@@ -110,15 +112,15 @@ def test_bit__changed_in_a_pack__breaks_the_chain_there(
     changed = body[:place] + bytes([body[place] ^ 16]) + body[place + 1 :]
     if is_archived:
         archived(log, COUNT)
-        file, begin = rows(log, f"SELECT file, place FROM packs WHERE first = {first}")[0]
+        file, begin = rows(log, f"SELECT file, at FROM packs WHERE first = {first}")[0]
         path = tmp_path / "archive" / str(file)
         data = path.read_bytes()
         path.write_bytes(data[:begin] + changed + data[begin + len(body) :])
     else:
         log._db.execute("UPDATE packs SET body = ? WHERE first = ?", (changed, first))
-    with pytest.raises(LogError, match=f"hash chain broken in offsets {first} to {end - 1}"):
+    with pytest.raises(LogError, match=f"hash chain broken in places {first} to {end - 1}"):
         list(log.read(0))
-    with pytest.raises(LogError, match=f"hash chain broken in offsets {first} to {end - 1}"):
+    with pytest.raises(LogError, match=f"hash chain broken in places {first} to {end - 1}"):
         list(log.read(first + 1))
     assert [one.first_seq for one in log.read(end)] == list(range(end, COUNT))
 
@@ -133,7 +135,7 @@ def test_row__of_a_pack_changed__breaks_the_chain(log: SqliteLog, change: str) -
 def test_pack__taken_out__breaks_the_chain(log: SqliteLog) -> None:
     ((first, _),) = rows(log, "SELECT first, end FROM packs LIMIT 1 OFFSET 1")
     log._db.execute("DELETE FROM packs WHERE first = ?", (first,))
-    with pytest.raises(LogError, match="hash chain broken at offset"):
+    with pytest.raises(LogError, match="hash chain broken at place"):
         list(log.read(0))
 
 
@@ -142,9 +144,9 @@ def test_ticks__that_are_damaged__are_not_packed(tmp_path: Path, caplog: pytest.
     log = SqliteLog(tmp_path / "log.sqlite")
     for number in range(COUNT):
         log.append(entry(number), number)
-    log._db.execute("UPDATE ticks SET body = ? WHERE offset = 2", (log._encode(entry(7)),))
+    log._db.execute("UPDATE ticks SET body = ? WHERE place = 2", (log._encode(entry(7)),))
     log.tidy()
-    assert "hash chain broken at offset 2" in caplog.text
+    assert "hash chain broken at place 2" in caplog.text
     assert not rows(log, "SELECT 1 FROM packs")
     log.close()
 
@@ -171,20 +173,27 @@ def test_tidy__that_cannot_write__leaves_all_as_it_is_and_goes_on_later(
 @pytest.mark.parametrize("is_archived", [False, True])
 @pytest.mark.parametrize("offset", [0, 3, 20, COUNT - 1])
 @pytest.mark.parametrize("is_cut", [False, True])
-def test_roll_back__into_packs__rewrites_them_and_keeps_the_evidence(
+def test_roll_back__into_packs__appends_and_keeps_the_evidence(
     tmp_path: Path, log: SqliteLog, offset: int, is_cut: bool, is_archived: bool
 ) -> None:
     if is_archived:
         archived(log, COUNT)
+    before = list(log.bodies(0))
     fresh = [entry(number, 50) for number in range(offset, COUNT)][: 2 if is_cut else None]
     log.rewrite(offset, fresh, 1, ["event"], is_cut=is_cut)
     expected = [entry(number) for number in range(offset)] + fresh
     again = SqliteLog(tmp_path / "log.sqlite")
-    assert list(log.read(0)) == list(again.read(0)) == expected
-    assert (
-        (again.end, again.head_hash) == (log.end, log.head_hash) == (len(expected), log.hash_before(log.end))
-    )
-    assert len(rows(log, "SELECT 1 FROM rolled_back")) == COUNT - offset
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.sqlite")) as db:
+        assert list(log.read(0)) == list(again.read(0)) == list(LogReader(db).read(0)) == expected
+    assert (again.end, again.places, again.head_hash) == (log.end, log.places, log.head_hash)
+    assert (log.end, log.places) == (len(expected), COUNT + len(fresh) + 1)
+    assert list(log.bodies(0))[:COUNT] == before
+    old = [one for place, one in log.superseded()]
+    assert old == [entry(number) for number in range(offset, COUNT)]
+    for start in range(len(expected) + 1):
+        assert list(again.read(start)) == expected[start:]
+    hashes = [chained for _, chained in again.read_hashed(0)]
+    assert [again.hash_before(at) for at in range(1, len(expected) + 1)] == hashes
     again.close()
     for number in range(len(expected), 2 * COUNT):  # and packs again
         log.append(entry(number), number)
@@ -219,7 +228,7 @@ def test_archive__whose_file_is_elsewhere__says_which_and_the_rest_is_read(
     gone = min((tmp_path / "archive").glob("*.zst"))
     kept = gone.rename(tmp_path / gone.name)
     with pytest.raises(
-        LogArchived, match=rf"offsets 0 to \d+ are in .*{gone.name}, which is not there: put it back"
+        LogArchived, match=rf"places 0 to \d+ are in .*{gone.name}, which is not there: put it back"
     ):
         list(log.read(0))
     first = int(gone.stem.split("-")[2])
@@ -228,23 +237,15 @@ def test_archive__whose_file_is_elsewhere__says_which_and_the_rest_is_read(
     assert len(list(log.read(0))) == COUNT
 
 
-def test_reader__of_a_log_of_an_older_version__needs_no_table_of_packs(tmp_path: Path) -> None:
+def test_log__of_an_older_version__is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
-    log = SqliteLog(path)
-    for number in range(COUNT):
-        log.append(entry(number), number)
-    log._db.execute("DROP TABLE packs")
-    log._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
-        reader = LogReader(db)
-        assert reader.end == COUNT
-        assert len(list(reader.read(0))) == COUNT
-    again = SqliteLog(path)
-    again.append(entry(COUNT), COUNT)
-    while len(rows(again, "SELECT 1 FROM ticks")) > COUNT // 2:
-        again.tidy()
-    assert [one.first_seq for one in again.read(0)] == list(range(COUNT + 1))
-    again.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE ticks (offset INTEGER PRIMARY KEY, hash BLOB, records INTEGER, body BLOB)")
+        for build in (LogReader, lambda _: SqliteLog(path)):
+            with pytest.raises(
+                StoreDamaged, match=r"written by an older version.*: deploy anew and start with"
+            ):
+                build(db)
 
 
 def test_reader__beside_a_writer_that_packs__sees_whole_entries_in_order(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_append__at_another_offset_than_the_end__is_refused(tmp_path: Path, expe
 def test_second_writer__loses_and_has_to_stand_down(tmp_path: Path) -> None:
     first, second = (SqliteLog(tmp_path / "log.sqlite") for _ in range(2))
     first.append(entry(0), 0)
-    with pytest.raises(LogLost, match="another writer has appended offset 0"):
+    with pytest.raises(LogLost, match="another writer has appended place 0"):
         second.append(entry(9), second.end)
     first.append(entry(1), 1)
     assert [one.first_seq for one in second.read(0)] == [0, 1]
@@ -57,8 +57,8 @@ def test_entry__changed_afterwards__breaks_the_chain(tmp_path: Path, column: str
     for number in range(4):
         log.append(entry(number), number)
     changed = log._encode(entry(7)) if column == "body" else bytes(32)
-    log._db.execute(f"UPDATE ticks SET {column} = ? WHERE offset = 2", (changed,))
-    with pytest.raises(LogError, match="hash chain broken at offset 2"):
+    log._db.execute(f"UPDATE ticks SET {column} = ? WHERE place = 2", (changed,))
+    with pytest.raises(LogError, match="hash chain broken at place 2"):
         list(log.read(0))
     log.close()
 
@@ -67,10 +67,10 @@ def test_entry__taken_out__breaks_the_chain(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "log.sqlite")
     for number in range(4):
         log.append(entry(number), number)
-    log._db.execute("DELETE FROM ticks WHERE offset = 1")
-    with pytest.raises(LogError, match="hash chain broken at offset 2"):
+    log._db.execute("DELETE FROM ticks WHERE place = 1")
+    with pytest.raises(LogError, match="hash chain broken at place 2"):
         list(log.read(0))
-    with pytest.raises(LogError, match="offset 9 is past the end"):
+    with pytest.raises(LogError, match="place 9 is past the end"):
         list(log.read(9))
     log.close()
 

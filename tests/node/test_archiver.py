@@ -138,7 +138,7 @@ def test_file_of_the_archive__changed_or_gone__is_found(folder: Path) -> None:
     good = path.read_bytes()
     path.write_bytes(good[:50] + bytes([good[50] ^ 1]) + good[51:])
     (log,) = [one for one in check_folder(folder) if one.store == "log.sqlite"]
-    assert "hash chain broken in offsets" in log.findings[0].what
+    assert "hash chain broken in places" in log.findings[0].what
     path.unlink()
     (log,) = [one for one in check_folder(folder) if one.store == "log.sqlite"]
     assert not log.findings

@@ -15,7 +15,8 @@ from sequencer.engine.snapshots import load, recover, save
 from sequencer.l1.batch import Batch
 from sequencer.l1.signing import Content, Fees
 from sequencer.l1.txstore import Attempt, TxStore
-from sequencer.log.interface import LogError
+from sequencer.log import index, packs
+from sequencer.log.interface import LogError, Redone, RollBack
 from sequencer.log.sqlite import SqliteLog
 from sequencer.node.check import Scrub, check_folder
 from sequencer.protocol.constants import Kind
@@ -31,6 +32,8 @@ def folder(tmp_path: Path) -> Path:
     """Of a sequencer that has stopped: ticks, batches, proofs, a roll-back long ago, a snapshot, transactions."""
     little = Little()
     log = SqliteLog(tmp_path / "log.sqlite")
+    log.rewrite(0, [], 1, ["0xa:1"], [Redone(3, 4, b"\0", 0)])
+    log.roll_back_done(1)
     batcher = Batcher(tmp_path / "batches.sqlite", log, genesis().root(), 4_000)
     proofs = Withdrawals(tmp_path / "withdrawals.sqlite")
     stored = 0
@@ -44,10 +47,6 @@ def folder(tmp_path: Path) -> Path:
             last = built
         proofs.prove(little.state, last.batch_id, last.post_root)
     save(tmp_path / "snapshots", little.state, log.end)
-    db = log._db  # as a roll-back leaves them
-    db.execute("INSERT INTO rollbacks (epoch, batch_id, offset, is_done) VALUES (1, 1, 0, 1)")
-    db.execute("INSERT INTO rollback_events (key, epoch) VALUES ('0xa:1', 1)")
-    db.execute("INSERT INTO redone (seq, place, record, reason) VALUES (3, 4, x'00', 0)")
     batcher.close()
     proofs.close()
     log.close()
@@ -118,7 +117,7 @@ def test_check__of_a_folder_without_a_store__says_so(tmp_path: Path) -> None:
 def places() -> list[tuple[str, str, str]]:
     batch = "pre_root post_root segments records first_seq time_s inbox_count inbox_hash work payload_hash next_offset"
     return [
-        *(("log.sqlite", "ticks", column) for column in ("body", "hash", "records")),
+        *(("log.sqlite", "ticks", column) for column in ("body", "hash")),
         *(("log.sqlite", "rollbacks", column) for column in ("batch_id", "is_done")),
         *(("log.sqlite", "redone", column) for column in ("place", "record", "reason")),
         ("log.sqlite", "rollback_events", "key"),
@@ -205,31 +204,69 @@ def test_transaction__with_a_changed_bit__keeps_everything_from_being_sent(
         TxStore(folder / "l1.sqlite")
 
 
-@pytest.mark.parametrize("table", ["rollbacks", "rollback_events", "redone"])
-def test_what_the_log_remembers_of_roll_backs__with_a_changed_bit__stops_the_start(
-    folder: Path, table: str
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        *(("rollbacks", name) for name in ("batch_id", "offset", "is_done", "checksum")),
+        ("rollback_events", "key"),
+        ("redone", "place"),
+        *(("runs", name) for name in ("offset", "place", "checksum")),
+    ],
+)
+def test_what_the_log_remembers_of_roll_backs__with_a_changed_bit__is_made_again_from_its_entries(
+    folder: Path, table: str, column: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    flip(
-        folder / "log.sqlite",
-        table,
-        {"rollbacks": "batch_id", "rollback_events": "key", "redone": "place"}[table],
-    )
-    with pytest.raises(StoreDamaged, match=f"log.sqlite: table {table}, row "):
+    path = folder / "log.sqlite"
+
+    def remembered() -> list[list[tuple[object, ...]]]:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            return [db.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in index.GUARDED]
+
+    before = remembered()
+    flip(path, table, column)
+    log = SqliteLog(path)
+    assert "are made again from its entries" in caplog.text
+    assert log.rolled_back() == RollBack(1, 1, 0, True)
+    assert (log.answered(), log.redone(3)) == ({"0xa:1"}, Redone(3, 4, b"\0", 0))
+    assert recover(folder / "none", log, genesis())[1] == log.end
+    log.close()
+    assert remembered() == before
+    assert checked(folder) == (0, {})
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_log_entry__with_a_changed_bit__stops_the_start_with_what_to_do(
+    folder: Path, is_packed: bool
+) -> None:
+    """One before the newest snapshot, which no replay reads."""
+    if is_packed:
+        log = SqliteLog(folder / "log.sqlite")
+        packs.put_pack(log._packer)
+        log.close()
+    flip(folder / "log.sqlite", "packs" if is_packed else "ticks", "body", 0 if is_packed else 2)
+    what = "table packs, row 0 is not what was written" if is_packed else "hash chain broken at place 2"
+    with pytest.raises(StoreDamaged, match=rf"log.sqlite: {what}: restore the folder from a copy"):
         SqliteLog(folder / "log.sqlite")
 
 
-def test_log_entry__with_a_changed_bit__is_found_by_the_look_beside_the_work(folder: Path) -> None:
-    """One before the newest snapshot, which no start reads."""
-    flip(folder / "log.sqlite", "ticks", "body", 1)
+def test_archived_entry__with_a_changed_bit__is_found_by_the_look_beside_the_work(folder: Path) -> None:
+    log = SqliteLog(folder / "log.sqlite")
+    packs.put_pack(log._packer, 4)
+    assert packs.archive(log._packer, 4) == 1
+    (path,) = (folder / "archive").iterdir()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(bytes(data))
+    log.close()
     log = SqliteLog(folder / "log.sqlite")
     assert recover(folder / "snapshots", log, genesis())[1] == 0
-    with pytest.raises(LogError, match="hash chain broken at offset 1"):
+    with pytest.raises(LogError, match="hash chain broken in places 0 to"):
         list(log.read(0))
     log.close()
     scrub = Scrub(folder)
     scrub.start()
     scrub._thread.join(30)
-    assert "hash chain broken at offset 1" in scrub.error
+    assert "hash chain broken in places 0 to" in scrub.error
 
 
 def test_snapshot__with_any_bit_changed__is_left_out_and_found(folder: Path) -> None:

@@ -12,9 +12,9 @@ from sequencer.engine.engine import ReplayError
 from sequencer.engine.snapshots import recover, save
 from sequencer.history.history import History
 from sequencer.history.store import FILE as HISTORY_FILE
+from sequencer.log import packs
 from sequencer.log.interface import Control, Cut, Entry, Redone, Staged, Term, TurnBack
 from sequencer.log.sqlite import SqliteLog
-from sequencer.log.sqlite import _decode as decode
 from sequencer.node.check import check_folder
 from sequencer.queue.receipts import Issuer
 from sequencer.rollup.batcher import Batcher
@@ -68,7 +68,7 @@ def mixed(folder: Path, little: Little) -> SqliteLog:
 def test_control__comes_back_as_it_was_written(tmp_path: Path, control: Control | None) -> None:
     one = Entry(1, 2, bytes(32), [], control=control)
     log = SqliteLog(tmp_path / "log.sqlite")
-    assert decode(log._encode(one)) == one
+    assert packs.entry(log._encode(one), 0) == one
     log.close()
 
 

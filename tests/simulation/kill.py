@@ -331,7 +331,7 @@ class Simulation:
                     seq += 1
                 self.roots[self.state.globals.seq] = self.state.root()
                 self.offset += 1
-            self.head_hash = log.head_hash
+            self.head_hash = log.hash_before(log.end)
         finally:
             log.close()
 
