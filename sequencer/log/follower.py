@@ -80,9 +80,9 @@ class Follower:
         self._stopping.set()
 
         async def end() -> None:
-            if self._task is not None:
-                self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
+            while self._task is not None and not self._task.done():
+                self._task.cancel()  # more than once: the library swallows some
+                await asyncio.wait((self._task,), timeout=0.1)
 
         self._link.run(end())
         self._pool.shutdown(wait=True)
@@ -92,7 +92,7 @@ class Follower:
         client: Client | None = None
         copies: Subscription | None = None
         try:
-            while True:
+            while not self._stopping.is_set():
                 try:
                     if client is None or client.is_closed or copies is None:
                         client = await self._link.client(IDLE_S)

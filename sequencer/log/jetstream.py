@@ -212,7 +212,8 @@ class Stream:
             return meaning(error)
         except (NatsError, TimeoutError) as error:
             # What was sent through a server that hangs may come late: the next attempt goes through another.
-            what = "did not answer" if isinstance(error, NatsTimeout | TimeoutError) else words_of(error)
+            is_silent = isinstance(error, NatsTimeout | TimeoutError)
+            what = f"did not answer{self._refused()}" if is_silent else words_of(error)
             return Outcome.UNKNOWN, f"the stream's servers: {what}"
         last = place + len(bodies)
         if ack.duplicate or ack.seq != last:

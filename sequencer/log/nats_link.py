@@ -5,6 +5,7 @@ import contextlib
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import UnexpectedEOF
 
 from sequencer.log.interface import LogError
 
@@ -21,6 +23,8 @@ Result = TypeVar("Result")
 
 CONNECT_S: Final = 2  # for one server, before the next is tried
 PING_S: Final = 1  # a server that has not answered three of them counts as gone
+FIRST_S: Final = 5  # for a first connection, before all is begun anew
+POLL_S: Final = 0.005
 PENDING_BYTES: Final = 32 << 20  # what may wait for the socket
 JOIN_S: Final = 10
 CANCELS: Final = 20
@@ -94,12 +98,13 @@ class Link:
     def __init__(self, servers: list[str], access: Access, name: str) -> None:
         self._servers = servers
         self._access = access
+        self._context = access.context()
         self._name = name
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
         self._thread.start()
         self._client: Client | None = None
-        self._connecting: asyncio.Lock | None = None
+        self._connecting: asyncio.Task[None] | None = None
         self._dropped: asyncio.Future[None] = self._loop.create_future()
         self.last_error = ""
         self.reconnects = 0
@@ -131,54 +136,54 @@ class Link:
 
     async def client(self, timeout_s: float) -> Client:
         """The connected client. Raises TimeoutError when no server has answered in that time."""
-        async with asyncio.timeout(timeout_s):
-            if self._connecting is None:
-                self._connecting = asyncio.Lock()
-            async with self._connecting:
-                if self._client is None or self._client.is_closed:
-                    self._client = await self._connected()
-            while not self._client.is_connected:
-                if self._client.is_closed:  # a refused password closes it for good
-                    return await self.client(timeout_s)
-                await asyncio.sleep(0.01)
-            return self._client
-
-    async def _connected(self) -> Client:
-        """A first connection; tries until it is cancelled."""
+        end = time.monotonic() + timeout_s
         while True:
-            try:
-                return await self._try()
-            except (OSError, NatsError, TimeoutError) as error:
-                self.last_error = _words(error)
-                await asyncio.sleep(0.1)
+            if self._client is not None and self._client.is_connected:
+                return self._client
+            # A refused password closes a client for good.
+            is_none = self._client is None or self._client.is_closed
+            if is_none and (self._connecting is None or self._connecting.done()):
+                self._connecting = asyncio.create_task(self._connect())
+            if time.monotonic() >= end:
+                raise TimeoutError
+            await asyncio.sleep(POLL_S)
 
-    async def _try(self) -> Client:
-        client = _Client()
-        context = self._access.context()
-        try:
-            await client.connect(
-                servers=list(self._servers),
-                name=self._name,
-                error_cb=self._on_error,
-                disconnected_cb=self._on_drop,
-                reconnected_cb=self._on_reconnect,
-                connect_timeout=CONNECT_S,
-                reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds, also parts of one
-                max_reconnect_attempts=-1,
-                ping_interval=PING_S,
-                max_outstanding_pings=2,
-                pending_size=PENDING_BYTES,
-                inbox_prefix=self._access.inbox,
-                tls=context,
-                tls_handshake_first=False,
-                user=self._access.user or None,
-                password=self._access.password or None,
-            )
-        except BaseException:
-            with contextlib.suppress(Exception):
-                await client.close()
-            raise
-        return client
+    async def _connect(self) -> None:
+        """Connects a new client; tries until it has. No wait here relies on a cancel: the library swallows some."""
+        while True:
+            client = _Client()
+            trying = asyncio.create_task(self._try(client))
+            await asyncio.wait((trying,), timeout=FIRST_S)
+            if trying.done() and trying.exception() is None:
+                self._client = client
+                return
+            if trying.done():
+                self.last_error = _words(trying.exception())
+            trying.cancel()
+            closing = asyncio.create_task(client.close())
+            await asyncio.wait((trying, closing), timeout=1)
+            for task in (trying, closing):
+                task.add_done_callback(_forget)
+            await asyncio.sleep(0.1)
+
+    async def _try(self, client: _Client) -> None:
+        await client.connect(
+            servers=list(self._servers),
+            name=self._name,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_drop,
+            reconnected_cb=self._on_reconnect,
+            connect_timeout=CONNECT_S,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]  # seconds, also parts of one
+            max_reconnect_attempts=-1,
+            ping_interval=PING_S,
+            max_outstanding_pings=2,
+            pending_size=PENDING_BYTES,
+            inbox_prefix=self._access.inbox,
+            tls=self._context,
+            user=self._access.user or None,
+            password=self._access.password or None,
+        )
 
     async def while_connected(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of a request. Raises Dropped when the connection ends before."""
@@ -188,8 +193,8 @@ class Link:
         finally:
             if not task.done():
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        if task.cancelled():
+                task.add_done_callback(_forget)
+        if not task.done():
             raise Dropped
         return task.result()
 
@@ -198,7 +203,11 @@ class Link:
         dropped.set_result(None)
 
     async def _on_error(self, error: Exception) -> None:
-        self.last_error = _words(error)
+        is_closed = isinstance(error, BrokenPipeError | ConnectionResetError | UnexpectedEOF)
+        if self._client is None and is_closed:  # its reason may come too late to be read
+            self.last_error = "it ends new connections at once: wrong authorization (user, password), or TLS"
+        else:
+            self.last_error = _words(error)
         logger.debug("stream's connection: %s", self.last_error)
 
     async def _on_reconnect(self) -> None:
@@ -225,7 +234,13 @@ class Link:
             _, others = await asyncio.wait(others, timeout=0.1)
 
 
-def _words(error: Exception) -> str:
+def _forget(task: asyncio.Task[Any]) -> None:
+    """Takes the outcome of a task that nobody waits for, so that none is reported."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _words(error: BaseException | None) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).removeprefix("nats: ") or type(error).__name__
