@@ -12,7 +12,7 @@ from sequencer.cli.archive import blobs_in, with_archive
 from sequencer.cli.options import l1_url_of, on_l1, with_params
 from sequencer.cli.output import bars, fail, people, show, write_json
 from sequencer.config import with_config
-from sequencer.wire.option_types import PAUSE_S
+from sequencer.wire.option_types import HOST_PORT, PAUSE_S
 from sequencer.wire.peer_options import check_loopback, with_peers
 
 STATUS_FOLDER = Path("var/watch")
@@ -29,8 +29,13 @@ WRONG = 2  # exit status of --once when a batch is wrong
     type=click.Path(path_type=Path, file_okay=False),
     help="a folder where traders leave receipts, which are compared with each other and with L1",
 )
+@click.option(
+    "--receipts-listen",
+    type=HOST_PORT,
+    help="HOST:PORT at which receipts are taken over HTTP into the folder of --receipts",
+)
 @with_peers
-@click.option("--public", is_flag=True, help="allow --peers-listen beyond this machine")
+@click.option("--public", is_flag=True, help="allow --receipts-listen and --peers-listen beyond this machine")
 @click.option(
     "--challenge",
     is_flag=True,
@@ -80,6 +85,7 @@ def watch(
     once: bool,
     archive: Path | None,
     receipts: Path | None,
+    receipts_listen: str | None,
     peers: tuple[str, ...],
     peers_listen: tuple[str, ...],
     public: bool,
@@ -93,6 +99,7 @@ def watch(
     from sequencer.l1.rpc import Rpc
     from sequencer.l1.signing import Signer
     from sequencer.proof.challenger import Challenger
+    from sequencer.proof.receipt_box import PATH as RECEIPTS_PATH
     from sequencer.proof.receipt_watch import ReceiptSources
     from sequencer.proof.status_page import serve, summary
     from sequencer.proof.watcher import WatchConfig, Watcher
@@ -103,7 +110,11 @@ def watch(
         from sequencer.proof.gossip import GossipConfig
 
         gossip = GossipConfig(peers, peers_listen)
-    sources = ReceiptSources(receipts, gossip)
+    if receipts_listen is not None:
+        check_loopback((f"tcp/{receipts_listen}",), public, "--receipts-listen")
+        if receipts is None:
+            raise click.UsageError("--receipts-listen goes with --receipts")
+    sources = ReceiptSources(receipts, receipts_listen is not None, gossip)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     with contextlib.closing(Rpc(l1_url_of(deployment, l1_url))) as rpc, contextlib.ExitStack() as stack:
         try:
@@ -132,6 +143,14 @@ def watch(
         if status_port is not None:
             port = stack.enter_context(serve(lambda: watcher.status, status_port))
             people.print(f"status: http://127.0.0.1:{port}/")
+        if receipts_listen is not None and watcher.receipts is not None:
+            host, _, wanted = receipts_listen.rpartition(":")
+            host = host.strip("[]")
+            try:
+                port = stack.enter_context(watcher.receipts.serve(host, int(wanted)))
+            except OSError as error:
+                raise fail(f"--receipts-listen {receipts_listen}: {error.strerror or error}") from error
+            people.print(f"receipts: http://{host}:{port}{RECEIPTS_PATH}")
         if challenger is None:
             people.print("alarms only: nothing is challenged without --challenge")
         show("watching; Ctrl-C ends it", summary(watcher.status))

@@ -40,6 +40,7 @@ class Pace:
     ) -> None:
         self.worker: L1Link | None = None
         self.last_posted = 0
+        self._tick_posted = (0, 0)  # of a batch
         self.snapshots = Aside(config.folder / "snapshots")
         self._config = config
         self._clock = clock
@@ -211,6 +212,12 @@ class Pace:
         if self.last_posted != self._work_posted[0]:
             self._work_posted = self.last_posted, self._batcher.work_after(self.last_posted)
         return self._driver.engine.state.globals.work - self._work_posted[1]
+
+    def tick_posted(self) -> int:
+        """The last tick that L1 is known to have; 0: none."""
+        if self.last_posted != self._tick_posted[0]:
+            self._tick_posted = self.last_posted, self._batcher.start_of(self.last_posted + 1).tick
+        return self._tick_posted[1]
 
     def pressure(self) -> int:
         """Work waiting for L1 as a multiple of L1's capacity in `work_lag_s`; likewise signatures waiting for their

@@ -58,6 +58,7 @@ class Status:
             "ticks_unbatched": self.batcher.waiting(),
             "batches_stored": self.batcher.cursor.batch_id - 1,
             "batches_posted": self.pace.last_posted,
+            "tick_posted": self.pace.tick_posted(),
             "work_waiting": self.pace.work_waiting(),
             "feed_error": self.keeper.feed_error,
             **self.views.feed_ages(self._now_s()),

@@ -21,6 +21,7 @@ from sequencer.l1.members import MemberKeys
 from sequencer.l1.rpc import Rpc, to_hex
 from sequencer.proof.alarms import Alarms
 from sequencer.proof.headers import Pair
+from sequencer.proof.receipt_box import ReceiptBox
 from sequencer.proof.receipts import (
     BROKEN,
     CHAIN,
@@ -66,6 +67,7 @@ class _Held:
     state: str = PENDING
     misdeed: str = ""
     seen: dict[int, str] = field(default_factory=dict)  # what is wrong with it; empty: nothing
+    name: str = ""  # in the box, its hash
 
 
 class Desk:
@@ -84,11 +86,15 @@ class Desk:
         alarms: Alarms,
         keys: MemberKeys,
         tell: Callable[[SignedHeader], None] = lambda _signed: None,
+        box: ReceiptBox | None = None,
     ) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._keys = keys
         self._tell = tell
+        self._box = box
+        self._is_box_read = False
+        self._by_name: dict[str, _Held] = {}
         self._rpc = rpc
         self._at = at
         self._domain = domain
@@ -106,7 +112,15 @@ class Desk:
     # --- what traders bring -----------------------------------------------------------------------
 
     def read(self) -> None:
-        """Takes the lines that have come since."""
+        """Takes the lines that have come since, and what has been left over HTTP."""
+        if self._box is not None:
+            if not self._is_box_read:
+                self._is_box_read = True
+                for name, opened in self._box.kept():
+                    self._take(Path(name), opened, name)
+            for name, opened in self._box.taken():
+                self._take(Path(name), opened, name)
+            self._make_room(self._box)
         if self._folder is None:
             return
         for path in sorted((*self._folder.glob("*.jsonl"), *self._folder.glob("*.json"))):
@@ -129,7 +143,30 @@ class Desk:
                 if line.strip():
                     yield line
 
-    def _take(self, path: Path, opened: Opened) -> None:
+    def _make_room(self, box: ReceiptBox) -> None:
+        """Lets go of the oldest that are honoured when the box is nearly full."""
+        for held in (
+            [one for one in self._held if one.name and one.state == HONOURED] if box.is_nearly_full else ()
+        ):
+            if not box.is_nearly_full:
+                break
+            self._forget(held)
+
+    def state_of(self, name: str) -> dict[str, Any] | None:
+        """How a receipt of the box stands, from any thread: state, misdeed, and the transaction that took the bond."""
+        held = self._by_name.get(name)
+        if held is None:
+            return None
+        taken = [
+            one for one in list(self._slashed.values()) if one.tx_hash and one.member.lower() == held.member
+        ]
+        broken = held.state == BROKEN
+        tx = taken[0].tx_hash if broken and taken else None
+        return {"state": held.state, "misdeed": held.misdeed or None, "tx": tx}
+
+    def _take(self, path: Path, opened: Opened, name: str = "") -> None:
+        if name in self._by_name:
+            return
         if opened.receipt.domain() != self._domain:
             self._alarms.once(f"receipt of {opened.receipt.rollup}", f"{path.name}: of another exchange")
             return
@@ -139,7 +176,9 @@ class Desk:
             self._alarms.once(f"receipt by {signer}", f"{path.name}: {signer} is no member's receipt key")
             return
         self._tell(SignedHeader(opened.header, opened.signature, opened.signer))
-        held = _Held(opened, member)
+        held = _Held(opened, member, name=name)
+        if name:
+            self._by_name[name] = held
         self._held.append(held)
         for place, seq in enumerate(opened.seqs):
             self._wanted.setdefault(seq, []).append((held, place))
@@ -196,6 +235,13 @@ class Desk:
 
     def _forget(self, held: _Held) -> None:
         self._held.remove(held)
+        header = held.opened.header
+        lead = (header.epoch, header.roll_backs, header.tick)
+        if self._headers.get(lead) is held:
+            del self._headers[lead]
+        if held.name and self._box is not None:
+            del self._by_name[held.name]
+            self._box.remove(held.name)
         for seq in held.opened.seqs:
             left = [one for one in self._wanted.get(seq, ()) if one[0] is not held]
             self._wanted[seq] = left

@@ -1,11 +1,13 @@
 """What a watcher does about receipts: the desk that traders leave theirs at, its peers, and the bonds it takes."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sequencer import pages
 from sequencer.l1.deploy import Deployment
 from sequencer.l1.follower import PostedBatch
 from sequencer.l1.members import MemberKeys
@@ -14,6 +16,7 @@ from sequencer.proof.alarms import Alarms
 from sequencer.proof.challenger import Challenger
 from sequencer.proof.desk import Desk
 from sequencer.proof.headers import HeaderStore
+from sequencer.proof.receipt_box import BODY_BYTES_MAX, ReceiptBox
 from sequencer.proof.slasher import Slasher
 from sequencer.wire.headers import SignedHeader
 
@@ -25,9 +28,13 @@ HEADERS_FILE = "headers.sqlite"  # in the watcher's folder
 
 @dataclass(frozen=True, slots=True)
 class ReceiptSources:
-    """Where receipts and headers come from. `folder`: where traders leave receipts; `gossip`: what a peer is told."""
+    """Where receipts and headers come from. `folder`: where traders leave receipts; `gossip`: what a peer is told.
+
+    `takes`: receipts that come over HTTP are stored there, too (`serve`).
+    """
 
     folder: Path | None = None
+    takes: bool = False
     gossip: "GossipConfig | None" = None
 
     def __bool__(self) -> bool:
@@ -60,7 +67,10 @@ class ReceiptWatch:
 
             store = HeaderStore(domain, folder / HEADERS_FILE)
             self.gossip = gossip.Gossip(domain, store, sources.gossip, self._keys.member_of, self._times)
-        self.desk = Desk(rpc, at, domain, sources.folder, alarms, self._keys, self._tell)
+        self.box: ReceiptBox | None = None
+        if sources.folder is not None and sources.takes:
+            self.box = ReceiptBox(sources.folder / "left", domain, self._keys.member_of, self._state_of)
+        self.desk = Desk(rpc, at, domain, sources.folder, alarms, self._keys, self._tell, self.box)
         self._slasher: Slasher | None = None
         if challenger is not None:
             self._slasher = Slasher(rpc, at, challenger.signer, challenger.manager)
@@ -68,6 +78,9 @@ class ReceiptWatch:
     def _times(self) -> tuple[float, float]:
         """Between L1's time and this machine's: a development chain may be far from it."""
         return min(self._now_s(), time.time()), max(self._now_s(), time.time())
+
+    def _state_of(self, name: str) -> dict[str, Any] | None:
+        return self.desk.state_of(name)
 
     def _tell(self, signed: SignedHeader) -> None:
         if self.gossip is not None:
@@ -94,7 +107,16 @@ class ReceiptWatch:
 
     def status(self) -> dict[str, Any]:
         """See Desk and Gossip."""
-        return self.desk.status() | {"peers": None if self.gossip is None else self.gossip.status()}
+        box = None if self.box is None else {"stored": len(self.box), "refused": self.box.refused}
+        return self.desk.status() | {
+            "box": box,
+            "peers": None if self.gossip is None else self.gossip.status(),
+        }
+
+    def serve(self, host: str, port: int) -> contextlib.AbstractContextManager[int]:
+        """Takes receipts over HTTP, on threads of its own; the port. Raises OSError."""
+        assert self.box is not None
+        return pages.serve(self.box.get, host, port, "receipts", None, self.box.post, BODY_BYTES_MAX)
 
     def close(self) -> None:
         """Ends the peer."""

@@ -5,8 +5,10 @@ section 21). It is checked against the acknowledgement that it came with: what w
 """
 
 import os
+import time
 from base64 import b64decode
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +25,9 @@ CONTINUE: Final = codec.encode(Kind.CONTINUE)
 EXECUTED: Final = frozenset({Kind.PLACE, Kind.PLACE_IN_WORDS, Kind.AMEND, Kind.CONTINUE, Kind.FORCED_ORDER})
 PENDING_MAX: Final = 65_536  # receipts that L1 is not known to have
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
+LEAD_PATIENCE_S: Final = 600.0  # in which a signer must have heard of a roll-back or of another leader
+TIME_SLACK_S: Final = 3_600.0  # between a header's time and L1's
+FLOORS_KEPT: Final = 16
 
 
 class ReceiptWrong(Exception):
@@ -190,21 +195,45 @@ class ReceiptFile:
 
 
 class ReceiptKeeper:
-    """Checks a trader's receipts as they come, keeps them, and knows which of them L1 does not have yet."""
+    """Checks a trader's receipts as they come, keeps them, and knows which of them L1 does not have yet.
 
-    def __init__(self, chain_id: int, rollup: str, keys: frozenset[bytes], path: Path | None = None) -> None:
+    `keep` is called with each that is good (receipt_post.py leaves them with watchers).
+    """
+
+    def __init__(
+        self,
+        chain_id: int,
+        rollup: str,
+        keys: frozenset[bytes],
+        path: Path | None = None,
+        keep: Sequence[Callable[[Receipt], None]] = (),
+    ) -> None:
         self.keys = keys
         self._signed_under = chain_id, rollup
         self._file = ReceiptFile(path) if path is not None else None
+        self._keep = list(keep)
         self._pending: deque[Opened] = deque(maxlen=PENDING_MAX)
+        self._lead = (0, 0)  # epoch and roll-backs of the newest receipt
+        self._floors: deque[tuple[float, int, int]] = deque(maxlen=FLOORS_KEPT)
+        self._l1_time: tuple[int, float] | None = (
+            None  # of L1's newest block, and when it was seen, monotonic
+        )
 
     @property
     def expects(self) -> bool:
         """Whether acknowledgements must carry receipts."""
         return bool(self.keys)
 
+    @property
+    def waits(self) -> bool:
+        """Whether there are receipts that L1 is not known to have."""
+        return bool(self._pending)
+
     def take(self, record: bytes, ack: dict[str, Any]) -> Opened | None:
-        """Checks and keeps the receipt of an acknowledgement; None: none is expected. Raises ReceiptWrong."""
+        """Checks and keeps the receipt of an acknowledgement; None: none is expected. Raises ReceiptWrong.
+
+        One that is signed and stale is kept, too: it may be the proof of something.
+        """
         if not self.expects:
             return None
         try:
@@ -217,8 +246,40 @@ class ReceiptKeeper:
             ) from None
         if self._file is not None:
             self._file.add(opened.receipt)
+        for keep in self._keep:
+            keep(opened.receipt)
         self._pending.append(opened)
+        if why := self._stale(opened.header):
+            raise ReceiptWrong(f"receipt: {why}; it may bind nobody", ack)
+        self._lead = max(self._lead, (opened.header.epoch, opened.header.roll_backs))
         return opened
+
+    def saw_l1(self, epoch: int, roll_backs: int, time_s: int) -> None:
+        """What L1 says now. A signer has LEAD_PATIENCE_S to hear of a new epoch or roll-back."""
+        now = time.monotonic()
+        self._l1_time = time_s, now
+        if not self._floors or self._floors[-1][1:] != (epoch, roll_backs):
+            is_first = not self._floors
+            self._floors.append((now if is_first else now + LEAD_PATIENCE_S, epoch, roll_backs))
+
+    def _stale(self, header: Header) -> str:
+        """Why a header is not of now; empty: nothing is known against it."""
+        now = time.monotonic()
+        floors = [(epoch, roll_backs) for since, epoch, roll_backs in self._floors if since <= now]
+        for epoch, roll_backs in (self._lead, *floors):
+            if header.epoch < epoch or header.roll_backs < roll_backs:
+                return (
+                    f"signed in epoch {header.epoch} after {header.roll_backs} roll-backs, it is epoch {epoch} after "
+                    f"{roll_backs}"
+                )
+        if self._l1_time is None:
+            return ""
+        l1_s, seen = self._l1_time
+        earliest, latest = l1_s - TIME_SLACK_S, max(l1_s + now - seen, time.time()) + TIME_SLACK_S
+        time_s = header.time_ns * 1e-9
+        if not earliest <= time_s <= latest:
+            return f"of the time {time_s:.0f}, on L1 it is {l1_s}"
+        return ""
 
     def posted(self, tick: int) -> None:
         """L1 has all ticks up to this one."""

@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -26,6 +26,7 @@ from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.sdk.nonces import Nonces
+from sequencer.sdk.receipt_follower import ReceiptFollower
 from sequencer.sdk.receipts import ReceiptKeeper
 from sequencer.sdk.subscription import Subscription
 from sequencer.wire import access
@@ -136,8 +137,10 @@ class Trader:
         account: int,
         domain: bytes,
         receipts: ReceiptKeeper | None = None,
+        follower: ReceiptFollower | None = None,
     ) -> None:
         self.receipts = receipts
+        self.follower = follower
         self.client = client
         self.number = account
         self.address = address_of(public_key_of(key))
@@ -158,25 +161,30 @@ class Trader:
         *,
         receipt_file: Path | None = None,
         receipt_keys: frozenset[bytes] | None = None,
+        watchers: Sequence[str] = (),
+        l1_url: str | None = None,
+        rollup: str | None = None,
     ) -> Trader:
         """A trader for the account that `key` owns, or for `account` with a session key.
 
         Every receipt is checked as it comes, and kept in `receipt_file`, if one is named. `receipt_keys`: addresses
         that may sign them, from L1 (`Sequencers.receipt_key_of`); by default the one that the exchange itself names,
         which shows a key that changes, and not a key that was never registered. An exchange that names none signs none.
+
+        `watchers`: URLs at which every receipt is left in the background (`fairstrike watch --receipts-listen`).
+        `l1_url`: a node of L1 that is asked for keys, epoch, roll-backs, time, and what is posted; `rollup`: the
+        contract, where the exchange's word for it is not enough. A receipt that is stale by what L1 says raises
+        ReceiptWrong. Without `l1_url` only a lead that goes back is noticed, and `status` is believed.
         """
         info = await client.call("system_info")
         domain = codec.domain_separator(info["chain_id"], bytes.fromhex(info["verifying_contract"][2:]))
+        if rollup is not None and rollup.lower() != str(info["verifying_contract"]).lower():
+            raise ValueError(f"rollup: the exchange signs for {info['verifying_contract']}, not for {rollup}")
         if account is None:
             owner = "0x" + address_of(public_key_of(key)).hex()
             account = int((await client.call("account", owner=owner))["account"])
-        if receipt_keys is None:
-            named = info.get("receipt_key")
-            receipt_keys = frozenset([bytes.fromhex(named[2:])]) if named else frozenset()
-        book = ReceiptKeeper(
-            int(info["chain_id"]), str(info["verifying_contract"]), receipt_keys, receipt_file
-        )
-        trader = cls(client, key, account, domain, book)
+        follower = await ReceiptFollower.open(client, info, receipt_file, receipt_keys, watchers, l1_url)
+        trader = cls(client, key, account, domain, follower.keeper, follower)
         await trader.refresh()
         return trader
 
@@ -443,6 +451,8 @@ class Trader:
                 raise
             else:
                 self.nonces.use(nonce)
+                if self.follower is not None:
+                    self.follower.came()
                 if self.receipts is not None:
                     self.receipts.take(record, ack)
                 return ack

@@ -24,7 +24,7 @@ def with_peers(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
-def check_loopback(listen: tuple[str, ...], is_public: bool) -> None:
+def check_loopback(listen: tuple[str, ...], is_public: bool, option: str = "--peers-listen") -> None:
     """Refuses to listen for other machines unless that is meant. Raises click.UsageError."""
     for one in () if is_public else listen:
         host = one.partition("/")[2].rpartition(":")[0].strip("[]")
@@ -34,5 +34,5 @@ def check_loopback(listen: tuple[str, ...], is_public: bool) -> None:
             is_near = False
         if not is_near:
             raise click.UsageError(
-                f"--peers-listen {one}: reachable from other machines; give --public if that is meant"
+                f"{option} {one.removeprefix('tcp/')}: reachable from other machines; give --public if that is meant"
             )

@@ -17,6 +17,8 @@ from sequencer.l1.follower import Follower
 from sequencer.l1.sequencers import SEQUENCERS, receipt_keys
 from sequencer.local.devnet import Devnet, DevnetConfig, devnet_key, devnet_signer, wait_for
 from sequencer.market.flat import FlatSource
+from sequencer.proof.receipt_watch import ReceiptSources
+from sequencer.proof.watcher import WatchConfig, Watcher
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.batch import ids_in
@@ -185,3 +187,60 @@ def test_receipt_verify__says_honoured_pending_or_broken__and_takes_the_bond(tmp
     code, told = verify("none.jsonl")
     assert code == 1
     assert "line 1: not a receipt" in told["why"]
+
+
+@pytest.mark.timeout(240)
+def test_receipts__left_with_a_watcher_in_the_background__are_honoured_once_posted(tmp_path: Path) -> None:
+    async def run() -> None:
+        terms = wanted(int(time.time()))
+        config = DevnetConfig(folder=tmp_path / "net", params=devnet_params(risk_age_max_s=86_400))
+        async with Devnet(config, None, [FlatSource(terms, INDEX)], terms) as devnet:
+            for one in (1, 2):
+                await devnet.fund(devnet_signer(one), 100_000 * USD)
+            await wait_for(lambda: len(devnet.service.state.instruments) == 2, 60, "the listings")
+            at, rpc = devnet.deployment, devnet.chain.rpc
+            watcher = Watcher(
+                *(rpc, at, config.params, tmp_path / "w", WatchConfig(confirmations=0)),
+                receipts=ReceiptSources(tmp_path / "r", takes=True),
+            )
+            assert watcher.receipts is not None
+            await asyncio.to_thread(watcher.step)
+            with watcher.receipts.serve("127.0.0.1", 0) as port:
+                url = f"http://127.0.0.1:{port}"
+                async with await Client.connect(devnet.ws_url) as client:
+                    for wrong in ({"watchers": ["nowhere"]}, {"rollup": "0x" + "11" * 20}):
+                        with pytest.raises(ValueError, match=r"watcher|rollup"):
+                            await Trader.open(client, devnet_key(1), **wrong)
+                    asks_l1 = {"l1_url": rpc.url, "rollup": at.rollup}
+                    traders = [
+                        await Trader.open(client, devnet_key(one), watchers=[url], **how)
+                        for one, how in ((1, asks_l1), (2, {}))
+                    ]
+                    assert traders[0].receipts is not None
+                    assert traders[0].receipts.keys == receipt_keys(rpc, at, [at.sequencer])
+                    name = (await client.call("instruments"))[0]["instrument"]
+                    for trader in traders:
+                        for price in ("100", "101", "102"):
+                            await trader.place(name, "buy", price, "0.1")
+                    await devnet.post_all()
+                    for trader in traders:
+                        follower = trader.follower
+                        assert follower is not None
+                        follower._look_at = 0.0
+                        follower.came()
+                        await wait_for(lambda keeper=follower.keeper: not keeper.waits, 30, "what is posted")
+                        await asyncio.to_thread(follower.close)
+                        assert [(post.counts.left, post.counts.refused) for post in follower.posts] == [
+                            (3, 0)
+                        ]
+                for _ in range(3):
+                    await asyncio.to_thread(watcher.step)
+                told = watcher.status["receipts"]
+                assert (told["honoured"], told["pending"], told["broken"]) == (6, 0, 0)
+                assert told["box"] == {"stored": 6, "refused": 0}
+                names = [path.stem for path in (tmp_path / "r" / "left").glob("??/*.json")]
+                states = [json.loads(watcher.receipts.box.get(f"/receipts/{one}")[2]) for one in names]
+                assert [one["state"] for one in states] == ["honoured"] * 6
+            watcher.close()
+
+    asyncio.run(run())
