@@ -5,9 +5,9 @@ like its account. Once a hint has come with the same key a few times, its record
 a batch at once (_kernel/batch.h): a wrong signature passes with a probability of 2^-128. A batch that fails is halved,
 and what is left of it recovered one by one.
 
-Whoever sends wrong signatures makes that cost more. Verifying is therefore paid from a credit, which grows with what
-has been saved, so that all in all nothing costs much more than recovering everything. A hint whose record is not by
-its key has to come with one key for longer before it is verified again.
+Whoever sends wrong signatures makes that cost more. What a batch costs is therefore paid, if it fails, from a credit
+that grows by what others have saved, so that all in all nothing costs much more than recovering everything. A hint
+whose record is not by its key has to come with one key for longer before it is verified again.
 """
 
 import os
@@ -30,14 +30,21 @@ except ImportError:  # not built, or FAIRSTRIKE_PURE=1: every signer is recovere
     _verify = None
 
 KEYS_MAX: Final = 8_192  # of which tables are kept, 2 KiB each; and of those that may become such
-BATCH_MIN: Final = 4  # fewer cost less one by one
+BATCH_MIN: Final = 2
 BATCH_MAX: Final = 256
 ALONE_MAX: Final = 16  # what is left of a failed batch and recovered one by one
 TIMES_MIN: Final = 6  # that a key comes in a row before its table is made, which costs a recovery
 TIMES_MAX: Final = 1_024
-CREDIT_FIRST: Final = 8_192  # a failed batch takes VERIFIED for each of its records
-CREDIT_MAX: Final = 131_072
-VERIFIED: Final = 8  # that a verified record adds; a recovered one that would have been adds 1
+# µs, about, as the credit counts them
+RECOVERY_US: Final = 42
+BATCH_US: Final = 50  # whatever is in it
+EACH_US: Final = 12  # half of it with vector lanes
+CONFIRMED_US: Final = (
+    2  # what a recovered record adds that would have been verified, so that a ring without credit
+)
+# begins again
+CREDIT_FIRST_US: Final = 50_000
+CREDIT_MAX_US: Final = 500_000
 
 _UNDECIDED: Final = (
     2  # of what _verify says of a record: the sum was not zero. 0: no key has signed it; 1: its key has
@@ -88,8 +95,10 @@ class KeyRing:
         self._keys_max = keys_max
         self._keys: dict[Hashable, _Key] = {}
         self._candidates: dict[Hashable, _Candidate] = {}
-        self._credit = CREDIT_FIRST
-        self._lock = threading.Lock()  # of all changes
+        self._credit_us = CREDIT_FIRST_US
+        self._lock = (
+            threading.Lock()
+        )  # of all changes; threads may take a little more from the credit than there is
         self._library = library()
 
     def signers(
@@ -130,8 +139,8 @@ class KeyRing:
 
     def _verified(self, job: _Job, places: list[int], keys: list[_Key]) -> list[int]:
         """Verifies these together; returns those that are left to be recovered."""
-        cost = len(places) * VERIFIED
-        if len(places) < BATCH_MIN or cost > self._credit:
+        cost_us = BATCH_US + EACH_US * len(places)
+        if len(places) < BATCH_MIN or cost_us > self._credit_us:
             return places
         assert _verify is not None
         raws = [job.raws[place] for place in places]
@@ -143,10 +152,11 @@ class KeyRing:
                     job.found[place] = key.address
             with self._lock:
                 self.verified += len(places)
-                self._credit = min(self._credit + cost, CREDIT_MAX)
+                saved_us = RECOVERY_US * len(places) - cost_us
+                self._credit_us = min(self._credit_us + saved_us, CREDIT_MAX_US)
             return []
         with self._lock:
-            self._credit -= cost
+            self._credit_us -= cost_us
         if len(places) <= ALONE_MAX:
             return places
         half = len(places) // 2
@@ -156,30 +166,28 @@ class KeyRing:
     def _recover(self, job: _Job, places: list[int]) -> None:
         raws = [job.raws[place] for place in places]
         found = _public_keys(self._library, job.domain, raws, plans(raws, job.domain))
-        come: list[tuple[Hashable, _Candidate]] = []
+        come: dict[Hashable, tuple[bytes, int]] = {}
         with self._lock:
             self.recovered += len(places)
             for place, key in zip(places, found, strict=True):
                 if key is not None:
                     job.found[place] = keccak(key)[12:]
-                candidate = self._learn(job.hints[place], key)
-                if candidate is not None:
-                    come.append((job.hints[place], candidate))
-        for hint, candidate in come:
-            assert candidate.key is not None
-            table = _key_table(candidate.key)
-            one = _Key(candidate.key, keccak(candidate.key)[12:], table, candidate.wanted)
+                wanted = self._learn(job.hints[place], key)
+                if wanted and key is not None:
+                    come[job.hints[place]] = key, wanted
+        for hint, (key, wanted) in come.items():
+            one = _Key(key, keccak(key)[12:], _key_table(key), wanted)
             with self._lock:
                 self._candidates.pop(hint, None)
                 _put(self._keys, hint, one, self._keys_max)
 
-    def _learn(self, hint: Hashable, key: bytes | None) -> _Candidate | None:
-        """A record has been recovered. Returns the candidate if its table is to be made."""
+    def _learn(self, hint: Hashable, key: bytes | None) -> int:
+        """A record has been recovered. Returns how often its key had to come if its table is to be made, else 0."""
         known = self._keys.get(hint)
         if known is not None:
             if known.key == key:
-                self._credit = min(self._credit + 1, CREDIT_MAX)
-                return None
+                self._credit_us = min(self._credit_us + CONFIRMED_US, CREDIT_MAX_US)
+                return 0
             del self._keys[hint]
             candidate = _Candidate(None, 0, min(2 * known.wanted, TIMES_MAX))
             _put(self._candidates, hint, candidate, self._keys_max)
@@ -187,14 +195,14 @@ class KeyRing:
             found = self._candidates.get(hint)
             if found is None:
                 if key is None:
-                    return None
+                    return 0
                 found = _Candidate(key, 0, TIMES_MIN)
                 _put(self._candidates, hint, found, self._keys_max)
             candidate = found
         if key is None or key != candidate.key:
             candidate.key, candidate.times = key, 0
         candidate.times += 1
-        return candidate if candidate.times == candidate.wanted and key is not None else None
+        return candidate.wanted if candidate.times == candidate.wanted else 0
 
 
 _One = TypeVar("_One")
