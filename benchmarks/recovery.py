@@ -2,7 +2,8 @@
 
     python benchmarks/recovery.py --records 200000
     python benchmarks/recovery.py --records 1000000 --json recovery.json
-    python benchmarks/recovery.py --demo 2000            # the demo's tape, its first 2,000 trades; 0: all
+    python benchmarks/recovery.py --demo 2000            # the demo's trades, its first 2,000; 0: all
+    python benchmarks/recovery.py --demo 0 --tape FOLDER # likewise, recorded ones
 
 Without --demo, signed orders (two of four rest, two cross) go through the engine to the log, and from there to batches,
 proofs, transactions and the history, as in a sequencer; L1 and the gateway are left out. The snapshot is as old as one
@@ -268,9 +269,9 @@ def as_posted(one: Batch) -> PostedBatch:
     return PostedBatch(**known, **rest, block_number=1, block_hash="", tx_hash="")
 
 
-def demo_folder(folder: Path, trades: int) -> tuple[Path, Params, bytes]:
+def demo_folder(folder: Path, trades: int, tape: Path | None) -> tuple[Path, Params, bytes]:
     """Runs the demo; the sequencer's folder, parameters and domain."""
-    run = Demo(DemoConfig(folder=folder, trades_max=trades or None))
+    run = Demo(DemoConfig(tape=tape, folder=folder, trades_max=trades or None))
     asyncio.run(run.run())
     return folder / "sequencer", run.devnet.config.params, run.devnet.service.domain
 
@@ -300,17 +301,22 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--accounts", type=int, default=1_000)
     parser.add_argument("--orders", type=int, default=25, help="a tick; 25: those of 5 ms at 5,000 a second")
-    parser.add_argument("--demo", type=int, metavar="TRADES", help="the demo's tape instead; 0: all of it")
+    parser.add_argument(
+        "--demo", type=int, metavar="TRADES", help="the demo's trades instead; 0: all of them"
+    )
+    parser.add_argument("--tape", type=Path, help="recorded trades for --demo; without it the generator's")
     parser.add_argument("--folder", type=Path, help="where to make the sequencer's folder, and to leave it")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if given.tape is not None and given.demo is None:
+        parser.error("--tape is for --demo")
     with tempfile.TemporaryDirectory(prefix="fairstrike-recovery-") as name:
         folder = given.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         rates = {"ecrecover_per_s": ecrecover_per_s(), "fsync_per_s": fsync_per_s(folder)}
         (folder / "fsync-probe").unlink()
         if given.demo is not None:
-            at, params, domain = demo_folder(folder, given.demo)
+            at, params, domain = demo_folder(folder, given.demo, given.tape)
         else:
             at, params, domain = folder, devnet_params(target_per_s=1_000_000), bytes(32)
             exchange = Exchange(at, params, given.orders)

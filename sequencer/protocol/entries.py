@@ -38,6 +38,8 @@ _NO_WORD: Final = bytes(32)
 _GLOBAL: Final = Struct(">xxIBIIBBBBIIBI 32s xHHHIQQBI QQQQ 32s 32s")
 _ACCOUNT: Final = Struct(">20sBIxIBB 32s 8xIQIQ 32s")
 _POSITION: Final = Struct(">20xIQ")
+_SURFACE: Final = Struct(">4xqqIII 8xqqq")
+_FEED: Final = Struct(">24xII")
 
 
 def _word(value: int) -> bytes:
@@ -488,7 +490,7 @@ class Underlying:
                     | self.reference_price << 128
                     | self.reference_time << 160
                 ),
-                *(_word(price | time << 32) for price, time in self.reports),
+                *[_FEED.pack(time, price) for price, time in self.reports],
                 *(_word(snapshot.word()) for snapshot in self.snapshots),
             )
         )
@@ -523,15 +525,9 @@ class SurfaceReport:
     def words(self) -> bytes:
         """Two words."""
         s = self.surface
-        first = (
-            self.time
-            | self.forward << 32
-            | self.index << 64
-            | (s.a_e12 & _U64) << 96
-            | (s.b_e12 & _U64) << 160
+        return _SURFACE.pack(
+            s.b_e12, s.a_e12, self.index, self.forward, self.time, s.sigma_e12, s.m_e12, s.rho_e12
         )
-        second = (s.rho_e12 & _U64) | (s.m_e12 & _U64) << 64 | (s.sigma_e12 & _U64) << 128
-        return _word(first) + _word(second)
 
 
 class Expiry:
