@@ -209,6 +209,28 @@ def check_tail(db: sqlite3.Connection) -> None:
         raise LogError(f"place {at} is there twice")
 
 
+def sound_end(db: sqlite3.Connection) -> int:
+    """The place before which all is what was written, but for files of the archive, which are not read."""
+    end = 0
+    rows = db.execute(f"SELECT {_COLUMNS}, checksum FROM packs ORDER BY first")  # noqa: S608  # a constant
+    for *columns, checksum in rows:
+        pack = Pack(*columns)
+        if pack.first != end or pack.checksum() != checksum:
+            return end
+        end = pack.end
+    with contextlib.suppress(LogError):
+        for _ in read_bodies(db, end):
+            end += 1
+    return end
+
+
+def drop_from(db: sqlite3.Connection, place: int) -> None:
+    """Removes what is at `place` and behind it."""
+    with transaction(db):
+        db.execute("DELETE FROM packs WHERE end > ?1 OR first >= ?1", (place,))
+        db.execute("DELETE FROM ticks WHERE place >= ?", (place,))
+
+
 def short_files(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """Files of the archive that are not as long as they were written: name, and what of it is there."""
     files = db.execute("SELECT file, SUM(size) FROM packs WHERE body IS NULL GROUP BY file ORDER BY file")

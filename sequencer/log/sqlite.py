@@ -76,7 +76,7 @@ class SqliteLog:
     """Log in one SQLite file: WAL, synchronous=FULL, one commit (one fsync) per tick.
 
     `stream`: that this is the journal of; what it has is durable, and the file is not synced for each tick. What the
-    journal has lost at a crash is to be taken from there (`take`) before anything is appended.
+    journal has lost at a crash, or by damage, is to be taken from there (`take`) before anything is appended.
     Raises StoreDamaged when the file is not what was written.
     """
 
@@ -119,7 +119,7 @@ class SqliteLog:
         self._db.execute("CREATE TABLE IF NOT EXISTS room (id INTEGER PRIMARY KEY, body BLOB)")
         packs.create(self._db)
         index.create(self._db)
-        is_broken = False
+        is_broken = self._stream is not None and self._drop_damaged()
         try:
             guard(self._db, *index.GUARDED)  # `ticks` has its chain
         except StoreDamaged:
@@ -137,6 +137,19 @@ class SqliteLog:
             index.rebuild(self._db)
         self._places, self._hash = index.places_of(self._db)
         self._check_head()
+
+    def _drop_damaged(self) -> bool:
+        """Removes what is damaged and all behind it, for the stream has it; whether there was any. Not when there are
+        roll-backs in that: what the other stores have done of them must not be forgotten.
+        """
+        end = packs.sound_end(self._db)
+        if end >= packs.last(self._db)[0]:
+            return False
+        if self._db.execute("SELECT 1 FROM runs WHERE place > ?", (end,)).fetchone():
+            return False
+        logger.error("%s: place %d is damaged: from there on it comes from the stream", self._path.name, end)
+        packs.drop_from(self._db, end)
+        return True
 
     def _check_head(self) -> None:
         """Raises StoreDamaged when entries are gone that were there, unless the stream has them."""

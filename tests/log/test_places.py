@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from sequencer.checksums import StoreDamaged
 from sequencer.log import index, packs, sqlite
 from sequencer.log.interface import Cut, Entry, LogError, LogLost, Redone, Staged, Term, TurnBack
 from sequencer.log.reader import LogReader
@@ -274,3 +275,47 @@ def test_append__that_is_in_the_stream_alone__has_its_writer_stand_down(tmp_path
     log.take(stream.bodies[log.places :], log.places)
     assert list(log.read(0)) == numbered(0, 2)
     log.close()
+
+
+@pytest.mark.parametrize("place", [0, 3, 30, 58, 59])
+@pytest.mark.parametrize("column", ["body", "hash"])
+def test_journal__that_is_damaged__comes_from_the_stream_again(
+    tmp_path: Path, place: int, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Messages()
+    path = tmp_path / "log.sqlite"
+    log = SqliteLog(path, stream)
+    for one in numbered(0, 60):
+        log.append(one, log.end)
+        log.tidy()
+    before, head = list(log.bodies(0)), log.head_hash
+    table = "packs" if log._db.execute("SELECT 1 FROM packs WHERE end > ?", (place,)).fetchone() else "ticks"
+    key = "first" if table == "packs" else "place"
+    log._db.execute(
+        f"UPDATE {table} SET {column} = zeroblob(40) WHERE {key} = "
+        f"(SELECT MAX({key}) FROM {table} WHERE {key} <= ?)",
+        (place,),
+    )
+    log.close()
+    with pytest.raises(StoreDamaged):
+        SqliteLog(path)
+    log = SqliteLog(path, stream)
+    assert "is damaged: from there on it comes from the stream" in caplog.text
+    assert log.places <= place
+    log.take(stream.bodies[log.places :], log.places)
+    assert (list(log.bodies(0)), log.head_hash, log.end) == (before, head, 60)
+    log.close()
+    SqliteLog(path).close()
+
+
+def test_journal__damaged_before_a_roll_back__is_refused(tmp_path: Path) -> None:
+    stream = Messages()
+    path = tmp_path / "log.sqlite"
+    log = SqliteLog(path, stream)
+    for one in numbered(0, 4):
+        log.append(one, log.end)
+    log.rewrite(2, numbered(2, 2, 50), 1, ["a"])
+    log._db.execute("UPDATE ticks SET body = x'00' WHERE place = 1")
+    log.close()
+    with pytest.raises(StoreDamaged, match="hash chain broken at place 1"):
+        SqliteLog(path, stream)
