@@ -206,6 +206,18 @@ class NatsServer:
         """Ends the process; by force when it has not ended after STOP_S."""
         self._end(signal.SIGTERM)
 
+    def replace_store(self) -> None:
+        """Ends the process, moves what it has stored aside, and starts it empty: it takes all from the other servers.
+
+        Only while all others are current and none of them lacks a message (`missing`).
+        """
+        self.stop()
+        store = self.config.folder / "store"
+        if store.exists():
+            store.rename(store.with_name(f"store.damaged-{time.time_ns()}"))
+        self.start()
+        self.wait_ready()
+
     def pause(self) -> None:
         """Stops the process where it is (SIGSTOP)."""
         os.kill(self._running().pid, signal.SIGSTOP)
@@ -252,6 +264,20 @@ def syncs_always(monitor_port: int) -> bool:
     if not isinstance(config, dict):
         raise LogError(f"the server with monitoring port {monitor_port} does not say how it syncs")
     return bool(config.get("sync_always", False))
+
+
+def missing(monitor_port: int, stream: str) -> int | None:
+    """How many messages a server lacks between the first and the last of a stream that it has; None: it has none.
+
+    A server that has lost messages to damage of its disk goes on without a word, and counts as current. It may know of
+    them only once they are read.
+    """
+    for account in ask(monitor_port, "/jsz?streams=1").get("account_details", []):
+        for detail in account.get("stream_detail", []):
+            if detail.get("name") == stream:
+                state = detail["state"]
+                return int(state["last_seq"]) - int(state["messages"])
+    return None
 
 
 def free_ports(count: int, host: str = LOOPBACK) -> list[int]:

@@ -25,8 +25,8 @@ def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
 class Cluster:
     """Three servers. `stream()`: a client of a stream; a new stream unless named."""
 
-    def __init__(self, folder: Path) -> None:
-        self.servers = [NatsServer(config) for config in cluster_configs(folder, "unused")]
+    def __init__(self, folder: Path, **options: object) -> None:
+        self.servers = [NatsServer(config) for config in cluster_configs(folder, "unused", **options)]
         self._streams: list[Stream] = []
         start_all(self.servers)
 
