@@ -48,7 +48,7 @@ $(STAMP): requirements.lock pyproject.toml setup.py $(KERNEL)
 	@touch $@
 
 .PHONY: compiled
-compiled: $(STAMP) ## the transition compiled anew after an edit of sequencer/protocol (half a minute); optional
+compiled: $(STAMP) ## the transition and what is compiled with it anew after an edit (half a minute); optional
 	$(BIN)/python setup.py --quiet build_ext --inplace >/dev/null
 	@$(BIN)/python -m sequencer._compiled
 

@@ -58,7 +58,7 @@ class Build(build_ext):
         scratch = Path(self.build_temp) / library
         scratch.mkdir(parents=True, exist_ok=True)
         # Third parties' types are not needed, and where the build is isolated not there.
-        options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
+        options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=skip"]
         options.append(f"--cache-dir={scratch / 'cache'}")
         groups = mypycify(
             [*options, *(os.path.relpath(file) for file, _ in modules)],

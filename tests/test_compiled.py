@@ -38,12 +38,15 @@ def python(*arguments: str, cwd: Path = ROOT, **environment: str) -> str:
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A copy of what the transition needs, in a folder of its own."""
+    """A copy of what is compiled, and of what the transition needs, in a folder of its own."""
     for name in ("_compiled", "_kernel", "protocol"):
         shutil.copytree(_compiled.PACKAGE / name, tmp_path / "sequencer" / name)
-    (tmp_path / "sequencer" / "proof").mkdir()
-    for name in ("__init__.py", "proof/__init__.py", "proof/witness.py"):
-        shutil.copy(_compiled.PACKAGE / name, tmp_path / "sequencer" / name)
+    shutil.copy(_compiled.PACKAGE / "__init__.py", tmp_path / "sequencer")
+    for source in _compiled.sources():
+        room = tmp_path / source.parent.relative_to(ROOT)
+        room.mkdir(exist_ok=True)
+        for file in (source.parent / "__init__.py", source):
+            shutil.copy(file, room)
     return tmp_path
 
 

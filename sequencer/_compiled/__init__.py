@@ -1,4 +1,6 @@
-"""The transition compiled by mypyc, where the build found a compiler: one library, and the finder that loads it.
+"""What an order passes compiled by mypyc, where the build found a compiler: one library, and the finder that loads it.
+
+That is the transition, and behind it engine, ledger, acknowledgements and intake.
 
 The library carries the digest of the sources that it was made of in its name. It is used only while they are as they
 were: after an edit the Python sources run, until the next build (`make compiled`). `FAIRSTRIKE_PURE=1` in the
@@ -30,7 +32,18 @@ PACKAGE: Final = HERE.parent
 SUFFIX: Final[str] = get_config_var("EXT_SUFFIX") or ".so"
 # cmap: the C kernel is faster. hashing, signers: they only call C.
 _LEFT_OUT: Final = frozenset({"__init__", "cmap", "hashing", "signers"})
-_BESIDE: Final = ("proof/witness.py",)  # a subclass of State has to be compiled with it
+# A subclass of State has to be compiled with it; the others are what an order passes behind the transition.
+_BESIDE: Final = (
+    "proof/witness.py",
+    "wire/rows.py",
+    "engine/basis.py",
+    "engine/engine.py",
+    "engine/events.py",
+    "engine/ledger.py",
+    "node/acks.py",
+    "queue/intake.py",
+    "queue/outcomes.py",
+)
 
 
 def sources() -> list[Path]:
@@ -85,7 +98,7 @@ class Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         """See MetaPathFinder."""
         del path, target
-        if not fullname.startswith((f"{PACKAGE.name}.p", "fairstrike_")) or fullname not in self._names:
+        if not fullname.startswith((f"{PACKAGE.name}.", "fairstrike_")) or fullname not in self._names:
             return None
         file = str(self.file)
         return spec_from_file_location(fullname, file, loader=ExtensionFileLoader(fullname, file))

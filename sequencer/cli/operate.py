@@ -405,8 +405,14 @@ def bench(
     if json_target != "-":
         table = result.pop("by_accounts")
         where = result.pop("cpu_us_per_order")
-        show("bench", result)
         threads = result.pop("sequencer_threads_us_per_order")
+        stages = result.pop("offered_stages_ms")
+        show("bench", result)
+        if stages:
+            show(
+                "ms of an offered order in the sequencer: median, 99 %",
+                {k: str(v) for k, v in stages.items()},
+            )
         show("µs of CPU per order, by process", where)
         show("… of the sequencer's threads", threads)
         for row in table:

@@ -6,9 +6,10 @@ number nor a byte on L1; what stays is logged, and only then acknowledged. No cl
 
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
+
+from mypy_extensions import mypyc_attr
 
 from sequencer.engine.signed import is_signed, signers_of
 from sequencer.log.interface import Entry, LoggedSegment
@@ -36,33 +37,48 @@ CONTINUES_MAX = 128  # records of one order between pauses: some milliseconds
 _SYSTEM_ALONE = _INBOX | {bytes([Kind.TICK]), bytes([Kind.CONTINUE])}
 
 
-@dataclass(slots=True)
 class Submission:
     """A record that waits for its tick. `reply` is handed back with the result; `arrived_ns` orders and ages it.
 
     `label`: what its owner calls the order; no part of the record.
     """
 
-    raw: bytes
-    signer: bytes | None
-    reply: object = None
-    arrived_ns: int = 0
-    of_class: int = 0
-    label: str = ""
+    __slots__ = ("arrived_ns", "label", "of_class", "raw", "reply", "signer")
+
+    def __init__(
+        self,
+        raw: bytes,
+        signer: bytes | None,
+        reply: object = None,
+        arrived_ns: int = 0,
+        of_class: int = 0,
+        label: str = "",
+    ) -> None:
+        self.raw = raw
+        self.signer = signer
+        self.reply = reply
+        self.arrived_ns = arrived_ns
+        self.of_class = of_class
+        self.label = label
 
 
-@dataclass(slots=True)
 class Result:
     """What became of a submission. `outcomes`: the record's, then those of its CONTINUEs; a refusal has one.
 
     If the last of them has `failed`, all of them are undone: only records of L1's or of another leader are logged so.
-    `why`: what there is to say of a refusal, made while the state was as the record has found it.
+    `why`: what there is to say of a refusal, made while the state was as the record has found it. `undone`: records of
+    a FOK or post-only order that did not hold, and that have been left out.
     """
 
-    submission: Submission
-    outcomes: list[Outcome]
-    why: object = None
-    undone: int = 0  # records of a FOK or post-only order that did not hold, and that have been left out
+    __slots__ = ("outcomes", "submission", "undone", "why")
+
+    def __init__(
+        self, submission: Submission, outcomes: list[Outcome], why: object = None, undone: int = 0
+    ) -> None:
+        self.submission = submission
+        self.outcomes = outcomes
+        self.why = why
+        self.undone = undone
 
     @property
     def reason(self) -> Reason:
@@ -70,27 +86,38 @@ class Result:
         return self.outcomes[0].reason or self.outcomes[-1].failed
 
 
-@dataclass(slots=True)
 class Tick:
     """An applied tick: `entry` is None when nothing in it held, and then the state is as before.
 
-    `told`: what is to be said of it once it is durable, made while the state was as it left it. `put_off`: submissions
-    for the next tick, as this one has done enough for nothing.
+    `told`: what is to be said of it once it is durable, made while the state was as it left it. `waiting`: messages of
+    L1 whose marks nobody can renew yet, to come again. `leaves`: of its receipts, one a logged record; `receipts`: of
+    queue/receipts.py. `put_off`: submissions for the next tick, as this one has done enough for nothing.
     """
 
-    number: int
-    entry: Entry | None
-    results: list[Result]
-    system: list[Result] = field(default_factory=list)
-    waiting: list[bytes] = field(
-        default_factory=list
-    )  # messages of L1 whose marks nobody can renew yet, to come again
-    told: object = None
-    leaves: list[bytes] = field(default_factory=list)  # of its receipts, one a logged record
-    receipts: Any = None  # of queue/receipts.py
-    put_off: list[Submission] = field(default_factory=list)
+    __slots__ = ("entry", "leaves", "number", "put_off", "receipts", "results", "system", "told", "waiting")
+
+    def __init__(
+        self,
+        number: int,
+        entry: Entry | None,
+        results: list[Result],
+        system: list[Result] | None = None,
+        waiting: list[bytes] | None = None,
+        leaves: list[bytes] | None = None,
+        put_off: list[Submission] | None = None,
+    ) -> None:
+        self.number = number
+        self.entry = entry
+        self.results = results
+        self.system = system or []
+        self.waiting = waiting or []
+        self.told: object = None
+        self.leaves = leaves or []
+        self.receipts: Any = None
+        self.put_off = put_off or []
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Engine:
     """Owns the state; the single writer."""
 

@@ -200,9 +200,12 @@ class Ledger:
             fills += self._take(one[0], _fields(one), outcome, at, of_label)
         return fills
 
+    def _begin(self, seq: int, time: int) -> None:
+        self._seq, self._time, self._place, self._moved_on = seq, time, 0, None
+
     def _take(self, kind: int, fields: Any, out: Outcome, time: int, label: str) -> list[OwnFill]:
         self._batch.at(time, out.seq)
-        self._seq, self._time, self._place, self._moved_on = out.seq, time, 0, None
+        self._begin(out.seq, time)
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(kind, fields, out, label)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from sequencer import errors, refusals
 from sequencer.api.ipc import Connection
@@ -21,24 +20,35 @@ from sequencer.wire.labels import LABEL_LIMIT, checked_label
 from sequencer.wire.receipts import with_receipt
 
 
-@dataclass(slots=True)  # not frozen: one is made for every order, and that costs twice as much
 class Reply:
-    """Receives the answer to a submission."""
+    """Receives the answer to a submission: request `rid` of `connection`."""
 
-    connection: Connection
-    rid: int
+    __slots__ = ("connection", "rid")
+
+    def __init__(self, connection: Connection, rid: int) -> None:
+        self.connection = connection
+        self.rid = rid
 
 
-@dataclass(slots=True)
 class TickOutput:
-    """Acknowledgements, refusals and events of a tick, sent once it is durable."""
+    """Acknowledgements, refusals (their number: `refused`) and events of a tick, sent once it is durable.
 
-    replies: dict[Connection, list[tuple[int, bool, bytes]]]
-    accepted: list[
-        tuple[Connection | None, int, Result]
-    ]  # whom a receipt is for, and which of its replies gets it
-    events: list[tuple[str, int, bytes]]
-    refused: int
+    `accepted`: whom a receipt is for, and which of its replies gets it.
+    """
+
+    __slots__ = ("accepted", "events", "refused", "replies")
+
+    def __init__(
+        self,
+        replies: dict[Connection, list[tuple[int, bool, bytes]]],
+        accepted: list[tuple[Connection | None, int, Result]],
+        events: list[tuple[str, int, bytes]],
+        refused: int,
+    ) -> None:
+        self.replies = replies
+        self.accepted = accepted
+        self.events = events
+        self.refused = refused
 
 
 class Acks:

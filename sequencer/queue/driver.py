@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -47,11 +48,28 @@ class Metrics:
     apply_ms: float = 0.0
     append_ms: float = 0.0
     apply_s_total: float = 0.0
+    apply_cpu_s_total: float = 0.0  # of the loop's thread
     append_s_total: float = 0.0
     log_errors: int = 0
     pauses: int = 0  # of ticks, for what waits while an order of many records is executed
     last_error: str = field(default="")
     clock_error: str = field(default="")  # why no tick begins
+
+
+@dataclass(frozen=True, slots=True)
+class TickTimes:
+    """When a durable tick's submissions arrived, and when each stage of it ended; monotonic ns.
+
+    `began`: it was taken from the queue; `applied`: executed; `appending`: the log had the tick before; `durable`: it
+    has this one; `told`: acknowledgements are on their way.
+    """
+
+    arrived: list[int]
+    began: int
+    applied: int
+    appending: int
+    durable: int
+    told: int
 
 
 @dataclass(slots=True)
@@ -78,6 +96,8 @@ class Driver:
     `issuer` gives each tick its header before it is logged, and signs it after.
 
     `applied` and `settled` count ticks: the state may be ahead of the log by those between.
+
+    `on_timed`, where somebody measures, gets the times of each durable tick that submissions were in.
     """
 
     def __init__(
@@ -102,6 +122,7 @@ class Driver:
         self.on_applied: Callable[[Tick], None] = lambda _tick: None
         self.on_refused: Callable[[list[Submission], str], None] = lambda _submissions, _why: None
         self.on_stopped: Callable[[list[Submission], str], None] = lambda _submissions, _why: None
+        self.on_timed: Callable[[TickTimes], None] | None = None
         self.on_overdrawn: Callable[[list[Submission]], None] = lambda _submissions: None
         self.pressure: Callable[[], int] = lambda: 0
         self.verified: Callable[[], int] = lambda: 0
@@ -233,13 +254,15 @@ class Driver:
                 return
             generation = self._generation
             began = self.clock.monotonic_ns()
+            spent = time.thread_time()
             tick = await self._apply(now_s, system, submissions, beats)
             if tick is None:
                 await self._settle()
                 self.on_refused(submissions, self.metrics.last_error)
                 return
             self._held = tick.waiting
-            took_s = (self.clock.monotonic_ns() - began) * 1e-9
+            applied = self.clock.monotonic_ns()
+            took_s = (applied - began) * 1e-9
             for result in tick.results:
                 if result.undone:
                     self.intake.charge(result.submission, result.undone)
@@ -249,6 +272,7 @@ class Driver:
                 self.on_overdrawn(self.intake.put_off(tick.put_off))
             self.metrics.apply_ms = took_s * 1e3
             self.metrics.apply_s_total += took_s
+            self.metrics.apply_cpu_s_total += time.thread_time() - spent
             self.applied += 1
             tick.receipts = self.issuer.seal(tick)
             self.on_applied(tick)
@@ -256,7 +280,7 @@ class Driver:
             if generation != self._generation:  # the previous tick was lost, and this one depends on it
                 self.on_refused(submissions, self.metrics.last_error)
                 return
-            self._append = asyncio.create_task(self._make_durable(tick, submissions))
+            self._append = asyncio.create_task(self._make_durable(tick, submissions, began, applied))
 
     async def _apply(
         self, now_s: int, system: list[bytes], submissions: list[Submission], beats: bool
@@ -321,9 +345,11 @@ class Driver:
         if append is not None:
             await append
 
-    async def _make_durable(self, tick: Tick, submissions: list[Submission]) -> None:
+    async def _make_durable(
+        self, tick: Tick, submissions: list[Submission], began: int, applied: int
+    ) -> None:
+        appending = durable = self.clock.monotonic_ns()
         if tick.entry is not None:
-            began = self.clock.monotonic_ns()
             entry = msgspec.structs.replace(tick.entry, verified=self.verified())
             try:
                 await asyncio.get_running_loop().run_in_executor(
@@ -345,7 +371,8 @@ class Driver:
                 self.settled = self.applied  # records that depended on it are lost with it
                 return
             self._executor.submit(self.log.tidy)
-            took_s = (self.clock.monotonic_ns() - began) * 1e-9
+            durable = self.clock.monotonic_ns()
+            took_s = (durable - appending) * 1e-9
             self.metrics.append_ms = took_s * 1e3
             self.metrics.append_s_total += took_s
             self.metrics.last_error = ""
@@ -353,6 +380,10 @@ class Driver:
             self.metrics.records += tick.entry.records
         self.settled += 1
         self.on_tick(tick)
+        if self.on_timed is not None and submissions:
+            arrived = [one.arrived_ns for one in submissions]
+            told = self.clock.monotonic_ns()
+            self.on_timed(TickTimes(arrived, began, applied, appending, durable, told))
 
     def _append_and_sign(self, entry: Entry, made: TickReceipts | None) -> None:
         """On the log's thread. A header that is signed is durable."""

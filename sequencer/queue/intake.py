@@ -23,7 +23,7 @@ _UNPAID = tuple(bytes([kind]) for kind in (Kind.CANCEL_ALL, Kind.SET_SIGNER, Kin
 _ORDERS = (Kind.PLACE, Kind.AMEND, Kind.PLACE_IN_WORDS)  # flags in byte 9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IntakeLimits:
     """Limits of the intake.
 

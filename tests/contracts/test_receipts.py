@@ -30,6 +30,7 @@ from sequencer.protocol import receipts as rules
 from sequencer.protocol.batch import Segment
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import address_of, keccak, public_key_of, sign
+from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.receipts import Header
 from sequencer.protocol.state import State
 from sequencer.protocol.transition import apply
@@ -182,6 +183,21 @@ def register(exchange: Exchange, member: Any, key: bytes) -> None:
     exchange.sequencers.set_receipt_key(address, signature[:32], signature[32:], sender=member)
 
 
+class Noting(Engine):
+    """Notes each record that holds, with its outcome as it is then: (record, outcome, (paid, rests, trades))."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self.done: list[Any] = []
+
+    def _try(self, raw: bytes, signer: bytes | None) -> Outcome:
+        out = super()._try(raw, signer)
+        if out.reason is Reason.OK:
+            trades = [(f.quantity, f.maker_price, f.maker_seq) for f in out.fills]
+            self.done.append((raw, out, (out.paid, out.rests, trades)))
+        return out
+
+
 def trade_a_day(sequencer: Any) -> Day:
     """Deposits, prices and marks, then orders that rest, trade over a CONTINUE, are amended and cancelled."""
     exchange = deploy_exchange(sequencer, genesis_root=genesis_root(PARAMS), challenge_window_s=WINDOW_S)
@@ -224,28 +240,12 @@ def trade_a_day(sequencer: Any) -> Day:
     ]
     makers = [place(1, c.SELL, 150_000 + i, 2_000, 1 + i, c.FLAG_POST_ONLY) for i in range(5)]
     takers = [place(2, c.BUY, 150_004, 9_500, 1), place(2, c.BUY, 100_000, 500, 2)]
-    engine = Engine(genesis_state(domain, PARAMS))
+    engine = Noting(genesis_state(domain, PARAMS))
     issuer = Issuer(domain, KEY, lambda: Lead(epoch=1))
     entries, ticks = [], []
     for offset, records, submitted in ((0, deposits, []), (1, system, []), (2, [], makers), (3, [], takers)):
-        done = []
-        real = engine._try
-
-        def noting(raw: bytes, signer: bytes | None, real: Any = real, done: list[Any] = done) -> Any:
-            out = real(raw, signer)
-            if out.reason is Reason.OK:
-                done.append(
-                    (
-                        raw,
-                        out,
-                        (out.paid, out.rests, [(f.quantity, f.maker_price, f.maker_seq) for f in out.fills]),
-                    )
-                )
-            return out
-
-        engine._try = noting  # type: ignore[method-assign]  # to see each record's outcome as it is
+        engine.done = done = []
         tick = engine.run(now + offset, records, [Submission(raw, None) for raw in submitted])
-        engine._try = real  # type: ignore[method-assign]  # as it was
         assert all(one.reason is Reason.OK for one in (*tick.system, *tick.results))
         made = issuer.seal(tick)
         assert made is not None
