@@ -53,9 +53,9 @@ _COEFFICIENT_BYTES: Final = 16
 _REPORTS: Final = frozenset({int(Kind.FEED), int(Kind.SURFACE)})
 
 
-def hint_of(raw: bytes) -> bytes:
-    """The account of a well-formed record of a signed kind, or the number of its feed."""
-    return raw[2:3] if raw[0] in _REPORTS else raw[1:5]
+def hints_of(raws: Sequence[bytes]) -> list[bytes]:
+    """For each well-formed record of a signed kind its account, or the number of its feed."""
+    return [raw[2:3] if raw[0] in _REPORTS else raw[1:5] for raw in raws]
 
 
 @dataclass(slots=True)
@@ -101,18 +101,13 @@ class KeyRing:
         )  # of all changes; threads may take a little more from the credit than there is
         self._library = library()
 
-    def signers(
-        self, raws: Sequence[bytes], domain: bytes, hints: Sequence[Hashable] | None = None
-    ) -> list[bytes | None]:
+    def signers(self, raws: Sequence[bytes], domain: bytes, hints: Sequence[Hashable]) -> list[bytes | None]:
         """Address (20 bytes) of the signer of each; None where no key can have made the signature.
 
-        Each must be a well-formed record of a signed kind (`codec.well_formed`). `hints`: one for each; otherwise
-        `hint_of` it.
+        Each must be a well-formed record of a signed kind (`codec.well_formed`), and have a hint: see `hints_of`.
         """
         if _verify is None:
             return signers(raws, domain)
-        if hints is None:
-            hints = [hint_of(raw) for raw in raws]
         job = _Job(raws, hints, domain, [None] * len(raws))
         alone: list[int] = []
         together: list[int] = []
@@ -130,12 +125,10 @@ class KeyRing:
             self._recover(job, alone)
         return job.found
 
-    def unknown(self, raws: Sequence[bytes]) -> int:
-        """How many of these records, with hints by `hint_of`, `signers` will recover one by one at least."""
-        if _verify is None:
-            return len(raws)
-        missing = sum(hint_of(raw) not in self._keys for raw in raws)
-        return len(raws) if len(raws) - missing < BATCH_MIN else missing
+    def unknown(self, hints: Sequence[Hashable]) -> int:
+        """How many records with these hints `signers` will recover one by one, at least."""
+        missing = len(hints) if _verify is None else sum(hint not in self._keys for hint in hints)
+        return len(hints) if len(hints) - missing < BATCH_MIN else missing
 
     def _verified(self, job: _Job, places: list[int], keys: list[_Key]) -> list[int]:
         """Verifies these together; returns those that are left to be recovered."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from sequencer import keyring
-from sequencer.keyring import KeyRing, hint_of
+from sequencer.keyring import KeyRing, hints_of
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.hashing import CURVE_ORDER, address_of, public_key_of
@@ -62,6 +62,10 @@ class _Verify:
         return known
 
 
+def found(ring: KeyRing, raws: list[bytes]) -> list[bytes | None]:
+    return ring.signers(raws, DOMAIN, hints_of(raws))
+
+
 @pytest.fixture
 def verify(monkeypatch) -> _Verify:
     counted = _Verify(keyring._verify)
@@ -78,17 +82,16 @@ def either_way(request, monkeypatch):
 
 
 def test_hint__is_the_account_or_the_feed():
-    assert hint_of(record(7, 1)) == (7).to_bytes(4, "big")
-    assert hint_of(record(7, 1, kind=Kind.CANCEL_ALL)) == (7).to_bytes(4, "big")
+    assert hints_of([record(7, 1), record(8, 1, kind=Kind.CANCEL_ALL)]) == [b"\0\0\0\7", b"\0\0\0\x08"]
     feed = codec.encode(Kind.FEED, underlying=1, feed=3, time=5, price=7)
-    assert hint_of(feed) == b"\3"
+    assert hints_of([feed]) == [b"\3"]
     for kind, layout in codec.LAYOUTS.items():
         names = [name for name, _ in layout.fields]
         assert not layout.signed or names[0] == "account" or (kind in keyring._REPORTS and names[1] == "feed")
 
 
 def test_no_records__have_no_signers(either_way):
-    assert KeyRing().signers([], DOMAIN) == []
+    assert found(KeyRing(), []) == []
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -105,7 +108,7 @@ def test_signers__of_any_records_in_any_batches__are_those_of_recovery(seed, eit
             raws.append(spoilt(raw, draw) if draw.random() < wrong else raw)
             if draw.random() < 0.02:
                 raws.append(draw.choice(raws))
-        hints = draw.choice((None, [draw.randrange(5) for _ in raws], [b"one"] * len(raws)))
+        hints = draw.choice((hints_of(raws), [draw.randrange(5) for _ in raws], [b"one"] * len(raws)))
         assert ring.signers(raws, DOMAIN, hints) == signers(raws, DOMAIN)
     assert len(ring._keys) <= ring._keys_max
     assert len(ring._candidates) <= ring._keys_max
@@ -114,11 +117,11 @@ def test_signers__of_any_records_in_any_batches__are_those_of_recovery(seed, eit
 @needs_kernel
 def test_records_of_known_keys__are_verified_together(verify):
     ring = KeyRing()
-    ring.signers(records(40 * keyring.TIMES_MIN), DOMAIN)
+    found(ring, records(40 * keyring.TIMES_MIN))
     assert not verify.sizes
     for _ in range(3):
-        assert ring.signers(records(100), DOMAIN) == [OWNERS[number % 40] for number in range(100)]
-    assert ring.signers(records(600), DOMAIN) == [OWNERS[number % 40] for number in range(600)]
+        assert found(ring, records(100)) == [OWNERS[number % 40] for number in range(100)]
+    assert found(ring, records(600)) == [OWNERS[number % 40] for number in range(600)]
     assert verify.sizes == [100, 100, 100, 256, 256, 88]
     assert (ring.verified, ring.recovered) == (900, 40 * keyring.TIMES_MIN)
 
@@ -126,49 +129,49 @@ def test_records_of_known_keys__are_verified_together(verify):
 @needs_kernel
 def test_few_records__are_recovered(verify):
     ring = KeyRing()
-    ring.signers(records(40 * keyring.TIMES_MIN), DOMAIN)
-    assert ring.signers(records(keyring.BATCH_MIN - 1), DOMAIN) == OWNERS[: keyring.BATCH_MIN - 1]
+    found(ring, records(40 * keyring.TIMES_MIN))
+    assert found(ring, records(keyring.BATCH_MIN - 1)) == OWNERS[: keyring.BATCH_MIN - 1]
     assert not verify.sizes
-    assert ring.signers(records(keyring.BATCH_MIN), DOMAIN) == OWNERS[: keyring.BATCH_MIN]
+    assert found(ring, records(keyring.BATCH_MIN)) == OWNERS[: keyring.BATCH_MIN]
     assert verify.sizes == [keyring.BATCH_MIN]
 
 
 def test_unknown__counts_what_will_be_recovered(either_way):
     ring = KeyRing()
     assert ring.unknown([]) == 0
-    assert ring.unknown(records(10)) == 10
-    ring.signers(records(20 * keyring.TIMES_MIN, accounts=20), DOMAIN)
+    assert ring.unknown(hints_of(records(10))) == 10
+    found(ring, records(20 * keyring.TIMES_MIN, accounts=20))
     for count in (keyring.BATCH_MIN - 1, keyring.BATCH_MIN, 20, 30):
         before = ring.recovered
-        unknown = ring.unknown(records(count))
-        ring.signers(records(count), DOMAIN)
+        unknown = ring.unknown(hints_of(records(count)))
+        found(ring, records(count))
         assert unknown == (count if keyring._verify is None else ring.recovered - before)
 
 
 @needs_kernel
 def test_unknown_accounts_among_known_ones__are_recovered_alone(verify):
     ring = KeyRing()
-    ring.signers(records(20 * keyring.TIMES_MIN, accounts=20), DOMAIN)
-    assert ring.signers(records(40), DOMAIN) == OWNERS
+    found(ring, records(20 * keyring.TIMES_MIN, accounts=20))
+    assert found(ring, records(40)) == OWNERS
     assert verify.sizes == [20]
 
 
 @needs_kernel
 def test_one_forged_record__costs_a_few_batches_and_few_recoveries(verify):
     ring = KeyRing()
-    ring.signers(records(40 * keyring.TIMES_MIN), DOMAIN)
+    found(ring, records(40 * keyring.TIMES_MIN))
     raws = records(128)
     raws[77] = record(77 % 40, 77, KEYS[0])
     recovered = ring.recovered
-    assert ring.signers(raws, DOMAIN) == [OWNERS[0] if n == 77 else OWNERS[n % 40] for n in range(128)]
+    assert found(ring, raws) == [OWNERS[0] if n == 77 else OWNERS[n % 40] for n in range(128)]
     assert sorted(verify.sizes) == [16, 16, 32, 32, 64, 64, 128]
     assert ring.recovered - recovered == 16
     verify.sizes.clear()
-    ring.signers(records(40), DOMAIN)
+    found(ring, records(40))
     assert verify.sizes == [39]  # the account whose record it was is recovered for a while
     for _ in range(2 * keyring.TIMES_MIN):
-        ring.signers([record(77 % 40, 5)], DOMAIN)
-    ring.signers(records(40), DOMAIN)
+        found(ring, [record(77 % 40, 5)])
+    found(ring, records(40))
     assert verify.sizes == [39, 40]
 
 
@@ -177,13 +180,13 @@ def test_flood_of_wrong_signatures__costs_little_more_than_recovering_all(verify
     monkeypatch.setattr(keyring, "CREDIT_FIRST_US", 3_000)
     draw = random.Random(9)
     ring = KeyRing()
-    ring.signers(records(40 * keyring.TIMES_MIN), DOMAIN)
+    found(ring, records(40 * keyring.TIMES_MIN))
     count = 0
     for turn in range(60):
         raws = records(64, first=64 * turn)
         for place in draw.sample(range(64), 8):  # enough to spoil each part
             raws[place] = spoilt(raws[place], draw)
-        assert ring.signers(raws, DOMAIN) == signers(raws, DOMAIN)
+        assert found(ring, raws) == signers(raws, DOMAIN)
         count += 64
     wasted_us = sum(keyring.BATCH_US + keyring.EACH_US * size for size in verify.failed)
     spent_us = sum(keyring.BATCH_US + keyring.EACH_US * size for size in verify.sizes)
@@ -198,8 +201,8 @@ def test_key_that_becomes_known__and_a_wrong_signature_behind_it_in_the_same_bat
     ring = KeyRing()
     raws = [record(1, n) for n in range(keyring.TIMES_MIN)]
     wrong = raws[0][:-64] + bytes(64)
-    assert ring.signers([*raws, wrong], DOMAIN) == [*[OWNERS[1]] * len(raws), None]
-    assert ring.signers([*raws, wrong], DOMAIN) == [*[OWNERS[1]] * len(raws), None]
+    assert found(ring, [*raws, wrong]) == [*[OWNERS[1]] * len(raws), None]
+    assert found(ring, [*raws, wrong]) == [*[OWNERS[1]] * len(raws), None]
     assert verify.sizes == [len(raws) + 1]
 
 
@@ -208,11 +211,8 @@ def test_account_with_two_keys_by_turns__is_recovered(verify):
     ring = KeyRing()
     for turn in range(30):
         raws = [record(1, 2 * turn, KEYS[turn % 2])]
-        assert ring.signers(raws, DOMAIN) == [OWNERS[turn % 2]]
-    assert (
-        ring.signers([record(1, n) for n in range(keyring.BATCH_MIN)], DOMAIN)
-        == [OWNERS[1]] * keyring.BATCH_MIN
-    )
+        assert found(ring, raws) == [OWNERS[turn % 2]]
+    assert found(ring, [record(1, n) for n in range(keyring.BATCH_MIN)]) == [OWNERS[1]] * keyring.BATCH_MIN
     assert not verify.sizes
 
 
@@ -233,7 +233,7 @@ def test_hints__may_be_the_signers_themselves(verify):
 def test_full_ring__forgets_the_oldest():
     ring = KeyRing(keys_max=4)
     for account in range(8):
-        ring.signers([record(account, n) for n in range(keyring.TIMES_MIN)], DOMAIN)
+        found(ring, [record(account, n) for n in range(keyring.TIMES_MIN)])
     assert list(ring._keys) == [account.to_bytes(4, "big") for account in range(4, 8)]
 
 
@@ -241,15 +241,15 @@ def test_full_ring__forgets_the_oldest():
 def test_threads__share_a_ring():
     ring, raws = KeyRing(), records(200)
     raws[13] = record(13, 13, KEYS[0])
-    wanted, found = signers(raws, DOMAIN), []
+    wanted, seen = signers(raws, DOMAIN), []
 
     def work() -> None:
         for _ in range(20):
-            found.append(ring.signers(raws, DOMAIN))
+            seen.append(found(ring, raws))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert Counter(map(tuple, found)) == {tuple(wanted): 80}
+    assert Counter(map(tuple, seen)) == {tuple(wanted): 80}

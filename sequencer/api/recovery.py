@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from sequencer.api import ipc
-from sequencer.keyring import KeyRing
+from sequencer.keyring import KeyRing, hints_of
 
 AT_ONCE: Final = (
     64  # records that the loop itself looks at when nothing is before them: a third of a millisecond
@@ -53,6 +53,10 @@ class _Batch:
         self.left = 0
 
 
+_Part: TypeAlias = tuple[_Batch, int, list[bytes], list[bytes], bytes]
+"""Of a batch from a place on: records, hints, domain."""
+
+
 class Recovery:
     """`send` gets `Submit` frames and queries, in their order; False when there is no connection.
 
@@ -73,7 +77,7 @@ class Recovery:
         self._lose = lose
         self._count = threads or cores()
         self._threads: list[threading.Thread] = []  # none before there is something for them
-        self._parts: queue.SimpleQueue[tuple[_Batch, int, list[bytes], bytes] | None] = queue.SimpleQueue()
+        self._parts: queue.SimpleQueue[_Part | None] = queue.SimpleQueue()
         self._under_way = 0  # parts
         self._loop = asyncio.get_running_loop()
         self._gathered: list[Record] = []
@@ -123,15 +127,16 @@ class Recovery:
         raws = [raw for _, raw, _ in records]
         is_first = not self._line
         self._line.append(batch)
-        if is_first and len(records) <= AT_ONCE and self._ring.unknown(raws) <= UNKNOWN_AT_ONCE:
-            batch.signers = self._ring.signers(raws, self.domain)
+        hints = hints_of(raws)
+        if is_first and len(records) <= AT_ONCE and self._ring.unknown(hints) <= UNKNOWN_AT_ONCE:
+            batch.signers = self._ring.signers(raws, self.domain, hints)
             self._drain()
             return
         size = min(max(PART_MIN, -(-len(raws) // self._count)), PART_MAX)
         for start in range(0, len(raws), size):
-            self._hand_over(batch, start, raws[start : start + size])
+            self._hand_over(batch, start, raws[start : start + size], hints[start : start + size])
 
-    def _hand_over(self, batch: _Batch, start: int, raws: list[bytes]) -> None:
+    def _hand_over(self, batch: _Batch, start: int, raws: list[bytes], hints: list[bytes]) -> None:
         if not self._threads:
             for number in range(self._count):
                 thread = threading.Thread(target=self._work, name=f"recovery-{number}", daemon=True)
@@ -139,15 +144,15 @@ class Recovery:
                 thread.start()
         batch.left += 1
         self._under_way += 1
-        self._parts.put((batch, start, raws, self.domain))
+        self._parts.put((batch, start, raws, hints, self.domain))
 
     def _work(self) -> None:
         """On a thread of its own."""
         while (part := self._parts.get()) is not None:
-            batch, start, raws, domain = part
+            batch, start, raws, hints, domain = part
             found: list[bytes | None] | Exception
             try:
-                found = self._ring.signers(raws, domain)
+                found = self._ring.signers(raws, domain, hints)
             except Exception as error:  # noqa: BLE001  # nobody else would hear of it, and all would wait
                 found = error
             with contextlib.suppress(RuntimeError):  # the loop is gone

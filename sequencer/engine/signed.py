@@ -1,6 +1,6 @@
-"""Signers of records that are to be executed in order: recovered many at a time, on other cores if there are any.
+"""Signers of records that are to be executed in order: found many at a time (keyring.py), on other cores if there are.
 
-The kernel recovers without Python's lock, so that the records before are executed meanwhile.
+The kernel works without Python's lock, so that the records before are executed meanwhile.
 """
 
 import os
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Final
 
-from sequencer.keyring import KeyRing
+from sequencer.keyring import KeyRing, hints_of
 from sequencer.protocol import codec
 from sequencer.protocol.constants import Reason
 
@@ -46,9 +46,13 @@ def _in_their_places(
 def _recovered(claims: Sequence[bytes], domain: bytes) -> Iterator[bytes | None]:
     chunks = [claims[at : at + CHUNK_RECORDS] for at in range(0, len(claims), CHUNK_RECORDS)]
     if len(claims) < AHEAD_MIN or len(os.sched_getaffinity(0)) < 2:
-        return (one for chunk in chunks for one in _ring.signers(chunk, domain))
-    futures = [_threads().submit(_ring.signers, chunk, domain) for chunk in chunks]
+        return (one for chunk in chunks for one in _signers(chunk, domain))
+    futures = [_threads().submit(_signers, chunk, domain) for chunk in chunks]
     return (one for future in futures for one in future.result())
+
+
+def _signers(raws: Sequence[bytes], domain: bytes) -> list[bytes | None]:
+    return _ring.signers(raws, domain, hints_of(raws))
 
 
 @cache

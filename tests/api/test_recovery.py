@@ -143,7 +143,7 @@ def test_no_connection__every_record_is_told_so():
 
 def test_recovery_that_fails__is_told_and_nothing_waits_behind_it(monkeypatch, caplog):
     async def body(outside: Outside) -> None:
-        def fails(self: KeyRing, raws: list[bytes], domain: bytes) -> list[bytes | None]:
+        def fails(self: KeyRing, raws: list[bytes], domain: bytes, hints: list[bytes]) -> list[bytes | None]:
             raise MemoryError("no room")
 
         with monkeypatch.context() as patch:
@@ -163,7 +163,7 @@ def test_recovery_that_fails__is_told_and_nothing_waits_behind_it(monkeypatch, c
 def test_batches__grow_while_the_threads_are_busy(monkeypatch):
     may_go = threading.Event()
 
-    def waits(self: KeyRing, raws: list[bytes], domain: bytes) -> list[bytes | None]:
+    def waits(self: KeyRing, raws: list[bytes], domain: bytes, hints: list[bytes]) -> list[bytes | None]:
         assert may_go.wait(20)
         return signers(raws, domain)
 
