@@ -8,7 +8,9 @@
 Without --demo, signed orders (two of four rest, two cross) go through the engine to the log, and from there to batches,
 proofs, transactions and the history, as in a sequencer; L1 and the gateway are left out. The snapshot is as old as one
 can be: `snapshot_ticks` before the end. The watcher replays the posted payloads with all its checks, on one core;
-`us_ecrecover` is what it cannot do without. Times are CPU seconds, since all of it is computing, and wall time.
+`us_ecrecover` is what it cannot do without. A start is that of the service on a folder whose history is there: from the
+snapshot, with and without the acknowledgements that it makes again. Times are CPU seconds, since all of it is
+computing, and wall time.
 """
 
 import argparse
@@ -35,7 +37,7 @@ from rich.table import Table
 from sequencer.development import FEEDS, devnet_params, feed_key
 from sequencer.engine.engine import Engine, Submission, replay
 from sequencer.engine.signed import is_signed
-from sequencer.engine.snapshots import recover, save
+from sequencer.engine.snapshots import Told, recover, save
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.history.history import History
 from sequencer.history.store import FILE as HISTORY_FILE
@@ -66,9 +68,13 @@ from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.hashing import keccak
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
+from sequencer.queue.outcomes import TICKS_READ, Outcomes
+from sequencer.queue.receipts import Issuer
+from sequencer.queue.repeats import TOLD, Repeats
 from sequencer.rollup.batcher import BATCHES_FILE, Batcher, read_stored
 
 NOW_S = 1_790_000_000
+RECEIPT_KEY = b"\x31" * 32
 PER_SECOND = 5_000
 DEPOSITS_A_TICK = 100
 PARTS = {
@@ -91,12 +97,14 @@ class Exchange:
         self.engine = Engine(genesis_state(bytes(32), params))
         self.txs = TxStore(folder / "l1.sqlite")
         self.orders = orders
+        self.issuer = Issuer(bytes(32), RECEIPT_KEY)
 
     def run(self, at_s: int, system: list[bytes], submissions: list[Submission]) -> None:
         tick = self.engine.run(at_s, system, submissions)
         assert all(one.reason is Reason.OK for one in tick.results), Counter(
             one.reason for one in tick.results
         )
+        self.issuer.seal(tick)
         if tick.entry is not None:
             end = self.log.end
             self.log.append(msgspec.structs.replace(tick.entry, verified=end), end)
@@ -238,6 +246,7 @@ def measure(folder: Path, params: Params, domain: bytes, snapshot_ticks: int) ->
         assert found.root() == root
         result["recover from nothing, history made again"] = took
         del found
+    result |= starts(folder, log, genesis, params)
 
     posted = [as_posted(one) for one in stored(folder, log)]
     rebuilt, took = timed(lambda: replay_posted(posted, domain, params))
@@ -253,6 +262,39 @@ def measure(folder: Path, params: Params, domain: bytes, snapshot_ticks: int) ->
         behind / max(result["recover from a snapshot"]["cpu_s"], 0.01)
     )
     result["rss_mib_max"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return result
+
+
+def starts(folder: Path, log: SqliteLog, genesis: Callable[[], State], params: Params) -> dict[str, Any]:
+    """What acknowledgements cost that are made again at a start, or come from the snapshot; its history is there."""
+    issuer = Issuer(bytes(32), RECEIPT_KEY)
+    outcomes = Outcomes()
+    result: dict[str, Any] = {}
+
+    def start(at: Path, with_answers: bool) -> State:
+        with closing(History(folder / HISTORY_FILE, params.treasury_account, 0)) as history:
+            history.align(log)
+            repeats = Repeats(log, history, issuer) if with_answers else None
+            state, _ = recover(at, log, genesis(), history, log.end, repeats)
+            made = {} if repeats is None else repeats.made
+            outcomes.load(log.read(max(0, log.end - TICKS_READ)), made)
+            return state
+
+    _, result["start"] = timed(partial(start, folder / "snapshots", False))
+    state, result["start, acknowledgements made again"] = timed(partial(start, folder / "snapshots", True))
+    told, took = timed(lambda: Told(log.head_hash, issuer.address, outcomes.newest(TOLD)))
+    result["sign them, for a snapshot"] = took
+    plain = save(folder / "plain", state, log.end)
+    write = partial(save, folder / "full", state, log.end, told=lambda: told)
+    full, result["write a snapshot with them"] = timed(write)
+    del state, write
+    result["acknowledgements"] = {
+        "in the snapshot": len(told.answers),
+        "its bytes without": plain.stat().st_size,
+        "its bytes with": full.stat().st_size,
+    }
+    _, result["start from a snapshot at the end"] = timed(partial(start, folder / "plain", True))
+    _, result["start from a snapshot at the end, with them"] = timed(partial(start, folder / "full", True))
     return result
 
 
@@ -292,6 +334,7 @@ def show(result: dict[str, Any]) -> None:
     rest = {name: one for name, one in result.items() if not isinstance(one, dict)}
     console.print(", ".join(f"{name} {one:,}" for name, one in rest.items()))
     console.print(f"snapshot: {result['snapshot']}")
+    console.print(f"acknowledgements: {result['acknowledgements']}")
 
 
 def main() -> None:

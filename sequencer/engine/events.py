@@ -4,7 +4,7 @@ Amounts as in views.py, which answers what is asked.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -22,11 +22,32 @@ from sequencer.wire.rows import OwnFill
 _json: Final = msgspec.json.Encoder().encode
 
 
-class Events:
-    """Acknowledgements and events of the ticks that `views` shows: `observe` first, then `ack` and `events`."""
+class Labels(Protocol):
+    """Knows the labels of orders."""
 
-    def __init__(self, views: Views) -> None:
-        self._views = views
+    def label(self, seq: int) -> str:
+        """Label of a resting order, "" without one."""
+        ...
+
+
+class Names(Protocol):
+    """What an acknowledgement says by name: instruments, and the labels of orders."""
+
+    @property
+    def ledger(self) -> Labels:
+        """Has the labels as the tick leaves them."""
+        ...
+
+    def name(self, instrument: int) -> str:
+        """Name of a listed instrument."""
+        ...
+
+
+class Acknowledging:
+    """Acknowledgements of ticks, from what their records did and traded, with names from `names`."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
         self._own: dict[int, list[OwnFill]] = {}  # fills of the tick that was observed last, by record
 
     def ack(self, result: Result, tick: int) -> bytes:
@@ -71,7 +92,7 @@ class Events:
             b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d,'
             b'"filled":"%b","post_only":%b,"reduce_only":%b,"self_trade":"%b","label":%b}'
             % (
-                self._views.name(order.instrument).encode(),
+                self._names.name(order.instrument).encode(),
                 order.instrument,
                 b"sell" if order.side else b"buy",
                 usd(order.price).encode(),
@@ -82,25 +103,9 @@ class Events:
                 b"true" if order.flags & c.FLAG_POST_ONLY else b"false",
                 b"true" if order.flags & c.FLAG_REDUCE_ONLY else b"false",
                 b"cancel_taker" if order.flags & c.FLAG_STP_TAKER else b"cancel_resting",
-                _label(self._views.ledger.label(order.seq)),
+                _label(self._names.ledger.label(order.seq)),
             )
         )
-
-    def observe(self, results: Iterable[Result]) -> None:
-        """Takes what a tick did into the ledger, in the order in which it was applied: before `ack` and `events`."""
-        time = self._views.state.globals.time
-        self._own.clear()
-        for result in sorted(results, key=lambda one: one.outcomes[0].seq):
-            if result.outcomes[0].reason is not Reason.OK:
-                continue
-            raw, label = result.submission.raw, result.submission.label
-            for outcome in result.outcomes:
-                fills = self._views.ledger.apply(raw, outcome, time, label)
-                if fills:
-                    self._own[outcome.seq] = fills
-                raw, label = CONTINUE, ""
-        for account in self._views.ledger.ended:
-            self._views.levels.account_ended(account)
 
     def own_fill(self, own: OwnFill) -> bytes:
         """JSON of a trade as one of its sides sees it."""
@@ -132,7 +137,7 @@ class Events:
             b'"average_price":"%b","realised_pnl":"%b","maker_seq":%d,"taker_seq":%d,"maker_fee":"%b","taker_fee":"%b"}'
             % (
                 key >> 1,
-                self._views.name(instrument).encode(),
+                self._names.name(instrument).encode(),
                 instrument,
                 b"sell" if side else b"buy",
                 b"taker" if own.is_taker else b"maker",
@@ -154,6 +159,30 @@ class Events:
                 cash(fill.taker_fee).encode(),
             )
         )
+
+
+class Events(Acknowledging):
+    """Acknowledgements and events of the ticks that `views` shows: `observe` first, then `ack` and `events`."""
+
+    def __init__(self, views: Views) -> None:
+        super().__init__(views)
+        self._views = views
+
+    def observe(self, results: Iterable[Result]) -> None:
+        """Takes what a tick did into the ledger, in the order in which it was applied: before `ack` and `events`."""
+        time = self._views.state.globals.time
+        self._own.clear()
+        for result in sorted(results, key=lambda one: one.outcomes[0].seq):
+            if result.outcomes[0].reason is not Reason.OK:
+                continue
+            raw, label = result.submission.raw, result.submission.label
+            for outcome in result.outcomes:
+                fills = self._views.ledger.apply(raw, outcome, time, label)
+                if fills:
+                    self._own[outcome.seq] = fills
+                raw, label = CONTINUE, ""
+        for account in self._views.ledger.ended:
+            self._views.levels.account_ended(account)
 
     def _trade(self, fill: Fill, time: int) -> Trade:
         return Trade(

@@ -19,17 +19,19 @@ import msgspec
 
 from sequencer.engine.engine import PLACE_NONCE_AT, replay
 from sequencer.engine.ledger import Ledger
+from sequencer.engine.snapshots import Listener
 from sequencer.history import pages, statement
 from sequencer.history.beside import Writer
 from sequencer.history.cuts import cut, prune
 from sequencer.history.store import HistoryDamaged, Store
+from sequencer.history.tables import columns
 from sequencer.log.interface import Entry
 from sequencer.log.sqlite import SqliteLog
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.outcome import Outcome
 from sequencer.protocol.state import State
-from sequencer.wire.rows import Batch
+from sequencer.wire.rows import PLACES, Batch, amend_key, trade_key
 
 FLUSH_S: Final = 0.2
 BESIDE_ROWS: Final = (
@@ -51,6 +53,7 @@ METHODS: Final[dict[str, Callable[[Store, dict[str, Any], pages.Names], dict[str
     "settlement_history": pages.settlements,
     "transaction_log": statement.transactions,
 }
+_LABEL_AT: Final = columns("orders").index("label")
 _PLACES: Final = (Kind.PLACE, Kind.PLACE_IN_WORDS)
 _T = TypeVar("_T")
 
@@ -140,15 +143,31 @@ class History:
             self.error = ""
             self.ledger = Ledger(self.ledger.treasury_account)
 
-    def take_in(self, state: State, entry: Entry, log_hash: bytes, is_verified: bool = False) -> None:
-        """Applies a log entry to `state`, which is just before it, and adds its rows. Raises ReplayError."""
+    def take_in(
+        self,
+        state: State,
+        entry: Entry,
+        log_hash: bytes,
+        is_verified: bool = False,
+        listener: Listener | None = None,
+    ) -> None:
+        """Applies a log entry to `state`, which is just before it, and adds its rows; `listener` hears of it.
+
+        Raises ReplayError.
+        """
         self._load(state)
         ledger, labels = self.ledger, labels_of(entry)
 
         def observe(raw: bytes, out: Outcome) -> None:
-            ledger.apply(raw, out, state.globals.time, labels.get(_key_of(raw), "") if labels else "")
+            fills = ledger.apply(raw, out, state.globals.time, labels.get(_key_of(raw), "") if labels else "")
+            if listener is not None:
+                listener.hear(raw, out, fills)
 
+        if listener is not None:
+            listener.open(state, entry, ledger)
         replay(state, entry, observe, is_verified)
+        if listener is not None:
+            listener.close()
         self._keep(ledger.take(), log_hash)
         if self._rows > ROWS_AT_ONCE:
             self._write_now()
@@ -158,6 +177,34 @@ class History:
         self._load(state)
         self._write_now()
         self.is_whole = True
+
+    def takers(self, first_seq: int, last_seq: int) -> dict[int, list[list[Any]]]:
+        """The takers' rows of trades by the record that made them, of records `first_seq` to `last_seq`.
+
+        None at all when one of them is damaged.
+        """
+        out: dict[int, list[list[Any]]] = {}
+        span = trade_key(first_seq, 0, False), trade_key(last_seq + 1, 0, False)
+        query = "SELECT * FROM trades WHERE key >= ? AND key < ? AND key & 1 AND kind = 0 ORDER BY key"
+        for row in self._rows_of("trades", query, span):
+            out.setdefault(row[0] // PLACES, []).append(row)
+        return out
+
+    def amended_label(self, seq: int) -> str:
+        """Label of the order that AMEND `seq` has changed; "" without one."""
+        query = "SELECT o.* FROM amends AS a JOIN orders AS o ON o.id = a.id WHERE a.key = ?"
+        rows = self._rows_of("orders", query, (amend_key(seq, 0),))
+        return str(rows[0][_LABEL_AT]) if rows else ""
+
+    def _rows_of(self, table: str, query: str, values: tuple[int, ...]) -> list[list[Any]]:
+        try:
+            with self._lock:
+                return self._store.all_checked(table, query, values)
+        except HistoryDamaged as error:
+            self._condemn(error)
+        except sqlite3.Error as error:
+            logger.error("history: %s", error)
+        return []
 
     def _load(self, state: State) -> None:
         if not self._is_loaded:
@@ -286,10 +333,13 @@ class History:
             try:
                 return msgspec.json.encode(METHODS[method](self._store, params, names))
             except HistoryDamaged as error:
-                self.error = f"history: {error} is not what was written; the next start makes it again"
-                logger.critical("%s", self.error)
-                self._store.condemn()
+                self._condemn(error)
                 raise
+
+    def _condemn(self, error: HistoryDamaged) -> None:
+        self.error = f"history: {error} is not what was written; the next start makes it again"
+        logger.critical("%s", self.error)
+        self._store.condemn()
 
     def close(self) -> None:
         """Writes the waiting rows, and closes the file."""

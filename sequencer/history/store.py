@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sequencer.checksums import declare, row_sum
+from sequencer.checksums import CHECKSUM_BYTES, declare, row_sum, row_sums
 from sequencer.engine.basis import Basis
 from sequencer.engine.ledger import Ledger, Totals
 from sequencer.history import tables
@@ -96,6 +96,18 @@ class Store:
             if row_sum(table, *row) != checksum:
                 raise HistoryDamaged(f"table {table}, row {row[0]}")
             yield row
+
+    def all_checked(self, table: str, query: str, values: Sequence[Any] = ()) -> list[list[Any]]:
+        """As `checked`, of many rows together, at a fraction of the cost."""
+        found = [(list(row), checksum) for *row, checksum in self.db.execute(query, values)]
+        try:
+            sums, size = row_sums(table, [row for row, _ in found]), CHECKSUM_BYTES
+        except TypeError as error:
+            raise HistoryDamaged(f"table {table}, {error}") from error
+        for place, (row, checksum) in enumerate(found):
+            if sums[size * place : size * place + size] != checksum:
+                raise HistoryDamaged(f"table {table}, row {row[0]}")
+        return [row for row, _ in found]
 
     def condemn(self) -> None:
         """A row is damaged: the next start rebuilds the file."""

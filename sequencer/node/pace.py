@@ -1,8 +1,10 @@
 """When batches, heartbeats and snapshots are due, and how far acknowledgements may be ahead of L1."""
 
+from collections.abc import Callable
+
 from sequencer.clock import Clock
 from sequencer.engine.engine import Tick
-from sequencer.engine.snapshots import Aside
+from sequencer.engine.snapshots import Aside, Told
 from sequencer.l1.poster import Posted
 from sequencer.node import brake
 from sequencer.node.settings import ServiceConfig
@@ -39,6 +41,7 @@ class Pace:
         replayed: int,
     ) -> None:
         self.worker: L1Link | None = None
+        self.told: Callable[[], Callable[[], Told] | None] = lambda: None  # for `snapshots`
         self.last_posted = 0
         self._tick_posted = (0, 0)  # of a batch
         self.snapshots = Aside(config.folder / "snapshots")
@@ -175,7 +178,7 @@ class Pace:
 
     def snapshot(self) -> None:
         """Writes a snapshot of the state, which is at the log's end. After a failed one the next is tried."""
-        self.snapshots.begin(self._driver.engine.state, self._log.end)
+        self.snapshots.begin(self._driver.engine.state, self._log.end, self.told())
         self._snapshot_at, self._unsaved_records = self._log.end, 0
 
     # --- backlog and confirmations ------------------------------------------------------------------

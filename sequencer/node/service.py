@@ -21,7 +21,7 @@ from sequencer.api.ipc_server import IpcServer
 from sequencer.clock import Clock, SystemClock
 from sequencer.engine.engine import Engine, ReplayError, Submission, Tick
 from sequencer.engine.events import Events
-from sequencer.engine.snapshots import recover
+from sequencer.engine.snapshots import Told, recover
 from sequencer.engine.views import Views
 from sequencer.genesis import genesis_root, genesis_state
 from sequencer.history.history import History
@@ -49,6 +49,7 @@ from sequencer.queue.driver import Driver
 from sequencer.queue.intake import Intake
 from sequencer.queue.outcomes import TICKS_READ, Outcomes
 from sequencer.queue.receipts import Issuer, Lead
+from sequencer.queue.repeats import TOLD, Repeats
 from sequencer.rollup.batcher import Batcher
 from sequencer.rollup.l1_link import L1Handlers, L1Link
 from sequencer.rollup.l1_worker import Deposed
@@ -113,6 +114,7 @@ class Service:
             *(config.folder / "snapshots", self.log, self.batcher, self.withdrawals),
             lambda more: Issuer(self.domain, None, lambda: self._lead(more)),
         )
+        self.issuer = Issuer(self.domain, config.receipt_key, self._lead)
         mended: Report | None = None
         try:
             state, self.replayed = self._recover()
@@ -126,7 +128,6 @@ class Service:
         if (last := self.batcher.last()) is not None:  # a crash may have come between a batch and its proofs
             self.withdrawals.prove(state, *last)
 
-        self.issuer = Issuer(self.domain, config.receipt_key, self._lead)
         self.issuer.resume(self.log)
 
         # What works on the state.
@@ -156,6 +157,7 @@ class Service:
             *(config, self.clock, self.driver, self.batcher, self.withdrawals),
             *(self.recovery, self.vouched, self.replayed),
         )
+        self.pace.told = self._told
         self.roll_backs = RollBacks(
             config, self.domain, self.log, self.recovery, self.pace, mended, self._take_up
         )
@@ -373,18 +375,36 @@ class Service:
 
     def _recover(self) -> tuple[State, int]:
         self.history.align(self.log)
-        return self._recover_with(self.history)
+        self._repeats = Repeats(self.log, self.history, self.issuer)
+        return self._recover_with(self.history, self._repeats)
 
-    def _recover_with(self, history: History | None) -> tuple[State, int]:
-        genesis = genesis_state(self.domain, self.config.params)
-        return recover(self.config.folder / "snapshots", self.log, genesis, history, self.log.verified())
+    def _recover_with(self, history: History | None, repeats: Repeats | None = None) -> tuple[State, int]:
+        genesis, at = genesis_state(self.domain, self.config.params), self.config.folder / "snapshots"
+        return recover(at, self.log, genesis, history, self.log.verified(), repeats)
 
     def _prepare_engine(self) -> None:
         self.engine.sweeps = self.keeper.sweeps
         self.engine.explain = refusals.explain
 
-    def _load_outcomes(self) -> None:
-        self.outcomes.load(self.log.read(max(0, self.log.end - TICKS_READ)))
+    def _load_outcomes(self, stands: int = 0) -> None:
+        """Reads the latest records from the log, and takes over their acknowledgements from `_recover`; what is known
+        of those before `stands` is kept.
+        """
+        made, self._repeats.made = self._repeats.made, {}
+        entries = self.log.read(max(0, self.log.end - TICKS_READ))
+        self.outcomes.load(entries, made, stands, self._is_void)
+
+    def _is_void(self, place: int) -> bool:
+        """Whether a roll-back has left nothing of the record at this place in the log."""
+        one = self.log.redone(self.log.acknowledged_as(place))
+        return one is not None and one.place == place and bool(one.reason)
+
+    def _told(self) -> Callable[[], Told]:
+        """What a snapshot of the state, which is at the log's end, keeps of the acknowledgements; its copy calls it,
+        which may not read the log.
+        """
+        log_hash = self.log.hash_before(self.log.end) if self.log.end else b""
+        return lambda: Told(log_hash, self.issuer.address, self.outcomes.newest(TOLD))
 
     def _adopt(self, state: State) -> None:
         self.driver.drop_system()
@@ -413,7 +433,7 @@ class Service:
         self._adopt(state)
         self.driver.engine = Engine(state)
         self._prepare_engine()
-        self._load_outcomes()
+        self._load_outcomes(report.first_seq)
         self.events.roll_back(report.first_seq, report.fills)
         self.ipc.broadcast(
             self.events.roll_back_events(report.batch_id, report.first_seq, changed, report.redone)

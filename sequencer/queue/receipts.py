@@ -14,6 +14,7 @@ import msgspec
 from sequencer.engine.engine import Result, Tick
 from sequencer.log.interface import Entry, Ticks
 from sequencer.protocol import receipts
+from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.protocol.receipts import Header
 
 NO_PARENT: Final = bytes(receipts.ID_BYTES)  # of the first header of a log
@@ -68,6 +69,11 @@ class Issuer:
     def signs(self) -> bool:
         """Whether acknowledgements carry receipts."""
         return self._key is not None
+
+    @property
+    def address(self) -> bytes:
+        """Of the key that signs; empty: nobody does."""
+        return b"" if self._key is None else address_of(public_key_of(self._key))
 
     def resume(self, log: Ticks, offset: int | None = None) -> None:
         """Goes on behind the entry before `offset`, by default behind the last."""

@@ -58,12 +58,19 @@ class Desk:
     """A service on a world, with a client, and what has been acknowledged by sequence number."""
 
     def __init__(
-        self, world: World, rebond: bool = True, confirmations: int = 1, snapshot_ticks: int = 20
+        self,
+        world: World,
+        rebond: bool = True,
+        confirmations: int = 1,
+        snapshot_ticks: int = 20,
+        receipt_key: bytes | None = None,
     ) -> None:
         self.world = world
         self.confirmations = confirmations
         self.snapshot_ticks = snapshot_ticks
+        self.receipt_key = receipt_key
         self.acked: dict[int, bytes] = {}
+        self.told: dict[bytes, tuple[bytes, dict[str, Any]]] = {}  # record -> signer, acknowledgement
         self.nonces = [0] * 4
         self.count = 0
         self.rebond = rebond
@@ -81,6 +88,7 @@ class Desk:
             DriverConfig(tick_ms=2.0),
             batch_interval_s=60.0,
             snapshot_ticks=self.snapshot_ticks,
+            receipt_key=self.receipt_key,
         )
         wanted = options(int(time.time()))
         keys = [feed_key(one) for one in range(FEEDS)]
@@ -123,7 +131,14 @@ class Desk:
         await self.send([(signed, owner_of(place))])
         return next(seq for seq, one in self.acked.items() if one == signed)
 
+    async def again(self, raws: list[bytes]) -> dict[bytes, tuple[bool, dict[str, Any]]]:
+        """What they are answered when they come again."""
+        self.client.submit([(raw, self.told[raw][0]) for raw in raws])
+        answers = [await self.client.answer() for _ in raws]
+        return {raw: (ok, body) for raw, ok, body in answers}
+
     async def send(self, items: list[tuple[bytes, bytes]], may_wait: bool = False) -> None:
+        signers = dict(items)
         self.client.submit(items)
         for _ in items:
             raw, ok, body = await self.client.answer()
@@ -133,6 +148,7 @@ class Desk:
             assert ok, body
             assert body["seq"] not in self.acked
             self.acked[body["seq"]] = raw
+            self.told[raw] = signers[raw], body
 
     async def post(self) -> int:
         service = self.service

@@ -4,8 +4,10 @@
 
 In some lives its L1 process is killed first, and the sequencer has to go on with another. After each kill the log as it
 lies on the disk is read on (a copy: the next start must do its own recovery) and replayed into a state that was never
-interrupted. A client then does what a client must: it sends again what it has no answer to. At the end all is posted,
-and the state is rebuilt from L1 alone. One seed gives one sequence of orders and moments.
+interrupted. A client then does what a client must: it sends again what it has no answer to; what was executed has the
+answer that was lost, receipt included. Records that were answered come again, too, in any later life, and have the same
+answer. At the end all is posted, and the state is rebuilt from L1 alone. One seed gives one sequence of orders and
+moments.
 
 Long because what is killed, what has to hold after it, and how it is counted are one run.
 """
@@ -45,7 +47,7 @@ from tests.history.compare import assert_is_of_log
 from tests.history.compare import content as history_of
 
 from .faulty_node import POINTS
-from .world import Client, Node, World, order, withdrawal
+from .world import RECEIPT_KEY, Client, Node, World, order, withdrawal
 
 HISTORY = "history.sqlite"
 TRADERS = 8
@@ -61,6 +63,8 @@ L1_KILLED_SHARE = (
 SERVING_ON_S = 2.5
 SEND_AGAIN_S = 0.02
 POINT_WAIT_S = 2.5
+TOLD_KEPT = 400  # answers, to be compared with those of later lives
+REPEATS = 8  # of them in a life
 SIGNED_BYTES_MIN = 93
 SPENT = (REFUSAL_BASE + Reason.NONCE_USED, REFUSAL_BASE + Reason.NONCE_WINDOW)
 
@@ -80,6 +84,7 @@ class Report:
     refused: int = 0
     sent_again: int = 0
     sent_again_and_executed_before: int = 0
+    repeats_compared: int = 0  # records that came again after their answer, in a later life
     lost: int = 0
     executed_twice: int = 0
     refused_and_executed: int = 0
@@ -118,6 +123,7 @@ class Simulation:
         self.acked: dict[int, bytes] = {}
         self.refused: dict[bytes, int] = {}
         self.open: dict[bytes, bytes] = {}  # sent, and no answer yet: record -> signer
+        self.told: dict[bytes, tuple[bytes, dict[str, Any]]] = {}  # the latest: record -> signer, answer
         self.free_nonces: list[list[int]] = [[] for _ in world.accounts]
         self.next_nonce = [0] * len(world.accounts)
         self.numbers = 0
@@ -137,7 +143,7 @@ class Simulation:
 
     async def prepare(self) -> None:
         """Funds, listings, marks."""
-        node = self.world.start_node()
+        node = self.world.start_node(receipt_key=RECEIPT_KEY)
         client = await node.connect()
         assert client is not None, self.world.log_tail()
         await client.until(lambda one: one["accounts"] == TRADERS and one["instruments"] == 8, 30, "accounts")
@@ -176,6 +182,8 @@ class Simulation:
         self.dice.shuffle(again)
         self.report.sent_again += len(again)
         repeated = {raw for raw, _ in again}
+        answered = self.dice.sample(sorted(self.told), min(REPEATS, len(self.told)))
+        again += [(raw, self.told[raw][0]) for raw in answered]
         while not client.lost.is_set():
             room = OUTSTANDING - len(client.waiting)
             batch = [again.pop() for _ in range(min(room, len(again)))]
@@ -191,7 +199,7 @@ class Simulation:
                 await client.answered.wait()
             busy = self.take_answers(client, repeated)
             if busy:  # as it is told to
-                again += [(raw, self.open[raw]) for raw in busy]
+                again += [(raw, self.open.get(raw) or self.told[raw][0]) for raw in busy]
                 await asyncio.sleep(SEND_AGAIN_S)
         self.take_answers(client, repeated)
 
@@ -200,16 +208,32 @@ class Simulation:
         busy = []
         while client.answers:
             raw, ok, body = client.answers.popleft()
-            if ok:
+            if raw in self.told:
+                if not ok and body["code"] < REFUSAL_BASE:
+                    busy.append(raw)
+                    continue
+                self.report.repeats_compared += 1
+                if not ok or body != self.told[raw][1]:
+                    self.fail(f"a record was answered {self.told[raw][1]}, and then {body}")
+            elif ok:
                 if body["seq"] in self.acked:
                     self.fail(f"seq {body['seq']} was acknowledged twice")
                 self.acked[body["seq"]] = raw
                 self.report.acked += 1
-                del self.open[raw]
+                self.told[raw] = self.open.pop(raw), body
+                if len(self.told) > TOLD_KEPT:
+                    del self.told[next(iter(self.told))]
+                if (seq := self.seq_of.get(raw)) is not None:
+                    self.report.sent_again_and_executed_before += 1
+                    if seq != body["seq"]:
+                        self.fail(f"record {seq} came again, and is acknowledged as {body['seq']}")
+                if "receipt" not in body:
+                    self.fail(f"record {body['seq']} is acknowledged without a receipt")
             elif body["code"] in SPENT and raw in repeated:
-                self.report.sent_again_and_executed_before += 1
                 del self.open[raw]
-                if raw not in self.seq_of:
+                if raw in self.seq_of:
+                    self.fail(f"record {self.seq_of[raw]} came again, and is refused with {body['code']}")
+                else:
                     self.report.lost += 1
                     self.fail("the nonce of an order is spent, and the order is not in the log")
             elif body["code"] < REFUSAL_BASE:
@@ -220,7 +244,7 @@ class Simulation:
                 del self.open[raw]
                 place = self.world.accounts.index(int.from_bytes(raw[1:5], "big"))
                 if body["code"] not in SPENT:
-                    self.free_nonces[place].append(_nonce_of(raw))
+                    self.free_nonces[place].append(nonce_of(raw))
         return busy
 
     # --- kills --------------------------------------------------------------------------------------
@@ -233,7 +257,7 @@ class Simulation:
         kills_l1 = fault is None and not while_starting and dice.random() < L1_KILLED_SHARE
         if kills_l1:
             delay_s += dice.uniform(0, SERVING_ON_S)
-        node = self.world.start_node(fault)
+        node = self.world.start_node(fault, receipt_key=RECEIPT_KEY)
         killing: asyncio.Task[int] | None = None
         if while_starting:
             ending = asyncio.create_task(_kill_later(node, delay_s))
@@ -340,7 +364,7 @@ class Simulation:
     async def finish(self) -> None:
         """Posts all that there is, ends in order, and rebuilds the state from L1."""
         world, report = self.world, self.report
-        node = world.start_node(feed="none")
+        node = world.start_node(feed="none", receipt_key=RECEIPT_KEY)
         client = await node.connect()
         if client is None:
             self.fail(f"the sequencer did not start:\n{world.log_tail()}")
@@ -430,7 +454,7 @@ def posts(world: World) -> Counter[int]:
     return found
 
 
-def _nonce_of(raw: bytes) -> int:
+def nonce_of(raw: bytes) -> int:
     record = decode(raw, bytes(32), bytes(20))
     assert isinstance(record, Record)
     names = [name for name, _ in LAYOUTS[record.kind].fields]

@@ -48,5 +48,7 @@ def test_sigkill_at_random_moments__loses_nothing_and_does_nothing_twice(
     assert report.histories_compared > kills // 2
     assert report.history_orders > kills
     assert report.acked > kills
+    assert report.sent_again_and_executed_before > 0
+    assert report.repeats_compared > kills
     assert report.withdrawals_proven == report.withdrawals > 0
     assert report.batches > 0

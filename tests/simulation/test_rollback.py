@@ -21,10 +21,12 @@ from sequencer.protocol.transition import apply
 from sequencer.rollup.l1_messages import Notice
 from sequencer.rollup.rollback import Recovery
 from tests.simulation.desk import WINDOW_S, Desk, is_wrong, posted, started_world, until
+from tests.simulation.kill import nonce_of
 from tests.simulation.liar import LIAR, OVERDRAWN, event
 from tests.simulation.little import deposit
 from tests.simulation.world import World, order
 
+RECEIPT_KEY = b"\x31" * 32
 SALT = b"\x5a" * 32
 
 
@@ -123,6 +125,56 @@ def test_lying_sequencer__is_rolled_back_and_recovers_by_itself_twice(world: Wor
                 *(int(proof["bitmap"], 16), siblings),
             )
             assert wallet.balance() == proof["amount"]
+        await desk.close()
+
+    asyncio.run(play())
+
+
+def test_repeat__after_a_roll_back__has_the_answer_of_what_stands_now(world: World) -> None:
+    """What stands has its first answer; what was executed again that of its execution, also after a restart."""
+
+    async def play() -> None:
+        desk = Desk(world, receipt_key=RECEIPT_KEY)
+        await desk.open()
+        await desk.orders(8)
+        await desk.withdraw(0, 2 * 10**6)
+        assert await desk.post() == 1
+        await desk.orders(5)
+        desk.lie()
+        await desk.orders(8)
+        assert await desk.post() == 2
+        overdrawn = await desk.withdraw(LIAR - 1, OVERDRAWN)
+        await desk.orders(8)
+        await desk.post()
+        await desk.orders(4)
+        assert await asyncio.to_thread(challenge, world) == 2
+        await desk.rolled_back(1)
+        report = desk.service.roll_backs.report
+        assert report is not None
+        void = desk.acked.pop(overdrawn)
+        seq_of = {raw: seq for seq, raw in desk.acked.items()}
+
+        async def compare() -> dict[bytes, tuple[bool, dict[str, Any]]]:
+            answers = await desk.again(list(seq_of))
+            for raw, (ok, body) in answers.items():
+                first = desk.told[raw][1]
+                assert ok, body
+                if seq_of[raw] < report.first_seq:
+                    assert body == first
+                else:  # executed again; the header says after how many roll-backs
+                    receipt, before = body.pop("receipt"), first["receipt"]
+                    assert receipt != before
+                    assert body == {name: value for name, value in first.items() if name != "receipt"}
+                    body["receipt"] = receipt
+            asked = {"account": LIAR, "nonce": nonce_of(void)}
+            assert await desk.client.ask("outcome", **asked) == {"status": "unused"}
+            return answers
+
+        answers = await compare()
+        await desk.close()
+        await desk.open()
+        assert await compare() == answers
+        await desk.orders(4)
         await desk.close()
 
     asyncio.run(play())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sequencer.api import ipc
+from sequencer.development import receipt_key
 from sequencer.genesis import genesis_root
 from sequencer.l1.chains import Chain, start
 from sequencer.l1.deploy import TAKEOVER_S, DeployConfig, Deployment, deploy
@@ -26,10 +27,13 @@ from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
 from sequencer.protocol.params import Params
+from sequencer.wire.receipts import in_json
 
 ROOT = Path(__file__).resolve().parents[2]
 CASH = 1_000_000_000_000
 MID = 200_000
+RECEIPT_VARIABLE = "FAIRSTRIKE_TEST_RECEIPT_KEY"
+RECEIPT_KEY = f"env:{RECEIPT_VARIABLE}"  # for a node that signs receipts
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 
 
@@ -149,7 +153,8 @@ class World:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {KEY_VARIABLE: "0x" + devnet_key(key).hex()},
+                env=os.environ
+                | {KEY_VARIABLE: "0x" + devnet_key(key).hex(), RECEIPT_VARIABLE: "0x" + receipt_key().hex()},
             )
         return Node(process, str(options_["socket"]))
 
@@ -221,7 +226,7 @@ class Client:
     def on_message(self, _connection: ipc.Connection, message: ipc.Message) -> None:
         if isinstance(message, ipc.Acks):
             for rid, ok, body in message.items:
-                self.answers.append((self.waiting.pop(rid), ok, json.loads(body)))
+                self.answers.append((self.waiting.pop(rid), ok, json.loads(in_json(body))))
             self.answered.set()
         elif isinstance(message, ipc.Events):
             self.events += [(channel, json.loads(body)) for channel, _, body in message.items]
