@@ -15,7 +15,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from sequencer.engine.engine import CONTINUE, ReplayError, replay
-from sequencer.engine.signed import is_signed
+from sequencer.engine.signed import is_signed, signers_of
 from sequencer.engine.snapshots import discard, newest
 from sequencer.l1.follower import RolledBack
 from sequencer.log.interface import Control, Cut, Entry, LoggedSegment, Redone
@@ -111,9 +111,11 @@ class Reexecution:
         self._segments, self._holds = old.segments[:kept], True
         self.leaves = []
         self._old_seq = old.first_seq + sum(len(records) for _, records, _ in self._segments)
-        for _, records, _ in old.segments[kept:]:
+        again = old.segments[kept:]
+        named = signers_of([raw for _, records, _ in again for raw in records], state.domain)
+        for _, records, _ in again:
             for raw in records:
-                self._again(raw)
+                self._again(raw, next(named))
                 self._old_seq += 1
             self._close()
         self._proceed()
@@ -128,7 +130,7 @@ class Reexecution:
         made_again = isinstance(old.control, Cut) and old.control.batch_id >= self.report.batch_id
         return None if made_again else old.control
 
-    def _again(self, raw: bytes) -> None:
+    def _again(self, raw: bytes, signer: bytes | None) -> None:
         g = self.state.globals
         if raw[0] == Kind.CONTINUE:
             if self._ahead and g.taker is None:  # it was acknowledged to nobody: the numbers match again
@@ -149,7 +151,7 @@ class Reexecution:
                 wanted = inbox[g.inbox_count] if counts and g.inbox_count < len(inbox) else HOLE
         self.report.replaced += wanted != raw
         self._order = (self._old_seq, self.state.globals.seq, raw)
-        place, reason = self._put(wanted)
+        place, reason = self._put(wanted, signer if wanted == raw else None)
         if raw[0] in TRADERS_KINDS and (reason or place != self._old_seq):
             self.report.redone.append(Redone(self._old_seq, place, raw, reason))
         self.report.records += 1
@@ -161,14 +163,14 @@ class Reexecution:
             self._ahead += 1
             self.report.inserted += 1
 
-    def _put(self, raw: bytes) -> tuple[int, Reason]:
-        """Applies a record; returns its sequence number, and whether it holds."""
+    def _put(self, raw: bytes, signer: bytes | None = None) -> tuple[int, Reason]:
+        """Applies a record, `signer` as of `apply`; returns its sequence number, and whether it holds."""
         weight = batch.weight(raw)
         if self._weight + weight > c.SEGMENT_WEIGHT_MAX:
             self._close()
         g = self.state.globals
         seq, spent = g.seq, g.work
-        out = apply(self.state, raw)
+        out = apply(self.state, raw, signer)
         if out.reason is Reason.RISK_DUE:
             # A batch counts the messages in it, and this one has not: it comes again.
             raw = HOLE
@@ -267,8 +269,8 @@ class Recovery:
         for entry in self._log.read(offset):
             for root, records, spent in entry.segments:
                 suspect = None
-                for raw in records:
-                    out = apply(state, raw)
+                for raw, signer in zip(records, signers_of(records, state.domain), strict=True):
+                    out = apply(state, raw, signer)
                     if suspect is None and out.reason in BY_NOBODY:
                         suspect = out.seq
                 if state.root() != root or state.globals.work != spent:
