@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 import msgspec
+from mypy_extensions import mypyc_attr
 
 from sequencer.amounts import cash, contracts, usd
 from sequencer.engine.basis import average_e6
@@ -43,6 +44,7 @@ class Names(Protocol):
         ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Acknowledging:
     """Acknowledgements of ticks, from what their records did and traded, with names from `names`."""
 
