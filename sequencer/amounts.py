@@ -17,9 +17,8 @@ def usd(ticks: int) -> str:
 
 def cash(amount: int) -> str:
     """An amount in 1e-6 USD."""
-    if amount < 0:
-        return f"-{-amount // 1_000_000}.{-amount % 1_000_000:06d}"
-    return f"{amount // 1_000_000}.{amount % 1_000_000:06d}"
+    sign, size = ("-", -amount) if amount < 0 else ("", amount)
+    return f"{sign}{size // 1_000_000}.{str(size % 1_000_000 + 1_000_000)[1:]}"  # a leading 1 keeps the zeros
 
 
 @lru_cache(_REMEMBERED)

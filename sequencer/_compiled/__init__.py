@@ -35,6 +35,7 @@ _LEFT_OUT: Final = frozenset({"__init__", "cmap", "hashing", "signers"})
 # A subclass of State has to be compiled with it; the others are what an order passes behind the transition.
 _BESIDE: Final = (
     "proof/witness.py",
+    "amounts.py",
     "wire/rows.py",
     "engine/basis.py",
     "engine/engine.py",

@@ -62,104 +62,58 @@ class Acknowledging:
         if amended is not None and amended not in first.removed:
             rested = amended  # less of it, in its place
         made = [
-            self.own_fill(own)
+            self._own_fill(own)
             for outcome in outcomes
             if outcome.fills
             for own in self._own.get(outcome.seq, ())
             if own.is_taker
         ]
-        body = b'{"seq":%d,"tick":%d,"fee":"%b","fills":[%b],"order":%b' % (
-            first.seq,
-            tick,
-            cash(first.fee).encode(),
-            b",".join(made),
-            b"null" if rested is None else self._rested(rested),
+        order = "null" if rested is None else self._rested(rested)
+        body = (
+            f'{{"seq":{first.seq},"tick":{tick},"fee":"{cash(first.fee)}","fills":[{",".join(made)}],"order":{order}'
         )
         if first.paid is not None:
-            each = [b"[%d,%d,%d]" % (one.paid or 0, one.rests, len(one.fills)) for one in outcomes]
-            body += b',"outcomes":[%b]' % b",".join(each)
+            each = [f"[{one.paid or 0},{one.rests},{len(one.fills)}]" for one in outcomes]
+            body += f',"outcomes":[{",".join(each)}]'
         if first.amount:
-            body += b',"amount":"%b"' % cash(first.amount).encode()
+            body += f',"amount":"{cash(first.amount)}"'
         if first.number or first.amount:
-            body += b',"number":%d' % first.number
+            body += f',"number":{first.number}'
         if amended is not None:
-            body += b',"amended":%d' % amended.seq
-        removed = [one.seq for outcome in outcomes if outcome.removed for one in outcome.removed]
+            body += f',"amended":{amended.seq}'
+        removed = [str(one.seq) for outcome in outcomes if outcome.removed for one in outcome.removed]
         if removed:
-            body += b',"removed":' + _json(removed)
-        return body + b"}"
+            body += f',"removed":[{",".join(removed)}]'
+        return (body + "}").encode()
 
-    def _rested(self, order: Order) -> bytes:
+    def _rested(self, order: Order) -> str:
+        flags = order.flags
         return (
-            b'{"instrument":"%b","number":%d,"side":"%b","price":"%b","quantity":"%b","seq":%d,"expires":%d,'
-            b'"filled":"%b","post_only":%b,"reduce_only":%b,"self_trade":"%b","label":%b}'
-            % (
-                self._names.name(order.instrument).encode(),
-                order.instrument,
-                b"sell" if order.side else b"buy",
-                usd(order.price).encode(),
-                contracts(order.quantity).encode(),
-                order.seq,
-                order.expires,
-                contracts(order.filled).encode(),
-                b"true" if order.flags & c.FLAG_POST_ONLY else b"false",
-                b"true" if order.flags & c.FLAG_REDUCE_ONLY else b"false",
-                b"cancel_taker" if order.flags & c.FLAG_STP_TAKER else b"cancel_resting",
-                _label(self._names.ledger.label(order.seq)),
-            )
+            f'{{"instrument":"{self._names.name(order.instrument)}","number":{order.instrument},'
+            f'"side":"{"sell" if order.side else "buy"}","price":"{usd(order.price)}",'
+            f'"quantity":"{contracts(order.quantity)}","seq":{order.seq},"expires":{order.expires},'
+            f'"filled":"{contracts(order.filled)}","post_only":{"true" if flags & c.FLAG_POST_ONLY else "false"},'
+            f'"reduce_only":{"true" if flags & c.FLAG_REDUCE_ONLY else "false"},'
+            f'"self_trade":"{"cancel_taker" if flags & c.FLAG_STP_TAKER else "cancel_resting"}",'
+            f'"label":{_label(self._names.ledger.label(order.seq))}}}'
         )
 
-    def own_fill(self, own: OwnFill) -> bytes:
+    def _own_fill(self, own: OwnFill) -> str:
         """JSON of a trade as one of its sides sees it."""
         fill, row = own.fill, own.row
-        (
-            key,
-            _,
-            _,
-            instrument,
-            order,
-            seq,
-            label,
-            side,
-            price,
-            lots,
-            fee,
-            held,
-            cost,
-            earned,
-            _,
-            _,
-            time,
-            _,
-            _,
-        ) = row
+        # by place, not unpacked: compiled, that makes no iterator
+        instrument, order, seq, label, side, price, lots = row[3], row[4], row[5], row[6], row[7], row[8], row[9]
+        held, cost, earned, time = row[11], row[12], row[13], row[16]
+        maker_fee, taker_fee = cash(fill.maker_fee), cash(fill.taker_fee)
+        role, fee = ("taker", taker_fee) if own.is_taker else ("maker", maker_fee)
         return (
-            b'{"trade":%d,"instrument":"%b","number":%d,"side":"%b","role":"%b","price":"%b","quantity":"%b",'
-            b'"fee":"%b","order_id":%d,"seq":%d,"label":%b,"time":%d,"mark":"%b","index":"%b","position":"%b",'
-            b'"average_price":"%b","realised_pnl":"%b","maker_seq":%d,"taker_seq":%d,"maker_fee":"%b","taker_fee":"%b"}'
-            % (
-                key >> 1,
-                self._names.name(instrument).encode(),
-                instrument,
-                b"sell" if side else b"buy",
-                b"taker" if own.is_taker else b"maker",
-                usd(price).encode(),
-                contracts(lots).encode(),
-                cash(fee).encode(),
-                order,
-                seq,
-                _label(label),
-                time,
-                usd(fill.mark).encode(),
-                usd(fill.index).encode(),
-                contracts(held).encode(),
-                cash(average_e6(held, cost)).encode(),
-                cash(earned).encode(),
-                fill.maker_seq,
-                fill.taker_seq,
-                cash(fill.maker_fee).encode(),
-                cash(fill.taker_fee).encode(),
-            )
+            f'{{"trade":{row[0] >> 1},"instrument":"{self._names.name(instrument)}","number":{instrument},'
+            f'"side":"{"sell" if side else "buy"}","role":"{role}","price":"{usd(price)}",'
+            f'"quantity":"{contracts(lots)}","fee":"{fee}","order_id":{order},"seq":{seq},"label":{_label(label)},'
+            f'"time":{time},"mark":"{usd(fill.mark)}","index":"{usd(fill.index)}",'
+            f'"position":"{contracts(held)}","average_price":"{cash(average_e6(held, cost))}",'
+            f'"realised_pnl":"{cash(earned)}","maker_seq":{fill.maker_seq},"taker_seq":{fill.taker_seq},'
+            f'"maker_fee":"{maker_fee}","taker_fee":"{taker_fee}"}}'
         )
 
 
@@ -221,14 +175,14 @@ class Events(Acknowledging):
                     changed[fill.instrument] = None
                 for own in self._own.get(outcome.seq, ()) if outcome.fills else ():
                     if is_heard(channel := f"account.{own.account}"):
-                        out.append((channel, own.account, b'{"fill":' + self.own_fill(own) + b"}"))
+                        out.append((channel, own.account, f'{{"fill":{self._own_fill(own)}}}'.encode()))
                 rested = outcome.rested
                 if outcome.amended is not None and outcome.amended not in outcome.removed:
                     rested = outcome.amended  # less of it, in its place
                 if rested is not None:
                     changed[rested.instrument] = None
                     if is_heard(channel := f"account.{rested.account}"):
-                        out.append((channel, rested.account, b'{"order":' + self._rested(rested) + b"}"))
+                        out.append((channel, rested.account, f'{{"order":{self._rested(rested)}}}'.encode()))
                 for gone in outcome.removed:
                     changed[gone.instrument] = None
                     if is_heard(channel := f"account.{gone.account}"):
@@ -274,5 +228,5 @@ class Events(Acknowledging):
         return [first + row for row in range(len(self._views.state.pages[first >> 5].terms))]
 
 
-def _label(label: str) -> bytes:
-    return _json(label) if label else b"null"
+def _label(label: str) -> str:
+    return _json(label).decode() if label else "null"

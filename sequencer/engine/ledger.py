@@ -252,11 +252,9 @@ class Ledger:
         self._close(number, State.CANCELLED, Why.NOT_WHOLE)
 
     def _placed(self, kind: int, fields: Any, out: Outcome, label: str) -> None:
-        if kind in (Kind.PLACE, Kind.PLACE_IN_WORDS):
-            account, instrument, flags, price, lots, nonce, expires, *_ = fields
-        else:
-            account, instrument, flags, price, lots, expires, _ = fields
-            nonce = -1
+        # by place, not unpacked: compiled, that makes no iterator
+        account, instrument, flags, price, lots = fields[0], fields[1], fields[2], fields[3], fields[4]
+        nonce, expires = (fields[5], fields[6]) if kind != Kind.FORCED_ORDER else (-1, fields[5])
         seq = out.seq
         self._spend(account, out.fee)
         if label:

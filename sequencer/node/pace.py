@@ -8,6 +8,7 @@ from sequencer.engine.snapshots import Aside, Told
 from sequencer.l1.poster import Posted
 from sequencer.node import brake
 from sequencer.node.settings import ServiceConfig
+from sequencer.protocol import constants as c
 from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
 from sequencer.queue.driver import Driver
 from sequencer.rollup.batcher import Batcher
@@ -20,6 +21,7 @@ TABLE_BYTES = 35  # of a segment, a little more than its root and its offset
 BATCHES_AHEAD_MAX = 4  # the poster's number in flight
 SNAPSHOT_RECORDS = 200_000  # at the latest; a start executes as many in seconds
 IDLE_KINDS = frozenset({Kind.FEED, Kind.SURFACE, Kind.RISK, Kind.LIST})  # nobody waits for them
+LOOK_NS = 20_000_000  # that what L1 has confirmed is not looked at again
 BEATS = 4  # batches in takeover_s, at least
 
 
@@ -64,6 +66,7 @@ class Pace:
             0,
             batcher.cursor.work,
         )  # GLOBAL's after the last batch that L1 is known to have
+        self._proved_until_ns = 0  # orders are taken until then, without another look
         self._snapshot_at = self._log.end - replayed
         self._unsaved_records = 0  # since the last snapshot, or the start
 
@@ -72,7 +75,9 @@ class Pace:
         if tick.entry is None:
             return
         self._unsaved_records += tick.entry.records
-        self._unbatched_bytes += sum(map(len, tick.entry.raws())) + TABLE_BYTES * len(tick.entry.segments)
+        segments = tick.entry.segments
+        records_bytes = sum([len(raw) for _, records, _ in segments for raw in records])
+        self._unbatched_bytes += records_bytes + TABLE_BYTES * len(segments) + c.ELEMENT_BYTES  # its id
         self._is_waited_for = self._is_waited_for or is_waited_for(tick)
 
     # --- batches ----------------------------------------------------------------------------------
@@ -123,9 +128,15 @@ class Pace:
 
     def make_full_batches(self) -> None:
         """Stores full batches as they fill, so that no tick waits for many at once."""
-        while self._batcher.build(False) is not None:
+        built = self._batcher.build(False)
+        while built is not None:
             self._built_ns = self._clock.monotonic_ns()
-        self._unbatched_bytes = self._batcher.left_bytes
+            self._unbatched_bytes -= len(built.payload)
+            if self._unbatched_bytes >= 0 and not self.batch_full():  # what is left need not be read to be counted
+                break
+            built = self._batcher.build(False)
+        else:
+            self._unbatched_bytes = self._batcher.left_bytes
         self._wake()
 
     def request_batches(self) -> None:
@@ -206,9 +217,16 @@ class Pace:
         )
 
     def unproved(self) -> str:
-        """Why nothing may be acknowledged before L1 has confirmed more; empty when it may."""
+        """Why nothing may be acknowledged before L1 has confirmed more; empty when it may. As of LOOK_NS ago at most,
+        where it may: each frame of a gateway asks, and half of `takeover_s` is what it is about.
+        """
+        now_ns = self._clock.monotonic_ns()
+        if now_ns < self._proved_until_ns:
+            return ""
         proof = self.proof()
-        return brake.why_not(proof) if proof is not None else ""
+        why = brake.why_not(proof) if proof is not None else ""
+        self._proved_until_ns = 0 if why else now_ns + LOOK_NS
+        return why
 
     def work_waiting(self) -> int:
         """Units of work that are acknowledged, or about to be, and not on L1."""
