@@ -1221,6 +1221,7 @@ static PyObject *module_use_lanes(PyObject *module, PyObject *number)
     width_used = wanted >= 8 ? 8 : wanted >= 4 ? 4 : 1;
     if (width_used > width_best)
         width_used = width_best;
+    sums_choose(wanted < 4);
     return PyLong_FromLong(width_used);
 }
 
@@ -1233,7 +1234,7 @@ static PyMethodDef module_methods[] = {
     {"arithmetic", FAST(module_arithmetic), METH_FASTCALL, "An operation of the field or of scalars, for tests."},
     {"row_sums", FAST(module_row_sums), METH_FASTCALL, "Checksums of a table's rows, one behind the other."},
     {"position_words", module_position_words, METH_O, "Words of positions: instrument -> lots, by instrument."},
-    {"use_lanes", module_use_lanes, METH_O, "Hash at most this many nodes at once; returns what the machine allows."},
+    {"use_lanes", module_use_lanes, METH_O, "Hash at most this many nodes at once, 1: also without SHA-NI; returns what the machine allows."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1246,6 +1247,7 @@ PyMODINIT_FUNC PyInit_cmap_kernel(void)
 {
     choose_permutations();
     choose_field();
+    sums_choose(0);
     if (PyType_Ready(&Map_type) < 0)
         return NULL;
     if (!make_generator_table()) {

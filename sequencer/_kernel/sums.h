@@ -42,6 +42,58 @@ static void sha256_block(uint32_t state[8], const uint8_t *block)
         state[i] += s[i];
 }
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+
+/* As sha256_block, by the processor's own instructions (SHA-NI): a quarter of the time. */
+__attribute__((target("sha,sse4.1"))) static void sha256_block_ni(uint32_t state[8], const uint8_t *block)
+{
+    const __m128i swapped = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    __m128i w[4], abef, cdgh, low = _mm_loadu_si128((const __m128i *)state);
+    for (int i = 0; i < 4; i++)
+        w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(block + 16 * i)), swapped);
+    low = _mm_shuffle_epi32(low, 0xb1);
+    cdgh = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state + 4)), 0x1b);
+    abef = _mm_alignr_epi8(low, cdgh, 8);
+    cdgh = _mm_blend_epi16(cdgh, low, 0xf0);
+    const __m128i abef_before = abef, cdgh_before = cdgh;
+    for (int i = 0; i < 16; i++) { /* four rounds each */
+        const __m128i constants = _mm_loadu_si128((const __m128i *)(SHA256_CONSTANTS + 4 * i));
+        __m128i sum = _mm_add_epi32(w[i & 3], constants);
+        cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
+        abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0e));
+        if (i < 12) {
+            const __m128i last = w[(i + 3) & 3], seven_ago = _mm_alignr_epi8(last, w[(i + 2) & 3], 4);
+            sum = _mm_add_epi32(_mm_sha256msg1_epu32(w[i & 3], w[(i + 1) & 3]), seven_ago);
+            w[i & 3] = _mm_sha256msg2_epu32(sum, last);
+        }
+    }
+    abef = _mm_shuffle_epi32(_mm_add_epi32(abef, abef_before), 0x1b);
+    cdgh = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh_before), 0xb1);
+    _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(abef, cdgh, 0xf0));
+    _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(cdgh, abef, 8));
+}
+
+static int has_sha_ni(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1 && __builtin_cpu_supports("sse4.1");
+}
+#endif
+
+static void (*sha256_step)(uint32_t state[8], const uint8_t *block) = sha256_block;
+
+/* Once, before the first sum. `is_plain`: without the processor's own instructions, for the tests of both. */
+static void sums_choose(int is_plain)
+{
+    sha256_step = sha256_block;
+#if defined(__x86_64__)
+    if (!is_plain && has_sha_ni())
+        sha256_step = sha256_block_ni;
+#endif
+}
+
 static void sha256(const uint8_t *data, size_t length, uint8_t out[32])
 {
     uint32_t state[8] = {
@@ -50,13 +102,13 @@ static void sha256(const uint8_t *data, size_t length, uint8_t out[32])
     uint8_t last[128] = {0};
     uint64_t bits = __builtin_bswap64((uint64_t)length * 8);
     for (; length >= 64; data += 64, length -= 64)
-        sha256_block(state, data);
+        sha256_step(state, data);
     memcpy(last, data, length);
     last[length] = 0x80;
     size_t blocks = length < 56 ? 1 : 2;
     memcpy(last + 64 * blocks - 8, &bits, 8);
     for (size_t i = 0; i < blocks; i++)
-        sha256_block(state, last + 64 * i);
+        sha256_step(state, last + 64 * i);
     for (int i = 0; i < 8; i++) {
         uint32_t word = __builtin_bswap32(state[i]);
         memcpy(out + 4 * i, &word, 4);

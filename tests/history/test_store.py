@@ -221,12 +221,19 @@ def test_cut_into_what_is_pruned__makes_it_again(tmp_path: Path, busy: Busy) -> 
     assert content(tmp_path) == straight(tmp_path / "straight", busy, at)[0]
 
 
-@pytest.mark.parametrize("is_in_c", [True, False])
-def test_row_sums__are_those_of_single_rows(is_in_c: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not is_in_c:
+@pytest.mark.parametrize("lanes", [8, 1, 0], ids=["in C", "in plain C", "in Python"])
+def test_row_sums__are_those_of_single_rows(
+    lanes: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if not lanes:
         monkeypatch.setattr(checksums, "_kernel", None)
     elif checksums._kernel is None:
         pytest.skip("the kernel is not built")
+    else:
+        from sequencer._kernel import cmap_kernel
+
+        cmap_kernel.use_lanes(lanes)
+        request.addfinalizer(lambda: cmap_kernel.use_lanes(8))
     rows: list[list[int | str]] = [
         [1, -5, "a'b", 2**63 - 1],
         [0, True, "", -(2**63)],
