@@ -69,9 +69,7 @@ class Acknowledging:
             if own.is_taker
         ]
         order = "null" if rested is None else self._rested(rested)
-        body = (
-            f'{{"seq":{first.seq},"tick":{tick},"fee":"{cash(first.fee)}","fills":[{",".join(made)}],"order":{order}'
-        )
+        body = f'{{"seq":{first.seq},"tick":{tick},"fee":"{cash(first.fee)}","fills":[{",".join(made)}],"order":{order}'
         if first.paid is not None:
             each = [f"[{one.paid or 0},{one.rests},{len(one.fills)}]" for one in outcomes]
             body += f',"outcomes":[{",".join(each)}]'
@@ -102,7 +100,15 @@ class Acknowledging:
         """JSON of a trade as one of its sides sees it."""
         fill, row = own.fill, own.row
         # by place, not unpacked: compiled, that makes no iterator
-        instrument, order, seq, label, side, price, lots = row[3], row[4], row[5], row[6], row[7], row[8], row[9]
+        instrument, order, seq, label, side, price, lots = (
+            row[3],
+            row[4],
+            row[5],
+            row[6],
+            row[7],
+            row[8],
+            row[9],
+        )
         held, cost, earned, time = row[11], row[12], row[13], row[16]
         maker_fee, taker_fee = cash(fill.maker_fee), cash(fill.taker_fee)
         role, fee = ("taker", taker_fee) if own.is_taker else ("maker", maker_fee)

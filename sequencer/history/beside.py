@@ -20,7 +20,7 @@ from sequencer.history import tables
 from sequencer.history.tables import Rows
 
 PREFIX_BYTES: Final = 4
-NICENESS: Final = 5  # orders come first
+NICENESS: Final = 10  # orders come first
 BUSY_S: Final = 5.0  # that another connection may hold the file
 STOP_S: Final = 5.0
 _encode: Final = msgspec.msgpack.Encoder().encode

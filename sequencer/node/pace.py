@@ -132,7 +132,9 @@ class Pace:
         while built is not None:
             self._built_ns = self._clock.monotonic_ns()
             self._unbatched_bytes -= len(built.payload)
-            if self._unbatched_bytes >= 0 and not self.batch_full():  # what is left need not be read to be counted
+            if (
+                self._unbatched_bytes >= 0 and not self.batch_full()
+            ):  # what is left need not be read to be counted
                 break
             built = self._batcher.build(False)
         else:
