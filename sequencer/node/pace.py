@@ -1,17 +1,18 @@
 """When batches, heartbeats and snapshots are due, and how far acknowledgements may be ahead of L1."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from sequencer.clock import Clock
 from sequencer.engine.engine import Tick
 from sequencer.engine.snapshots import Aside, Told
 from sequencer.l1.poster import Posted
+from sequencer.log.interface import Cut
 from sequencer.node import brake
 from sequencer.node.settings import ServiceConfig
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import INBOX_KINDS, Kind, Reason
 from sequencer.queue.driver import Driver
-from sequencer.rollup.batcher import Batcher
+from sequencer.rollup.batcher import Batcher, Planned
 from sequencer.rollup.l1_link import L1Link
 from sequencer.rollup.rollback import Recovery
 from sequencer.rollup.vouched import BACKLOG_MAX, Vouched
@@ -28,7 +29,9 @@ BEATS = 4  # batches in takeover_s, at least
 class Pace:
     """Builds batches and snapshots when they are due, and tracks the backlog and what L1 has confirmed.
 
-    `worker` is None while nothing is posted. `last_posted`: the last batch that L1 is known to have.
+    `worker` is None while nothing is posted. `last_posted`: the last batch that L1 is known to have. `announce`: makes
+    the end of a batch durable in the log before the batch is stored, so that every node that reads the log has the same
+    batches; None where one node alone does.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Pace:
     ) -> None:
         self.worker: L1Link | None = None
         self.told: Callable[[], Callable[[], Told] | None] = lambda: None  # for `snapshots`
+        self.announce: Callable[[Cut], Awaitable[None]] | None = None
         self.last_posted = 0
         self._tick_posted = (0, 0)  # of a batch
         self.snapshots = Aside(config.folder / "snapshots")
@@ -126,17 +130,20 @@ class Pace:
         stored, there = self._batcher.cursor.batch_id - 1, max(self.last_posted, self.worker.next_on_l1 - 1)
         return stored - there >= BATCHES_AHEAD_MAX
 
-    def make_full_batches(self) -> None:
+    def make_full_batches(self) -> Awaitable[None] | None:
         """Stores full batches as they fill, so that no tick waits for many at once."""
-        built = self._batcher.build(False)
-        while built is not None:
+        return self._run(self._full_batches())
+
+    def _full_batches(self) -> Iterator[Planned]:
+        planned = self._batcher.plan(False)
+        while planned is not None:
+            yield planned
+            built = self._batcher.store(planned)
             self._built_ns = self._clock.monotonic_ns()
             self._unbatched_bytes -= len(built.payload)
-            if (
-                self._unbatched_bytes >= 0 and not self.batch_full()
-            ):  # what is left need not be read to be counted
-                break
-            built = self._batcher.build(False)
+            if self._unbatched_bytes >= 0 and not self.batch_full():
+                break  # what is left need not be read to be counted
+            planned = self._batcher.plan(False)
         else:
             self._unbatched_bytes = self._batcher.left_bytes
         self._wake()
@@ -145,11 +152,15 @@ class Pace:
         """Requests batches of all logged ticks at the next tick."""
         self._is_asked = True
 
-    def make_batches(self, whatever_there_is: bool = True) -> None:
+    def make_batches(self, whatever_there_is: bool = True) -> Awaitable[None] | None:
         """Stores batches up to the log's end, and proofs of the withdrawals in the last, whose root is the state's."""
+        return self._run(self._batches(whatever_there_is))
+
+    def _batches(self, whatever_there_is: bool) -> Iterator[Planned]:
         last = None
-        while (built := self._batcher.build(whatever_there_is)) is not None:
-            last = built
+        while (planned := self._batcher.plan(whatever_there_is)) is not None:
+            yield planned
+            last = self._batcher.store(planned)
             self._built_ns = self._clock.monotonic_ns()
         if last is not None:
             self._withdrawals.prove(self._driver.engine.state, last.batch_id, last.post_root)
@@ -157,6 +168,27 @@ class Pace:
         self._is_asked = self._is_waited_for = False
         self._unbatched_bytes = 0
         self._wake()
+
+    def _run(self, steps: Iterator[Planned]) -> Awaitable[None] | None:
+        """Goes through the batches that are about to be stored; each is announced before."""
+        if self.announce is not None:
+            return self._announce_each(steps, self.announce)
+        for _ in steps:
+            pass
+        return None
+
+    @staticmethod
+    async def _announce_each(steps: Iterator[Planned], announce: Callable[[Cut], Awaitable[None]]) -> None:
+        for planned in steps:
+            await announce(Cut(planned.batch.batch_id, planned.offset, planned.segment))
+
+    def followed(self, cut: Cut) -> None:
+        """Another node has ended a batch there: stores the same. Raises LogLost."""
+        built = self._batcher.follow(cut.batch_id, cut.offset, cut.segment)
+        if built is not None:
+            self._withdrawals.prove(self._driver.engine.state, built.batch_id, built.post_root)
+            self._batched_ns = self._built_ns = self._clock.monotonic_ns()
+            self._unbatched_bytes = 0
 
     def _wake(self) -> None:
         if self.worker is not None:

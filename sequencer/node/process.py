@@ -11,6 +11,9 @@ lacks. Exit status 1 means that it stopped by itself, with the reason; the same 
 again when another has taken over. Without it, a sequencer that does not lead ends. `--hand-over` posts the remaining
 batches, lets the next member lead, and ends.
 
+With `--log` and `--node` it is a node of a cluster (cluster.py): it follows the log that all nodes of one member share,
+and leads when none other is heard.
+
 Long because a third of it declares the command's options.
 """
 
@@ -36,14 +39,17 @@ from sequencer.keeper.keeper import Terms
 from sequencer.l1.errors import L1Error
 from sequencer.l1.fees import GWEI, FeeCaps
 from sequencer.l1.rpc import Rpc
-from sequencer.l1.sequencers import CALL_GAS, ROLLUP, SEQUENCERS, standing
+from sequencer.l1.sequencers import CALL_GAS, ROLLUP, SEQUENCERS, Standing, standing
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.log.interface import LogError
+from sequencer.log.sqlite import SqliteLog
 from sequencer.market.background import BackgroundSource
 from sequencer.market.feeds import FeedSource
 from sequencer.node import archiver
+from sequencer.node.cluster import cluster_config, run_node
 from sequencer.node.folder import FolderHeld, only_process
+from sequencer.node.following import ClusterConfig
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
 from sequencer.node.standby import StandbyConfig
@@ -72,6 +78,8 @@ from sequencer.wire.option_types import (
     COUNT_OR_NONE,
     FILE,
     KEY_SOURCE,
+    LOG_SERVER,
+    NODE_NAME,
     PAUSE_S,
     SOCKET,
     TLS_SCHEME,
@@ -99,6 +107,7 @@ class NodeConfig:
     wanted: list[Terms]
     standby: bool = False
     hand_over: bool = False
+    cluster: ClusterConfig | None = None
 
 
 async def run(config: NodeConfig) -> None:
@@ -109,6 +118,9 @@ async def run(config: NodeConfig) -> None:
     if config.hand_over:
         await _hand_over(config, stop)
         return
+    if config.cluster is not None:
+        await _in_cluster(config, config.cluster, stop)
+        return
     while not stop.is_set():
         if config.standby and not await _goes_on(config, stop) and not await _stand_by(config, stop):
             return
@@ -118,6 +130,38 @@ async def run(config: NodeConfig) -> None:
             if not config.standby:
                 raise NodeError(f"{error}: start it with --standby to follow") from error
             logger.warning("%s: this sequencer follows from now on", error)
+
+
+async def _in_cluster(config: NodeConfig, cluster: ClusterConfig, stop: asyncio.Event) -> None:
+    """Runs a node of a cluster (cluster.py)."""
+    of = config.service
+
+    def new_service(log: SqliteLog) -> Service:
+        of.children.prepare()
+        parts = (of, config.clock, config.signer, config.sources, config.feed_keys, config.wanted)
+        return Service(*parts, log=log)
+
+    await run_node(of, cluster, new_service, config.sockets, lambda: _standing(config), stop)
+
+
+def _standing(config: NodeConfig) -> Standing | None:
+    """The set while this member leads; None when nobody does, or L1 does not say. Raises Deposed.
+
+    The clock gets L1's time with it, so that a node that takes over need not wait for it.
+    """
+    of = config.service
+    assert of.deployment is not None
+    try:
+        with contextlib.closing(Rpc(of.l1_url, timeout_s=of.l1.timeout_s, attempts=1)) as rpc:
+            now = standing(rpc, of.deployment, config.signer.address)
+            why, lasts = deposed(rpc, of.deployment, now, of.l1.confirmations)
+            drift_max_s = int(ROLLUP.read(rpc, of.deployment.rollup, "drift_max_s"))
+    except L1Error:
+        return None
+    config.clock.see_l1(now.head_time_s, drift_max_s)
+    if lasts:
+        raise Deposed(why)
+    return now if now.leads else None
 
 
 async def _goes_on(config: NodeConfig, stop: asyncio.Event) -> bool:
@@ -407,6 +451,25 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     show_default=True,
     help="seconds after its challenge window that a batch's records stay in log.sqlite, then in archive/; 0 for ever",
 )
+@click.option(
+    "--log",
+    "log_servers",
+    type=LOG_SERVER,
+    multiple=True,
+    help="server of the cluster's log, nats://HOST:PORT, once for each  [default: this folder is the only log]",
+)
+@click.option("--node", "node_name", type=NODE_NAME, help="name of this node in the cluster")
+@click.option(
+    "--lease",
+    "lease_s",
+    type=PAUSE_S,
+    default=2.0,
+    show_default=True,
+    help="seconds of a leader's silence after which another node of the cluster takes over",
+)
+@click.option(
+    "--reader", "is_reader", is_flag=True, help="follow the cluster's log and answer queries; never lead"
+)
 @click.option("--rebond", is_flag=True, help="after a roll-back, make up the bond with this key")
 @click.option("--standby", is_flag=True, help="follow while another leads; take over when it is silent")
 @click.option("--hand-over", is_flag=True, help="post what there is, let the next member lead, and end")
@@ -445,6 +508,10 @@ def main(
     snapshot_ticks: int,
     history_days: int,
     archive_after_s: int,
+    log_servers: tuple[str, ...],
+    node_name: str | None,
+    lease_s: float,
+    is_reader: bool,
     rebond: bool,
     standby: bool,
     hand_over: bool,
@@ -500,6 +567,7 @@ def main(
                 ),
                 standby,
                 hand_over,
+                cluster_config(log_servers, node_name, lease_s, is_reader),
             )
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(run(config))

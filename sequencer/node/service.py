@@ -2,6 +2,8 @@
 
 Start and crash recovery are one path: genesis or the newest snapshot, then the log. The batch store and L1 then say
 which batches still have to go out.
+
+Long because every part of a sequencer is made and joined to the others here; what each does lies with it.
 """
 
 import asyncio
@@ -11,7 +13,7 @@ import logging
 import sqlite3
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +33,7 @@ from sequencer.history.store import HistoryDamaged
 from sequencer.keeper.keeper import Keeper, Terms
 from sequencer.keeper.liquidator import Liquidator
 from sequencer.l1.signing import Signer
+from sequencer.log.interface import Cut
 from sequencer.log.sqlite import SqliteLog
 from sequencer.market.feeds import FeedSource
 from sequencer.node.acks import Acks, TickOutput, claims
@@ -72,6 +75,9 @@ class Service:
     snapshots), `roll_backs`, `inbox`, `status`. `wanted`: what the keeper is to list.
 
     `engine` is for tests of what is done about a dishonest one: a roll-back puts an honest one in its place.
+
+    `log`: the folder's, where it is a copy of a stream that other nodes read, too. Such a service does not tick before
+    `lead`: what it executes comes from node/following.py.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class Service:
         wanted: list[Terms] | None = None,
         liquidator: Liquidator | None = None,
         engine: Callable[[State], Engine] = Engine,
+        log: SqliteLog | None = None,
     ) -> None:
         self.config = config
         self.clock = clock or SystemClock()
@@ -98,7 +105,9 @@ class Service:
         # The stores, and the state that they give.
         config.folder.mkdir(parents=True, exist_ok=True)
         at = config.deployment
-        self.log = SqliteLog(config.folder / "log.sqlite")
+        self.log = log or SqliteLog(config.folder / "log.sqlite")
+        self.is_shared = log is not None
+        self.term = 0  # inside the member's cluster
         self.batcher = Batcher(
             *(config.folder / "batches.sqlite", self.log, genesis_root(config.params)),
             *(config.batch_payload_bytes, config.in_blobs),
@@ -117,12 +126,14 @@ class Service:
         self.issuer = Issuer(self.domain, config.receipt_key, self._lead)
         mended: Report | None = None
         try:
-            state, self.replayed = self._recover()
+            state, self.replayed = self.recover()
         except ReplayError:
+            if self.is_shared:
+                raise  # what the others read is not for this node to change
             mended = mend(config, self.domain, self.recovery, asks_l1=signer is not None)
             if mended is None:
                 raise
-            state, self.replayed = self._recover()
+            state, self.replayed = self.recover()
         self.recovery.follow()
         executes = engine(state)
         if (last := self.batcher.last()) is not None:  # a crash may have come between a batch and its proofs
@@ -139,7 +150,7 @@ class Service:
         self.views.redone, self.views.acknowledged_as = self.log.redone, self.log.acknowledged_as
         self.events = Events(self.views)
         self.outcomes = Outcomes()
-        self._load_outcomes()
+        self.load_outcomes()
         self.intake = Intake(config.intake)
         self.driver = Driver(
             *(executes, self.log, self.intake, self.clock, config.driver, self._on_tick, self._on_lost),
@@ -251,9 +262,13 @@ class Service:
         # The log's thread comes back from the disk while a tick is applied; acknowledgements wait for it.
         sys.setswitchinterval(SWITCH_S)
         await self.ipc.start(*sockets)
+        self._scrub.start()
+        if not self.is_shared:
+            self._begin(run)
+
+    def _begin(self, run: bool) -> None:
         if self.worker is not None:
             self.worker.start()
-        self._scrub.start()
         if self._archiver is not None:
             self._archiver.start()
         if run:
@@ -366,14 +381,25 @@ class Service:
         while self._unsettled:
             self.history.ledger.undo(self._unsettled.pop())
         state, _ = await asyncio.to_thread(self._recover_with, None)
-        self._adopt(state)
+        self.adopt(state)
         self.driver.settled = self.driver.applied
         for connection, query in self.answers.give_up():  # the state that came back answers them
             self.ipc.ask(connection, query)
 
+    def lead(self, announce: Callable[[Cut], Awaitable[None]]) -> None:
+        """The log's last entry says that this node leads: takes orders, ticks, and posts from now on.
+
+        `announce`: see Pace.
+        """
+        self.issuer.resume(self.log)
+        self.pace.announce = announce
+        self.gate.deposed = ""
+        self._begin(run=True)
+
     # --- another state ----------------------------------------------------------------------------
 
-    def _recover(self) -> tuple[State, int]:
+    def recover(self) -> tuple[State, int]:
+        """The state that the folder gives, its history with it, and how many entries were executed for it."""
         self.history.align(self.log)
         self._repeats = Repeats(self.log, self.history, self.issuer)
         return self._recover_with(self.history, self._repeats)
@@ -386,8 +412,8 @@ class Service:
         self.engine.sweeps = self.keeper.sweeps
         self.engine.explain = refusals.explain
 
-    def _load_outcomes(self, stands: int = 0) -> None:
-        """Reads the latest records from the log, and takes over their acknowledgements from `_recover`; what is known
+    def load_outcomes(self, stands: int = 0) -> None:
+        """Reads the latest records from the log, and takes over their acknowledgements from `recover`; what is known
         of those before `stands` is kept.
         """
         made, self._repeats.made = self._repeats.made, {}
@@ -406,7 +432,8 @@ class Service:
         log_hash = self.log.hash_before(self.log.end) if self.log.end else b""
         return lambda: Told(log_hash, self.issuer.address, self.outcomes.newest(TOLD))
 
-    def _adopt(self, state: State) -> None:
+    def adopt(self, state: State) -> None:
+        """Goes on with the state that the log gives now."""
         self.driver.drop_system()
         self.inbox.adopt(state)
         self.engine.state = state
@@ -424,16 +451,16 @@ class Service:
 
     def _lead(self, more: int = 0) -> Lead:
         """Whose ticks are made now, or after so many more roll-backs of L1."""
-        return Lead(epoch=self.epoch, roll_backs=self._roll_backs_seen + more)
+        return Lead(self.epoch, self.term, self._roll_backs_seen + more)
 
     async def _take_up(self, state: State, report: Report) -> None:
         """The log was rewritten, and gives `state`: goes on with it, in an honest engine, and tells everybody."""
         changed = await asyncio.to_thread(changed_accounts, self.state, state)
         await asyncio.to_thread(self._follow_with_history)
-        self._adopt(state)
+        self.adopt(state)
         self.driver.engine = Engine(state)
         self._prepare_engine()
-        self._load_outcomes(report.first_seq)
+        self.load_outcomes(report.first_seq)
         self.events.roll_back(report.first_seq, report.fills)
         self.ipc.broadcast(
             self.events.roll_back_events(report.batch_id, report.first_seq, changed, report.redone)
@@ -442,7 +469,7 @@ class Service:
     def _follow_with_history(self) -> None:
         """The log was rewritten: the history is cut at the same record, and takes in what stands there now."""
         try:
-            self._recover()
+            self.recover()
         except (sqlite3.Error, HistoryDamaged, ReplayError) as error:
             logger.critical("the history does not follow the roll-back until the next start: %s", error)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
@@ -25,6 +26,8 @@ from sequencer.queue.receipts import Issuer, TickReceipts
 QUIET_RETRY_S = 1.0
 PLACE_NS = 1_000_000_000  # between checks of the log file's place
 ROOM_BYTES = 65_536  # beyond the refused tick, before the next is tried
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -313,6 +316,20 @@ class Driver:
                 one.not_before_ns = now_ns + int(QUIET_RETRY_S * 1e9)
                 self.metrics.last_error = str(error)
                 logger.error("put off: %s", error)
+
+    async def on_log_thread(self, work: Callable[..., T], *args: object) -> T:
+        """Runs `work` on the log's thread, behind what was appended before."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
+
+    def followed(self, tick: Tick) -> None:
+        """A tick that another node has logged, and that is in this node's log, was applied here: as one of its own."""
+        self.applied += 1
+        self.on_applied(tick)
+        if tick.entry is not None:
+            self.metrics.ticks += 1
+            self.metrics.records += tick.entry.records
+        self.settled += 1
+        self.on_tick(tick)
 
     async def flush(self) -> None:
         """Returns when everything applied is durable and acknowledged."""

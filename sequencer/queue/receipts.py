@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from sequencer.engine.engine import Result, Tick
+from sequencer.engine.engine import ReplayError, Result, Tick
 from sequencer.log.interface import Entry, Ticks
 from sequencer.protocol import receipts
 from sequencer.protocol.hashing import address_of, public_key_of
@@ -116,6 +116,29 @@ class Issuer:
         )
         self._parent, self._last_ns = header.id, header.time_ns
         return TickReceipts(header, levels)
+
+    def adopt(self, tick: Tick, signs: bool = True) -> TickReceipts | None:
+        """Receipts of a tick that another node has logged, as that node gives them; None: it has none to give.
+
+        `signs`: that node has the key of this one. Raises ReplayError when the header is not the tick's.
+        """
+        heads = [] if tick.entry is None else [head for head in tick.entry.heads if head]
+        if not heads:
+            return None
+        head = heads[-1]
+        if len(head) == receipts.ID_BYTES:  # of another member's tick, as L1 has it
+            self._parent = head
+            return None
+        assert tick.entry is not None
+        header, levels = receipts.load(head), receipts.tree(tick.leaves)
+        own = (header.parent, header.records_root, header.state_root, header.tick)
+        if own != (self._parent, levels[-1][0], tick.entry.root, tick.number):
+            raise ReplayError(f"the header of tick {tick.number} is not that of its records")
+        self._parent, self._last_ns = header.id, header.time_ns
+        made = TickReceipts(header, levels)
+        if signs:
+            self.sign(made)
+        return made
 
     def sign(self, made: TickReceipts) -> None:
         """Signs a durable tick's header."""

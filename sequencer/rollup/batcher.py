@@ -76,6 +76,15 @@ class _Part:
     ticks: int
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A batch that is not stored yet, and the log offset and segment of that entry where it ends."""
+
+    batch: Batch
+    offset: int
+    segment: int
+
+
 class Batcher:
     """Owns the batch store beside the log. Raises LogLost when the log does not hold what was put into batches.
 
@@ -157,6 +166,11 @@ class Batcher:
 
     def build(self, whatever_there_is: bool) -> Batch | None:
         """The next batch, stored; None when it is not full yet, unless `whatever_there_is` of it shall go."""
+        planned = self.plan(whatever_there_is)
+        return None if planned is None else self.store(planned)
+
+    def plan(self, whatever_there_is: bool) -> Planned | None:
+        """The next batch as `build` would store it."""
         cursor = self.cursor
         taken: list[Segment] = []
         ids: list[bytes] = []
@@ -197,6 +211,8 @@ class Batcher:
             whole = _Part(*(len(taken), offset, place, time_s, inbox_count, inbox_hash, spent, len(ids)))
         if whole is None:
             self.left_bytes = _size(len(taken), len(ids), body_bytes)
+            if not taken:  # entries without records: the next batch may as well begin behind them
+                self.cursor = replace(cursor, offset=offset, segment=0)
             return None
         del taken[whole.segments :], ids[whole.ticks :]
         built = Batch(
@@ -214,8 +230,24 @@ class Batcher:
             len(ids),
             batch.encode(taken, ids),
         )
-        self._store(built, whole.offset, whole.place)
-        return built
+        return Planned(built, whole.offset, whole.place)
+
+    def store(self, planned: Planned) -> Batch:
+        """Stores what `plan` gave last."""
+        self._store(planned.batch, planned.offset, planned.segment)
+        return planned.batch
+
+    def follow(self, batch_id: int, offset: int, segment: int) -> Batch | None:
+        """Stores the batch that a leader has ended there; None: it is stored already.
+
+        Raises LogLost when it is not the next, or the log gives none.
+        """
+        if batch_id < self.cursor.batch_id:
+            return None
+        made = as_logged(self._log, batch_id, self.cursor, (offset, segment))
+        if batch_id != self.cursor.batch_id or made is None:
+            raise LogLost(f"batch {batch_id} ends at offset {offset}, and {self.cursor.batch_id} is the next")
+        return self.store(Planned(made, offset, segment))
 
     def is_work_full(self, units: int) -> bool:
         """Whether what waits, up to GLOBAL's work of `units`, costs more than one batch may."""

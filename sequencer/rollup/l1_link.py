@@ -177,6 +177,7 @@ class L1Link:
         self._standing: Standing | None = None
         self._problem = ""  # why there is no process now
         self._looks_awaited: list[tuple[int, asyncio.Future[None]]] = []
+        self._heard_before_s: float | None = None  # before the start
         self.restarts = 0  # of the process, after an end that nobody wanted
 
     # --- what it has said ---------------------------------------------------------------------------
@@ -238,7 +239,7 @@ class L1Link:
 
     def unseen_s(self) -> float | None:
         """For how long L1 has not said that this sequencer leads, or may again; None: not since the start."""
-        heard_s = self._look.heard_s
+        heard_s = self._look.heard_s if self._look.heard_s is not None else self._heard_before_s
         return None if heard_s is None else time.monotonic() - heard_s
 
     def head_age_s(self) -> int | None:
@@ -267,6 +268,10 @@ class L1Link:
     def paused(self, is_paused: bool) -> None:
         self._paused = is_paused
         self._send_now(wake=True)
+
+    def knows(self, standing: Standing, heard_s: float) -> None:
+        """What L1 has said before the start: the set in which this sequencer leads, and when (monotonic, s)."""
+        self._standing, self._heard_before_s = standing, heard_s
 
     def wake(self) -> None:
         """Has it look now instead of at the next poll."""

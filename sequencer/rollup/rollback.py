@@ -225,9 +225,9 @@ class Recovery:
         self._log = log
         self._batcher = batcher
         self._withdrawals = withdrawals
-        last = log.rolled_back()
-        self.epoch = last.epoch if last else 0  # number of answered roll-backs
-        self.is_half = last is not None and not last.is_done
+        self.epoch = 0  # number of answered roll-backs
+        self.is_half = False
+        self.take_note()
 
     def fresh(self, events: Sequence[RolledBack]) -> list[RolledBack]:
         """Roll-backs of L1 that have not been answered."""
@@ -346,6 +346,12 @@ class Recovery:
         self.is_half = True
         self.follow()
         return lost
+
+    def take_note(self) -> None:
+        """The log has a roll-back that another node has written: `follow` is due."""
+        last = self._log.rolled_back()
+        self.epoch = last.epoch if last else 0
+        self.is_half = last is not None and not last.is_done
 
     def follow(self) -> None:
         """Brings the other stores to the log's position; may be called again."""

@@ -95,6 +95,37 @@ class IpAddress(click.ParamType):
             self.fail(f"must be an IPv4 or IPv6 address, not {value!r}", param, ctx)
 
 
+class LogServer(click.ParamType):
+    """A server of a replicated log: nats://HOST:PORT, or tls://HOST:PORT."""
+
+    name = "nats-url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        scheme, _, rest = str(value).partition("://")
+        host, _, port = rest.rpartition(":")
+        is_host = bool(host) and set(host) <= _HOST_CHARACTERS
+        if scheme not in ("nats", "tls") or not is_host or not is_port(port) or int(port) == 0:
+            limit = f"nats://HOST:PORT or tls://HOST:PORT with a port from 1 to {PORT_MAX}"
+            self.fail(f"must be {limit}, not {value!r}", param, ctx)
+        return str(value)
+
+
+class NodeName(click.ParamType):
+    """The name of a cluster's node."""
+
+    name = "node"
+    most = 32
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` when it is one; else click's error."""
+        text = str(value)
+        if not 0 < len(text) <= self.most or not set(text) <= _NAME_CHARACTERS:
+            limit = f"1 to {self.most} letters, digits, dots and hyphens"
+            self.fail(f"must be {limit}, not {value!r}", param, ctx)
+        return text
+
+
 def is_port(text: str) -> bool:
     """Whether it is a port number."""
     return text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= PORT_MAX
@@ -247,6 +278,8 @@ KEY_SOURCE: Final = KeySource()
 IP: Final = IpAddress()
 HOST_PORT: Final = HostPort()
 ENDPOINTS: Final = Endpoints()
+LOG_SERVER: Final = LogServer()
+NODE_NAME: Final = NodeName()
 SOCKET: Final = SocketAddress()
 HOST: Final = Host()
 SOCKETS: Final = SocketAddresses()

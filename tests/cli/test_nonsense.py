@@ -22,7 +22,7 @@ from sequencer.cli import main
 from sequencer.cli.replay_market import Bars
 from sequencer.l1.chains import start
 from sequencer.l1.deploy import Deployment
-from sequencer.wire.option_types import Host, Label, SocketAddress
+from sequencer.wire.option_types import Host, Label, NodeName, SocketAddress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 from up_support import VARIABLES
@@ -116,7 +116,7 @@ def commands(
 ALL = dict(commands())
 
 
-FREE = (click.Path, click.File, Bars, SocketAddress, Host, Label)  # which much of the nonsense is
+FREE = (click.Path, click.File, Bars, SocketAddress, Host, Label, NodeName)  # which much of the nonsense is
 
 
 def name_of(parameter: click.Parameter) -> str:

@@ -1,0 +1,257 @@
+"""`fairstrike cluster up`: a member's cluster on one machine, of the processes that several machines would run.
+
+A chain, the servers of the replicated log, nodes of which one leads, gateways, and nodes that only read. Everything
+listens on the loopback, and ends with the command.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from sequencer.development import devnet_params, receipt_key
+from sequencer.genesis import genesis_root
+from sequencer.l1.chains import Chain, start
+from sequencer.l1.deploy import DeployConfig, Deployment, deploy
+from sequencer.l1.sequencers import CALL_GAS, set_receipt_key
+from sequencer.l1.wallet import Wallet
+from sequencer.local.devnet import devnet_signer
+from sequencer.log.nats_server import NatsServer, cluster_configs, start_all
+from sequencer.protocol.codec import domain_separator
+from sequencer.protocol.params import Params
+
+READY_S: Final = 60.0
+STOP_S: Final = 20.0
+RECEIPT_KEY_VARIABLE: Final = "FAIRSTRIKE_RECEIPT_KEY"
+NODE_NAMES: Final = "abcdefgh"
+
+
+class ClusterError(Exception):
+    """Why the cluster cannot run, in a sentence."""
+
+
+@dataclass(slots=True)
+class ClusterSettings:
+    """`servers` of the log, an odd number; `nodes` that may lead; `readers` that may not; `gateways`.
+
+    `feed` as of `fairstrike node --feed`; `listed`: names of options. `node_options` go to every node.
+    """
+
+    folder: Path
+    chain: str = "pyevm"
+    servers: int = 3
+    nodes: int = 2
+    readers: int = 1
+    gateways: int = 2
+    feed: str = "flat:47000"
+    listed: Sequence[str] = ()
+    params: Params = field(default_factory=devnet_params)
+    challenge_window_s: int = 60
+    node_options: Sequence[str] = ()
+
+
+class Process:
+    """A process of this machine that can be ended, paused, and started again."""
+
+    def __init__(self, name: str, command: Sequence[str], log_path: Path, env: dict[str, str]) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._command = list(command)
+        self._env = env
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0: none runs."""
+        return self._process.pid if self.is_running and self._process is not None else 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Starts it; what it prints is added to `log_path`."""
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self._env,
+                start_new_session=True,  # Ctrl-C in a terminal is for the command, which ends all in order
+            )
+
+    def send(self, what: signal.Signals) -> None:
+        """Sends a signal, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(what)
+
+    def stop(self) -> None:
+        """Ends it in order; by force when that takes too long."""
+        process = self._process
+        if process is None:
+            return
+        self.send(signal.SIGCONT)
+        self.send(signal.SIGTERM)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.send(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def said(self) -> list[dict[str, Any]]:
+        """The JSON lines that it has printed, of all its starts."""
+        found = []
+        text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        for line in text.splitlines():
+            if line.startswith("{"):
+                with contextlib.suppress(ValueError):
+                    found.append(json.loads(line))
+        return found
+
+
+class LocalCluster:
+    """`async with LocalCluster(settings) as cluster`: everything runs inside, everything ends at the end."""
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        self.settings = settings
+        self.folder = settings.folder
+        self.chain: Chain
+        self.deployment: Deployment
+        self.servers: list[NatsServer] = []
+        self.nodes: list[Process] = []
+        self.readers: list[Process] = []
+        self.gateways: list[Process] = []
+
+    async def __aenter__(self) -> "LocalCluster":
+        try:
+            await asyncio.to_thread(self._start)
+        except BaseException:
+            await asyncio.to_thread(self.stop)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+    @property
+    def processes(self) -> list[Process]:
+        """All but the chain and the servers of the log."""
+        return [*self.nodes, *self.readers, *self.gateways]
+
+    def _start(self) -> None:
+        of = self.settings
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.chain = start(of.chain, log_dir=self.folder)
+        path = self.folder / "deployment.json"
+        self.deployment = self._deployed()
+        self.deployment.save(path)
+        at = self.deployment
+        stream = domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))[:8].hex()
+        self.servers = [NatsServer(one) for one in cluster_configs(self.folder / "log", stream, of.servers)]
+        start_all(self.servers)
+        listing = self.folder / "list.json"
+        listing.write_text(json.dumps(list(of.listed)))
+        names = NODE_NAMES[: of.nodes]
+        self.nodes = [self._node(name, ()) for name in names]
+        self.readers = [self._node(f"reader-{number + 1}", ("--reader",)) for number in range(of.readers)]
+        self.gateways = [self._gateway(number) for number in range(of.gateways)]
+        for one in self.processes:
+            one.start()
+        self._wait_ready()
+
+    def _deployed(self) -> Deployment:
+        of, signer = self.settings, devnet_signer(0)
+        at = deploy(
+            self.chain.rpc,
+            signer,
+            DeployConfig(
+                genesis_root=genesis_root(of.params),
+                params=of.params,
+                sequencer=signer.address,
+                challenge_window_s=of.challenge_window_s,
+                drift_max_s=60,
+            ),
+        )
+        data = set_receipt_key(at, signer.address, receipt_key())
+        Wallet(self.chain.rpc, signer, at).transact("receipt key", at.sequencers, data, gas=CALL_GAS)
+        return at
+
+    def socket(self, name: str) -> str:
+        """Where a node listens for gateways."""
+        return str(self.folder / f"{name}.sock")
+
+    def _node(self, name: str, more: Sequence[str]) -> Process:
+        of = self.settings
+        command = [sys.executable, "-m", "sequencer.node.process"]
+        command += ["--folder", str(self.folder / f"node-{name}"), "--socket", self.socket(name)]
+        command += ["--deployment", str(self.folder / "deployment.json"), "--l1", self.chain.url, "--devnet"]
+        command += ["--feed", of.feed, "--list", str(self.folder / "list.json")]
+        command += ["--receipt-key", f"env:{RECEIPT_KEY_VARIABLE}", "--node", name, *more, *of.node_options]
+        for server in self.servers:
+            command += ["--log", server.config.url]
+        env = {**os.environ, RECEIPT_KEY_VARIABLE: "0x" + receipt_key().hex()}
+        return Process(name, command, self.folder / f"node-{name}.log", env)
+
+    def _gateway(self, number: int) -> Process:
+        command = [sys.executable, "-m", "sequencer.api.gateway", "--listen", "127.0.0.1:0"]
+        for node in self.nodes:
+            command += ["--sequencer", self.socket(node.name)]
+            break
+        command += ["--address-submits-per-s", "0"]  # all that trade here are of one address
+        name = f"gateway-{number + 1}"
+        return Process(name, command, self.folder / f"{name}.log", dict(os.environ))
+
+    def _wait_ready(self) -> None:
+        until = time.monotonic() + READY_S
+        while self.leader is None or not all(self.urls):
+            for one in self.processes:
+                if not one.is_running:
+                    raise ClusterError(f"{one.name} has ended: {one.log_path.read_text()[-2000:]}")
+            if time.monotonic() > until:
+                raise ClusterError(f"not ready after {READY_S:.0f} s: see the logs in {self.folder}")
+            time.sleep(0.05)
+
+    @property
+    def urls(self) -> list[str]:
+        """Of the gateways, empty while one does not listen."""
+        return [_listens_at(one.log_path) for one in self.gateways]
+
+    @property
+    def leader(self) -> Process | None:
+        """The node whose term is the last, by what the nodes have printed; None: none has led yet."""
+        terms = [(line["leads"], node) for node in self.nodes for line in node.said() if "leads" in line]
+        return max(terms, key=lambda one: one[0])[1] if terms else None
+
+    def stop(self) -> None:
+        """Ends all: gateways, nodes, servers of the log, the chain."""
+        for one in [*self.gateways, *self.readers, *self.nodes]:
+            one.send(signal.SIGCONT)
+            one.send(signal.SIGTERM)
+        for one in [*self.gateways, *self.readers, *self.nodes]:
+            one.stop()
+        for server in self.servers:
+            server.stop()
+        if hasattr(self, "chain"):
+            self.chain.stop()
+
+
+def _listens_at(log_path: Path) -> str:
+    """The last URL that a gateway says it listens at; empty before it does."""
+    text = log_path.read_text(errors="replace") if log_path.exists() else ""
+    lines = [line.strip() for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+    return next((line for line in reversed(lines) if line.startswith("http://127.0.0.1:")), "")

@@ -1,0 +1,184 @@
+"""A cluster of real processes: its leader is killed under load, another goes on, and every answer stays what it was."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sequencer.api import ipc
+from sequencer.development import devnet_params, receipt_key
+from sequencer.l1.follower import Follower
+from sequencer.local.bench import key_of, options, owner_of
+from sequencer.local.cluster import ClusterSettings, LocalCluster, Process
+from sequencer.protocol import codec
+from sequencer.protocol import constants as c
+from sequencer.protocol.batch import ids_in
+from sequencer.protocol.constants import Kind
+from sequencer.protocol.hashing import address_of, public_key_of
+from sequencer.sdk.receipts import check_ack
+from sequencer.wire.receipts import in_json
+from tests.simulation.world import MID, Client, World, option_name
+
+TRADERS = 2
+READY_S = 60.0
+
+
+class RawClient(Client):
+    """Keeps what was answered to each record, byte for byte."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.got: dict[bytes, tuple[bool, bytes]] = {}
+
+    def on_message(self, connection: ipc.Connection, message: ipc.Message) -> None:
+        if not isinstance(message, ipc.Acks):
+            super().on_message(connection, message)
+            return
+        for rid, ok, body in message.items:
+            self.got[self.waiting.pop(rid)] = ok, body
+        self.answered.set()
+
+    async def all_of(self, raws: list[bytes]) -> list[bytes]:
+        """The answers to these records, which must all have held."""
+        until = time.monotonic() + READY_S
+        while not all(raw in self.got for raw in raws):
+            assert time.monotonic() < until
+            assert not self.lost.is_set()
+            await asyncio.sleep(0.01)
+        assert all(self.got[raw][0] for raw in raws), [self.got[raw] for raw in raws if not self.got[raw][0]]
+        return [self.got[raw][1] for raw in raws]
+
+
+async def connected(cluster: LocalCluster, node: Process) -> RawClient:
+    until = time.monotonic() + READY_S
+    while True:
+        client = RawClient()
+        try:
+            client.connection = await ipc.connect(
+                cluster.socket(node.name), client.on_message, client.on_lost
+            )
+        except OSError:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+        else:
+            return client
+
+
+async def eventually(found: Any, what: str) -> Any:
+    """What `found()` gives once it is true."""
+    until = time.monotonic() + READY_S
+    while True:
+        one = await found()
+        if one:
+            return one
+        assert time.monotonic() < until, what
+        await asyncio.sleep(0.05)
+
+
+def orders(domain: bytes, accounts: list[int], instrument: int, first: int, count: int) -> list[bytes]:
+    """Sells that rest, and buys that each take a part of them."""
+    out = []
+    for number in range(first, first + count):
+        place = number % 2
+        raw = codec.encode(
+            Kind.PLACE, account=accounts[place], instrument=instrument, flags=c.BUY if place else c.SELL,
+            price=MID, quantity=3 if place else 10, nonce=number, expires=0, fee_max=65_535,
+        )  # fmt: skip
+        out.append(codec.sign(raw, domain, key_of(place)))
+    return out
+
+
+@pytest.mark.timeout(300)
+def test_cluster__leader_killed__another_signs_and_repeats_get_the_first_answer(tmp_path: Path) -> None:
+    asyncio.run(run(tmp_path))
+
+
+async def run(folder: Path) -> None:
+    params = devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400)
+    names = [option_name(day, strike, is_put) for _, day, strike, is_put in options(int(time.time()))]
+    settings = ClusterSettings(
+        folder, gateways=0, feed="flat:46000", listed=names, params=params,
+        node_options=("--lease", "1", "--batch-interval", "0.5", "--poll", "0.1"),
+    )  # fmt: skip
+    async with LocalCluster(settings) as cluster:
+        at = cluster.deployment
+        domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
+        world = World(folder, cluster.chain, at, params, domain)
+        for number in range(TRADERS):
+            await asyncio.to_thread(world.fund, number)
+        await asyncio.to_thread(cluster.chain.mine, 2)
+        first = cluster.leader
+        assert first is not None
+        client = await connected(cluster, first)
+
+        async def credited() -> Any:
+            listed = await client.ask("instruments")
+            status = await client.ask("status")
+            return listed if status["accounts"] >= TRADERS and listed and status["accepts_orders"] else None
+
+        listed = await eventually(credited, "the deposits and the listings")
+        await asyncio.sleep(1.5)  # marks
+        instrument = listed[0]["number"]
+        sure = orders(domain, world.accounts, instrument, 0, 40)
+        client.submit([(raw, owner_of(number % 2)) for number, raw in enumerate(sure)])
+        answers = await client.all_of(sure)
+        doubtful = orders(domain, world.accounts, instrument, 40, 20)
+        client.submit([(raw, owner_of(number % 2)) for number, raw in enumerate(doubtful)])
+        await asyncio.sleep(0.004)
+        first.kill()
+        began = time.monotonic()
+
+        async def another() -> Process | None:
+            return cluster.leader if cluster.leader is not first else None
+
+        second = await eventually(another, "another leader")
+        assert time.monotonic() - began < 15
+        again = await connected(cluster, second)
+        every = sure + doubtful
+        again.submit([(raw, owner_of(number % 2)) for number, raw in enumerate(every)])
+        repeated = await again.all_of(every)
+        assert repeated[: len(sure)] == answers
+        third = await connected(cluster, second)
+        third.submit([(raw, owner_of(number % 2)) for number, raw in enumerate(every)])
+        assert await third.all_of(every) == repeated
+
+        # Whoever heard an answer of the first leader's to a record in flight heard the same.
+        for raw, (ok, body) in client.got.items():
+            assert (ok, body) == again.got[raw]
+
+        headers = {}
+        key = address_of(public_key_of(receipt_key()))
+        for raw, body in zip(every, repeated, strict=True):
+            opened = check_ack(raw, json.loads(in_json(body)), at.chain_id, at.rollup, {key})
+            headers[opened.header.tick] = opened.header
+        assert {header.term for header in headers.values()} <= {1, 2}
+
+        # The node that was killed follows again, and gives what the leader gives; so does the one that only reads.
+        first.start()
+        status = await again.ask("status")
+        book = await again.ask("book", instrument=listed[0]["instrument"], depth=5)
+        for node in (first, *cluster.readers):
+            other = await connected(cluster, node)
+
+            async def level(other: RawClient = other) -> bool:
+                return bool((await other.ask("status"))["log_end"] >= status["log_end"])
+
+            await eventually(level, f"node {node.name} to be level")
+            same = await other.ask("book", instrument=listed[0]["instrument"], depth=5)
+            assert (same["bids"], same["asks"]) == (book["bids"], book["asks"])
+
+        # What both have signed is on L1.
+        follower = Follower(cluster.chain.rpc, at.inbox, at.rollup, at.deploy_block, 0)
+
+        async def posted() -> Any:
+            await asyncio.to_thread(cluster.chain.mine, 1)
+            batches = await asyncio.to_thread(lambda: list(follower.batches(0)))
+            return batches if batches and batches[-1].tick >= max(headers) else None
+
+        batches = await eventually(posted, "the batches to be posted")
+        ids = [one for batch in batches for one in ids_in(batch.payload, batch.segments, batch.ticks)]
+        for header in headers.values():
+            assert ids[header.tick - 1] == header.id
