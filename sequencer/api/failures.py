@@ -12,12 +12,12 @@ def not_ready() -> RequestError:
     )
 
 
-def unknown(why: str) -> RequestError:
-    """A record was forwarded, and no answer came."""
-    return RequestError(
-        Code.OUTCOME_UNKNOWN,
-        f"{why} after the record was forwarded: look at the account's nonces or orders before sending it again",
-    )
+def unknown(why: str, **data: str | int) -> RequestError:
+    """A record was forwarded, and no answer came. `data`: what is known of it all the same."""
+    message = f"{why} after the record was forwarded: look at the account's nonces or orders before sending it again"
+    error = RequestError(Code.OUTCOME_UNKNOWN, message)
+    error.data |= data
+    return error
 
 
 def too_many(field: str, what: str, bucket: Bucket) -> RequestError:

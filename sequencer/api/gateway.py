@@ -2,7 +2,7 @@
 
     python -m sequencer.api.gateway --sequencer SOCKET
 
-What answers is in handler.py, the port in frontdoor.py, the connection to the sequencer in link.py.
+What answers is in handler.py, the port in frontdoor.py, the side of the sequencers in upstream.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
 from typing import Final
 
 import click
@@ -23,17 +25,30 @@ from sequencer.api.exchange import Exchange
 from sequencer.api.frontdoor import FrontDoor
 from sequencer.api.handler import Gateway
 from sequencer.api.limits import Limits, group_of
+from sequencer.api.link import LinkSettings
 from sequencer.api.peers import KEYS_MAX, GatewayPeer
 from sequencer.api.recovery import SWITCH_S
+from sequencer.api.tls import TlsError, tls_of
 from sequencer.config import with_config
 from sequencer.wire import jsonrpc
-from sequencer.wire.option_types import COUNT, COUNT_OR_NONE, ETH_ADDRESS, HOST_PORT, IP, RATE, SOCKET
+from sequencer.wire.option_types import (
+    COUNT,
+    COUNT_OR_NONE,
+    ETH_ADDRESS,
+    FILE,
+    HOST_PORT,
+    IP,
+    RATE,
+    SOCKETS,
+    Number,
+)
 from sequencer.wire.peer_options import check_loopback, with_peers
 
 __all__ = ["Exchange", "Gateway", "Limits", "main", "parse_listen", "serve"]
 
 logger = logging.getLogger(__name__)
 _LIMITS: Final = Limits()
+_SETTINGS: Final = LinkSettings()
 
 
 async def serve(gateway: Gateway, host: str, port: int, started: Callable[[int], None] | None = None) -> None:
@@ -74,10 +89,50 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
 )
 @click.option(
     "--sequencer",
-    "address",
-    type=SOCKET,
+    "sequencers",
+    type=SOCKETS,
     required=True,
-    help=f"Unix socket of the sequencer, or 127.0.0.1:PORT (with {admission.LINK_SECRET}).",
+    multiple=True,
+    help=f"Where the sequencer listens: a path, 127.0.0.1:PORT (with {admission.LINK_SECRET}), or tls://HOST:PORT; "
+    "of a cluster all nodes that may lead, with commas or repeated.",
+)
+@click.option(
+    "--follower",
+    "followers",
+    type=SOCKETS,
+    multiple=True,
+    help="Likewise, nodes that never lead: for queries and events; with commas or repeated.",
+)
+@click.option("--tls-ca", type=FILE, help="PEM file: authority that signs the certificates of sequencers.")
+@click.option("--tls-cert", type=FILE, help="PEM file: this gateway's certificate.")
+@click.option("--tls-key", type=FILE, help="PEM file: its key, mode 0600.")
+@click.option(
+    "--ping-s",
+    type=Number(0.01, 60.0),
+    default=_SETTINGS.ping_s,
+    show_default=True,
+    help="Seconds between questions to a sequencer whether it is there.",
+)
+@click.option(
+    "--silent-s",
+    type=Number(0.1, 600.0),
+    default=_SETTINGS.silent_s,
+    show_default=True,
+    help="Seconds of silence after which a sequencer is left.",
+)
+@click.option(
+    "--level-s",
+    type=Number(0.0, 600.0),
+    default=_SETTINGS.level_s,
+    show_default=True,
+    help="Seconds that a follower may be behind to be asked.",
+)
+@click.option(
+    "--retry-s",
+    type=Number(0.0, 25.0),
+    default=_LIMITS.retry_s,
+    show_default=True,
+    help="Seconds that requests wait for a leader, and are sent again to it; 0: not at all.",
 )
 @click.option(
     "--sequencer-user",
@@ -161,7 +216,15 @@ def parse_listen(listen: str, public: bool) -> tuple[str, int]:
 )
 def main(
     listen: str,
-    address: str,
+    sequencers: tuple[tuple[str, ...], ...],
+    followers: tuple[tuple[str, ...], ...],
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    ping_s: float,
+    silent_s: float,
+    level_s: float,
+    retry_s: float,
     sequencer_users: tuple[str, ...],
     public: bool,
     peers: tuple[str, ...],
@@ -182,10 +245,14 @@ def main(
     """Run a gateway between clients and the sequencer."""
     try:
         host, port = parse_listen(listen, public)
-        if not isinstance(ipc.parse_address(address), str):
+        leading, following = (tuple(chain.from_iterable(given)) for given in (sequencers, followers))
+        places = list(map(ipc.parse_address, leading + following))
+        if any(isinstance(one, tuple) for one in places):
             admission.link_secret()
+        needs_tls = any(isinstance(one, ipc.TlsAddress) for one in places)
+        files = tls_of(tls_ca, tls_cert, tls_key, needs_tls)
         users = admission.trusted_users(sequencer_users)
-    except ValueError as error:
+    except (TlsError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     check_loopback(peers_listen, public)
     if len(receipt_keys) > KEYS_MAX:
@@ -210,7 +277,11 @@ def main(
         queries_per_s=queries_per_s,
         address_queries_per_s=address_queries_per_s,
         address_answer_bytes_per_s=address_answer_bytes_per_s,
+        retry_s=retry_s,
     )
+    if silent_s < 2 * ping_s:
+        raise click.UsageError(f"--silent-s: must be at least twice --ping-s ({ping_s:g}), not {silent_s:g}")
+    settings = LinkSettings(ping_s, silent_s, level_s=level_s, users=users, files=files)
 
     headers = None
     if peers or peers_listen:
@@ -220,7 +291,9 @@ def main(
         headers = GatewayPeer(GossipConfig(peers, peers_listen), keys)
 
     async def run() -> None:
-        gateway = Gateway(address, expected, limits, users, recovery_threads or 0, headers)
+        gateway = Gateway(
+            leading, expected, limits, settings, recovery_threads or 0, headers, followers=following
+        )
         task = asyncio.create_task(
             serve(gateway, host, port, lambda bound: click.echo(f"http://{host}:{bound}"))
         )

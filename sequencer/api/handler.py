@@ -1,39 +1,37 @@
-"""The gateway: clients' JSON-RPC on one side, the sequencer's socket on the other.
+"""The gateway: clients' JSON-RPC on one side, the sequencers' sockets on the other.
 
 It decodes records and recovers their signers, so that neither is the engine's work. It holds no state of the
 exchange but the names of the instruments; any number of gateways may run beside each other. What it accepts, in which
-frames, and how it fails: docs/API.md. The protocols of the port are in frontdoor.py.
+frames, and how it fails: docs/API.md. The protocols of the port are in frontdoor.py; which node gets what, in links.py;
+what is sent again, in flights.py and questions.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from sequencer.api import ipc
-from sequencer.api.exchange import Exchange, Listed, decode_instruments, decode_system_info
+from sequencer.api.exchange import Exchange
 from sequencer.api.failures import not_ready as _not_ready
 from sequencer.api.failures import too_many as _too_many
-from sequencer.api.failures import unknown as _unknown
-from sequencer.api.limits import Addresses, Limits
-from sequencer.api.link import Link
+from sequencer.api.limits import Limits
+from sequencer.api.link import LinkSettings
 from sequencer.api.peer import Peer
 from sequencer.api.peers import GatewayPeer
 from sequencer.api.pending import BatchAnswers as _Batch
 from sequencer.api.pending import Pending as _Pending
 from sequencer.api.pending import Sink
-from sequencer.api.recovery import Recovery
-from sequencer.api.subscribers import Subscribers
-from sequencer.api.turns import Asked, Turns
+from sequencer.api.turns import Asked
+from sequencer.api.upstream import Upstream
 from sequencer.errors import Code
 from sequencer.wire import jsonrpc
 from sequencer.wire.fields import request_error
-from sequencer.wire.jsonrpc import Instruments, RequestError, UnknownInstrument
-from sequencer.wire.pages import PAGE
+from sequencer.wire.jsonrpc import RequestError, UnknownInstrument
 
 logger = logging.getLogger(__name__)
 
@@ -42,42 +40,25 @@ _BLANK: Final = b" \t\r\n"
 _json: Final = msgspec.json.Encoder()
 
 
-HEAR_NAMES: Final = 10_000  # channels of one frame
+class Gateway(Upstream):
+    """Requests of all peers, and the connections to the sequencers. No listening socket of its own.
 
-
-class Gateway:
-    """Requests of all peers, and the one connection to the sequencer. No listening socket of its own."""
+    `sequencers`: addresses of nodes of which one leads; `followers`: of nodes that never lead.
+    """
 
     def __init__(
         self,
-        address: str,
+        sequencers: str | Sequence[str],
         expected: Exchange | None = None,
         limits: Limits | None = None,
-        users: frozenset[int] | None = None,
+        settings: LinkSettings | None = None,
         recovery_threads: int = 0,
         headers: GatewayPeer | None = None,
+        followers: Sequence[str] = (),
     ) -> None:
-        self.address = address
-        self.headers = headers  # told to other peers, if there are any
-        self.limits = limits or Limits()
-        self.exchange: Exchange | None = None
-        self.ready = False
-        self.listed = Instruments()
-        self._loop = asyncio.get_running_loop()
-        self.addresses = Addresses(self.limits, self._loop.time)
-        self.events = Subscribers()
-        self._heard: dict[str, None] = {}  # channels whose events the sequencer makes for this gateway
-        self.connections = 0
-        self.link = Link(address, self._received, self._lost, self._introduce, users)
-        self._recovery = Recovery(self.link.send, self._refuse_signature, self._lose, recovery_threads)
-        self._turns = Turns(self.limits, self._send_query)
-        self._expected = expected
-        self._pending: dict[int, _Pending] = {}
-        self._next_rid = 1
-        self._dirty: list[Peer] = []
+        super().__init__(sequencers, followers, expected, limits, settings, recovery_threads, headers)
         self._parked: list[Callable[[], None]] = []
         self._refreshed_at = float("-inf")
-        self._was_lost = False
         self._refreshing: asyncio.Task[None] | None = None  # held, so that it lives
 
     # --- requests -------------------------------------------------------------------------------
@@ -210,7 +191,7 @@ class Gateway:
             )
 
     def _submit(self, peer: Peer, sink: Sink, token: bytes, raw: bytes, label: str = "") -> None:
-        if not self.ready:
+        if self.exchange is None or not self._flights.has_room:
             raise _not_ready()
         self._check_load(peer)
         if not peer.submits.take():
@@ -219,8 +200,7 @@ class Gateway:
             what = f"submissions of {peer.address.name}"
             raise _too_many("address_submits_per_s", what, peer.address.submits)
         jsonrpc.check_record(raw)
-        rid = self._next_rid
-        self._next_rid = rid + 1
+        rid = next(self._rids)
         deadline = self._loop.time() + self.limits.answer_timeout_s
         record = b"" if self.headers is None else raw
         self._pending[rid] = _Pending(peer, sink, token, True, deadline, record)
@@ -235,26 +215,15 @@ class Gateway:
             what = f"queries of {peer.address.name}"
             raise _too_many("address_queries_per_s", what, peer.address.queries)
 
-    def _query(
-        self, peer: Peer | None, sink: Sink, token: bytes, method: str, params: dict[str, Any]
-    ) -> None:
-        """Asks the sequencer: for a client in its turn, for the gateway itself (`peer` None) at once."""
-        if self.link.connection is None or not (self.ready or peer is None):
+    def _query(self, peer: Peer, sink: Sink, token: bytes, method: str, params: dict[str, Any]) -> None:
+        """Has a node asked, in the client's turn."""
+        if self.exchange is None or not (self.ready or self.limits.retry_s):
             raise _not_ready()
-        rid = self._next_rid
-        self._next_rid = rid + 1
+        rid = next(self._rids)
         deadline = self._loop.time() + self.limits.answer_timeout_s
         self._pending[rid] = _Pending(peer, sink, token, False, deadline)
-        if peer is None:
-            self.link.send(ipc.Query(rid, method, params))
-        else:
-            peer.outstanding += 1
-            self._turns.ask(Asked(peer, rid, method, params))
-
-    def _send_query(self, rid: int, method: str, params: dict[str, Any]) -> bool:
-        if rid not in self._pending:  # its time is up
-            return False
-        return self._recovery.query(ipc.Query(rid, method, params))
+        peer.outstanding += 1
+        self._turns.ask(Asked(peer, rid, method, params))
 
     def _check_load(self, peer: Peer) -> None:
         limits = self.limits
@@ -262,19 +231,13 @@ class Gateway:
             limit = f"at most {limits.outstanding} requests of a connection that await their answer"
             hint = "nothing was accepted; read the answers first"
             raise request_error(Code.RATE_LIMITED, "outstanding", limit, peer.outstanding + 1, hint)
-        if len(self._pending) >= limits.pending or self.link.is_paused:
+        if len(self._pending) >= limits.pending or self.links.is_paused:
             limit = f"at most {limits.pending} requests of all clients that await their answer"
-            if self.link.is_paused:
+            if self.links.is_paused:
                 limit = "a sequencer that reads what it is sent"
             hint = "the exchange is busy; nothing was accepted, try again in a second"
             got = len(self._pending) + 1
             raise request_error(Code.QUEUE_FULL, "pending", limit, got, hint, retry_after_s=1)
-
-    def _refuse_signature(self, rid: int, raw: bytes) -> None:
-        self._finish(rid, False, jsonrpc.bad_signature(raw).body())
-
-    def _lose(self, rid: int) -> None:
-        self._finish(rid, False, _not_ready().body())
 
     def _subscribe(self, peer: Peer, names: list[str], on: bool) -> list[str]:
         """The channels that the sequencer has to be asked for."""
@@ -287,7 +250,7 @@ class Gateway:
             if count > jsonrpc.CHANNELS_MAX:
                 raise jsonrpc.invalid("channels", f"at most {jsonrpc.CHANNELS_MAX} on a connection", count)
             asked = [name for name in names if name not in self._heard]
-            if asked and self.link.connection is not None:  # as a query: it costs the sequencer a look
+            if asked and self.links.source is not None:  # as a query: it costs the sequencer a look
                 self._take_query(peer)
             self.events.add(peer, names)
             return asked
@@ -299,7 +262,8 @@ class Gateway:
 
         When it has gone meanwhile it is told of all channels as it comes back, and all subscribers of a gap.
         """
-        if not names or self.link.connection is None:
+        source = self.links.source
+        if not names or source is None:
             sink(token, True, answer)
             return
 
@@ -308,18 +272,12 @@ class Gateway:
                 self._heard.update(dict.fromkeys(name for name in names if name in self.events.by_channel))
             sink(token, True, answer)
 
-        rid = self._next_rid
-        self._next_rid = rid + 1
+        rid = next(self._rids)
         deadline = self._loop.time() + self.limits.answer_timeout_s
         self._pending[rid] = _Pending(peer, heard, token, False, deadline)
+        self._hearing[rid] = None
         peer.outstanding += 1
-        self.link.send(ipc.Hear(rid, True, names))
-
-    def _hear_no_more(self, names: list[str]) -> None:
-        for name in names:
-            self._heard.pop(name, None)
-        if names:
-            self.link.send(ipc.Hear(0, False, names))
+        source.send(ipc.Hear(rid, True, names))
 
     def forget(self, peer: Peer) -> None:
         """`peer` has gone: its subscriptions end; what it has submitted goes on."""
@@ -331,7 +289,7 @@ class Gateway:
 
     def health(self) -> dict[str, object]:
         """What GET /health shows. `reason`: why no orders are taken."""
-        accepts, reason = self.link.health()
+        accepts, reason = self.links.health()
         return {
             "ready": self.ready,
             "accepts_orders": self.ready and accepts,
@@ -341,149 +299,21 @@ class Gateway:
             "pending": len(self._pending),
             "queries_on_their_way": len(self._turns),
             "unread_bytes": self.addresses.unread,
-            "sequencer_slow": self.link.is_paused,
+            "records_unanswered": len(self._flights),
+            "sequencer_slow": self.links.is_paused,
+            **self.links.status(),
             **({} if self.headers is None else {"peers": self.headers.status()}),
         }
 
-    # --- answers --------------------------------------------------------------------------------
-
-    def _finish(self, rid: int, ok: bool, body: bytes) -> None:
-        pending = self._pending.pop(rid, None)
-        if pending is None:
-            return
-        if pending.peer is not None:
-            pending.peer.outstanding -= 1
-        if ok and pending.record and self.headers is not None:
-            self.headers.saw(pending.record, body)
-        pending.sink(pending.token, ok, body)
-
-    def _received(self, link: ipc.Connection, message: ipc.Message) -> None:
-        finish = self._finish
-        if isinstance(message, ipc.Acks):
-            for rid, ok, body in message.items:
-                finish(rid, ok, body)
-        elif isinstance(message, ipc.Events):
-            for channel, _, body in message.items:
-                self.events.publish(channel, body)
-        elif isinstance(message, ipc.Answer):
-            self._turns.answered(message.rid, len(message.body))
-            finish(message.rid, message.ok, message.body)
-        elif isinstance(message, ipc.Gap):
-            self.events.publish_gap(f"{message.dropped} events were dropped: the gateway read too slowly")
-        else:
-            link.abort(f"the sequencer sent {type(message).__name__}")
-        self.flush()
-
-    def wrote_to(self, peer: Peer) -> None:
-        """`peer` has frames to flush at the end of this turn of the loop."""
-        if not self._dirty:
-            self._loop.call_soon(self.flush)
-        self._dirty.append(peer)
-
-    def flush(self) -> None:
-        """Writes what peers have queued, one write each."""
-        dirty, self._dirty = self._dirty, []
-        for peer in dirty:
-            peer.flush()
-
-    # --- the sequencer --------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Keeps the connection to the sequencer, for ever."""
-        sweeper = asyncio.create_task(self._sweep())
-        try:
-            await self.link.run()
-        finally:
-            sweeper.cancel()
-            self._recovery.close()
-            if self.headers is not None:
-                self.headers.stop()
-
-    async def _introduce(self) -> None:
-        """Learns whose gateway this is; it takes nothing before."""
-        info = decode_system_info(await self._ask("system_info"))
-        exchange = Exchange(info.chain_id, info.verifying_contract.lower())
-        if self._expected is not None and exchange != self._expected:
-            raise RequestError(
-                Code.INTERNAL,
-                f"the sequencer serves {exchange}, this gateway was started for {self._expected}",
-            )
-        self.listed = await self._instruments()
-        names = list(self.events.by_channel)
-        self._heard = dict.fromkeys(names)
-        for start in range(0, len(names), HEAR_NAMES):
-            self.link.send(ipc.Hear(0, True, names[start : start + HEAR_NAMES]))
-        self.exchange = exchange
-        self._recovery.domain = exchange.domain()
-        self.ready = True
-        if self.headers is not None:
-            self.headers.introduced(exchange, info.receipt_key)
-        if self._was_lost:
-            self.events.publish_gap("the connection to the sequencer was lost and made again")
-        logger.info("ready: chain %d, contract %s", exchange.chain_id, exchange.verifying_contract)
-
-    async def _ask(self, method: str, **params: object) -> bytes:
-        answer: asyncio.Future[bytes] = self._loop.create_future()
-
-        def sink(_: bytes, ok: bool, body: bytes) -> None:
-            if answer.done():
-                return
-            if ok:
-                answer.set_result(body)
-            else:
-                answer.set_exception(
-                    RequestError(Code.INTERNAL, f"{method}: {body.decode(errors='replace')}")
-                )
-
-        self._query(None, sink, b"", method, params)
-        return await answer
-
-    async def _instruments(self) -> Instruments:
-        """The listed instruments, page by page."""
-        found: list[Listed] = []
-        while True:
-            after = found[-1].number if found else 0
-            page = decode_instruments(await self._ask("instruments", after=after, limit=PAGE))
-            found += page
-            if len(page) < PAGE:
-                return Instruments((one.instrument, one.number) for one in found)
-
     async def _refresh_instruments(self) -> None:
         """Looks the instruments up again, for requests that name one that is not known."""
+        link = self.links.any_ready()
         try:
-            self.listed = await self._instruments()
+            if link is not None:
+                self.listed = await self._instruments(link)
         except (RequestError, msgspec.DecodeError) as error:
             logger.error("instruments: %s", error)
         parked, self._parked = self._parked, []
         for again in parked:
             again()
         self.flush()
-
-    def _lost(self, reason: str) -> None:
-        """The sequencer has gone: what was forwarded has an unknown outcome, the rest was not accepted."""
-        logger.warning("the connection to the sequencer was lost: %s", reason)
-        self.ready = False
-        self._was_lost = True
-        self._heard = {}
-        self._recovery.clear()
-        for rid, pending in list(self._pending.items()):
-            error = (
-                _unknown("the connection to the sequencer was lost") if pending.is_submit else _not_ready()
-            )
-            self._finish(rid, False, error.body())
-        self._turns.forget_all()
-        self.flush()
-
-    async def _sweep(self) -> None:
-        """Gives up on answers that do not come. Requests are in the order of their deadlines."""
-        while True:
-            await asyncio.sleep(min(1.0, self.limits.answer_timeout_s / 4))
-            now = self._loop.time()
-            late = []
-            for rid, pending in self._pending.items():
-                if pending.deadline > now:
-                    break
-                late.append((rid, pending))
-            for rid, pending in late:
-                error = _unknown("no answer in time") if pending.is_submit else _not_ready()
-                self._finish(rid, False, error.body())

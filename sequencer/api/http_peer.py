@@ -17,7 +17,7 @@ from typing import Final, cast
 import httptools
 import msgspec
 
-from sequencer.api.peer import DOCUMENT_BYTES_MAX, HIGH_WATER_BYTES, Door, Peer, RequestHandler
+from sequencer.api.peer import DOCUMENT_BYTES_MAX, HIGH_WATER_BYTES, Door, Memory, Peer, RequestHandler
 from sequencer.api.ws_peer import WsPeer, take_over
 from sequencer.errors import SHOWN_CHARACTERS_MAX
 
@@ -333,6 +333,11 @@ class HttpPeer(Peer, asyncio.Protocol):
         if not self._is_ending():
             self._continue()
             self._pause_or_resume()
+
+    @property
+    def memory(self) -> Memory:
+        """That of its address."""
+        return self.address
 
     def send_document(self, document: bytes) -> None:
         self._respond(b"200 OK", document)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 ADDRESSES_MAX: Final = 65_536  # remembered; those without connections and debts are forgotten first
+SEEN_S: Final = 10.0  # what a client was shown that long ago every node has that may be asked
 IPV6_PREFIX: Final = 64  # bits: what one customer has
 
 
@@ -33,6 +34,9 @@ class Limits:
     queries_in_flight_per_address: int = 16
     queries_in_flight_per_connection: int = 4  # the largest answers together stay below `unread_bytes`
     answer_timeout_s: float = 30.0
+    retry_s: float = 15.0  # that requests wait for a sequencer; 0: not at all
+    retry_records: int = 20_000  # that wait for a leader
+    retry_bytes: int = 16 * 1024 * 1024
     trusted_proxies: frozenset[str] = frozenset()  # whose X-Forwarded-For names the client
 
 
@@ -97,12 +101,15 @@ class Address:
     """What the connections of one client's address have used up together."""
 
     __slots__ = (
+        "_clock",
         "answers",
         "connections",
         "in_flight",
         "is_queued",
         "name",
         "queries",
+        "seen",
+        "seen_at",
         "submits",
         "unread",
         "waiting",
@@ -118,10 +125,19 @@ class Address:
         self.waiting: deque[Any] = deque()  # queries (turns.Asked) that wait for their turn
         self.is_queued = False  # among those whose turn comes
         self.in_flight = 0
+        self.seen = 0  # records below it have been shown over HTTP
+        self.seen_at = float("-inf")
+        self._clock = clock
+
+    def saw(self, seq: int) -> None:
+        """A client of it has been shown the records below `seq`."""
+        self.seen, self.seen_at = seq, self._clock()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing would be lost with it."""
+        if self._clock() - self.seen_at < SEEN_S:
+            return False
         return not (self.connections or self.waiting or self.in_flight) and (
             self.answers.is_full and self.queries.is_full and self.submits.is_full
         )

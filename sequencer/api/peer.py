@@ -39,6 +39,15 @@ class RequestHandler(Protocol):
         """What GET /health shows."""
 
 
+class Memory(Protocol):
+    """What a client has been shown: a WebSocket by itself, HTTP by its address, which opens connections as it likes."""
+
+    seen: int  # records below it
+
+    def saw(self, seq: int) -> None:
+        """It has been shown the records below `seq`."""
+
+
 class Door(Protocol):
     """Where the connections come in: `FrontDoor`."""
 
@@ -103,12 +112,22 @@ class Peer:
         self.outstanding = 0
         self.in_flight = 0  # queries that the sequencer has
         self.channels: set[str] = set()
+        self.seen = 0
         self.submits = Bucket(limits.submits_per_s, clock)
         self.queries = Bucket(limits.queries_per_s, clock)
         self.is_slow = False  # has more than HIGH_WATER_BYTES unread
         self.is_gone = False
         self._unread = 0  # as counted last
         self._progress_at = 0.0
+
+    @property
+    def memory(self) -> Memory:
+        """What it reads shows the records below its `seen`."""
+        return self
+
+    def saw(self, seq: int) -> None:
+        """It has been shown the records below `seq`."""
+        self.seen = seq
 
     def reply(self, token: bytes, ok: bool, body: bytes) -> None:
         """Answers the request whose id is `token` (JSON)."""
