@@ -40,7 +40,7 @@ LOOSE: Final = "(loose)"
 ROOMS: Final = {
     "cli": "the commands",
     "local": "exchanges on one machine: up, demo, bench, lies",
-    "node": "the operator's processes: leader, standby, brake",
+    "node": "the operator's processes: leader, standby, cluster, brake",
     "api": "the gateway: from a socket to a submission",
     "proof": "replay, watcher, challenge, exit, receipts and the peers that exchange headers",
     "keeper": "what the system itself proposes",

@@ -33,9 +33,17 @@ NewService = Callable[[SqliteLog], Service]
 
 
 def cluster_config(
-    servers: tuple[str, ...], name: str | None, lease_s: float, is_reader: bool
+    servers: tuple[str, ...],
+    name: str | None,
+    lease_s: float,
+    is_reader: bool,
+    followed: tuple[str, ...] = (),
 ) -> ClusterConfig | None:
     """The settings of a node, None where no servers of a log are given. Raises NodeError."""
+    if followed:
+        if servers or name or is_reader:
+            raise NodeError("--follow is of another member's log: give it without --log, --node and --reader")
+        return ClusterConfig(followed, "", lease_s)
     if not servers:
         if name or is_reader:
             raise NodeError("--node and --reader are for a cluster: give the servers of its log with --log")

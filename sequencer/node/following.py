@@ -62,20 +62,24 @@ class ClusterConfig:
 class Following:
     """Keeps a service that does not tick level with the stream, until this node leads.
 
+    Another member's follower (succession.py) leads when L1 lets it.
+
     `ask_l1`: the set while this member leads on L1, None when L1 does not say; raises Deposed while another leads.
     """
+
+    has_leaders_key = True
 
     def __init__(
         self, service: Service, stream: Stream, config: ClusterConfig, ask_l1: Callable[[], Standing | None]
     ) -> None:
         self.standing: Standing | None = None  # as L1 said last while this member led there
         self.l1_heard_s = 0.0  # when that was, monotonic
-        self._ask_l1 = ask_l1
-        self._deposed = ""
-        self._service = service
-        self.shared = SharedLog(service)
-        self._stream = stream
-        self._config = config
+        self.ask_l1 = ask_l1
+        self.deposed = ""
+        self.service = service
+        self.shared = SharedLog(service, self.has_leaders_key)
+        self.stream = stream
+        self.config = config
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[tuple[int, Sequence[bytes]]] = asyncio.Queue(BEHIND_MAX)
         self._heard_s = time.monotonic()  # when the leader was last heard
@@ -89,16 +93,21 @@ class Following:
         """For how long no leader was heard."""
         return time.monotonic() - self._heard_s
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that has come is executed."""
+        return self._inbox.empty()
+
     async def run(self, stop: asyncio.Event) -> bool:
         """Follows until this node leads (True), or `stop` (False).
 
         Raises ReplayError when this node executes what the leader has logged to another root; LogError.
         """
-        service = self._service
+        service = self.service
         follower = await asyncio.to_thread(
-            self._stream.follow, service.log.places, self._on_bodies, self._on_failure
+            self.stream.follow, service.log.places, self._on_bodies, self._on_failure
         )
-        asking = asyncio.create_task(self._ask())
+        asking = asyncio.create_task(self.ask())
         try:
             while not stop.is_set():
                 if self._failure is not None:
@@ -106,24 +115,24 @@ class Following:
                 if asking.done():
                     asking.result()
                 await self._step()
-                if self._may_lead() and await self._take_over():
+                if self.may_lead() and await self.take_over():
                     return True
             return False
         finally:
             asking.cancel()
             await asyncio.to_thread(self._end_following, follower)
 
-    async def _ask(self) -> None:
+    async def ask(self) -> None:
         """Keeps what L1 says of this member at hand, so that nobody waits for L1 when the leader is gone."""
-        while not self._config.is_reader:
+        while not self.config.is_reader:
             try:
                 asked_s = time.monotonic()
-                standing = await asyncio.to_thread(self._ask_l1)
+                standing = await asyncio.to_thread(self.ask_l1)
                 if standing is not None:
                     self.standing, self.l1_heard_s = standing, asked_s
-                self._deposed = ""
+                self.deposed = ""
             except Deposed as error:
-                self._deposed = str(error)
+                self.deposed = str(error)
             await asyncio.sleep(ASK_S)
 
     async def _step(self) -> None:
@@ -136,7 +145,7 @@ class Following:
             return
         self._heard_s = time.monotonic()
         for body in bodies:
-            if place >= self._service.log.places:  # else this node has it: it appended it itself
+            if place >= self.service.log.places:  # else this node has it: it appended it itself
                 await self._take(place, body)
             place += 1
         self._index()
@@ -145,12 +154,12 @@ class Following:
         now_s = time.monotonic()
         if now_s - self._indexed_s >= INDEX_S:
             self._indexed_s = now_s
-            self._service.keeper.index.update()
-            self._service.keeper.index.orders.update()
+            self.service.keeper.index.update()
+            self.service.keeper.index.orders.update()
 
     async def _take(self, place: int, body: bytes) -> None:
         """Puts an entry into this node's copy of the log, and executes it."""
-        service = self._service
+        service = self.service
         try:
             entry = _decode(body)
         except msgspec.MsgspecError as error:
@@ -186,7 +195,7 @@ class Following:
     def _hear(self, payload: bytes) -> None:
         with contextlib.suppress(msgspec.MsgspecError):  # another version's
             beat = msgspec.msgpack.decode(payload, type=Beat)
-            if beat.node != self._config.name and beat.term >= self._service.term:
+            if beat.node != self.config.name and beat.term >= self.service.term:
                 self._heard_s = time.monotonic()
 
     def _end_following(self, follower: Follower) -> None:
@@ -203,19 +212,20 @@ class Following:
 
     # --- leading ------------------------------------------------------------------------------------
 
-    def _may_lead(self) -> bool:
-        if self._config.is_reader or self._deposed or not self._inbox.empty():
+    def may_lead(self) -> bool:
+        """Whether to try."""
+        if self.config.is_reader or self.deposed or not self.is_idle:
             return False
         now_s = time.monotonic()
         return self.silent_s >= self._patience_s and now_s >= self._not_before_s
 
-    async def _take_over(self) -> bool:
+    async def take_over(self) -> bool:
         """Appends this node's term behind the last entry; False when the log has more, or another was first."""
-        service, name = self._service, self._config.name
+        service, name = self.service, self.config.name
         self._not_before_s = time.monotonic() + AGAIN_S
         number = service.term + 1
         try:
-            if await asyncio.to_thread(self._stream.last) != service.log.places:
+            if await asyncio.to_thread(self.stream.last) != service.log.places:
                 return False  # what is missing is on its way
             await self.shared.append(Term(number, name))
         except LogLost as error:
@@ -230,8 +240,8 @@ class Following:
 
     async def beat(self) -> None:
         """Says some times a second that this node leads, until cancelled."""
-        service = self._service
+        service = self.service
         while True:
-            payload = Beat(service.term, self._config.name, service.log.places)
-            self._stream.beat(msgspec.msgpack.encode(payload))
+            payload = Beat(service.term, self.config.name, service.log.places)
+            self.stream.beat(msgspec.msgpack.encode(payload))
             await asyncio.sleep(BEAT_S)

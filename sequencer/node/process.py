@@ -65,6 +65,7 @@ from sequencer.node.startup import (
     listing,
     sequencer_key,
 )
+from sequencer.node.succession import NotOfL1, succeed
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.queue.driver import DriverConfig
 from sequencer.queue.intake import IntakeLimits
@@ -108,6 +109,7 @@ class NodeConfig:
     standby: bool = False
     hand_over: bool = False
     cluster: ClusterConfig | None = None
+    follows: bool = False  # the stream of another member
 
 
 async def run(config: NodeConfig) -> None:
@@ -141,7 +143,12 @@ async def _in_cluster(config: NodeConfig, cluster: ClusterConfig, stop: asyncio.
         parts = (of, config.clock, config.signer, config.sources, config.feed_keys, config.wanted)
         return Service(*parts, log=log)
 
-    await run_node(of, cluster, new_service, config.sockets, lambda: _standing(config), stop)
+    if not config.follows:
+        await run_node(of, cluster, new_service, config.sockets, lambda: _standing(config), stop)
+    elif await _goes_on(config, stop):
+        await _lead(config, stop)  # it has taken over before
+    elif not stop.is_set():
+        await succeed(of, cluster, new_service, config.sockets, config.signer, stop)
 
 
 def _standing(config: NodeConfig) -> Standing | None:
@@ -458,6 +465,13 @@ def _send_hand_over(config: NodeConfig) -> str | None:
     multiple=True,
     help="server of the cluster's log, nats://HOST:PORT, once for each  [default: this folder is the only log]",
 )
+@click.option(
+    "--follow",
+    "followed",
+    type=LOG_SERVER,
+    multiple=True,
+    help="server of the log of the member that leads: follow it, and go on from it when L1 gives this member the lead",
+)
 @click.option("--node", "node_name", type=NODE_NAME, help="name of this node in the cluster")
 @click.option(
     "--lease",
@@ -509,6 +523,7 @@ def main(
     history_days: int,
     archive_after_s: int,
     log_servers: tuple[str, ...],
+    followed: tuple[str, ...],
     node_name: str | None,
     lease_s: float,
     is_reader: bool,
@@ -567,11 +582,22 @@ def main(
                 ),
                 standby,
                 hand_over,
-                cluster_config(log_servers, node_name, lease_s, is_reader),
+                cluster_config(log_servers, node_name, lease_s, is_reader, followed),
+                bool(followed),
             )
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(run(config))
-    except (NodeError, FolderHeld, Deposed, LogError, ReplayError, L1Error, OSError, ValueError) as error:
+    except (
+        NodeError,
+        NotOfL1,
+        FolderHeld,
+        Deposed,
+        LogError,
+        ReplayError,
+        L1Error,
+        OSError,
+        ValueError,
+    ) as error:
         raise click.ClickException(str(error)) from error
 
 

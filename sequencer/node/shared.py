@@ -11,10 +11,14 @@ from sequencer.protocol import receipts
 
 
 class SharedLog:
-    """The log of `service`, whose end is the state's place whenever nothing of this is running."""
+    """The log of `service`, whose end is the state's place whenever nothing of this is running.
 
-    def __init__(self, service: Service) -> None:
+    `has_leaders_key`: the leader signs receipts with this node's key, too, so that both give the same.
+    """
+
+    def __init__(self, service: Service, has_leaders_key: bool = True) -> None:
         self._service = service
+        self._has_leaders_key = has_leaders_key
         self._follow_cuts()
         self.show_leader(*self._last_term())
 
@@ -62,7 +66,7 @@ class SharedLog:
             self._note()
         else:
             tick = follow(service.state, entry)
-            tick.receipts = service.issuer.adopt(tick)
+            tick.receipts = service.issuer.adopt(tick, self._has_leaders_key)
             service.driver.followed(tick)
         if isinstance(entry.control, Term):
             self.show_leader(entry.control.number, entry.control.node)

@@ -29,12 +29,12 @@ from sequencer.l1.errors import FollowerError, L1Error, ReorgTooDeep
 from sequencer.l1.fees import DEFAULT_CAPS, FeeCaps
 from sequencer.l1.follower import Follower, InboxMessage, PostedBatch, RolledBack
 from sequencer.l1.rpc import Rpc
-from sequencer.l1.sequencers import CALL_GAS, NOBODY, ROLLUP, SEQUENCERS, Standing, standing
+from sequencer.l1.sequencers import NOBODY, ROLLUP, Standing, standing
 from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
-from sequencer.l1.txstore import State as TxState
 from sequencer.log.interface import Entry, LogError, LogLost
 from sequencer.log.sqlite import SqliteLog
+from sequencer.node.claim import Claim
 from sequencer.proof.audit import Fault
 from sequencer.proof.execution import Execution, L1Facts
 from sequencer.protocol import codec
@@ -47,7 +47,6 @@ from sequencer.rollup.batcher import Batcher
 from sequencer.rollup.rollback import Recovery
 from sequencer.rollup.withdrawals import Withdrawals
 
-_OPEN: Final = (TxState.QUEUED, TxState.SENT, TxState.MINED)
 PLACES_KEPT: Final = (
     64  # of the blocks that were read to: how far back a reorganisation is followed step by step
 )
@@ -114,7 +113,7 @@ class Standby:
         self._wrong: _Wrong | None = None
         self._unsaved = 0
         self._work_saved = self.state.globals.work
-        self._attempt = 0
+        self._claim = Claim(self._manager, at)
         self.standing: Standing | None = None
         self.message = "starting"
 
@@ -327,24 +326,7 @@ class Standby:
         if left_s > 0:
             who = "nobody leads" if now.leader == NOBODY else f"{now.leader} leads"
             return f"following, at {where}; {who}, {left_s} s of silence are left"
-        return self._take_over(now)
-
-    def _take_over(self, now: Standing) -> str:
-        """Sends the transaction, once while it is pending; a batch that comes first makes it fail."""
-        name = f"take-over-{now.epoch}"
-        while True:
-            known = self._manager.get(f"{name}-{self._attempt}")
-            if known is None or known.state in _OPEN:
-                break
-            self._attempt += 1
-        if known is None:
-            logger.warning("standby: silent since %d: taking over from %s", now.silent_since, now.leader)
-            data = SEQUENCERS.encode("take_over")
-            # Batches that it sent as leader have no effect now: a stuck one must not block this transaction.
-            self._manager.send_over(
-                *(f"{name}-{self._attempt}", self._at.sequencers, data, 0, CALL_GAS),
-                lambda intent_id: intent_id.startswith("batch-"),
-            )
+        self._claim.send(now)
         return f"taking over from {now.leader}"
 
 
