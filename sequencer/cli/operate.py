@@ -372,6 +372,7 @@ def replay(
 )
 @click.option("--post", "posts", is_flag=True, help="post the batches to the embedded chain meanwhile")
 @click.option("--receipts", is_flag=True, help="with receipts, and without before and after it")
+@click.option("--replicated", is_flag=True, help="once more with the log on three servers, for replicated_*")
 @click.option(
     "--json", "json_target", help="write the report as one object to a file (- for standard output)"
 )
@@ -382,6 +383,7 @@ def bench(
     accounts_max: int,
     posts: bool,
     receipts: bool,
+    replicated: bool,
     json_target: str | None,
 ) -> None:
     """Measure signed orders per second, end to end, and the ecrecover rate of the same machine."""
@@ -395,6 +397,7 @@ def bench(
             accounts_max=accounts_max,
             posts=posts,
             receipts=receipts,
+            replicated=replicated,
         )
         try:
             report = run_bench(config, progress)

@@ -3,6 +3,8 @@
 The load comes from a process of its own, over the public port: pre-signed records in binary frames, a fixed number
 outstanding, or as many a second as are asked for (`offered`). The exchange is the real one: durable log, matching,
 margin, a root after each order, batches stored. The second part is the engine alone, at growing numbers of accounts.
+
+Long because the loads, the report and what each process has spent on them are one measurement.
 """
 
 import asyncio
@@ -53,6 +55,7 @@ WARM_UP_ORDERS = (
     512  # processes and threads that begin with the first order do so before anything is measured
 )
 RECEIPT_RECORDS = 512  # of the tick by which receipts are measured
+LOG_SERVERS = 3
 OFFERED_S = 10  # how long orders are offered at a rate
 OFFERED_CONNECTIONS = 32  # so that what an exchange leaves waiting is late, and not refused
 CHECKED_S = 300.0  # in which the second check of all signatures has to come to its end
@@ -163,6 +166,11 @@ class BenchReport:
     orders_per_s_without: float = 0.0
     receipt_bytes: int = 0
     receipt_us: float = 0.0
+    replicated_orders_per_s: float = 0.0
+    replicated_ack_ms_p50: float = 0.0
+    replicated_ack_ms_p99: float = 0.0
+    replicated_servers_us_per_order: float = 0.0  # of CPU, all three, at `orders_per_s`
+    log_servers: int = 0
     offered_sent_late_ms_p99: float = 0.0  # by the load generator itself
     offered_stages_ms: dict[str, list[float]] = field(default_factory=dict)
     heavy_load_ack_ms_p50: float = 0.0
@@ -190,7 +198,8 @@ class BenchReport:
 class BenchConfig:
     """`orders` to send, `outstanding` at a time over `connections`; `offered` orders a second after that (0: none);
     engine table up to `accounts_max` (0: none). `posts`: the batches go to the embedded chain meanwhile.
-    `receipts`: acknowledgements carry them; a run without comes before and another after.
+    `receipts`: acknowledgements carry them; a run without comes before and another after. `replicated`: at the end the
+    same once more with the log on three servers of this machine, for `replicated_*`.
     """
 
     orders: int = 60_000
@@ -198,6 +207,7 @@ class BenchConfig:
     connections: int = 4
     offered: int = 0
     receipts: bool = False
+    replicated: bool = False
     accounts_max: int = 1_000_000
     posts: bool = False
 
@@ -294,6 +304,7 @@ async def end_to_end(config: BenchConfig, report: BenchReport, progress: Progres
         report.fsync_per_s = round(fsync_per_s(folder), 1)
         devnet_config = DevnetConfig(
             folder=folder,
+            log_servers=report.log_servers,
             params=devnet_params(target_per_s=50_000, risk_age_max_s=86_400),
             service={
                 "driver": DriverConfig(tick_ms=2.0, tick_records=256),
@@ -378,7 +389,7 @@ async def _heavy_load(config: BenchConfig, report: BenchReport, devnet: Devnet, 
     report.cpu_us_per_order = (
         {
             name: round((after[name] - before[name]) / count * 1e6, 1)
-            for name in ("gateway", "sequencer", "l1", "chain")
+            for name in ("gateway", "sequencer", "l1", "chain", "log_servers")
         }
         | {
             # all of it, also what comes after the last acknowledgement
@@ -422,6 +433,7 @@ def _cpu_s(devnet: Devnet) -> dict[str, float]:
         "l1": of(devnet.service.worker.pid if devnet.service.worker else None),
         "history": of(devnet.service.history.pid),
         "chain": of(devnet.chain.process.pid if devnet.chain.process else None),
+        "log_servers": sum(of(server.pid) for server in devnet.servers),
     }
 
 
@@ -469,6 +481,8 @@ def run_bench(config: BenchConfig, progress: Progress) -> BenchReport:
             runner.run(end_to_end(config, one, progress))
     if without:
         report.orders_per_s_without = round(sum(one.orders_per_s for one in without) / len(without), 1)
+    if config.replicated:
+        _run_replicated(config, report, progress)
     # measured before and after: the machine's speed drifts
     report.ecrecover_per_s = round((report.ecrecover_per_s + ecrecover_per_s()) / 2, 1)
     report.ratio_to_ecrecover = round(report.orders_per_s / report.ecrecover_per_s, 3)
@@ -478,6 +492,17 @@ def run_bench(config: BenchConfig, progress: Progress) -> BenchReport:
         sent = report.orders + report.offered_per_s * OFFERED_S
         raise BenchFailed(f"{report.refused} of {sent} orders were refused", report)
     return report
+
+
+def _run_replicated(config: BenchConfig, report: BenchReport, progress: Progress) -> None:
+    one = BenchReport(log_servers=LOG_SERVERS, with_receipts=report.with_receipts)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(end_to_end(config, one, progress))
+    report.log_servers = LOG_SERVERS
+    report.replicated_orders_per_s = one.orders_per_s
+    report.replicated_ack_ms_p50, report.replicated_ack_ms_p99 = one.ack_ms_p50, one.ack_ms_p99
+    report.replicated_servers_us_per_order = one.cpu_us_per_order.get("log_servers", 0.0)
+    report.refused += one.refused
 
 
 class BenchFailed(Exception):

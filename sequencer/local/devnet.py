@@ -33,9 +33,16 @@ from sequencer.l1.errors import DeploymentError
 from sequencer.l1.sequencers import CALL_GAS, set_receipt_key
 from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
+from sequencer.log.interface import Term
+from sequencer.log.jetstream import Stream
+from sequencer.log.nats_server import NatsServer, cluster_configs, start_all
+from sequencer.log.replicated import open_journal
+from sequencer.log.sqlite import LOG_FILE, SqliteLog
 from sequencer.market.feeds import FeedSource
 from sequencer.node.service import Service
 from sequencer.node.settings import ServiceConfig
+from sequencer.node.shared import SharedLog
+from sequencer.protocol.codec import domain_separator
 from sequencer.protocol.params import Params
 from sequencer.protocol.state import State
 from sequencer.rollup.l1_messages import L1Config
@@ -62,7 +69,7 @@ class DevnetConfig:
     """How to build one. `folder` None: a temporary one, gone at the end. `genesis_time_s` of the chain, None = now.
 
     `data`: where batches lie, "calldata" or, on anvil, "blob". `port` of the API, 0 = a free one; `l1_port` of a chain
-    that is started, None = a free one.
+    that is started, None = a free one. `log_servers`: of a replicated log, 0: the folder's is the only one.
     """
 
     chain: str = "pyevm"
@@ -79,6 +86,7 @@ class DevnetConfig:
     confirmations: int = 1
     port: int = 0
     l1_port: int | None = None
+    log_servers: int = 0
     service: dict[str, object] = field(default_factory=dict)
 
 
@@ -106,6 +114,8 @@ class Devnet:
         self._is_stopped = False
         self.gateway: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.servers: list[NatsServer] = []
+        self._stream: Stream | None = None
 
     async def __aenter__(self) -> Self:
         if self.config.folder is None:
@@ -174,10 +184,30 @@ class Devnet:
             [feed_key(number) for number in range(FEEDS)] if self.sources else [],
             self.wanted,
             engine=self.engine,
+            log=await asyncio.to_thread(self._replicated_log) if config.log_servers else None,
         )
         socket_path = str(self.folder / "sequencer.sock")
         await self.service.start(socket_path)
+        if config.log_servers:
+            shared = SharedLog(self.service)
+            await shared.append(Term(self.service.term + 1, "a"))
+            self.service.term += 1
+            self.service.lead(shared.announce)
         await self._start_gateway(socket_path)
+
+    def _replicated_log(self) -> SqliteLog:
+        """The sequencer's copy of a log on servers of this machine, which are started."""
+        at = self.deployment
+        name = domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))[:8].hex()
+        self.servers = [
+            NatsServer(one) for one in cluster_configs(self.folder / "log", name, self.config.log_servers)
+        ]
+        start_all(self.servers)
+        self._stream = Stream(
+            [one.config.url for one in self.servers], name, replicas=self.config.log_servers
+        )
+        self._stream.open()
+        return open_journal(self.folder / "sequencer" / LOG_FILE, self._stream)
 
     def _set_receipt_key(self, signer: Signer) -> None:
         at = self.deployment
@@ -225,6 +255,10 @@ class Devnet:
 
     async def _end(self) -> None:
         await self.stop_exchange()
+        if self._stream is not None:
+            await asyncio.to_thread(self._stream.close)
+        for server in self.servers:
+            await asyncio.to_thread(server.stop)
         await asyncio.to_thread(self.chain.stop)
         if self._temporary is not None:
             self._temporary.cleanup()
