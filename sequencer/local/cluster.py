@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,11 +24,16 @@ from sequencer.l1.deploy import DeployConfig, Deployment, deploy
 from sequencer.l1.sequencers import CALL_GAS, set_receipt_key
 from sequencer.l1.wallet import Wallet
 from sequencer.local.devnet import devnet_signer
+from sequencer.local.up import TRADER_CASH, TRADERS, grid
 from sequencer.log.nats_server import NatsServer, cluster_configs, start_all
+from sequencer.market.flat import flat_indices
+from sequencer.node.folder import FolderHeld, only_process
 from sequencer.protocol.codec import domain_separator
 from sequencer.protocol.params import Params
+from sequencer.wire.names import terms_name
 
 READY_S: Final = 60.0
+WATCH_S: Final = 1.0
 STOP_S: Final = 20.0
 RECEIPT_KEY_VARIABLE: Final = "FAIRSTRIKE_RECEIPT_KEY"
 NODE_NAMES: Final = "abcdefgh"
@@ -148,6 +153,37 @@ class LocalCluster:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.stop)
 
+    def describe(self) -> dict[str, Any]:
+        """URLs, addresses and process ids, as one object."""
+        at = self.deployment
+        pids = {one.name: one.pid for one in self.processes}
+        pids |= {f"log-{server.config.name}": server.pid for server in self.servers}
+        if self.chain.process is not None:
+            pids["chain"] = self.chain.process.pid
+        leader = self.leader
+        return {
+            "api": self.urls,
+            "l1": self.chain.url,
+            "chain_id": at.chain_id,
+            "rollup": at.rollup,
+            "vault": at.vault,
+            "deployment": str(self.folder / "deployment.json"),
+            "leader": leader.name if leader is not None else None,
+            "log": [server.config.url for server in self.servers],
+            "sockets": {one.name: self.socket(one.name) for one in [*self.nodes, *self.readers]},
+            "pids": pids,
+        }
+
+    def ended(self) -> str:
+        """The first process that has ended by itself, and the end of what it said; empty: none has."""
+        for one in self.processes:
+            if not one.is_running:
+                return f"{one.name} has ended: {one.log_path.read_text(errors='replace')[-2000:]}"
+        for server in self.servers:
+            if not server.pid:
+                return f"log server {server.config.name} has ended: {server.log_tail()}"
+        return ""
+
     @property
     def processes(self) -> list[Process]:
         """All but the chain and the servers of the log."""
@@ -211,7 +247,8 @@ class LocalCluster:
         command = [sys.executable, "-m", "sequencer.api.gateway", "--listen", "127.0.0.1:0"]
         for node in self.nodes:
             command += ["--sequencer", self.socket(node.name)]
-            break
+        for reader in self.readers:
+            command += ["--follower", self.socket(reader.name)]
         command += ["--address-submits-per-s", "0"]  # all that trade here are of one address
         name = f"gateway-{number + 1}"
         return Process(name, command, self.folder / f"{name}.log", dict(os.environ))
@@ -219,9 +256,8 @@ class LocalCluster:
     def _wait_ready(self) -> None:
         until = time.monotonic() + READY_S
         while self.leader is None or not all(self.urls):
-            for one in self.processes:
-                if not one.is_running:
-                    raise ClusterError(f"{one.name} has ended: {one.log_path.read_text()[-2000:]}")
+            if why := self.ended():
+                raise ClusterError(why)
             if time.monotonic() > until:
                 raise ClusterError(f"not ready after {READY_S:.0f} s: see the logs in {self.folder}")
             time.sleep(0.05)
@@ -248,6 +284,72 @@ class LocalCluster:
             server.stop()
         if hasattr(self, "chain"):
             self.chain.stop()
+
+
+async def run_cluster(
+    settings: ClusterSettings,
+    ready: Callable[[dict[str, Any]], None],
+    told: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    """Runs a cluster with funded development accounts until `stop`. `told` hears of each new leader and each end.
+
+    What has ended stays ended: that is what the cluster is there for. Raises ClusterError, LogError, L1Error.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(only_process(settings.folder, "cluster.lock"))
+        except FolderHeld:
+            raise ClusterError(
+                f"another `fairstrike cluster up` runs in {settings.folder}: give another --folder"
+            ) from None
+        if (settings.folder / "deployment.json").exists():
+            raise ClusterError(
+                f"{settings.folder} holds a cluster whose chain has ended: delete it, or give another --folder"
+            )
+        told("starting the chain, the servers of the log, the nodes and the gateways")
+        async with LocalCluster(settings) as cluster:
+            told("funding the development accounts")
+            accounts = await asyncio.to_thread(_fund, cluster)
+            ready(cluster.describe() | {"accounts": accounts})
+            leader, gone = cluster.leader, ""
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), WATCH_S)
+                await asyncio.to_thread(cluster.chain.mine, 1)
+                if cluster.leader is not leader:
+                    leader = cluster.leader
+                    told(f"node {leader.name if leader else ''} leads")
+                if (now := cluster.ended()) != gone:
+                    gone = now
+                    told(gone or "all run again")
+            told("ending")
+
+
+def _fund(cluster: LocalCluster) -> dict[str, int]:
+    """Deposits for the traders' development keys; their account numbers."""
+    found = {}
+    for index in TRADERS:
+        signer = devnet_signer(index)
+        wallet = Wallet(cluster.chain.rpc, signer, cluster.deployment)
+        wallet.mint(TRADER_CASH)
+        wallet.deposit_with_permit(TRADER_CASH)
+        found[signer.address] = wallet.account()
+    cluster.chain.mine(2)
+    return found
+
+
+def listing(feed: str, now_s: int) -> list[str]:
+    """Names of options around the prices of a flat feed. Raises ValueError."""
+    kind, _, rest = feed.partition(":")
+    if kind != "flat":
+        raise ValueError(f"--feed must be flat:USD or flat:BTC=USD,ETH=USD, got {feed!r}")
+    indices = flat_indices(rest)
+    return [
+        terms_name(*terms)
+        for number, ticks in sorted(indices.items())
+        for terms in grid(now_s, ticks, number)
+    ]
 
 
 def _listens_at(log_path: Path) -> str:

@@ -39,6 +39,7 @@ NONSENSE = ["nonsense", "", "-1", "NaN", "1e999", "9" * 400, "💥", "0x", "a b\
 # Texts that are checked when the command runs: by what they mean there. They are run below.
 TEXTS = {
     ("up", "--feed"),
+    ("cluster up", "--feed"),
     ("node", "--feed"),
     ("node", "--gateway-user"),
     ("gateway", "--sequencer-user"),
