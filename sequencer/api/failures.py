@@ -5,8 +5,10 @@ from sequencer.errors import Code
 from sequencer.wire.fields import RequestError, request_error
 
 
-def not_ready() -> RequestError:
-    """The sequencer is away: nothing was accepted."""
+def not_ready(why_no_leader: str = "") -> RequestError:
+    """The sequencer is away, or there are only some that do not lead: nothing was accepted."""
+    if why_no_leader:
+        return RequestError(Code.NOT_LEADER, f"Not accepted: {why_no_leader}.")
     return RequestError(
         *(Code.NOT_READY, "the sequencer is away; nothing was accepted, try again later"), retry_after_s=1
     )

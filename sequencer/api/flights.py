@@ -138,11 +138,11 @@ class Flights:
                 return list(self._items)[kept:]
         return []
 
-    def error_of(self, rid: int) -> bytes:
-        """The error object of a record that is given up."""
+    def error_of(self, rid: int, why_no_leader: str) -> bytes:
+        """The error object of a record that is given up. `why_no_leader`: empty where no node is there."""
         if rid in self._uncertain:
             return unknown("the connection to the sequencer was lost").body()
-        return self._refused.get(rid) or not_ready().body()
+        return self._refused.get(rid) or not_ready(why_no_leader).body()
 
     def _note_uncertain(self) -> None:
         """Those that `connection` has, and has not refused, may have been applied."""

@@ -192,7 +192,7 @@ class Gateway(Upstream):
 
     def _submit(self, peer: Peer, sink: Sink, token: bytes, raw: bytes, label: str = "") -> None:
         if self.exchange is None or not self._flights.has_room:
-            raise _not_ready()
+            raise _not_ready(self.links.why_no_leader())
         self._check_load(peer)
         if not peer.submits.take():
             raise _too_many("submits_per_s", "submissions of a connection", peer.submits)

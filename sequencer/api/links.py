@@ -104,14 +104,16 @@ class Links:
         """Whether orders are taken, and why not."""
         leader = self.leader
         if leader is None or leader.connection is None or leader.health is None:
-            ready = next((link for link in self.all if link.is_ready and not link.is_follower), None)
-            if ready is None or ready.health is None:
-                return False, "the sequencer is away"
-            return False, ready.health.reason or "no sequencer leads"
+            return False, self.why_no_leader() or "the sequencer is away"
         silent_s = leader.connection.silent_s
         if silent_s > one_link.SHOWN_SILENT_S:
             return False, f"the sequencer has been silent for {silent_s:.0f} s"
         return leader.health.accepts_orders, leader.health.reason
+
+    def why_no_leader(self) -> str:
+        """Why orders go nowhere, by a node that is there; empty: none is."""
+        one = next((link for link in self.all if link.is_ready and not link.is_follower), None)
+        return "" if one is None or one.health is None else one.health.reason or "no sequencer leads"
 
     def status(self) -> dict[str, object]:
         """Of the nodes, for /health."""

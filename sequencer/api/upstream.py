@@ -252,7 +252,7 @@ class Upstream:
         if not self.links.is_ready:
             self._stalled_at = self._loop.time()
         for rid in self._flights.lost(connection):
-            self._finish(rid, False, self._flights.error_of(rid))
+            self._finish(rid, False, self._flights.error_of(rid, self.links.why_no_leader()))
         self._questions.lost(link)
         self._give_up_stalled()
         self.flush()
@@ -296,7 +296,7 @@ class Upstream:
                 break
             if pending.is_submit:
                 if not flights.is_open:
-                    stalled.append((rid, flights.error_of(rid)))
+                    stalled.append((rid, flights.error_of(rid, links.why_no_leader())))
             elif self._questions.waits(rid) or not (links.is_ready or rid in self._hearing):
                 stalled.append((rid, _not_ready().body()))
         for rid, error in stalled:

@@ -30,6 +30,7 @@ from sequencer.rollup.l1_worker import Deposed
 BEAT_S: Final = 0.25
 LOOK_S: Final = 0.05  # between looks at the leader's silence
 INDEX_S: Final = 1.0  # between updates of the keeper's indexes, so that what has changed does not pile up
+BEHIND_S_MAX: Final = 1e6  # as it is shown
 BEHIND_MAX: Final = 8  # deliveries that wait to be executed; the stream waits then
 ASK_S: Final = 2.0  # between questions to L1
 AGAIN_S: Final = 1.0  # after a failed attempt to lead
@@ -83,6 +84,9 @@ class Following:
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[tuple[int, Sequence[bytes]]] = asyncio.Queue(BEHIND_MAX)
         self._heard_s = time.monotonic()  # when the leader was last heard
+        self._beat = (0, 0.0)  # where its log ended by its last beat that is waited for, and when that came
+        self._level_s = float("-inf")  # when this node last had all that the leader had then
+        service.behind_s = self.behind_s
         self._not_before_s = 0.0
         self._indexed_s = 0.0
         self._patience_s = config.lease_s * (1 + 0.25 * random.random())  # noqa: S311  # two nodes not at once
@@ -97,6 +101,10 @@ class Following:
     def is_idle(self) -> bool:
         """Whether all that has come is executed."""
         return self._inbox.empty()
+
+    def behind_s(self) -> float:
+        """Seconds since this node had every entry of the leader's; large before it has heard of one."""
+        return min(time.monotonic() - self._level_s, BEHIND_S_MAX)
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Follows until this node leads (True), or `stop` (False).
@@ -148,6 +156,7 @@ class Following:
             if place >= self.service.log.places:  # else this node has it: it appended it itself
                 await self._take(place, body)
             place += 1
+        self._see_level()
         self._index()
 
     def _index(self) -> None:
@@ -197,6 +206,14 @@ class Following:
             beat = msgspec.msgpack.decode(payload, type=Beat)
             if beat.node != self.config.name and beat.term >= self.service.term:
                 self._heard_s = time.monotonic()
+                if self._beat[0] <= self.service.log.places:  # else that one is waited for first
+                    self._beat = beat.places, self._heard_s
+                self._see_level()
+
+    def _see_level(self) -> None:
+        places, heard_s = self._beat
+        if heard_s and places <= self.service.log.places:
+            self._level_s = max(self._level_s, heard_s)
 
     def _end_following(self, follower: Follower) -> None:
         drained = asyncio.run_coroutine_threadsafe(self._drain(), self._loop)

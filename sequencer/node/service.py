@@ -108,6 +108,7 @@ class Service:
         self.log = log or SqliteLog(config.folder / "log.sqlite")
         self.is_shared = log is not None
         self.term = 0  # inside the member's cluster
+        self.behind_s: Callable[[], float] | None = None  # of a node that follows, since it was level
         self.batcher = Batcher(
             *(config.folder / "batches.sqlite", self.log, genesis_root(config.params)),
             *(config.batch_payload_bytes, config.in_blobs),
@@ -280,10 +281,10 @@ class Service:
         """What gateways hear of it."""
         accepts, reason = self.gate.health()
         leads = not self.gate.deposed and not self.gate.is_stopping
-        role = "leader" if leads else "deposed" if self.gate.deposed else "stopping"
-        return Health(
-            accepts, reason, leads, role, seq=self.acks.durable_seq, behind_s=0.0 if leads else None
-        )
+        behind_s = 0.0 if leads else None if self.behind_s is None else self.behind_s()
+        follows = "deposed" if self.behind_s is None else "follower"
+        role = "leader" if leads else "stopping" if self.gate.is_stopping else follows
+        return Health(accepts, reason, leads, role, self.term, self.acks.durable_seq, behind_s)
 
     def take_no_more(self) -> None:
         """Refuses every order from now on; what is stored still goes to L1."""

@@ -37,7 +37,7 @@ from sequencer.api.ipc import Connection, Health
 from sequencer.api.ipc_server import IpcServer
 from sequencer.api.link import LinkSettings
 from sequencer.engine.engine import Submission
-from sequencer.errors import NotReady, OutcomeUnknown
+from sequencer.errors import NotLeader, OutcomeUnknown
 from sequencer.protocol.constants import Kind
 from sequencer.queue.outcomes import key_of
 from sequencer.sdk.client import Client, PlacedOrder, Trader
@@ -267,7 +267,7 @@ def test_no_leader_comes__what_may_have_been_applied_is_unknown__the_rest_was_no
                 (new,) = await place(maker, 1)
                 with pytest.raises(OutcomeUnknown, match="was lost"):
                     await lost
-                with pytest.raises(NotReady, match="nothing was accepted"):
+                with pytest.raises(NotLeader, match="no sequencer leads"):
                     await new
                 second.lead(2)
                 await until(lambda: gateway.links.leader, "the next")
@@ -294,7 +294,7 @@ def test_more_than_may_wait__is_refused_at_once() -> None:
                 assert {type(one.exception()) for one in done} == {OutcomeUnknown}
                 assert (len(done), len(waiting)) == (3, 5)
                 taker = await Trader.open(client, KEYS[TAKER])
-                with pytest.raises(NotReady):
+                with pytest.raises(NotLeader):
                     await taker.place(INSTRUMENT, "buy", "1", "0.01")
                 second.lead(2)
                 acks = await asyncio.gather(*orders[:5])
