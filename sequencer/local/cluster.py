@@ -48,6 +48,9 @@ class ClusterSettings:
     """`servers` of the log, an odd number; `nodes` that may lead; `readers` that may not; `gateways`.
 
     `feed` as of `fairstrike node --feed`; `listed`: names of options. `node_options` go to every node.
+
+    For tests of faults: `node_module`, what runs a node, with the arguments before the node's own; `log_urls`, the
+    addresses by which a node reaches the servers of the log.
     """
 
     folder: Path
@@ -61,6 +64,8 @@ class ClusterSettings:
     params: Params = field(default_factory=devnet_params)
     challenge_window_s: int = 60
     node_options: Sequence[str] = ()
+    node_module: Sequence[str] = ("sequencer.node.process",)
+    log_urls: Callable[[str, list[str]], list[str]] = lambda _node, urls: urls
 
 
 class Process:
@@ -233,13 +238,13 @@ class LocalCluster:
 
     def _node(self, name: str, more: Sequence[str]) -> Process:
         of = self.settings
-        command = [sys.executable, "-m", "sequencer.node.process"]
+        command = [sys.executable, "-m", *of.node_module]
         command += ["--folder", str(self.folder / f"node-{name}"), "--socket", self.socket(name)]
         command += ["--deployment", str(self.folder / "deployment.json"), "--l1", self.chain.url, "--devnet"]
         command += ["--feed", of.feed, "--list", str(self.folder / "list.json")]
         command += ["--receipt-key", f"env:{RECEIPT_KEY_VARIABLE}", "--node", name, *more, *of.node_options]
-        for server in self.servers:
-            command += ["--log", server.config.url]
+        for url in of.log_urls(name, [server.config.url for server in self.servers]):
+            command += ["--log", url]
         env = {**os.environ, RECEIPT_KEY_VARIABLE: "0x" + receipt_key().hex()}
         return Process(name, command, self.folder / f"node-{name}.log", env)
 
