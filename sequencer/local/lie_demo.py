@@ -67,7 +67,8 @@ def chained(made: Iterable[Batch]) -> list[Batch]:
     for one in made:
         if out:
             last = out[-1]
-            one = replace(one, first_seq=last.first_seq + last.records, pre_root=last.post_root)
+            first_seq, tick = last.first_seq + last.records, last.tick + one.ticks
+            one = replace(one, first_seq=first_seq, pre_root=last.post_root, tick=tick)
         out.append(one)
     return out
 

@@ -145,7 +145,7 @@ REFUSED = {
             "message-late",
             "position-limit-ignored",
         ),
-        *("plan-kept-in-part", "plan-undone"),
+        *("plan-kept-in-part", "plan-undone", "header-tick"),
     ],
 )
 def test_lie__on_l1__is_challenged_slashed_rolled_back_and_the_honest_records_survive(name: str) -> None:
