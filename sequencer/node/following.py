@@ -25,6 +25,7 @@ from sequencer.log.interface import Entry, LogError, LogLost, Staged, Term, Turn
 from sequencer.log.jetstream import Stream
 from sequencer.node.service import Service
 from sequencer.node.shared import SharedLog
+from sequencer.node.silence import Silence
 from sequencer.rollup.l1_worker import Deposed
 
 BEAT_S: Final = 0.25
@@ -34,6 +35,7 @@ BEHIND_S_MAX: Final = 1e6  # as it is shown
 BEHIND_MAX: Final = 8  # deliveries that wait to be executed; the stream waits then
 ASK_S: Final = 2.0  # between questions to L1
 AGAIN_S: Final = 1.0  # after a failed attempt to lead
+TOLD_S: Final = 3 * BEAT_S  # a leader that lives is heard in this time by who is connected
 
 logger = logging.getLogger(__name__)
 _decode: Final = msgspec.msgpack.Decoder(Entry).decode
@@ -83,7 +85,7 @@ class Following:
         self.config = config
         self._loop = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[tuple[int, Sequence[bytes]]] = asyncio.Queue(BEHIND_MAX)
-        self._heard_s = time.monotonic()  # when the leader was last heard
+        self._silence = Silence()
         self._beat = (0, 0.0)  # where its log ended by its last beat that is waited for, and when that came
         self._level_s = float("-inf")  # when this node last had all that the leader had then
         service.behind_s = self.behind_s
@@ -95,7 +97,7 @@ class Following:
     @property
     def silent_s(self) -> float:
         """For how long no leader was heard."""
-        return time.monotonic() - self._heard_s
+        return self._silence.silent_s
 
     @property
     def is_idle(self) -> bool:
@@ -123,6 +125,7 @@ class Following:
                 if asking.done():
                     asking.result()
                 await self._step()
+                self._silence.look()  # before the question whether to lead: this node may have just woken
                 if self.may_lead() and await self.take_over():
                     return True
             return False
@@ -151,7 +154,7 @@ class Following:
         except TimeoutError:
             self._index()
             return
-        self._heard_s = time.monotonic()
+        self._silence.heard()
         for body in bodies:
             if place >= self.service.log.places:  # else this node has it: it appended it itself
                 await self._take(place, body)
@@ -205,9 +208,9 @@ class Following:
         with contextlib.suppress(msgspec.MsgspecError):  # another version's
             beat = msgspec.msgpack.decode(payload, type=Beat)
             if beat.node != self.config.name and beat.term >= self.service.term:
-                self._heard_s = time.monotonic()
+                self._silence.heard()
                 if self._beat[0] <= self.service.log.places:  # else that one is waited for first
-                    self._beat = beat.places, self._heard_s
+                    self._beat = beat.places, time.monotonic()
                 self._see_level()
 
     def _see_level(self) -> None:
@@ -237,13 +240,21 @@ class Following:
         return self.silent_s >= self._patience_s and now_s >= self._not_before_s
 
     async def take_over(self) -> bool:
-        """Appends this node's term behind the last entry; False when the log has more, or another was first."""
+        """Appends this node's term behind the last entry; False when the log has more, or another was first.
+
+        A node that waited for the log's answer was cut off from it, and from the leader's beats: it listens first.
+        """
         service, name = self.service, self.config.name
-        self._not_before_s = time.monotonic() + AGAIN_S
+        asked_s = time.monotonic()
+        self._not_before_s = asked_s + AGAIN_S
         number = service.term + 1
         try:
             if await asyncio.to_thread(self.stream.last) != service.log.places:
                 return False  # what is missing is on its way
+            answered_s = time.monotonic()
+            if answered_s - asked_s > TOLD_S:
+                self._not_before_s = answered_s + TOLD_S
+                return False
             await self.shared.append(Term(number, name))
         except LogLost as error:
             logger.info("term %d: another node was first: %s", number, error)
