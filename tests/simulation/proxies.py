@@ -16,11 +16,12 @@ class Proxy:
         self.port = 0
         self.is_cut = False
         self.delay_s = 0.0
+        self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.is_cut:
@@ -47,6 +48,12 @@ class Proxy:
                 await writer.drain()
         writer.close()
         self._writers.discard(writer)
+
+    async def close(self) -> None:
+        """Takes no more connections, and resets those that there are."""
+        if self._server is not None:
+            self._server.close()
+        await self.drop()
 
     async def drop(self) -> None:
         """Resets every connection."""
@@ -92,5 +99,17 @@ class Network:
             asyncio.run_coroutine_threadsafe(proxy.drop(), self._loop).result(10)
 
     def close(self) -> None:
+        """Ends all proxies, and their loop."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._loop.close()
+
+    async def _close(self) -> None:
+        for proxies in self.of.values():
+            for proxy in proxies:
+                await proxy.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
