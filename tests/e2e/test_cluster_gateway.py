@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sequencer.development import devnet_params
+from sequencer.errors import Busy
 from sequencer.local.bench import key_of, options
 from sequencer.local.cluster import ClusterSettings, LocalCluster
 from sequencer.protocol import codec
@@ -47,8 +48,11 @@ async def run(folder: Path) -> None:
         clients = [await Client.connect(url, ping_s=60) for url in urls]
 
         async def credited() -> Any:
-            listed = await clients[0].call("instruments")
-            status = await clients[0].call("status")
+            try:
+                listed = await clients[0].call("instruments")
+                status = await clients[0].call("status")
+            except Busy:  # the gateway has found no node yet
+                return None
             return listed if status["accounts"] >= TRADERS and listed and status["accepts_orders"] else None
 
         listed = await eventually(credited, "the deposits and the listings")
