@@ -10,6 +10,7 @@ that are never used again once they are known.
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from rich.console import Console
@@ -70,7 +71,7 @@ def main() -> None:
             for some in raws.values():
                 ring = KeyRing()
                 found(ring, some[: ACCOUNTS * keyring.TIMES_MIN])
-                row.append(us_of(lambda batch, ring=ring: found(ring, batch), some, size, rounds))  # type: ignore[misc]
+                row.append(us_of(partial(found, ring), some, size, rounds))
             verified = [f"{us:.2f} ({recovered / us:.1f})" for us in row]
             table.add_row(f"{size}{'' if lanes > 1 else ', no lanes'}", f"{recovered:.1f}", *verified)
     cmap_kernel.use_lanes(8)
@@ -91,7 +92,7 @@ def main() -> None:
     for name, flood in floods.items():
         ring = KeyRing()
         found(ring, raws[ACCOUNTS][: ACCOUNTS * keyring.TIMES_MIN])
-        us = us_of(lambda batch, ring=ring: found(ring, batch), flood, 128, 1)  # type: ignore[misc]
+        us = us_of(partial(found, ring), flood, 128, 1)
         Console().print(f"{name}: {us:.1f} µs, {us / recovered:.2f} of recovering all")
 
 

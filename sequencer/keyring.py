@@ -39,16 +39,13 @@ TIMES_MAX: Final = 1_024
 RECOVERY_US: Final = 42
 BATCH_US: Final = 50  # whatever is in it
 EACH_US: Final = 12  # half of it with vector lanes
-CONFIRMED_US: Final = (
-    2  # what a recovered record adds that would have been verified, so that a ring without credit
-)
-# begins again
+# What a recovered record adds that would have been verified, so that a ring without credit begins again.
+CONFIRMED_US: Final = 2
 CREDIT_FIRST_US: Final = 50_000
 CREDIT_MAX_US: Final = 500_000
 
-_UNDECIDED: Final = (
-    2  # of what _verify says of a record: the sum was not zero. 0: no key has signed it; 1: its key has
-)
+# What _verify says of a record: 0: no key has signed it; 1: its key has; this: the sum was not zero.
+_UNDECIDED: Final = 2
 _COEFFICIENT_BYTES: Final = 16
 _REPORTS: Final = frozenset({int(Kind.FEED), int(Kind.SURFACE)})
 
@@ -96,9 +93,8 @@ class KeyRing:
         self._keys: dict[Hashable, _Key] = {}
         self._candidates: dict[Hashable, _Candidate] = {}
         self._credit_us = CREDIT_FIRST_US
-        self._lock = (
-            threading.Lock()
-        )  # of all changes; threads may take a little more from the credit than there is
+        # Of all changes; threads may take a little more from the credit than there is.
+        self._lock = threading.Lock()
         self._library = library()
 
     def signers(self, raws: Sequence[bytes], domain: bytes, hints: Sequence[Hashable]) -> list[bytes | None]:

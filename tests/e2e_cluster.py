@@ -2,15 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from sequencer.api import ipc
-from sequencer.local.bench import key_of
-from sequencer.local.cluster import LocalCluster, Process
+from sequencer.development import devnet_params
+from sequencer.errors import Busy
+from sequencer.local.bench import key_of, options
+from sequencer.local.cluster import ClusterSettings, LocalCluster, Process
 from sequencer.protocol import codec
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
-from tests.simulation.world import MID, Client
+from tests.simulation.world import MID, Client, World, option_name
 
 TRADERS = 2
 READY_S = 60.0
@@ -40,6 +44,47 @@ class RawClient(Client):
             await asyncio.sleep(0.01)
         assert all(self.got[raw][0] for raw in raws), [self.got[raw] for raw in raws if not self.got[raw][0]]
         return [self.got[raw][1] for raw in raws]
+
+
+def settings(folder: Path, **changed: Any) -> ClusterSettings:
+    """Of a cluster with options around a price that stands still, whose leaders are given up after a second."""
+    names = [option_name(day, strike, is_put) for _, day, strike, is_put in options(int(time.time()))]
+    interval_s = changed.pop("batch_interval_s", 0.5)
+    return ClusterSettings(
+        folder,
+        feed="flat:46000",
+        listed=names,
+        params=devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400),
+        node_options=("--lease", "1", "--batch-interval", str(interval_s), "--poll", "0.1"),
+        **changed,
+    )
+
+
+async def funded(cluster: LocalCluster) -> World:
+    """The cluster's chain, on which each trader has deposited."""
+    at = cluster.deployment
+    domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
+    world = World(cluster.folder, cluster.chain, at, cluster.settings.params, domain)
+    for number in range(TRADERS):
+        await asyncio.to_thread(world.fund, number)
+    await asyncio.to_thread(cluster.chain.mine, 2)
+    return world
+
+
+async def listed(ask: Callable[[str], Awaitable[Any]]) -> list[dict[str, Any]]:
+    """The options, once they are marked, the deposits credited, and orders taken. `ask`: a query's answer."""
+
+    async def ready() -> Any:
+        try:
+            found = await ask("instruments")
+            status = await ask("status")
+        except Busy:  # a gateway has found no node yet
+            return None
+        return found if status["accounts"] >= TRADERS and found and status["accepts_orders"] else None
+
+    found: list[dict[str, Any]] = await eventually(ready, "the deposits and the listings")
+    await asyncio.sleep(1.5)  # marks
+    return found
 
 
 async def connected(cluster: LocalCluster, node: Process) -> RawClient:

@@ -17,12 +17,10 @@ from sequencer.api import ipc
 from sequencer.api import link as one_link
 from sequencer.api.link import Link, LinkSettings
 
-TERM_KEPT_S: Final = (
-    60.0  # a leader of a lower term than that of one heard of so lately is a leader of the past
-)
-STEADY_S: Final = (
-    5.0  # a follower has been level for so long before events come from it instead of the leader
-)
+# A leader of a lower term than that of one heard of so lately is a leader of the past.
+TERM_KEPT_S: Final = 60.0
+# A follower has been level for so long before events come from it instead of the leader.
+STEADY_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
 

@@ -386,12 +386,13 @@ def _class(submission: Submission) -> int:
 
 def _label(submission: Submission) -> tuple[int, int, str]:
     """Of a PLACE: account, nonce, label."""
-    raw = submission.raw
-    return (
-        int.from_bytes(raw[1:5], "big"),
-        int.from_bytes(raw[PLACE_NONCE_AT : PLACE_NONCE_AT + 4], "big"),
-        submission.label,
-    )
+    return *account_and_nonce(submission.raw), submission.label
+
+
+def account_and_nonce(raw: bytes) -> tuple[int, int]:
+    """Of a PLACE, by which its label is found."""
+    nonce_at = PLACE_NONCE_AT
+    return int.from_bytes(raw[1:5], "big"), int.from_bytes(raw[nonce_at : nonce_at + 4], "big")
 
 
 def replay(

@@ -8,11 +8,11 @@ from typing import Final
 
 from sequencer.engine.engine import (
     CONTINUE,
-    PLACE_NONCE_AT,
     ReplayError,
     Result,
     Submission,
     Tick,
+    account_and_nonce,
 )
 from sequencer.engine.signed import is_signed, signers_of
 from sequencer.log.interface import Entry
@@ -55,7 +55,7 @@ def follow(state: State, entry: Entry) -> Tick:
                 continue
             label = ""
             if labels and kind in _PLACES:
-                label = labels.get(_account_and_nonce(raw), "")
+                label = labels.get(account_and_nonce(raw), "")
             last = Result(Submission(raw, None, label=label), [out])
             (results if is_signed(raw) and kind not in _REPORTS else system).append(last)
         if state.globals.work != work:
@@ -66,8 +66,3 @@ def follow(state: State, entry: Entry) -> Tick:
         if roots[mark] != root:
             raise ReplayError(f"root differs in the tick that begins at seq {entry.first_seq}")
     return Tick(state.globals.tick, entry, results, system, leaves=leaves)
-
-
-def _account_and_nonce(raw: bytes) -> tuple[int, int]:
-    nonce_at = PLACE_NONCE_AT
-    return int.from_bytes(raw[1:5], "big"), int.from_bytes(raw[nonce_at : nonce_at + 4], "big")

@@ -25,7 +25,7 @@ from sequencer.history.beside import Writer
 from sequencer.history.cuts import cut, prune
 from sequencer.history.store import HistoryDamaged, Store
 from sequencer.history.tables import columns
-from sequencer.log.interface import Entry
+from sequencer.log.interface import Entry, end_seq
 from sequencer.log.sqlite import SqliteLog
 from sequencer.protocol import constants as c
 from sequencer.protocol.constants import Kind
@@ -122,7 +122,7 @@ class History:
             back = log.rolled_back_to(store.epoch)
             if back is not None and back < store.offset:
                 entry = next(iter(log.read(back)), None) if back < log.end else None
-                seq = entry.first_seq if entry is not None else _end_seq(log)
+                seq = entry.first_seq if entry is not None else end_seq(log)
                 logger.warning("history: taken back to record %d", seq)
                 cut(store, seq, back, log.hash_before(back), self._epoch)
             if store.offset > log.end or (
@@ -349,14 +349,6 @@ class History:
         self._executor.shutdown(wait=True)
         self._writer.close()
         self._store.close()
-
-
-def _end_seq(log: SqliteLog) -> int:
-    """The sequence number after the whole log."""
-    if not log.end:
-        return 0
-    entry = next(iter(log.read(log.end - 1)))
-    return entry.first_seq + entry.records
 
 
 def _key_of(raw: bytes) -> bytes:

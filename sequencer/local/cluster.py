@@ -11,9 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +22,10 @@ from sequencer.development import devnet_params, receipt_key
 from sequencer.genesis import genesis_root
 from sequencer.l1.chains import Chain, start
 from sequencer.l1.deploy import DeployConfig, Deployment, deploy
-from sequencer.l1.sequencers import CALL_GAS, set_receipt_key
 from sequencer.l1.wallet import Wallet
-from sequencer.local.devnet import devnet_signer
-from sequencer.local.up import TRADER_CASH, TRADERS, grid
+from sequencer.local.devnet import devnet_signer, register_receipt_key
+from sequencer.local.up import TRADER_CASH, TRADERS, grid, set_aside
+from sequencer.log.jetstream_config import stream_name
 from sequencer.log.nats_server import NatsServer, cluster_configs, start_all
 from sequencer.market.flat import flat_indices
 from sequencer.node.folder import FolderHeld, only_process
@@ -32,6 +33,7 @@ from sequencer.protocol.codec import domain_separator
 from sequencer.protocol.params import Params
 from sequencer.wire.names import terms_name
 
+DATA: Final = "cluster"  # in the folder that is given
 READY_S: Final = 60.0
 WATCH_S: Final = 1.0
 STOP_S: Final = 20.0
@@ -77,6 +79,8 @@ class Process:
         self._command = list(command)
         self._env = env
         self._process: subprocess.Popen[bytes] | None = None
+        self._read_to = 0  # of what it has printed, bytes
+        self._said: list[dict[str, Any]] = []
 
     @property
     def pid(self) -> int:
@@ -125,13 +129,18 @@ class Process:
 
     def said(self) -> list[dict[str, Any]]:
         """The JSON lines that it has printed, of all its starts."""
-        found = []
-        text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
-        for line in text.splitlines():
-            if line.startswith("{"):
-                with contextlib.suppress(ValueError):
-                    found.append(json.loads(line))
-        return found
+        if not self.log_path.exists():
+            return []
+        with self.log_path.open("rb") as log:
+            log.seek(self._read_to)
+            for line in log:
+                if not line.endswith(b"\n"):
+                    break  # the rest of it comes
+                self._read_to += len(line)
+                if line.startswith(b"{"):
+                    with contextlib.suppress(ValueError):
+                        self._said.append(json.loads(line))
+        return self._said
 
 
 class LocalCluster:
@@ -146,6 +155,11 @@ class LocalCluster:
         self.nodes: list[Process] = []
         self.readers: list[Process] = []
         self.gateways: list[Process] = []
+        self._is_given_up = threading.Event()
+
+    def give_up(self) -> None:
+        """Ends a start that is under way, which raises ClusterError."""
+        self._is_given_up.set()
 
     async def __aenter__(self) -> "LocalCluster":
         try:
@@ -202,7 +216,7 @@ class LocalCluster:
         self.deployment = self._deployed()
         self.deployment.save(path)
         at = self.deployment
-        stream = domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))[:8].hex()
+        stream = stream_name(domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:])))
         self.servers = [NatsServer(one) for one in cluster_configs(self.folder / "log", stream, of.servers)]
         start_all(self.servers)
         listing = self.folder / "list.json"
@@ -228,8 +242,7 @@ class LocalCluster:
                 drift_max_s=60,
             ),
         )
-        data = set_receipt_key(at, signer.address, receipt_key())
-        Wallet(self.chain.rpc, signer, at).transact("receipt key", at.sequencers, data, gas=CALL_GAS)
+        register_receipt_key(self.chain, at)
         return at
 
     def socket(self, name: str) -> str:
@@ -261,7 +274,7 @@ class LocalCluster:
     def _wait_ready(self) -> None:
         until = time.monotonic() + READY_S
         while self.leader is None or not all(self.urls):
-            if why := self.ended():
+            if why := "given up" if self._is_given_up.is_set() else self.ended():
                 raise ClusterError(why)
             if time.monotonic() > until:
                 raise ClusterError(f"not ready after {READY_S:.0f} s: see the logs in {self.folder}")
@@ -308,27 +321,47 @@ async def run_cluster(
             raise ClusterError(
                 f"another `fairstrike cluster up` runs in {settings.folder}: give another --folder"
             ) from None
-        if (settings.folder / "deployment.json").exists():
-            raise ClusterError(
-                f"{settings.folder} holds a cluster whose chain has ended: delete it, or give another --folder"
-            )
-        told("starting the chain, the servers of the log, the nodes and the gateways")
-        async with LocalCluster(settings) as cluster:
-            told("funding the development accounts")
-            accounts = await asyncio.to_thread(_fund, cluster)
-            ready(cluster.describe() | {"accounts": accounts})
-            leader, gone = cluster.leader, ""
-            while not stop.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), WATCH_S)
-                await asyncio.to_thread(cluster.chain.mine, 1)
-                if cluster.leader is not leader:
-                    leader = cluster.leader
-                    told(f"node {leader.name if leader else ''} leads")
-                if (now := cluster.ended()) != gone:
-                    gone = now
-                    told(gone or "all run again")
-            told("ending")
+        set_aside(settings.folder / DATA)  # of a chain that has ended
+        cluster = LocalCluster(replace(settings, folder=settings.folder / DATA))
+        ending = asyncio.create_task(_give_up(cluster, stop))
+        try:
+            await _run(cluster, ready, told, stop)
+        except ClusterError:
+            if not stop.is_set():
+                raise
+        finally:
+            ending.cancel()
+            told("ended")
+
+
+async def _give_up(cluster: LocalCluster, stop: asyncio.Event) -> None:
+    await stop.wait()
+    cluster.give_up()
+
+
+async def _run(
+    cluster: LocalCluster,
+    ready: Callable[[dict[str, Any]], None],
+    told: Callable[[str], None],
+    stop: asyncio.Event,
+) -> None:
+    told("starting the chain, the servers of the log, the nodes and the gateways")
+    async with cluster:
+        told("funding the development accounts")
+        accounts = await asyncio.to_thread(_fund, cluster)
+        ready(cluster.describe() | {"accounts": accounts})
+        leader, gone = cluster.leader, ""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), WATCH_S)
+            await asyncio.to_thread(cluster.chain.mine, 1)
+            if cluster.leader is not leader:
+                leader = cluster.leader
+                told(f"node {leader.name if leader else ''} leads")
+            if (now := cluster.ended()) != gone:
+                gone = now
+                told(gone or "all run again")
+        told("ending")
 
 
 def _fund(cluster: LocalCluster) -> dict[str, int]:

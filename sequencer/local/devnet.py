@@ -35,6 +35,7 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.wallet import Wallet
 from sequencer.log.interface import Term
 from sequencer.log.jetstream import Stream
+from sequencer.log.jetstream_config import stream_name
 from sequencer.log.nats_server import NatsServer, cluster_configs, start_all
 from sequencer.log.replicated import open_journal
 from sequencer.log.sqlite import LOG_FILE, SqliteLog
@@ -168,7 +169,7 @@ class Devnet:
                 ),
             )
             self.deployment.save(path)
-            await asyncio.to_thread(self._set_receipt_key, signer)
+            await asyncio.to_thread(register_receipt_key, self.chain, self.deployment)
         self.service = Service(
             ServiceConfig(
                 folder=self.folder / "sequencer",
@@ -198,7 +199,7 @@ class Devnet:
     def _replicated_log(self) -> SqliteLog:
         """The sequencer's copy of a log on servers of this machine, which are started."""
         at = self.deployment
-        name = domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))[:8].hex()
+        name = stream_name(domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:])))
         self.servers = [
             NatsServer(one) for one in cluster_configs(self.folder / "log", name, self.config.log_servers)
         ]
@@ -208,11 +209,6 @@ class Devnet:
         )
         self._stream.open()
         return open_journal(self.folder / "sequencer" / LOG_FILE, self._stream)
-
-    def _set_receipt_key(self, signer: Signer) -> None:
-        at = self.deployment
-        data = set_receipt_key(at, signer.address, receipt_key())
-        Wallet(self.chain.rpc, signer, at).transact("receipt key", at.sequencers, data, gas=CALL_GAS)
 
     def _check_deployment(self, path: Path) -> None:
         """Raises DeploymentError unless the folder's exchange is on this chain and has these parameters."""
@@ -327,6 +323,13 @@ class Devnet:
     def liquidator(self, *bidders: tuple[int, bytes]) -> None:
         """Lets the keeper bid in auctions as these accounts, by their private keys."""
         self.service.keeper.liquidator = Liquidator([Bidder(*one) for one in bidders])
+
+
+def register_receipt_key(chain: Chain, at: Deployment) -> None:
+    """Has L1 take the development key for one that signs the sequencer's receipts."""
+    signer = devnet_signer(SEQUENCER_INDEX)
+    data = set_receipt_key(at, signer.address, receipt_key())
+    Wallet(chain.rpc, signer, at).transact("receipt key", at.sequencers, data, gas=CALL_GAS)
 
 
 async def wait_for(condition: object, timeout_s: float, what: str) -> None:

@@ -133,7 +133,7 @@ def _grids(clock: SystemClock, indices: dict[int, int]) -> list[Terms]:
     ]
 
 
-def _set_aside(folder: Path) -> None:
+def set_aside(folder: Path) -> None:
     """Moves what is left of an exchange whose chain has ended out of the way; the one before it goes."""
     if folder.exists():
         before = folder.with_name(folder.name + ".before")
@@ -177,7 +177,7 @@ async def run_up(
             _check_port(l1_port, "--l1-port", "L1")
         source, wanted = await _feed(feed, clock, ending)
         if chain in OWN_CHAINS:
-            _set_aside(folder / "devnet")
+            set_aside(folder / "devnet")
         config = DevnetConfig(
             chain=chain,
             data=data,

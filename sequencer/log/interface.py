@@ -149,6 +149,10 @@ class Stream(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Raises LogError while nothing would be appended."""
+        ...
+
 
 class Ticks(Protocol):
     """What can be read of every backend. Offsets count from 0 the entries that stand, ticks and what Term and Cut say;
@@ -171,6 +175,14 @@ class Ticks(Protocol):
     def hash_before(self, offset: int) -> bytes:
         """Chain hash of the entry before `offset`. Raises LogError when there is none."""
         ...
+
+
+def end_seq(log: Ticks) -> int:
+    """The sequence number after the whole log."""
+    if not log.end:
+        return 0
+    entry = next(iter(log.read(log.end - 1)))
+    return entry.first_seq + entry.records
 
 
 class Log(Ticks, Protocol):

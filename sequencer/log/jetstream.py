@@ -128,6 +128,10 @@ class Stream:
                     raise LogError(f"stream {self.name} cannot be made: {words_of(error)}") from error
                 await asyncio.sleep(PAUSE_S)
 
+    def check(self) -> None:
+        """Raises LogError while the stream has no leader that would take an append."""
+        self._run(self._open(create=False))
+
     # --- appending --------------------------------------------------------------------------------
 
     def append(self, place: int, bodies: Sequence[bytes]) -> None:
@@ -360,12 +364,15 @@ class Stream:
 
     async def _js(self, end: float) -> JetStreamContext:
         left_s = max(0.01, end - time.monotonic())
+        client = await self._client(left_s)
+        return client.jetstream(timeout=max(0.1, min(self._attempt_s, left_s)))
+
+    async def _client(self, patience_s: float) -> Client:
         try:
-            client = await self._link.client(left_s)
+            return await self._link.client(patience_s)
         except TimeoutError:
             why = self._link.last_error or "no answer"
             raise LogError(f"no server of the stream can be reached: {why}") from None
-        return client.jetstream(timeout=max(0.1, min(self._attempt_s, left_s)))
 
     # --- following --------------------------------------------------------------------------------
 
@@ -409,7 +416,7 @@ class Stream:
                 callback(message.data)
 
         async def subscribe() -> None:
-            client = (await self._js(time.monotonic() + self._patience_s))._nc  # noqa: SLF001  # it has no other name
+            client = await self._client(self._patience_s)
             await client.subscribe(self._lead, cb=heard, pending_msgs_limit=BEATS_WAITING)
 
         self._run(subscribe())

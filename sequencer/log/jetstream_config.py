@@ -56,6 +56,11 @@ def body_id(place: int, body: bytes) -> str:
     return f"{place}-{hashlib.sha256(body).hexdigest()[:32]}"
 
 
+def stream_name(domain: bytes) -> str:
+    """Of the stream of the exchange whose records are signed under `domain` (32 bytes)."""
+    return domain[:8].hex()
+
+
 def subjects(name: str) -> tuple[str, str, str]:
     """Of a stream: what is appended, the copy of what has been, and the leader's signs of life."""
     return f"fairstrike.{name}.log", f"fairstrike.{name}.copy", f"fairstrike.{name}.lead"

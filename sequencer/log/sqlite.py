@@ -273,8 +273,12 @@ class SqliteLog:
             )
 
     def try_room(self, size: int) -> None:
-        """Writes `size` bytes durably and lets them go again. Raises LogError, LogLost: an append would, too."""
+        """Writes `size` bytes durably and lets them go again; asks the stream, if there is one, whether it takes any.
+        Raises LogError, LogLost: an append would, too.
+        """
         self.check_place()
+        if self._stream is not None:
+            self._stream.check()
         try:
             self._db.execute("INSERT OR REPLACE INTO room VALUES (0, randomblob(?))", (size,))
             self._db.execute("UPDATE room SET body = NULL")

@@ -15,7 +15,7 @@ import click
 from sequencer.l1.sequencers import Standing
 from sequencer.log.interface import LogError, LogLost
 from sequencer.log.jetstream import Stream
-from sequencer.log.jetstream_config import StreamDamaged
+from sequencer.log.jetstream_config import StreamDamaged, stream_name
 from sequencer.log.replicated import NotTheSame, StreamShorter, open_journal
 from sequencer.log.sqlite import LOG_FILE, SqliteLog
 from sequencer.node.following import ClusterConfig, Following
@@ -65,7 +65,7 @@ async def run_node(
 
     Raises what ends a service for good: ReplayError, when this node gives another state than the leader's.
     """
-    stream = Stream(config.servers, codec.domain_separator(*of.signed_under)[:8].hex())
+    stream = Stream(config.servers, stream_name(codec.domain_separator(*of.signed_under)))
     hears = _Hears()
     try:
         while not stop.is_set():
@@ -125,20 +125,13 @@ async def _one_life(
     _tell(node=config.name, socket=", ".join(sockets), log_end=service.log.end, seq=service.state.globals.seq)
     if not await following.run(stop):
         return
-    known = following.standing
-    service.epoch = known.epoch if known is not None else following.shared.epoch()
-    if service.worker is not None and known is not None:
-        service.worker.knows(known, following.l1_heard_s)
-    service.lead(following.shared.announce)
+    following.lead()
     _tell(node=config.name, leads=service.term, seq=service.state.globals.seq)
     beating = asyncio.create_task(following.beat())
-    asked = asyncio.create_task(stop.wait())
-    ended = asyncio.create_task(service.ended.wait())
     try:
-        await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
+        await service.serve(stop)
     finally:
-        for task in (beating, asked, ended):
-            task.cancel()
+        beating.cancel()
 
 
 class _Hears:

@@ -249,7 +249,7 @@ class Following:
         self._not_before_s = asked_s + AGAIN_S
         number = service.term + 1
         try:
-            if await asyncio.to_thread(self.stream.last) != service.log.places:
+            if await asyncio.to_thread(self._asked_places) != service.log.places:
                 return False  # what is missing is on its way
             answered_s = time.monotonic()
             if answered_s - asked_s > TOLD_S:
@@ -265,6 +265,19 @@ class Following:
         logger.warning("node %s leads, term %d: nobody was heard for %.1f s", name, number, self.silent_s)
         self.shared.show_leader(number, name)
         return True
+
+    def _asked_places(self) -> int:
+        """How many places the stream has. Opened anew, it takes appends again after one that was lost to another."""
+        self.stream.open(create=False)
+        return self.stream.last()
+
+    def lead(self) -> None:
+        """The service leads from now on, with what L1 has said meanwhile."""
+        service, known = self.service, self.standing
+        service.epoch = known.epoch if known is not None else self.shared.epoch()
+        if service.worker is not None and known is not None:
+            service.worker.knows(known, self.l1_heard_s)
+        service.lead(self.shared.announce)
 
     async def beat(self) -> None:
         """Says some times a second that this node leads, until cancelled."""

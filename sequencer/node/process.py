@@ -221,11 +221,7 @@ async def _lead(config: NodeConfig, stop: asyncio.Event) -> None:
             }
         )
     )
-    asked = asyncio.create_task(stop.wait())
-    ended = asyncio.create_task(service.ended.wait())
-    await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    ended.cancel()
+    await service.serve(stop)
     await service.stop()
     for source in config.sources:
         if isinstance(source, BackgroundSource):

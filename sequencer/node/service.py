@@ -286,6 +286,15 @@ class Service:
         role = "leader" if leads else "stopping" if self.gate.is_stopping else follows
         return Health(accepts, reason, leads, role, self.term, self.acks.durable_seq, behind_s)
 
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Returns when `stop` is set, or the ticking has ended by itself."""
+        waits = [asyncio.create_task(one.wait()) for one in (stop, self.ended)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+
     def take_no_more(self) -> None:
         """Refuses every order from now on; what is stored still goes to L1."""
         self.gate.is_stopping = True

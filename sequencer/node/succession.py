@@ -20,6 +20,7 @@ from sequencer.l1.signing import Signer
 from sequencer.l1.txmgr import TxConfig, TxManager
 from sequencer.log.interface import LogError
 from sequencer.log.jetstream import Stream
+from sequencer.log.jetstream_config import stream_name
 from sequencer.log.replicated import catch_up, compare
 from sequencer.log.sqlite import LOG_FILE, SqliteLog
 from sequencer.node.claim import Claim
@@ -50,12 +51,13 @@ class Succession(Following):
     async def ask(self) -> None:
         """Looks at L1 from time to time."""
         of = self.service.config
+        assert of.deployment is not None
         with contextlib.closing(Rpc(of.l1_url, timeout_s=of.l1.timeout_s)) as rpc:
             how = TxConfig.under(of.l1.caps, of.l1.confirmations)
             manager = await asyncio.to_thread(TxManager, rpc, self._signer, of.folder / "l1.sqlite", how)
-            claim = Claim(manager, of.deployment) if of.deployment is not None else None
+            claim = Claim(manager, of.deployment)
             try:
-                while claim is not None and self.standing is None:
+                while self.standing is None:
                     try:
                         await asyncio.to_thread(self._look, rpc, manager, claim)
                     except L1Error as error:
@@ -120,7 +122,7 @@ async def succeed(
 
     Raises what ended the service, ReplayError when the stream's records do not give its roots, NotOfL1.
     """
-    stream = Stream(config.servers, codec.domain_separator(*of.signed_under)[:8].hex())
+    stream = Stream(config.servers, stream_name(codec.domain_separator(*of.signed_under)))
     try:
         log = await asyncio.to_thread(_opened, of, stream)
         service = await asyncio.to_thread(new_service, log)
@@ -129,19 +131,11 @@ async def succeed(
             following = Succession(service, stream, config, signer)
             if not await following.run(stop):
                 return
-            assert following.standing is not None
-            service.epoch = following.standing.epoch
-            if service.worker is not None:
-                service.worker.knows(following.standing, following.l1_heard_s)
-            service.lead(following.shared.announce)
+            following.lead()
             logger.warning(
                 "this member leads in epoch %d, from record %d on", service.epoch, service.state.globals.seq
             )
-            asked = asyncio.create_task(stop.wait())
-            ended = asyncio.create_task(service.ended.wait())
-            await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
-            asked.cancel()
-            ended.cancel()
+            await service.serve(stop)
         finally:
             await service.stop()
         if service.failure is not None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from sequencer.engine.engine import CONTINUE, PLACE_NONCE_AT, Result, Submission
+from sequencer.engine.engine import CONTINUE, Result, Submission, account_and_nonce
 from sequencer.engine.events import Acknowledging, Labels
 from sequencer.engine.snapshots import Told
 from sequencer.history.history import History
-from sequencer.log.interface import Entry, Ticks
+from sequencer.log.interface import Entry, Ticks, end_seq
 from sequencer.protocol import receipts
 from sequencer.protocol.constants import Kind, Reason
 from sequencer.protocol.outcome import Outcome
@@ -84,7 +84,7 @@ class Repeats(Acknowledging):
         self._log = log
         self._history = history
         self._issuer = issuer
-        self._first_seq = _end_seq(log) - KEPT
+        self._first_seq = end_seq(log) - KEPT
         self._entry: Entry
         self._state: State
         self._labels: Labels | None = None  # the ledger's
@@ -192,7 +192,7 @@ class Repeats(Acknowledging):
         for result in results:
             raw, first = result.submission.raw, result.outcomes[0]
             if raw[0] in _PLACES and named:
-                out[first.seq] = named.get(_account_and_nonce(raw), "")
+                out[first.seq] = named.get(account_and_nonce(raw), "")
             elif first.amended is not None and first.reason is Reason.OK:
                 out[first.seq] = out[first.amended.seq] = self._history.amended_label(first.seq)
         return out
@@ -244,16 +244,3 @@ def _with_items(issuer: Issuer, body: bytes, header: Header, items: bytes) -> by
     made = TickReceipts(header, ())
     issuer.sign(made)
     return with_receipt(body, made.head + items)
-
-
-def _account_and_nonce(raw: bytes) -> tuple[int, int]:
-    nonce_at = PLACE_NONCE_AT
-    return int.from_bytes(raw[1:5], "big"), int.from_bytes(raw[nonce_at : nonce_at + 4], "big")
-
-
-def _end_seq(log: Ticks) -> int:
-    """The sequence number after the whole log."""
-    if not log.end:
-        return 0
-    entry = next(iter(log.read(log.end - 1)))
-    return entry.first_seq + entry.records

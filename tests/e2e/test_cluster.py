@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from sequencer.development import devnet_params, receipt_key
+from sequencer.development import receipt_key
 from sequencer.l1.follower import Follower
-from sequencer.local.bench import options, owner_of
-from sequencer.local.cluster import ClusterSettings, LocalCluster, Process
-from sequencer.protocol import codec
+from sequencer.local.bench import owner_of
+from sequencer.local.cluster import LocalCluster, Process
 from sequencer.protocol.batch import ids_in
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.sdk.receipts import check_ack
 from sequencer.wire.receipts import in_json
-from tests.e2e_cluster import TRADERS, RawClient, connected, eventually, orders
-from tests.simulation.world import World, option_name
+from tests.e2e_cluster import RawClient, connected, eventually, funded, listed, orders, settings
 
 
 @pytest.mark.timeout(300)
@@ -27,31 +25,15 @@ def test_cluster__leader_killed__another_signs_and_repeats_get_the_first_answer(
 
 
 async def run(folder: Path) -> None:
-    params = devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400)
-    names = [option_name(day, strike, is_put) for _, day, strike, is_put in options(int(time.time()))]
-    settings = ClusterSettings(
-        folder, gateways=0, feed="flat:46000", listed=names, params=params,
-        node_options=("--lease", "1", "--batch-interval", "0.5", "--poll", "0.1"),
-    )  # fmt: skip
-    async with LocalCluster(settings) as cluster:
-        at = cluster.deployment
-        domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
-        world = World(folder, cluster.chain, at, params, domain)
-        for number in range(TRADERS):
-            await asyncio.to_thread(world.fund, number)
-        await asyncio.to_thread(cluster.chain.mine, 2)
+    async with LocalCluster(settings(folder, gateways=0)) as cluster:
+        world = await funded(cluster)
+        at, domain = cluster.deployment, world.domain
         first = cluster.leader
         assert first is not None
         client = await connected(cluster, first)
 
-        async def credited() -> Any:
-            listed = await client.ask("instruments")
-            status = await client.ask("status")
-            return listed if status["accounts"] >= TRADERS and listed and status["accepts_orders"] else None
-
-        listed = await eventually(credited, "the deposits and the listings")
-        await asyncio.sleep(1.5)  # marks
-        instrument = listed[0]["number"]
+        options = await listed(client.ask)
+        instrument = options[0]["number"]
         sure = orders(domain, world.accounts, instrument, 0, 40)
         client.submit([(raw, owner_of(number % 2)) for number, raw in enumerate(sure)])
         answers = await client.all_of(sure)
@@ -89,7 +71,7 @@ async def run(folder: Path) -> None:
         # The node that was killed follows again, and gives what the leader gives; so does the one that only reads.
         first.start()
         status = await again.ask("status")
-        book = await again.ask("book", instrument=listed[0]["instrument"], depth=5)
+        book = await again.ask("book", instrument=options[0]["instrument"], depth=5)
         for node in (first, *cluster.readers):
             other = await connected(cluster, node)
 
@@ -97,7 +79,7 @@ async def run(folder: Path) -> None:
                 return bool((await other.ask("status"))["log_end"] >= status["log_end"])
 
             await eventually(level, f"node {node.name} to be level")
-            same = await other.ask("book", instrument=listed[0]["instrument"], depth=5)
+            same = await other.ask("book", instrument=options[0]["instrument"], depth=5)
             assert (same["bids"], same["asks"]) == (book["bids"], book["asks"])
 
         # What both have signed is on L1.

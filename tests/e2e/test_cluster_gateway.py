@@ -8,16 +8,10 @@ from typing import Any
 
 import pytest
 
-from sequencer.development import devnet_params
-from sequencer.errors import Busy
-from sequencer.local.bench import key_of, options
-from sequencer.local.cluster import ClusterSettings, LocalCluster
-from sequencer.protocol import codec
+from sequencer.local.bench import key_of
+from sequencer.local.cluster import LocalCluster
 from sequencer.sdk.client import Client, Trader
-from tests.e2e_cluster import READY_S, eventually
-from tests.simulation.world import World, option_name
-
-TRADERS = 2
+from tests.e2e_cluster import READY_S, TRADERS, eventually, funded, listed, settings
 
 
 @pytest.mark.timeout(300)
@@ -26,38 +20,13 @@ def test_leader_stopped_under_load__every_order_is_acked_once_and_readers_show_i
 
 
 async def run(folder: Path) -> None:
-    params = devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400)
-    names = [option_name(day, strike, is_put) for _, day, strike, is_put in options(int(time.time()))]
-    settings = ClusterSettings(
-        folder, gateways=2, feed="flat:46000", listed=names, params=params,
-        node_options=("--lease", "1", "--batch-interval", "0.5", "--poll", "0.1"),
-    )  # fmt: skip
-    async with LocalCluster(settings) as cluster:
-        at = cluster.deployment
-        world = World(
-            folder,
-            cluster.chain,
-            at,
-            params,
-            codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:])),
-        )
-        for number in range(TRADERS):
-            await asyncio.to_thread(world.fund, number)
-        await asyncio.to_thread(cluster.chain.mine, 2)
+    async with LocalCluster(settings(folder, gateways=2)) as cluster:
+        world = await funded(cluster)
         urls = [url.replace("http", "ws") + "/ws" for url in cluster.urls]
         clients = [await Client.connect(url, ping_s=60) for url in urls]
 
-        async def credited() -> Any:
-            try:
-                listed = await clients[0].call("instruments")
-                status = await clients[0].call("status")
-            except Busy:  # the gateway has found no node yet
-                return None
-            return listed if status["accounts"] >= TRADERS and listed and status["accepts_orders"] else None
-
-        listed = await eventually(credited, "the deposits and the listings")
-        await asyncio.sleep(1.5)  # marks
-        name = listed[0]["instrument"]
+        options = await listed(clients[0].call)
+        name = options[0]["instrument"]
         traders = [
             await Trader.open(client, key_of(number), account=world.accounts[number])
             for number, client in enumerate(clients)

@@ -1,6 +1,7 @@
 """`fairstrike cluster up`: what it prints is there, traders go on without its leader, and nothing stays behind."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -27,6 +28,34 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except (OSError, IndexError):
         return False
+
+
+def of_folder(folder: Path) -> list[str]:
+    """Command lines of the processes that were started for a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if str(folder) in line]
+
+
+@pytest.mark.timeout(240)
+def test_cluster_up__ended_while_it_starts__leaves_no_process_and_starts_again(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    for _ in range(2):
+        with (tmp_path / "err").open("wb") as err:
+            up = subprocess.Popen(
+                [str(Path(sys.executable).parent / "fairstrike"), "cluster", "up", "--folder", str(folder)],
+                stdout=err,
+                stderr=err,
+            )
+        until = time.monotonic() + 60
+        while not any("nats-server" in line for line in of_folder(folder)):
+            assert time.monotonic() < until, (tmp_path / "err").read_text()
+            time.sleep(0.05)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(60) == 0, (tmp_path / "err").read_text()
+        assert not of_folder(folder)
 
 
 @pytest.mark.timeout(240)

@@ -10,20 +10,19 @@ from typing import Any
 
 import pytest
 
-from sequencer.development import devnet_params, receipt_key
+from sequencer.development import receipt_key
 from sequencer.l1.follower import Follower
-from sequencer.local.bench import options, owner_of
-from sequencer.local.cluster import ClusterSettings, LocalCluster, Process
+from sequencer.local.bench import owner_of
+from sequencer.local.cluster import LocalCluster, Process
 from sequencer.local.devnet import devnet_key
 from sequencer.node.startup import KEY_VARIABLE
-from sequencer.protocol import codec
 from sequencer.protocol.batch import ids_in
 from sequencer.protocol.hashing import address_of, public_key_of
 from sequencer.sdk.receipts import check_ack
 from sequencer.wire.receipts import in_json
-from tests.e2e_cluster import TRADERS, connected, eventually, orders
+from tests.e2e_cluster import connected, eventually, funded, listed, orders, settings
 from tests.simulation.test_standby import cli
-from tests.simulation.world import World, option_name
+from tests.simulation.world import World
 
 HEIR = 1  # its devnet key
 
@@ -34,19 +33,8 @@ def test_member_that_dies__its_receipted_ticks_are_posted_by_who_followed_its_st
 
 
 async def run(folder: Path) -> None:
-    params = devnet_params(target_per_s=1_000_000, risk_age_max_s=86_400)
-    names = [option_name(day, strike, is_put) for _, day, strike, is_put in options(int(time.time()))]
-    settings = ClusterSettings(
-        folder, nodes=1, readers=0, gateways=0, feed="flat:46000", listed=names, params=params,
-        node_options=("--lease", "1", "--batch-interval", "4", "--poll", "0.1"),
-    )  # fmt: skip
-    async with LocalCluster(settings) as cluster:
-        at = cluster.deployment
-        domain = codec.domain_separator(at.chain_id, bytes.fromhex(at.rollup[2:]))
-        world = World(folder, cluster.chain, at, params, domain)
-        for number in range(TRADERS):
-            await asyncio.to_thread(world.fund, number)
-        await asyncio.to_thread(cluster.chain.mine, 2)
+    async with LocalCluster(settings(folder, nodes=1, readers=0, gateways=0, batch_interval_s=4)) as cluster:
+        world = await funded(cluster)
         await asyncio.to_thread(cli, world, "join", key=HEIR)
         heir = heir_of(cluster, folder)
         heir.start()
@@ -73,20 +61,14 @@ async def play(cluster: LocalCluster, world: World, heir: Process) -> None:
     assert leader is not None
     client = await connected(cluster, leader)
 
-    async def credited() -> Any:
-        listed = await client.ask("instruments")
-        status = await client.ask("status")
-        return listed if status["accounts"] >= TRADERS and listed and status["accepts_orders"] else None
-
-    listed = await eventually(credited, "the deposits and the listings")
-    await asyncio.sleep(1.5)  # marks
+    options = await listed(client.ask)
     waiting = await connected(cluster, heir)
-    posted = orders(domain, world.accounts, listed[0]["number"], 0, 20)
+    posted = orders(domain, world.accounts, options[0]["number"], 0, 20)
     client.submit([(raw, owner_of(number % 2)) for number, raw in enumerate(posted)])
     answers = await client.all_of(posted)
 
     chain = cluster.chain
-    last = orders(domain, world.accounts, listed[0]["number"], 20, 20)
+    last = orders(domain, world.accounts, options[0]["number"], 20, 20)
     client.submit([(raw, owner_of(number % 2)) for number, raw in enumerate(last)])
     answers += await client.all_of(last)
     leader.kill()
@@ -136,6 +118,6 @@ async def play(cluster: LocalCluster, world: World, heir: Process) -> None:
         return bool((await waiting.ask("status"))["accepts_orders"])
 
     await eventually(accepts, "orders to be taken")
-    more = orders(domain, world.accounts, listed[0]["number"], 40, 1)
+    more = orders(domain, world.accounts, options[0]["number"], 40, 1)
     waiting.submit([(more[0], owner_of(0))])
     await waiting.all_of(more)

@@ -41,6 +41,10 @@ class Messages:
             raise LogLost(f"message {place} is there")
         self.bodies += bodies
 
+    def check(self) -> None:
+        if not self.fails:
+            raise self.error("the stream does not answer")
+
 
 def numbered(first: int, count: int, size: int = 93) -> list[Entry]:
     return [entry(number, size) for number in range(first, first + count)]
